@@ -1,0 +1,44 @@
+# Each target builds its own environment on a fresh machine; later runs start at once.
+PYTHON  ?= python3
+VENV    ?= .venv
+# One test process per core, eight at most; each computes on one thread.
+WORKERS ?= auto
+TESTS    = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
+
+.DELETE_ON_ERROR:
+.PHONY: demo test check lint types format clean
+
+demo: $(VENV)/.installed          ## distil the embedded digits and show the result
+	$(VENV)/bin/attar demo
+
+test: $(VENV)/.installed-test     ## run the tests
+	$(TESTS)
+
+check: lint types                 ## all that CI runs: lint, format, types, tests
+	$(TESTS)
+
+lint: $(VENV)/.installed-test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/.installed-test
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.installed-test   ## mend what can be mended without thinking
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:                            ## remove the environment and the caches, never a run or a pool
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "attar needs Python 3.10 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	@touch $@

@@ -1,0 +1,8 @@
+"""`python condense.py …` takes the flags of `attar condense`."""
+
+import sys
+
+from attar.cli import main
+
+if __name__ == "__main__":
+    main(["condense", *sys.argv[1:]])

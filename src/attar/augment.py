@@ -1,0 +1,202 @@
+"""Differentiable augmentation ("DSA"): draw parameters, apply parameters.
+
+Two functions, so that one draw can be shared by the real and the synthetic images of a class (Siamese, DSA section
+3.1). A draw is a dict of tensors whose first dimension is 1 (shared by the batch) or n (one row per image). Everything
+is drawn on the generator's device and no value is read back, so a draw costs no synchronisation.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from attar.errors import UserError
+
+Draw = dict[str, Tensor]
+
+SCALE = 1.2  # largest zoom
+ROTATE = 15.0  # degrees
+CROP = 0.125  # share of the side
+CUTOUT = 0.5  # share of the side
+WARPS = ("crop", "scale", "rotate")
+
+
+def draw(
+    strategy: tuple[str, ...],
+    n: int,
+    size: tuple[int, int],  # (H, W) pixels
+    generator: Generator,
+    *,
+    choice_per_row: bool = False,
+) -> Draw:
+    """Draw the parameters of `strategy` for n rows.
+
+    Of crop, scale and rotate exactly one is applied: the same for all rows (per-sample mode, network training), or one
+    per row with `choice_per_row` (Siamese mode, where a row belongs to a whole class).
+    """
+    height, width = size
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, device=generator.device)
+
+    drawn: Draw = {}
+    if "flip" in strategy:
+        drawn["flip"] = uniform(n) < 0.5
+    if "color" in strategy:
+        drawn["color"] = uniform(n, 3)
+    warps = [name for name in WARPS if name in strategy]
+    if warps == ["crop"]:
+        drawn["shift"] = _shift(uniform(n, 2), size)
+    elif warps:
+        choice = torch.randint(len(warps), (n if choice_per_row else 1,), generator=generator, device=generator.device)
+        matrices = torch.stack([_matrix(name, uniform(n, 2), size) for name in warps])  # [k, n, 2, 3]
+        drawn["affine"] = matrices[choice.expand(n), torch.arange(n, device=choice.device)]
+    if "cutout" in strategy:
+        drawn["cutout"] = _pixels(uniform(n, 2), height, width)
+    return drawn
+
+
+def take(drawn: Draw, row: int | slice) -> Draw:
+    """The part of a draw that belongs to one row (kept as a first dimension of 1) or a slice of rows."""
+    rows = slice(row, row + 1) if isinstance(row, int) else row
+    return {name: value[rows] for name, value in drawn.items()}
+
+
+def apply(images: Tensor, drawn: Draw) -> Tensor:
+    """Augment normalised images [n, ch, H, W] with a draw of 1 or n rows: flip, colour, one warp, cutout (DSA, IDC)."""
+    if "flip" in drawn:
+        images = torch.where(drawn["flip"].view(-1, 1, 1, 1), images.flip(3), images)
+    if "color" in drawn:
+        images = _color(images, drawn["color"].to(images.dtype))
+    if "shift" in drawn:
+        images = _crop(images, drawn["shift"])
+    if "affine" in drawn:
+        images = _warp(images, drawn["affine"].to(images.dtype))
+    if "cutout" in drawn:
+        images = _cutout(images, drawn["cutout"])
+    return images
+
+
+def cutmix(
+    images: Tensor,  # [n, ch, H, W]
+    labels: Tensor,  # int64 [n]
+    nclass: int,
+    p: float,
+    generator: Generator,
+) -> tuple[Tensor, Tensor]:
+    """CutMix with probability p: one box per batch, pasted from a random permutation of it (IDC's protocol).
+
+    Returns the images and soft targets [n, nclass], whose cross-entropy is the area-weighted mix of both losses.
+    """
+    targets = F.one_hot(labels, nclass).to(images.dtype)
+    if p <= 0:
+        return images, targets
+    height, width = images.shape[2:]
+    device = generator.device
+    u = torch.rand(4, generator=generator, device=device)  # apply?, lambda ~ Beta(1, 1) = U(0, 1), centre y, centre x
+    order = torch.randperm(len(images), generator=generator, device=device)
+    share = torch.where(u[0] < p, (1 - u[1]).sqrt(), 0.0)
+    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
+    inside_y = _in_box(rows, (u[2] * height).floor(), (share * height).floor())
+    inside_x = _in_box(columns, (u[3] * width).floor(), (share * width).floor())
+    box = inside_y[:, None] & inside_x[None, :]
+    mixed = torch.where(box, images[order], images)
+    area = box.to(images.dtype).mean()
+    return mixed, targets * (1 - area) + targets[order] * area
+
+
+def augment(
+    images: Tensor,  # [n, ch, H, W], normalised
+    labels: Tensor,  # int64 [n]
+    *,
+    strategy: tuple[str, ...],
+    nclass: int,
+    mix_p: float,
+    generator: Generator,
+) -> tuple[Tensor, Tensor]:
+    """A training batch: per-sample augmentation, then CutMix. Returns images and soft targets [n, nclass]."""
+    size = (images.shape[2], images.shape[3])
+    images = apply(images, draw(strategy, len(images), size, generator))
+    return cutmix(images, labels, nclass, mix_p, generator)
+
+
+def without(strategy: tuple[str, ...], name: str) -> tuple[str, ...]:
+    """`strategy` less one operation."""
+    return tuple(item for item in strategy if item != name)
+
+
+def _shift(u: Tensor, size: tuple[int, int]) -> Tensor:
+    """u [n, 2] in [0, 1) → whole-pixel shifts (y, x), each up to round(.125 * side) in either direction."""
+    height, width = (round(CROP * side) for side in size)
+    return _pixels(u, 2 * height + 1, 2 * width + 1) - _pixels(torch.ones_like(u), height, width)
+
+
+def _pixels(u: Tensor, height: int, width: int) -> Tensor:
+    """u [n, 2] in [0, 1] → whole numbers (y, x) [n, 2]. Scalars only: a copy to the device would synchronise."""
+    return torch.stack([u[:, 0] * height, u[:, 1] * width], dim=1).floor().long()
+
+
+def _matrix(name: str, u: Tensor, size: tuple[int, int]) -> Tensor:
+    """Sampling matrices [n, 2, 3] in `affine_grid`'s coordinates for u [n, 2] in [0, 1)."""
+    height, width = size
+    zero, one = torch.zeros_like(u[:, 0]), torch.ones_like(u[:, 0])
+    if name == "crop":
+        shift = _shift(u, size)
+        rows = [one, zero, 2 * shift[:, 1] / width, zero, one, 2 * shift[:, 0] / height]
+    elif name == "scale":
+        zoom = 1 / SCALE + u * (SCALE - 1 / SCALE)
+        rows = [zoom[:, 0], zero, zero, zero, zoom[:, 1], zero]
+    elif name == "rotate":
+        angle = (2 * u[:, 0] - 1) * math.radians(ROTATE)
+        cos, sin = torch.cos(angle), torch.sin(angle)
+        # affine_grid's axes both run from -1 to 1: the ratio keeps the rotation rigid on images that are not square
+        rows = [cos, -sin * (height / width), zero, sin * (width / height), cos, zero]
+    else:
+        raise UserError(f"no sampling matrix for '{name}'")
+    return torch.stack(rows, dim=1).view(-1, 2, 3)
+
+
+def _color(images: Tensor, u: Tensor) -> Tensor:
+    brightness, saturation, contrast = (u[:, i].view(-1, 1, 1, 1) for i in range(3))
+    images = images + (brightness - 0.5)
+    mean = images.mean(dim=1, keepdim=True)
+    images = (images - mean) * (2 * saturation) + mean
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return (images - mean) * (contrast + 0.5) + mean
+
+
+def _crop(images: Tensor, shift: Tensor) -> Tensor:
+    """out[y, x] = in[y + shift_y, x + shift_x], zero outside; shift int64 [1 or n, 2]."""
+    for axis in (0, 1):
+        side = images.shape[2 + axis]
+        index = torch.arange(side, device=images.device) + shift[:, axis, None]  # [1 or n, side]
+        inside = ((index >= 0) & (index < side)).to(images.dtype)
+        shape = [-1, 1, 1, 1]
+        shape[2 + axis] = side
+        index = index.clamp(0, side - 1)
+        images = torch.gather(images, 2 + axis, index.view(shape).expand_as(images)) * inside.view(shape)
+    return images
+
+
+def _warp(images: Tensor, matrices: Tensor) -> Tensor:
+    matrices = matrices.expand(len(images), 2, 3)
+    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _cutout(images: Tensor, centre: Tensor) -> Tensor:
+    height, width = images.shape[2:]
+    rows, columns = (torch.arange(side, device=images.device) for side in (height, width))
+    inside_y = _in_box(rows, centre[:, :1], round(CUTOUT * height))
+    inside_x = _in_box(columns, centre[:, 1:], round(CUTOUT * width))
+    box = inside_y[:, None, :, None] & inside_x[:, None, None, :]
+    return images.masked_fill(box, 0.0)
+
+
+def _in_box(index: Tensor, centre: Tensor, side: Tensor | int) -> Tensor:
+    """Which of `index` lie in the `side` pixels around `centre` (the border clips the box)."""
+    start = centre - side // 2
+    return (index >= start) & (index < start + side)

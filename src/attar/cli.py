@@ -1,0 +1,170 @@
+"""The command line: verbs that parse, call and print.
+
+Nothing heavy is imported before a verb runs, so that `attar --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Annotated, Any, Literal, get_type_hints
+
+from cyclopts import App, CycloptsError, Parameter
+
+from attar.config import FLAGS, SECTIONS
+from attar.errors import UserError
+
+EXIT_USER = 2
+RUN_FLAGS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
+    "recipe": (str, "a recipe's name, a TOML file or a run's config.json; flags go on top", ()),
+    "reproduce": (bool, "insist on the published settings of the data set", ()),
+    "model_path": (tuple[str, ...], "pool folders or files (default: pool/<data set>-<network>)", ()),
+    "out": (str, "the folder to write to", ("-o",)),
+    "overwrite": (bool, "replace the run that --out already holds", ()),
+    "quiet": (bool, "say nothing while it runs", ("-q",)),
+    "debug": (bool, "show the traceback of an error", ()),
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; exits with status 0, 2 (unusable input), or 130 (interrupted)."""
+    tokens = sys.argv[1:] if arguments is None else arguments
+    try:
+        _app()(tokens, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        _fail(error)
+    except UserError as error:
+        if "--debug" in tokens:
+            raise
+        _fail(error)
+    except OSError as error:  # a full disk, a read-only folder
+        if "--debug" in tokens:
+            raise
+        _fail(f"{error.strerror or error}{': ' + str(error.filename) if error.filename else ''}")
+    except KeyboardInterrupt:
+        print("attar: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(error: object) -> None:
+    print(f"attar: error: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(EXIT_USER)
+
+
+def _app() -> App:
+    from importlib.metadata import version
+
+    help = (
+        "Distil a data set into a handful of synthetic images per class (Acc-DD). "
+        "What a flag does not say comes from the data set's recipe: see `attar recipes`."
+    )
+    app = App(name="attar", help=help, help_format="plaintext", version=version("attar"))
+    app.command(_verb("demo", demo, "out", "overwrite", "quiet", "debug"))
+    app.command(_verb("pretrain", pretrain, "recipe", "out", "quiet", "debug"))
+    app.command(_verb("condense", condense, *RUN_FLAGS))
+    app.command(_verb("evaluate", evaluate, "quiet", "debug"))
+    app.command(recipes)
+    return app
+
+
+def _verb(name: str, function: Callable[..., None], *run_flags: str) -> Callable[..., None]:
+    """`function` with the settings' flags (from the fields' metadata) added to its signature, None when not given."""
+    own = [p for p in inspect.signature(function).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    parameters = [p.replace(annotation=get_type_hints(function, include_extras=True)[p.name]) for p in own]
+    for flag in run_flags:
+        kind, help, short = RUN_FLAGS[flag]
+        default = False if kind is bool else None
+        wanted: Any = kind if kind is bool else kind | None
+        annotation: Any = Annotated[wanted, _parameter(flag, help, short, kind)]
+        parameters.append(
+            inspect.Parameter(flag, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        )
+    for section, field_name in dict.fromkeys(FLAGS[name].values()):
+        item = next(item for item in fields(SECTIONS[section]) if item.name == field_name)
+        kind = get_type_hints(SECTIONS[section])[field_name]
+        choices = item.metadata["choices"]
+        base: Any = Literal[choices] if choices else kind
+        parameter = _parameter(field_name, item.metadata["help"], item.metadata["names"], kind)
+        annotation = Annotated[base | None, parameter]
+        parameters.append(
+            inspect.Parameter(field_name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        )
+
+    def verb(*args: Any, **given: Any) -> None:
+        function(*args, **{key: value for key, value in given.items() if value is not None})
+
+    verb.__name__, verb.__doc__ = name, function.__doc__
+    verb.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return verb
+
+
+def _parameter(name: str, help: str, others: tuple[str, ...], kind: Any) -> Parameter:
+    negative = f"--no_{name}" if kind is bool and name not in RUN_FLAGS else ()
+    return Parameter(
+        name=(f"--{name}", *others), help=help, negative=negative, show_default=False, consume_multiple=True
+    )
+
+
+def demo(
+    *, out: str | None = None, overwrite: bool = False, quiet: bool = False, debug: bool = False, **given: Any
+) -> None:
+    """Distil the embedded digits into one image per class, evaluate, and write a report: two minutes on a CPU."""
+    from attar import verbs
+
+    verbs.demo(out, given, overwrite=overwrite, quiet=quiet)
+
+
+def pretrain(
+    *, recipe: str | None = None, out: str | None = None, quiet: bool = False, debug: bool = False, **given: Any
+) -> None:
+    """Train early-stage models and keep them in a pool folder (default: pool/<data set>-<network>)."""
+    from attar import verbs
+
+    verbs.pretrain(out, given, recipe=recipe, quiet=quiet)
+
+
+def condense(
+    *,
+    recipe: str | None = None,
+    reproduce: bool = False,
+    model_path: tuple[str, ...] = (),
+    out: str | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+    debug: bool = False,
+    **given: Any,
+) -> None:
+    """Distil a data set into synthetic images, by gradient matching on perturbed early-stage models."""
+    from attar import verbs
+
+    verbs.condense(
+        out, given, recipe=recipe, published=reproduce, model_path=model_path, overwrite=overwrite, quiet=quiet
+    )
+
+
+def evaluate(run: str, *, quiet: bool = False, debug: bool = False, **given: Any) -> None:
+    """Train fresh networks on a run's condensed set and test them on real images.
+
+    Parameters
+    ----------
+    run: str
+        a run folder, or a condensed.safetensors file
+    """
+    from attar import verbs
+
+    verbs.evaluate(run, given, quiet=quiet)
+
+
+def recipes(name: str | None = None) -> None:
+    """Print the names of all recipes, or one recipe as TOML to start a file of your own from.
+
+    Parameters
+    ----------
+    name: str
+        a recipe's name
+    """
+    from attar.recipes import RECIPES, named, to_toml
+
+    print("\n".join(RECIPES) if name is None else to_toml(named(name)))

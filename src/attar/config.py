@@ -1,0 +1,297 @@
+"""The settings of every stage: frozen values, checked when they are made, nothing else.
+
+A field is written once. Its metadata carry the flag's names and its help, so the command line, recipe files and Python
+all read the same table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar, get_type_hints
+
+from attar.errors import UserError, choose, nearest
+
+Config = TypeVar("Config")
+
+AUGMENTATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
+METRICS = ("mse", "l1", "l1_mean", "cos")
+MATCHES = ("grad", "feat")
+INITS = ("mix", "random", "noise")
+DECODES = ("single", "multi", "bound")
+OPTIMIZERS = ("sgd", "adam", "adamw")
+YARDSTICKS = ("initial", "random_real", "whole")
+
+
+def setting(default: Any, help: str, *names: str, choices: tuple[str, ...] | None = None) -> Any:
+    """A dataclass field with its flag names (besides the field's own) and one line of help."""
+    return field(default=default, metadata={"help": help, "names": names, "choices": choices})
+
+
+def at_least(config: Any, low: float, *names: str) -> None:
+    """Raise `UserError` when a named field (or an item of it) is below `low`; None passes."""
+    for name in names:
+        value = getattr(config, name)
+        for item in value if isinstance(value, tuple) else (value,):
+            if item is not None and not item >= low:
+                raise UserError(f"{name} must be at least {low}, not {item}")
+
+
+def above_zero(config: Any, *names: str) -> None:
+    """Raise `UserError` when a named field is not a finite number above zero."""
+    for name in names:
+        value = getattr(config, name)
+        if not 0 < value < float("inf"):
+            raise UserError(f"{name} must be above 0, not {value}")
+
+
+def probability(config: Any, *names: str) -> None:
+    """Raise `UserError` when a named field is not between 0 and 1."""
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise UserError(f"{name} must be between 0 and 1, not {getattr(config, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which real images, and where they live while attar computes."""
+
+    dataset: str = setting("digits", "a known name or a folder with train/<class>/*", "-d")
+    nclass: int | None = setting(None, "use the first NCLASS classes (imagenet: 10 or 100)")
+    data_dir: str | None = setting(None, "the folder that holds the data set's files")
+    size: int | None = setting(None, "resize the short side to SIZE and crop the centre")
+    device: str = setting("auto", "cpu, cuda, cuda:1, ...; auto takes a GPU when there is one")
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "nclass", "size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """The network that is trained, matched and evaluated."""
+
+    net_type: str = setting("convnet", "convnet, resnetap or resnet", "-n")
+    depth: int | None = setting(None, "convnet: any; resnet, resnetap: 10 or 18 (default 3 and 10)")
+    width: float = setting(1.0, "multiplies the channel counts (1.0 = 128 for convnet)")
+    norm_type: str = setting("instance", "instance, batch, layer, group or none")
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "depth")
+        above_zero(self, "width")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolConfig:
+    """Early-stage models (Acc-DD section 3.2): N networks, each trained for a few epochs only."""
+
+    epochs: int = setting(2, "epochs that each early-stage model is trained for", "--pt_from")
+    models: int = setting(5, "number of early-stage models", "--model_num")
+    seed: int = setting(0, "seed of the first model; the next ones count up")
+    lr: float = setting(0.01, "learning rate")
+    momentum: float = setting(0.9, "momentum of SGD")
+    weight_decay: float = setting(5e-4, "weight decay")
+    batch_size: int = setting(64, "images per step")
+    optimizer: str = setting("sgd", "sgd, adam or adamw", choices=OPTIMIZERS)
+    aug_type: str = setting("color_crop_cutout_flip_scale_rotate", "augmentation strategy, joined with _ or -, or none")
+    mix_p: float = setting(0.5, "probability of CutMix in a batch; 0 turns it off")
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "epochs", "models", "batch_size")
+        at_least(self, 0, "seed", "momentum", "weight_decay")
+        above_zero(self, "lr")
+        probability(self, "mix_p")
+        choose("optimizer", self.optimizer, OPTIMIZERS)
+        check_strategy(self.aug_type)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CondenseConfig:
+    """The synthetic set, what is matched, and how long."""
+
+    ipc: int = setting(10, "stored images per class")
+    factor: int = setting(2, "each stored image is a FACTOR x FACTOR grid of training images", "-f")
+    init: str = setting("mix", "mix (real images in every cell), random (real images) or noise", choices=INITS)
+    decode_type: str = setting("single", "single, multi (all factors 1..f) or bound", choices=DECODES)
+    speedup: int = setting(10, "run the published number of outer iterations divided by SPEEDUP: 5, 10 or 20")
+    niter: int | None = setting(None, "outer iterations; overrides --speedup")
+    full_niter: int = setting(2000, "outer iterations that --speedup divides (IDC: 2000, ImageNet 500)")
+    inner_loop: int = setting(100, "sweeps over the classes per outer iteration")
+    lr_img: float = setting(5e-3, "image learning rate at ipc 10 and the usual side")
+    mom_img: float = setting(0.5, "momentum of the image update")
+    base_size: int | None = setting(None, "the side at which --lr_img holds (default: the data set's own)")
+    metric: str = setting("mse", "distance between gradients or features", choices=METRICS)
+    match: str = setting("grad", "grad (class gradients) or feat (class means of the last features)", choices=MATCHES)
+    bias: bool = setting(False, "match the gradients of biases and norm parameters too")
+    fc: bool = setting(False, "match the gradient of the last linear layer too")
+    aug_type: str = setting("color_crop_cutout", "Siamese augmentation of matching, joined with _ or -, or none")
+    batch_real: int = setting(64, "real images per class and sweep")
+    batch_syn_max: int = setting(128, "decoded images per class and sweep, at most")
+    perturb: bool = setting(True, "perturb the weights of the drawn early-stage model")
+    vmin: float = setting(0.01, "smallest size of a perturbation")
+    vmax: float = setting(0.09, "largest size of a perturbation")
+    n_data: int = setting(500, "real images that the network sees after each sweep")
+    lr: float = setting(0.01, "learning rate of the network")
+    momentum: float = setting(0.9, "momentum of the network")
+    weight_decay: float = setting(5e-4, "weight decay of the network")
+    batch_size: int = setting(64, "images per network step")
+    mix_p: float = setting(0.5, "probability of CutMix in a network step; 0 turns it off")
+    nclass_sub: int | None = setting(None, "condense only NCLASS_SUB classes (with --phase)")
+    phase: int | None = setting(None, "which part of NCLASS_SUB classes: 0, 1, ...")
+    seed: int = setting(0, "seed of everything random in the run")
+    eval_at: tuple[int, ...] = setting((), "evaluate after these outer iterations (0: as initialised)")
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "ipc", "factor", "speedup", "niter", "full_niter", "inner_loop", "base_size", "nclass_sub")
+        at_least(self, 1, "batch_real", "batch_syn_max", "batch_size")
+        at_least(self, 0, "mom_img", "vmin", "n_data", "momentum", "weight_decay", "phase", "seed", "eval_at")
+        above_zero(self, "lr_img", "lr")
+        probability(self, "mix_p")
+        choose("init", self.init, INITS)
+        choose("decode_type", self.decode_type, DECODES)
+        choose("metric", self.metric, METRICS)
+        choose("match", self.match, MATCHES)
+        check_strategy(self.aug_type)
+        if self.mom_img >= 1:
+            raise UserError(f"mom_img must be below 1, not {self.mom_img}")
+        if self.vmax < self.vmin:
+            raise UserError(f"vmax ({self.vmax}) must not be below vmin ({self.vmin})")
+        if (self.nclass_sub is None) != (self.phase is None):
+            raise UserError("nclass_sub and phase go together: nclass_sub classes, part number phase")
+
+    @property
+    def outer_iterations(self) -> int:
+        """Outer iterations: `niter`, or the published number divided by `speedup` (Acc-DD section 4.1)."""
+        return self.niter or max(1, self.full_niter // self.speedup)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Training fresh networks on the condensed set and testing them on real images."""
+
+    networks: tuple[str, ...] = setting((), "networks to train, such as convnet resnet10 (default: the run's own)")
+    runs: int = setting(3, "seeds per network")
+    epochs: int | None = setting(None, "epochs (default: 1000, ImageNet by its decoded images per class)")
+    whole_epochs: int = setting(30, "epochs of the yardstick `whole`, the full training set")
+    lr: float = setting(0.01, "learning rate")
+    momentum: float = setting(0.9, "momentum of SGD")
+    weight_decay: float = setting(5e-4, "weight decay")
+    batch_size: int = setting(64, "images per step")
+    aug_type: str = setting("color_crop_flip_scale_rotate", "augmentation strategy, joined with _ or -, or none")
+    mix_p: float = setting(0.5, "probability of CutMix in a batch; 0 turns it off")
+    seed: int = setting(0, "seed of the first run; the next ones count up")
+    yardsticks: tuple[str, ...] = setting(YARDSTICKS, "what stands beside it: initial, random_real, whole, or none")
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "runs", "epochs", "whole_epochs", "batch_size")
+        at_least(self, 0, "seed", "momentum", "weight_decay")
+        above_zero(self, "lr")
+        probability(self, "mix_p")
+        check_strategy(self.aug_type)
+        if self.yardsticks == ("none",):
+            object.__setattr__(self, "yardsticks", ())
+        for name in self.yardsticks:
+            choose("yardstick", name, YARDSTICKS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A complete configuration: everything that decides the numbers of a run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    condense: CondenseConfig = field(default_factory=CondenseConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+
+SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "network": NetworkConfig,
+    "pool": PoolConfig,
+    "condense": CondenseConfig,
+    "evaluate": EvaluateConfig,
+}
+
+
+def flags_of(section: str, *only: str) -> dict[str, tuple[str, str]]:
+    """Every long flag of a section (or of some of its fields), without dashes → (section, field)."""
+    table = {}
+    for item in fields(SECTIONS[section]):
+        if not only or item.name in only:
+            for name in (item.name, *item.metadata["names"]):
+                if not name.startswith("-") or name.startswith("--"):
+                    table[name.lstrip("-")] = (section, item.name)
+    return table
+
+
+FLAGS: dict[str, dict[str, tuple[str, str]]] = {
+    "pretrain": flags_of("data") | flags_of("network") | flags_of("pool"),
+    "condense": flags_of("data") | flags_of("network") | flags_of("pool", "epochs", "models") | flags_of("condense"),
+    "evaluate": flags_of("data", "data_dir", "device")
+    | flags_of("network", "width", "norm_type")
+    | flags_of("evaluate"),
+    "demo": flags_of("data", "device") | flags_of("condense", "ipc", "seed"),
+}  # verb → the settings it takes
+
+
+def strategy_names(strategy: str) -> tuple[str, ...]:
+    """'color_crop' or 'color-crop' → ('color', 'crop'); 'none' → (). Unknown or repeated names: `UserError`."""
+    if strategy.strip().lower() in ("none", ""):
+        return ()
+    names = tuple(strategy.strip().lower().replace("-", "_").split("_"))
+    for name in names:
+        choose("augmentation", name, AUGMENTATIONS)
+    if len(set(names)) < len(names):
+        raise UserError(f"augmentation '{strategy}' names an operation twice")
+    return names
+
+
+def check_strategy(strategy: str) -> None:
+    """Raise `UserError` unless `strategy` is a list of known augmentations."""
+    strategy_names(strategy)
+
+
+def replace(config: Config, values: Mapping[str, Any], where: str = "") -> Config:
+    """`config` with `values` on top. Unknown keys and values of the wrong type raise `UserError`."""
+    hints = get_type_hints(type(config))
+    for key in values:
+        if key not in hints:
+            raise UserError(f"unknown setting '{key}'{where}; {nearest(key, hints)}")
+    typed = {key: coerce(key, value, hints[key]) for key, value in values.items()}
+    return dataclasses.replace(config, **typed)  # type: ignore[type-var]
+
+
+def coerce(key: str, value: Any, hint: Any) -> Any:
+    """`value` as the annotation `hint` wants it (whole numbers pass as floats, lists as tuples), or `UserError`."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    kind = next(option for option in options if option is not type(None))
+    if typing.get_origin(kind) is tuple:
+        items = [value] if isinstance(value, (str, int, float)) else value
+        if isinstance(items, (list, tuple)):
+            return tuple(coerce(key, item, typing.get_args(kind)[0]) for item in items)
+    elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        return value
+    raise UserError(f"{key} must be {_words(kind)}, not {value!r}")
+
+
+def _words(kind: Any) -> str:
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return names.get(kind) or "a list of " + {int: "whole numbers", str: "names"}[typing.get_args(kind)[0]]
+
+
+def settings_of(config: Any) -> dict[str, Any]:
+    """The fields of a config as plain values, ready for JSON."""
+    return {item.name: _plain(getattr(config, item.name)) for item in fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return settings_of(value)
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,181 @@
+"""From what a user hands over to checked tensors, and the arithmetic on whole sets of uint8 images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attar.errors import UserError
+
+Array = np.ndarray | Tensor
+CHUNK_VALUES = 1 << 24  # pixels handled at once where uint8 becomes a wider type
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """The torch device of that name, with its index; UserError when there is no such thing or it is absent here."""
+    try:
+        where = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise UserError(f"unknown device '{device}'; valid: cpu, cuda, cuda:0, ...") from error
+    try:
+        return torch.empty(0, device=where).device
+    except (RuntimeError, AssertionError) as error:  # an AssertionError when torch was built without CUDA
+        raise UserError(f"device '{device}' is not available on this machine; use 'cpu'") from error
+
+
+def check_nclass(nclass: int, available: int | None = None, name: str = "") -> None:
+    """UserError unless nclass is at least 2 and not above what `name` has."""
+    if nclass < 2:
+        raise UserError(f"nclass must be at least 2, found {nclass}")
+    if available is not None and nclass > available:
+        raise UserError(f"nclass {nclass} asked for, but {name} has {available} classes")
+
+
+def check_size(size: int) -> None:
+    """UserError unless size is at least one pixel."""
+    if size < 1:
+        raise UserError(f"size must be at least 1 pixel, found {size}")
+
+
+def stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Split the rows of `labels` class by class: (kept, out), each ascending int64; `out` holds about `fraction`.
+
+    Of each class with two rows or more at least one goes to either side. Numpy's RandomState is frozen for good, so a
+    seed names the same split in every version.
+    """
+    random, picked = np.random.RandomState(seed), torch.zeros(len(labels), dtype=torch.bool)
+    for c in labels.unique().tolist():
+        rows = np.flatnonzero(labels.numpy() == c)
+        count = min(max(round(fraction * len(rows)), 1), len(rows) - 1)
+        picked[torch.from_numpy(random.permutation(rows)[:count])] = True
+    return torch.nonzero(~picked).squeeze(1), torch.nonzero(picked).squeeze(1)
+
+
+def crop_plan(height: int, width: int, size: int) -> tuple[int, int, int, int]:
+    """(new height, new width, top, left): short side to `size`, then the centre size x size of that."""
+    short = min(height, width)
+    tall, wide = size * height // short, size * width // short
+    return tall, wide, round((tall - size) / 2), round((wide - size) / 2)
+
+
+def _chunks(images: Tensor) -> Iterator[slice]:
+    step = max(1, CHUNK_VALUES // max(1, images[0].numel()))
+    return (slice(start, start + step) for start in range(0, len(images), step))
+
+
+def tensor(values: Array | Sequence[int], what: str) -> Tensor:
+    """A tensor of these values, sharing their memory where torch can."""
+    if isinstance(values, Tensor):
+        return values.detach()
+    try:
+        array = np.asarray(values)
+        native = array.astype(array.dtype.newbyteorder("="), copy=False)
+        return torch.from_numpy(np.require(native, requirements=["C", "W"]))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{what} must be a numpy array or a tensor of numbers, found {type(values).__name__}"
+        ) from error
+
+
+def pixels(images: Array, what: str, device: torch.device) -> Tensor:
+    """uint8 [N, ch, H, W] on the device."""
+    x = tensor(images, what)
+    shape = list(x.shape)
+    if x.ndim == 3:
+        x = x.unsqueeze(1)
+    elif x.ndim == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3):
+        x = x.permute(0, 3, 1, 2)
+    if x.ndim != 4:
+        raise UserError(f"{what} must be [N, H, W], [N, ch, H, W] or [N, H, W, ch], found shape {shape}")
+    if x.numel() == 0:
+        raise UserError(f"{what} must not be empty, found shape {shape}")
+    if x.dtype == torch.uint8:
+        return x.to(device).contiguous()
+    if not x.is_floating_point():
+        raise UserError(f"{what} must be uint8, or float in [0, 1], found {_dtype(x)}")
+    low, high = (float(value) for value in x.aminmax())
+    if not (low >= 0 and high <= 1):
+        raise UserError(f"float {what} must be in [0, 1], found {low:g} to {high:g}; scale them, or give uint8 0..255")
+    out = torch.empty(x.shape, dtype=torch.uint8, device=device)
+    for part in _chunks(x):
+        out[part] = (x[part].to(device, torch.float32) * 255).round()
+    return out
+
+
+def integers(labels: Array | Sequence[int], what: str, count: int) -> Tensor:
+    """int64 [count] on the host, a copy."""
+    y = tensor(labels, what)
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise UserError(f"{what} must be integers, found {_dtype(y)}")
+    if list(y.shape) != [count]:
+        raise UserError(f"{what} must hold one integer for each of the {count} images, found shape {list(y.shape)}")
+    return y.to("cpu", torch.int64, copy=True)
+
+
+def _dtype(x: Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")
+
+
+def check_range(labels: Tensor, what: str, nclass: int) -> None:
+    """UserError unless every label is one of 0..nclass-1."""
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= nclass:
+        raise UserError(f"{what} must be 0..{nclass - 1} for {nclass} classes, found {low}..{high}")
+
+
+def class_names(labels: Tensor, classes: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of all classes, after the checks that each label has one and each class an image."""
+    nclass = int(labels.max()) + 1 if classes is None else len(classes)
+    check_range(labels, "labels", max(nclass, 1))
+    if nclass < 2:
+        raise UserError("at least 2 classes are needed, found 1")
+    present = labels.unique()
+    if len(present) < nclass:
+        gap = next(iter(torch.nonzero(present != torch.arange(len(present))).flatten().tolist()), len(present))
+        named = f" ('{classes[gap]}')" if classes is not None else ""
+        raise UserError(f"class {gap}{named} of {nclass} has no training images")
+    return tuple(str(c) for c in (range(nclass) if classes is None else classes))
+
+
+def statistics(images: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel in units of [0, 1], from exact counts of the 256 values."""
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64, device=images.device)
+    for part in _chunks(images):
+        for channel, values in enumerate(images[part].unbind(1)):
+            counts[channel] += torch.bincount(values.flatten(), minlength=256)
+    weight = counts.cpu().double() / counts[0].sum().item()
+    level = torch.arange(256, dtype=torch.float64) / 255
+    mean = weight @ level
+    std = (weight * (level - mean[:, None]) ** 2).sum(1).sqrt()
+    std[std < 1e-9] = 1.0  # a constant channel becomes 0 everywhere, where its own deviation would divide by 0
+    return mean.tolist(), std.tolist()
+
+
+def per_channel(values: Sequence[float], what: str, channels: int) -> tuple[float, ...]:
+    """The values as floats; UserError unless there is one finite number per channel."""
+    found = tuple(float(value) for value in values)
+    if len(found) != channels or not all(math.isfinite(value) for value in found):
+        raise UserError(f"{what} must be {channels} finite numbers, one per channel, found {found}")
+    return found
+
+
+def constants(
+    mean: Sequence[float], std: Sequence[float], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """mean and std as tensors [ch, 1, 1]."""
+    two = torch.tensor([mean, std], dtype=dtype, device=device)[..., None, None]
+    return two[0], two[1]
+
+
+def resample(images: Tensor, size: int) -> Tensor:
+    """uint8 [N, ch, H, W] -> uint8 [N, ch, size, size]: short side resized (bilinear, antialiased), centre cropped."""
+    tall, wide, top, left = crop_plan(images.shape[2], images.shape[3], size)
+    out = torch.empty(len(images), images.shape[1], size, size, dtype=torch.uint8, device=images.device)
+    for part in _chunks(images):
+        x = torch.nn.functional.interpolate(images[part].float(), (tall, wide), mode="bilinear", antialias=True)
+        out[part] = x[:, :, top : top + size, left : left + size].round().clamp(0, 255)
+    return out

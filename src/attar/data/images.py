@@ -1,0 +1,211 @@
+"""Real images: one uint8 tensor on the device, with the rows of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attar.data import arrays
+from attar.data.arrays import Array
+from attar.errors import UserError
+
+
+class ImageData:
+    """Labelled images of one shape. Treat it as immutable: every method that changes something returns a new object.
+
+    images, test_images: uint8, or float in [0, 1] (rounded to uint8); [N, H, W], [N, ch, H, W] or [N, H, W, ch]
+        (channel-last when the last dimension is 1 or 3 and dimension 1 is not). Contiguous uint8 in [N, ch, H, W] that
+        is on the device already is kept, not copied: do not write to it afterwards.
+    labels, test_labels: integers 0..C-1, [N]. Every class needs a training image; the test set may lack classes.
+    classes: names in label order, default "0", "1", ...
+    mean, std: per channel, in units of [0, 1]; computed from the training images when not given.
+
+    Raises UserError for empty data, other shapes, types or ranges, labels outside 0..C-1, a class without images,
+    fewer than two classes, and a device that is not there.
+    """
+
+    images: Tensor  # uint8 [N, ch, H, W]
+    labels: Tensor  # int64 [N]
+    test_images: Tensor | None  # uint8 [M, ch, H, W]
+    test_labels: Tensor | None  # int64 [M]
+
+    def __init__(
+        self,
+        images: Array,
+        labels: Array | Sequence[int],
+        test_images: Array | None = None,
+        test_labels: Array | Sequence[int] | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        name: str = "custom",
+        device: str | torch.device = "cpu",
+    ) -> None:
+        where = arrays.usable_device(device)
+        if (test_images is None) != (test_labels is None):
+            raise UserError("test_images and test_labels go together: give both or neither")
+        if (mean is None) != (std is None):
+            raise UserError("mean and std go together: give both or neither")
+        pixels = arrays.pixels(images, "images", where)
+        host = arrays.integers(labels, "labels", len(pixels))
+        names = arrays.class_names(host, classes)
+        test_pixels = test_host = None
+        if test_images is not None and test_labels is not None:
+            test_pixels = arrays.pixels(test_images, "test_images", where)
+            test_host = arrays.integers(test_labels, "test_labels", len(test_pixels))
+            arrays.check_range(test_host, "test_labels", len(names))
+            shape, test_shape = list(pixels.shape[1:]), list(test_pixels.shape[1:])
+            if shape != test_shape:
+                raise UserError(f"training and test images must have one [ch, H, W], found {shape} and {test_shape}")
+        if mean is not None and std is not None:
+            mean = arrays.per_channel(mean, "mean", pixels.shape[1])
+            std = arrays.per_channel(std, "std", pixels.shape[1])
+            if min(std) <= 0:
+                raise UserError(f"std must be positive in every channel, found {std}")
+        self._fill(pixels, host, test_pixels, test_host, names, mean, std, name)
+
+    def _fill(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        test_images: Tensor | None,
+        test_labels: Tensor | None,
+        classes: tuple[str, ...],
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+        name: str,
+    ) -> None:
+        """Take over checked values, the images being where they shall live, and derive the rest from them."""
+        where, host = images.device, labels.cpu()
+        self.images, self.test_images = images, test_images
+        self.labels = labels.to(where)
+        self.test_labels = None if test_labels is None else test_labels.to(where)
+        self.classes: tuple[str, ...] = classes
+        self.name = name
+        self._rows = [rows.to(where) for rows in host.argsort(stable=True).split(host.bincount().tolist())]
+        self._computed = mean is None or std is None
+        if mean is None or std is None:
+            mean, std = arrays.statistics(images)
+        self.mean: tuple[float, ...] = tuple(mean)
+        self.std: tuple[float, ...] = tuple(std)
+        self._constants = arrays.constants(self.mean, self.std, torch.float32, where)
+
+    @property
+    def nclass(self) -> int:
+        return len(self.classes)
+
+    @property
+    def channels(self) -> int:
+        return self.images.shape[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of every image."""
+        return self.images.shape[2], self.images.shape[3]
+
+    @property
+    def device(self) -> torch.device:
+        return self.images.device
+
+    @property
+    def counts(self) -> list[int]:
+        """Training images per class."""
+        return [len(rows) for rows in self._rows]
+
+    def rows(self, c: int) -> Tensor:
+        """Rows of the training images of class c, ascending, int64 [n_c] on the device."""
+        return self._rows[c]
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """(x - mean) / std per channel for float x [..., ch, H, W] in [0, 1]; keeps dtype and device of x."""
+        mean, std = self._constants
+        if x.dtype != mean.dtype or x.device != mean.device:
+            mean, std = arrays.constants(self.mean, self.std, x.dtype, x.device)
+        return (x - mean) / std
+
+    def fetch(self, rows: Tensor) -> Tensor:
+        """Training images of these rows (int64 [n]), normalised, float32 [n, ch, H, W]."""
+        return self.normalize(self.images[rows].to(torch.float32).div_(255))
+
+    def test_batches(self, batch: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
+        """Normalised test images float32 [n, ch, H, W] and their labels int64 [n], `batch` at a time."""
+        if self.test_images is None or self.test_labels is None:
+            raise UserError(f"{self.name} has no test images; put them in a folder test/<class>/* beside train/")
+        for images, labels in zip(self.test_images.split(batch), self.test_labels.split(batch), strict=True):
+            yield self.normalize(images.to(torch.float32).div_(255)), labels
+
+    def to(self, device: str | torch.device) -> ImageData:
+        """The same data on another device; itself when it is there already."""
+        where = arrays.usable_device(device)
+        if where == self.device:
+            return self
+        test = None if self.test_images is None else self.test_images.to(where)
+        return self._with(images=self.images.to(where), test_images=test, mean=self.mean, std=self.std)
+
+    def subset(self, nclass: int) -> ImageData:
+        """The first nclass classes. Mean and std that were computed are computed again from what remains."""
+        arrays.check_nclass(nclass, self.nclass, self.name)
+        if nclass == self.nclass:
+            return self
+        keep = self.labels < nclass
+        changes: dict[str, Any] = {"images": self.images[keep], "labels": self.labels[keep]}
+        if self.test_images is not None and self.test_labels is not None:
+            keep = self.test_labels < nclass
+            if keep.any():
+                changes |= {"test_images": self.test_images[keep], "test_labels": self.test_labels[keep]}
+            else:
+                changes |= {"test_images": None, "test_labels": None}
+        return self._with(classes=self.classes[:nclass], **changes)
+
+    def resized(self, size: int) -> ImageData:
+        """Short side resized to `size` pixels (bilinear, antialiased), then the centre size x size."""
+        arrays.check_size(size)
+        if self.size == (size, size):
+            return self
+        test = None if self.test_images is None else arrays.resample(self.test_images, size)
+        return self._with(images=arrays.resample(self.images, size), test_images=test)
+
+    def holdout(self, fraction: float, seed: int) -> ImageData:
+        """Data whose test set is a stratified part of the training images; the real test set is left out.
+
+        Mean, std and class names stay those of the whole, so networks trained on either see the same scale.
+        Raises UserError when fraction is not inside (0, 1) or a class has a single image.
+        """
+        if not 0 < fraction < 1:
+            raise UserError(f"the fraction held out must be between 0 and 1, found {fraction}")
+        if min(self.counts) < 2:
+            lone = self.classes[self.counts.index(1)]
+            raise UserError(f"nothing can be held out of class '{lone}': it has 1 image, at least 2 are needed")
+        kept, out = (rows.to(self.device) for rows in arrays.stratified(self.labels.cpu(), fraction, seed))
+        return self._with(
+            images=self.images[kept],
+            labels=self.labels[kept],
+            test_images=self.images[out],
+            test_labels=self.labels[out],
+            mean=self.mean,
+            std=self.std,
+        )
+
+    def _with(self, **changes: Any) -> ImageData:
+        kept: dict[str, Any] = {
+            "images": self.images,
+            "labels": self.labels,
+            "test_images": self.test_images,
+            "test_labels": self.test_labels,
+            "classes": self.classes,
+            "mean": None if self._computed else self.mean,
+            "std": None if self._computed else self.std,
+            "name": self.name,
+        }
+        new = ImageData.__new__(ImageData)
+        new._fill(**(kept | changes))
+        return new
+
+    def __repr__(self) -> str:
+        shape = "x".join(str(n) for n in self.images.shape[1:])
+        test = 0 if self.test_images is None else len(self.test_images)
+        return f"ImageData({self.name}: {len(self.images)} + {test} test images of {shape}, {self.nclass} classes)"

@@ -1,0 +1,32 @@
+"""Where attar computes."""
+
+from __future__ import annotations
+
+import torch
+
+from attar.errors import UserError
+
+
+def pick(name: str = "auto") -> torch.device:
+    """'auto' (a GPU when there is one), 'cpu', 'cuda', 'cuda:1', … Raises `UserError` when it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"unknown device '{name}'; valid: auto, cpu, cuda, cuda:0, ...") from error
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError(f"device '{name}' was asked for, but PyTorch sees no CUDA GPU here; use --device cpu")
+        device = torch.device("cuda", device.index or 0)
+        if device.index >= torch.cuda.device_count():
+            raise UserError(f"device '{name}' does not exist: there are {torch.cuda.device_count()} GPUs")
+    elif device.type != "cpu":
+        raise UserError(f"device '{name}' is not supported; valid: auto, cpu, cuda, cuda:0, ...")
+    torch.set_flush_denormal(True)  # late gradients are full of them, and a CPU takes them slowly
+    return device
+
+
+def describe(device: torch.device) -> str:
+    """'cpu', or the GPU's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,0 +1,89 @@
+"""What is matched, and the distances (IDC section 3, Acc-DD section 3.1).
+
+Everything is a function of a parameter dict, so that gradients nest: the gradient of the synthetic images is a gradient
+through the network's own gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attar.errors import choose
+
+Params = Mapping[str, Tensor]
+Forward = Callable[[Params, Tensor], Tensor]  # parameters, images [n, ch, H, W] → logits or features [n, d]
+Distance = Callable[[Tensor, Tensor], Tensor]
+
+CLASSIFIER = "classifier."
+
+
+def matched_names(params: Params, *, bias: bool = False, fc: bool = False) -> list[str]:
+    """The parameters whose gradients are matched: convolution weights (4-dimensional tensors).
+
+    `bias` adds biases and norm parameters, `fc` the last linear layer (with its bias when both are on).
+    """
+    names = []
+    for name, value in params.items():
+        last = name.startswith(CLASSIFIER)
+        if value.dim() == 4 or (value.dim() > 1 and last and fc) or (value.dim() == 1 and bias and (fc or not last)):
+            names.append(name)
+    return names
+
+
+def gradient(
+    forward: Forward,
+    params: Params,
+    names: Sequence[str],
+    images: Tensor,  # [n, ch, H, W], normalised and augmented
+    labels: Tensor,  # int64 [n]
+) -> dict[str, Tensor]:
+    """∇θ of the mean cross-entropy, for the named parameters only. Differentiable with respect to `images`."""
+    rest = {name: value for name, value in params.items() if name not in names}
+
+    def loss(chosen: dict[str, Tensor]) -> Tensor:
+        return F.cross_entropy(forward({**rest, **chosen}, images), labels)
+
+    return torch.func.grad(loss)({name: params[name] for name in names})
+
+
+def gradient_distance(real: Params, synthetic: Params, metric: str) -> Tensor:
+    """Σ over tensors of the distance between two gradient dicts: a scalar."""
+    distance = _distance(metric)
+    return torch.stack([distance(real[name], synthetic[name]) for name in real]).sum()
+
+
+def feature_distance(real: Tensor, synthetic: Tensor, metric: str) -> Tensor:
+    """Distance between the class means of features [n, d] and [m, d] (DM section 3.2; its metric is `mse`)."""
+    return _distance(metric)(real.mean(dim=0), synthetic.mean(dim=0))
+
+
+def mse(real: Tensor, synthetic: Tensor) -> Tensor:
+    """Σ(g_r − g_s)²."""
+    return (real - synthetic).square().sum()
+
+
+def l1(real: Tensor, synthetic: Tensor) -> Tensor:
+    """Σ|g_r − g_s|."""
+    return (real - synthetic).abs().sum()
+
+
+def l1_mean(real: Tensor, synthetic: Tensor) -> Tensor:
+    """Mean |g_r − g_s| over the tensor."""
+    return (real - synthetic).abs().mean()
+
+
+def cos(real: Tensor, synthetic: Tensor) -> Tensor:
+    """Σ over output filters of 1 − cosine (DC section 3.3). A one-dimensional tensor counts as one filter."""
+    rows = len(real) if real.dim() > 1 else 1
+    return (1 - F.cosine_similarity(real.reshape(rows, -1), synthetic.reshape(rows, -1), dim=1, eps=1e-6)).sum()
+
+
+DISTANCES: dict[str, Distance] = {"mse": mse, "l1": l1, "l1_mean": l1_mean, "cos": cos}
+
+
+def _distance(metric: str) -> Distance:
+    return DISTANCES[choose("metric", metric, DISTANCES)]

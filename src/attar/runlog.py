@@ -1,0 +1,140 @@
+"""The run folder: what a run leaves behind, and what it says while it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from attar import device as devices
+from attar import store
+from attar.errors import UserError
+
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+RESULT = "result.json"
+IMAGES = "images.png"
+REPORT = "report.html"
+FILES = (CONFIG, METRICS, RESULT, IMAGES, REPORT, store.CONDENSED, store.INITIAL)
+LINE_EVERY = 10.0  # seconds between two plain lines where there is no terminal
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's folder. `metrics.jsonl` grows line by line; every other file is replaced whole."""
+
+    path: Path
+
+    def event(self, values: dict[str, Any]) -> None:
+        """Append one JSON object to `metrics.jsonl`."""
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def write(self, name: str, value: dict[str, Any]) -> None:
+        """Write `config.json` or `result.json`."""
+        store.write_json(self.path / name, value)
+
+    def events(self) -> list[dict[str, Any]]:
+        """What was appended so far."""
+        path = self.path / METRICS
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Raise `UserError` when `path` cannot become a run folder."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file; --out names a folder")
+    taken = [name for name in FILES if (path / name).exists()]
+    if taken and not overwrite:
+        raise UserError(f"{path} already holds a run ({taken[0]}); name another folder with --out, or add --overwrite")
+    parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not os.access(parent, os.W_OK):
+        raise UserError(f"{path} cannot be written: {parent} is read-only")
+
+
+def create(path: Path, *, overwrite: bool) -> RunFolder:
+    """Make the folder, without a former run's files. Raises `UserError` as `check_free` does."""
+    check_free(path, overwrite=overwrite)
+    path.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        (path / name).unlink(missing_ok=True)
+    return RunFolder(path)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What a number depends on besides the settings."""
+    return {
+        "attar": version("attar"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "processor": devices.describe(device) if device.type == "cuda" else platform.processor() or platform.machine(),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+class Watch:
+    """Progress on standard error: a bar with the time left on a terminal, a plain line now and then elsewhere."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet)
+        self.quiet = quiet
+
+    def say(self, line: str) -> None:
+        """One line."""
+        if not self.quiet:
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Stage]:
+        """A stage of `total` steps."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=self.console, disable=self.quiet or not self.console.is_terminal) as bar:
+            yield Stage(self, name, total, bar)
+
+
+class Stage:
+    """One bar, or the lines in its place."""
+
+    def __init__(self, watch: Watch, name: str, total: int, bar: Progress) -> None:
+        self.watch, self.name, self.total, self.bar = watch, name, total, bar
+        self.task = bar.add_task(name, total=total, note="")
+        self.done = 0
+        self.start = self.last = time.perf_counter()
+
+    def advance(self, note: str = "") -> None:
+        """One step is done."""
+        self.done += 1
+        self.bar.update(self.task, advance=1, note=note)
+        now = time.perf_counter()
+        if self.bar.disable and (now - self.last > LINE_EVERY or self.done == self.total):
+            self.last = now
+            left = (now - self.start) / self.done * (self.total - self.done)
+            spent = f"{now - self.start:.0f} s, {left:.0f} s left"
+            self.watch.say(f"{self.name} {self.done}/{self.total}  {spent}  {note}".rstrip())
+
+
+def command_line() -> str:
+    """The command that is running, as a user would type it."""
+    return " ".join(["attar", *sys.argv[1:]])

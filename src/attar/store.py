@@ -1,0 +1,149 @@
+"""Files: safetensors with one sorted JSON string of metadata, JSON, and writes that are whole or not there.
+
+Nothing here reads or writes a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from attar.errors import MissingError, UserError
+from attar.synthetic import SyntheticSet
+
+VERSION = 1  # of the file format
+SUFFIX = ".safetensors"
+CONDENSED = "condensed.safetensors"
+INITIAL = "initial.safetensors"
+
+
+def atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` with a temporary name beside `path`, then rename: readers see the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    atomically(path, lambda name: name.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises `MissingError` or `UserError`."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MissingError(f"there is no {path}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {_one_line(error)}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object")
+    return value
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], kind: str, meta: Mapping[str, Any]) -> None:
+    """Write tensors and metadata of a `kind` ('set', 'member') to one safetensors file, atomically."""
+    text = json.dumps({"format": VERSION, "kind": kind, **meta}, sort_keys=True)
+    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    atomically(path, lambda name: save_file(whole, name, metadata={"attar": text}))
+
+
+def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote. A missing, corrupt or foreign file raises `MissingError` or `UserError`."""
+    if not path.is_file():
+        raise MissingError(f"there is no file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("attar")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        meta = json.loads(text) if text is not None else None
+    except (SafetensorError, ValueError, OSError, RuntimeError) as error:
+        raise UserError(f"{path} is damaged or no safetensors file: {_one_line(error)}") from error
+    if not isinstance(meta, dict) or "format" not in meta:
+        raise UserError(f"{path} was not written by attar (it has no 'attar' metadata)")
+    if meta["format"] != VERSION:
+        raise UserError(f"{path} has format {meta['format']}; this attar reads format {VERSION}")
+    if meta.get("kind") != kind:
+        raise UserError(f"{path} holds a {meta.get('kind')}, not a {kind}")
+    return tensors, meta
+
+
+def save_set(path: Path, small: SyntheticSet) -> None:
+    """Write a condensed set: tensors `images` float32 and `labels` int64, everything else as metadata."""
+    meta = {
+        "factor": small.factor,
+        "decode_type": small.decode_type,
+        "ipc": small.ipc,
+        "classes": list(small.classes),
+        "mean": list(small.mean),
+        "std": list(small.std),
+        "source": small.source,
+        "recipe": small.recipe,
+    }
+    save_tensors(path, {"images": small.images.float(), "labels": small.labels}, "set", meta)
+
+
+def load_set(path: Path) -> SyntheticSet:
+    """Read a condensed set from its file or its run folder (with its initial images where they lie beside it)."""
+    if path.is_dir():
+        path = path / CONDENSED
+    tensors, meta = load_tensors(path, "set")
+    try:
+        images, labels = tensors["images"], tensors["labels"]
+        if images.dtype == torch.uint8:
+            images = images.float() / 255
+        small = SyntheticSet(
+            images=images.float(),
+            labels=labels.long(),
+            factor=meta["factor"],
+            decode_type=meta["decode_type"],
+            classes=tuple(meta["classes"]),
+            mean=tuple(meta["mean"]),
+            std=tuple(meta["std"]),
+            source=meta["source"],
+            initial=_initial(path, tensors["images"]),
+            recipe=meta["recipe"],
+        )
+        sound = images.dim() == 4 and labels.shape == images.shape[:1] and int(labels.min()) >= 0
+        sound = sound and int(labels.max()) < small.nclass and len(small.mean) == len(small.std) == images.shape[1]
+    except (KeyError, TypeError, RuntimeError, IndexError) as error:
+        raise UserError(f"{path} lacks something a condensed set needs: {_one_line(error)}") from error
+    if not sound:
+        raise UserError(f"{path} holds images {list(images.shape)} and labels {list(labels.shape)} that do not fit")
+    return small
+
+
+def _initial(path: Path, images: Tensor) -> Tensor | None:
+    beside = path.with_name(INITIAL)
+    if path.name != CONDENSED or not beside.is_file():
+        return None
+    initial = load_tensors(beside, "set")[0].get("images")
+    return initial.float() if initial is not None and initial.shape == images.shape else None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

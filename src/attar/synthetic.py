@@ -1,0 +1,215 @@
+"""The synthetic set: stored images, and the training images they stand for (IDC section 4, multi-formation).
+
+With factor f a stored image is an f×f grid; *decode* cuts it into f² patches of side ⌈H/f⌉ and up-samples each to H×W.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+from torch.utils.data import Dataset, TensorDataset
+
+from attar.errors import UserError, choose
+
+PAD = 0.5  # what a grid is padded with where the factor does not divide the side
+BOUND = 128  # decoded images per class of decode type `bound`
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticSet:
+    """A condensed data set.
+
+    images: float32 [N, ch, H, W] in [0, 1] as stored; labels: int64 [N]; mean, std: per channel, in [0, 1] units.
+    `initial` holds the images before any optimisation, where known.
+    """
+
+    images: Tensor
+    labels: Tensor
+    factor: int = 1
+    decode_type: str = "single"
+    classes: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    source: str = ""
+    initial: Tensor | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def nclass(self) -> int:
+        """Classes of the data set (a part holds images of some of them only)."""
+        return len(self.classes)
+
+    @property
+    def ipc(self) -> int:
+        """Stored images per class."""
+        return int(torch.bincount(self.labels).max())
+
+    def decoded(self) -> tuple[Tensor, Tensor]:
+        """The training images float32 [n, ch, H, W] in [0, 1] and their labels int64 [n]."""
+        return decode_set(self.images, self.labels, self.factor, self.decode_type)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """(images − mean) / std, per channel."""
+        mean, std = (images.new_tensor(value).view(-1, 1, 1) for value in (self.mean, self.std))
+        return (images - mean) / std
+
+    def dataset(self, *, normalized: bool = True) -> Dataset:
+        """A torch `Dataset` of decoded (image, label) pairs, normalised per channel unless told otherwise."""
+        images, labels = self.decoded()
+        return TensorDataset(self.normalize(images) if normalized else images, labels)
+
+    def start(self) -> SyntheticSet:
+        """The set as it was initialised. Raises `UserError` where that was not kept."""
+        if self.initial is None:
+            raise UserError("this set does not hold its initial images")
+        return replace(self, images=self.initial)
+
+
+def cell(side: int, factor: int) -> int:
+    """The side of one patch: ⌈side/factor⌉ pixels."""
+    return -(-side // factor)
+
+
+def check_factor(factor: int, size: tuple[int, int]) -> None:
+    """Raise `UserError` when a grid of `factor` × `factor` patches has less than one pixel for each."""
+    if factor > min(size):
+        raise UserError(f"factor {factor} is larger than the image ({size[0]}x{size[1]} pixels)")
+
+
+def decode(images: Tensor, factor: int) -> Tensor:
+    """images [n, ch, H, W] → [n·f², ch, H, W]: the patches of image 0 row by row, then those of image 1, …"""
+    if factor == 1:
+        return images
+    n, channels, height, width = images.shape
+    rows, columns = cell(height, factor), cell(width, factor)
+    padded = F.pad(images, (0, factor * columns - width, 0, factor * rows - height), value=PAD)
+    patches = padded.view(n, channels, factor, rows, factor, columns).permute(0, 2, 4, 1, 3, 5)
+    return F.interpolate(patches.reshape(-1, channels, rows, columns), size=(height, width), mode="bilinear")
+
+
+def decode_class(images: Tensor, factor: int, decode_type: str) -> Tensor:
+    """The training images of one class's stored images [ipc, ch, H, W].
+
+    `single`: factor f only; `multi`: factors f, f−1, …, 1, all of them; `bound`: every stored image at one factor, the
+    largest first, so that no more than 128 come out (or ipc, where that is more).
+    """
+    choose("decode_type", decode_type, DECODE)
+    return torch.cat([decode(images[rows], f) for f, rows in DECODE[decode_type](len(images), factor)])
+
+
+def decode_plan(ipc: int, factor: int, decode_type: str) -> list[tuple[int, slice]]:
+    """Which stored images of a class are decoded at which factor."""
+    return DECODE[choose("decode_type", decode_type, DECODE)](ipc, factor)
+
+
+def decoded_count(ipc: int, factor: int, decode_type: str) -> int:
+    """Training images per class."""
+    return sum((rows.stop - rows.start) * f * f for f, rows in decode_plan(ipc, factor, decode_type))
+
+
+def _single(ipc: int, factor: int) -> list[tuple[int, slice]]:
+    return [(factor, slice(0, ipc))]
+
+
+def _multi(ipc: int, factor: int) -> list[tuple[int, slice]]:
+    return [(f, slice(0, ipc)) for f in range(factor, 0, -1)]
+
+
+def _bound(ipc: int, factor: int) -> list[tuple[int, slice]]:
+    plan, first, spare = [], 0, BOUND - ipc
+    for f in range(factor, 0, -1):
+        count = ipc - first if f == 1 else min(ipc - first, max(0, spare) // (f * f - 1))
+        if count:
+            plan.append((f, slice(first, first + count)))
+        first, spare = first + count, spare - count * (f * f - 1)
+    return plan
+
+
+DECODE: dict[str, Callable[[int, int], list[tuple[int, slice]]]] = {
+    "single": _single,
+    "multi": _multi,
+    "bound": _bound,
+}
+
+
+def decode_set(images: Tensor, labels: Tensor, factor: int, decode_type: str) -> tuple[Tensor, Tensor]:
+    """Decode class by class: stored images and labels [N] → training images and labels [n], classes ascending."""
+    decoded, repeated = [], []
+    for label in labels.unique().tolist():
+        patches = decode_class(images[labels == label], factor, decode_type)
+        decoded.append(patches)
+        repeated.append(labels.new_full((len(patches),), label))
+    return torch.cat(decoded), torch.cat(repeated)
+
+
+def mix(
+    real: Tensor,  # [ipc·f², ch, H, W] in [0, 1]: different real images of one class
+    factor: int,
+) -> Tensor:
+    """Grids [ipc, ch, H, W] with one real image, resized (nearest), in every cell: initialisation `mix` (IDC)."""
+    count, channels, height, width = real.shape
+    rows, columns = cell(height, factor), cell(width, factor)
+    small = F.interpolate(real, size=(rows, columns), mode="nearest")
+    grid = small.view(count // factor**2, factor, factor, channels, rows, columns).permute(0, 3, 1, 4, 2, 5)
+    return grid.reshape(-1, channels, factor * rows, factor * columns)[:, :, :height, :width].contiguous()
+
+
+def noise(n: int, channels: int, size: tuple[int, int], generator: Generator) -> Tensor:
+    """Uniform noise [n, ch, H, W] in [0, 1): initialisation `noise`."""
+    return torch.rand((n, channels, *size), generator=generator, device=generator.device)
+
+
+def concatenate(parts: Sequence[SyntheticSet]) -> SyntheticSet:
+    """Join the parts of a partition (IDC section 5, ImageNet-100) into one set, ordered by label.
+
+    Raises `UserError` when parts differ in factor, shape or data set, or when a class stands in two of them.
+    """
+    first = parts[0]
+    seen: set[int] = set()
+    for part in parts:
+        for name in ("factor", "decode_type", "classes", "source", "mean", "std"):
+            if getattr(part, name) != getattr(first, name):
+                raise UserError(f"parts differ in {name}: {getattr(first, name)} and {getattr(part, name)}")
+        if part.images.shape[1:] != first.images.shape[1:]:
+            raise UserError(f"parts differ in image shape: {first.images.shape[1:]} and {part.images.shape[1:]}")
+        labels = set(part.labels.tolist())
+        if labels & seen:
+            raise UserError(f"class {min(labels & seen)} stands in two parts")
+        seen |= labels
+    order = torch.cat([part.labels for part in parts]).argsort(stable=True)
+    known = [part.initial for part in parts if part.initial is not None]
+    return replace(
+        first,
+        images=torch.cat([part.images for part in parts])[order],
+        labels=torch.cat([part.labels for part in parts])[order],
+        initial=torch.cat(known)[order] if len(known) == len(parts) else None,
+    )
+
+
+def effective_lr(lr_img: float, ipc: int, side: int, base_size: int) -> float:
+    """The image learning rate lr_img · ipc/10 · (H/H₀)² (IDC's published settings)."""
+    return lr_img * ipc / 10 * (side / base_size) ** 2
+
+
+def sweep_factors(mom_img: float, classes: int) -> tuple[float, float]:
+    """(μ^C, (1 − μ^C)/(1 − μ)): what one batched step over C classes uses in place of μ and 1.
+
+    The published loop steps the whole tensor after every class; between two turns of its own a class's images move by
+    lr·(1 + μ + … + μ^{C−1})·buffer and bring μ^{C−1}·buffer along, which the next step multiplies by μ once more.
+    """
+    power = mom_img**classes
+    return power, (1 - power) / (1 - mom_img)
+
+
+def pending(mom_img: float, classes: int) -> list[float]:
+    """For each class in turn, the share of its buffer that the published loop has not yet added when a sweep ends.
+
+    Class c of C was stepped C − c times since its turn; Σ_{j=C−c}^{C−1} μ^j of lr·buffer follows in the next sweep.
+    """
+    return [math.fsum(mom_img**j for j in range(classes - c, classes)) for c in range(classes)]

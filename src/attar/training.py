@@ -1,0 +1,126 @@
+"""One supervised loop: the pool, the network update and the evaluation all train with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+from torch.func import functional_call
+
+from attar.errors import choose
+
+Batch = tuple[Tensor, Tensor]  # images [n, ch, H, W] normalised and augmented, targets float [n, C]
+
+
+@dataclass
+class Learner:
+    """A network under training: a module that only gives the shape, its tensors, and their optimiser.
+
+    params: leaf tensors that the optimiser updates in place; buffers: running statistics of batch norm, if any.
+    """
+
+    module: nn.Module
+    params: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return functional_call(self.module, {**self.params, **self.buffers}, (images,))
+
+
+def learner(
+    module: nn.Module,
+    params: dict[str, Tensor],
+    buffers: dict[str, Tensor],
+    *,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    optimizer: str = "sgd",
+) -> Learner:
+    """Put an optimiser (sgd, adam or adamw) on copies of `params` and `buffers`."""
+    leaves = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
+    copies = {name: value.detach().clone() for name, value in buffers.items()}
+    makers: dict[str, Callable[[], torch.optim.Optimizer]] = {
+        "sgd": lambda: torch.optim.SGD(leaves.values(), lr=lr, momentum=momentum, weight_decay=weight_decay),
+        "adam": lambda: torch.optim.Adam(leaves.values(), lr=lr, weight_decay=weight_decay),
+        "adamw": lambda: torch.optim.AdamW(leaves.values(), lr=lr, weight_decay=weight_decay),
+    }
+    return Learner(module, leaves, copies, makers[choose("optimizer", optimizer, makers)]())
+
+
+def step(student: Learner, images: Tensor, targets: Tensor) -> Tensor:
+    """One step of the mean cross-entropy with soft targets [n, C]. Returns the loss, still on the device."""
+    student.module.train()
+    loss = F.cross_entropy(student(images), targets)
+    leaves = list(student.params.values())
+    for leaf, grad in zip(leaves, torch.autograd.grad(loss, leaves), strict=True):
+        leaf.grad = grad
+    student.optimizer.step()
+    return loss.detach()
+
+
+def decay(epoch: int, epochs: int) -> float:
+    """What the learning rate is multiplied by in `epoch` (counted from 0): ×.2 at 2/3 and again at 5/6 of `epochs`."""
+    return 0.2 ** ((3 * epoch >= 2 * epochs) + (6 * epoch >= 5 * epochs))
+
+
+def fit(
+    student: Learner,
+    epoch_batches: Callable[[], Iterable[Batch]],
+    epochs: int,
+    *,
+    after_epoch: Callable[[int], None] | None = None,
+) -> None:
+    """Train for `epochs`, each over one call of `epoch_batches`, with the step decay of `decay`."""
+    rates = [group["lr"] for group in student.optimizer.param_groups]
+    for epoch in range(epochs):
+        for group, rate in zip(student.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * decay(epoch, epochs)
+        for images, targets in epoch_batches():
+            step(student, images, targets)
+        if after_epoch is not None:
+            after_epoch(epoch)
+
+
+@torch.no_grad()
+def accuracy(student: Learner, batches: Iterable[Batch]) -> float:
+    """Share of images whose largest logit is their label (labels int64 [n] as targets)."""
+    student.module.eval()
+    right, count = [], 0
+    for images, labels in batches:
+        right.append((student(images).argmax(dim=1) == labels).sum())
+        count += len(labels)
+    student.module.train()
+    return float(torch.stack(right).sum()) / count
+
+
+def shuffled(n: int, batch: int, generator: Generator) -> Iterator[Tensor]:
+    """One epoch over n rows: index tensors of `batch` rows (the last may be shorter), in a random order."""
+    order = torch.randperm(n, generator=generator, device=generator.device)
+    yield from order.split(batch)
+
+
+class Deck:
+    """Rows drawn without replacement, reshuffled when the next batch is no longer full.
+
+    A deck of fewer rows than the batch gives all its rows each time. `order` and `next` are its whole state.
+    """
+
+    def __init__(self, rows: Tensor, batch: int, generator: Generator) -> None:
+        self.rows = rows  # int64 [n]
+        self.batch = min(batch, len(rows))
+        self.order = rows
+        self.next = len(rows)
+        self.generator = generator
+
+    def draw(self) -> Tensor:
+        """The next rows, int64 [min(batch, n)]."""
+        if self.next + self.batch > len(self.rows):
+            shuffle = torch.randperm(len(self.rows), generator=self.generator, device=self.generator.device)
+            self.order, self.next = self.rows[shuffle], 0
+        self.next += self.batch
+        return self.order[self.next - self.batch : self.next]

@@ -1,0 +1,48 @@
+"""What every test shares: one thread a worker, the `gpu` marker and the command line as a subprocess."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked `gpu` on a machine without a CUDA device, and say so."""
+    if not torch.cuda.is_available():
+        no_device = pytest.mark.skip(reason="needs a CUDA device")
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(no_device)
+
+
+@pytest.fixture(scope="session")
+def run_attar() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`run_attar("demo", "--help", cwd=tmp_path)` runs attar as a user would and returns status, output and errors."""
+
+    def run(
+        *args: str | Path,
+        cwd: Path,
+        env: dict[str, str] | None = None,  # on top of the environment of the tests
+        timeout: float = 300,
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "attar", *map(str, args)],
+            cwd=cwd,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **(env or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=timeout,
+            check=False,
+        )
+
+    return run

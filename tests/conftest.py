@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tiny import TINY, call
+
 torch.set_num_threads(1)
 
 
@@ -46,3 +48,13 @@ def run_attar() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a pool, pool/digits-convnet2-w0.05, and the run base/, made by the command line. Read only."""
+    root = tmp_path_factory.mktemp("workspace")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        call("condense", "-d", "digits", *TINY, "--out", "base", "--quiet")
+    return root

@@ -13,29 +13,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# ---------------------------------------------------------------- augmentation, one image [ch, H, W] at a time
+# ---------------------------------------------------------------- augmentation of images [..., ch, H, W], one draw
 
 
-def flip(image: Tensor) -> Tensor:
-    width = image.shape[-1]
-    return torch.stack([image[:, :, width - 1 - column] for column in range(width)], dim=-1)
+def flip(images: Tensor) -> Tensor:
+    width = images.shape[-1]
+    return torch.stack([images[..., width - 1 - column] for column in range(width)], dim=-1)
 
 
-def color(image: Tensor, brightness: float, saturation: float, contrast: float) -> Tensor:
+def color(images: Tensor, brightness: float, saturation: float, contrast: float) -> Tensor:
     """Brightness, then saturation, then contrast; the three numbers are the u of the method's table, in (0, 1)."""
-    image = image + (brightness - 0.5)
-    grey = sum(image[channel] for channel in range(len(image))) / len(image)
-    image = torch.stack([(image[channel] - grey) * 2 * saturation + grey for channel in range(len(image))])
-    level = image.sum() / image.numel()
-    return (image - level) * (contrast + 0.5) + level
+    images = images + (brightness - 0.5)
+    channels = images.shape[-3]
+    grey = sum(images[..., channel, :, :] for channel in range(channels)) / channels
+    saturated = [(images[..., channel, :, :] - grey) * 2 * saturation + grey for channel in range(channels)]
+    images = torch.stack(saturated, dim=-3)
+    level = images.sum(dim=(-3, -2, -1), keepdim=True) / math.prod(images.shape[-3:])
+    return (images - level) * (contrast + 0.5) + level
 
 
-def sample(image: Tensor, source: Callable[[float, float], tuple[float, float]]) -> Tensor:
-    """Read the image at `source(row, column)` for every output pixel: bilinear, zeros outside the image.
+def sample(images: Tensor, source: Callable[[float, float], tuple[float, float]]) -> Tensor:
+    """Read the images at `source(row, column)` for every output pixel: bilinear, zeros outside.
 
     Coordinates are in pixels, relative to the middle of the image.
     """
-    channels, height, width = image.shape
+    height, width = images.shape[-2:]
     middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
     weights = torch.zeros(height * width, height * width, dtype=torch.float64)
     for row in range(height):
@@ -47,41 +49,60 @@ def sample(image: Tensor, source: Callable[[float, float], tuple[float, float]])
                     if 0 <= near_y < height and 0 <= near_x < width:
                         share = (1 - abs(y - near_y)) * (1 - abs(x - near_x))
                         weights[row * width + column, near_y * width + near_x] += share
-    return (image.reshape(channels, -1) @ weights.T).reshape(channels, height, width)
+    return (images.flatten(-2) @ weights.T).reshape(images.shape)
 
 
-def crop(image: Tensor, down: int, right: int) -> Tensor:
+def crop(images: Tensor, down: int, right: int) -> Tensor:
     """The window moves by (down, right) pixels: pixel (y, x) shows what stood at (y + down, x + right), else 0."""
-    channels, height, width = image.shape
-    rows = []
+    height, width = images.shape[-2:]
+    pixels = []
     for y in range(height):
-        pixels = []
         for x in range(width):
             inside = 0 <= y + down < height and 0 <= x + right < width
-            pixels.append(image[:, y + down, x + right] if inside else torch.zeros(channels, dtype=image.dtype))
-        rows.append(torch.stack(pixels, dim=-1))
-    return torch.stack(rows, dim=-2)
+            pixels.append(images[..., y + down, x + right] if inside else torch.zeros_like(images[..., 0, 0]))
+    return torch.stack(pixels, dim=-1).reshape(images.shape)
 
 
-def scale(image: Tensor, by_y: float, by_x: float) -> Tensor:
+def scale(images: Tensor, by_y: float, by_x: float) -> Tensor:
     """Zoom about the middle: the point (y, x) from the middle shows what stood at (y * by_y, x * by_x)."""
-    return sample(image, lambda y, x: (y * by_y, x * by_x))
+    return sample(images, lambda y, x: (y * by_y, x * by_x))
 
 
-def rotate(image: Tensor, degrees: float) -> Tensor:
+def rotate(images: Tensor, degrees: float) -> Tensor:
     """Turn about the middle, in pixels (so that a square stays a square on images that are not square)."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    return sample(image, lambda y, x: (sin * x + cos * y, cos * x - sin * y))
+    return sample(images, lambda y, x: (sin * x + cos * y, cos * x - sin * y))
 
 
-def cutout(image: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
+def cutout(images: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
     """Set the rectangle to 0; what of it lies outside the image is nowhere."""
-    keep = torch.ones(image.shape[-2:], dtype=torch.float64)
-    for y in range(image.shape[-2]):
-        for x in range(image.shape[-1]):
+    keep = torch.ones(images.shape[-2:], dtype=torch.float64)
+    for y in range(images.shape[-2]):
+        for x in range(images.shape[-1]):
             if top <= y < top + height and left <= x < left + width:
                 keep[y, x] = 0
-    return image * keep
+    return images * keep
+
+
+def augment(images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+    """The operations of one draw (tensors with a first dimension of 1), in their order, on all of `images`."""
+    height, width = images.shape[-2:]
+    if "flip" in drawn and drawn["flip"].item():
+        images = flip(images)
+    if "color" in drawn:
+        images = color(images, *drawn["color"][0].tolist())
+    if "shift" in drawn:
+        images = crop(images, *drawn["shift"][0].tolist())
+    if "affine" in drawn:
+        # in units of half a side, columns before rows
+        (xx, xy, x0), (yx, yy, y0) = drawn["affine"][0].tolist()
+        xy, yx, x0, y0 = xy * width / height, yx * height / width, x0 * width / 2, y0 * height / 2
+        images = sample(images, lambda y, x: (yx * x + yy * y + y0, xx * x + xy * y + x0))
+    if "cutout" in drawn:
+        sides = round(height / 2), round(width / 2)
+        top, left = (int(middle) - side // 2 for middle, side in zip(drawn["cutout"][0], sides, strict=True))
+        images = cutout(images, top, left, *sides)
+    return images
 
 
 def cutmix(images: Tensor, box: tuple[int, int, int, int], order: Sequence[int]) -> tuple[Tensor, float]:
@@ -110,7 +131,7 @@ def mixed_targets(labels: Sequence[int], order: Sequence[int], share: float, ncl
 
 
 def perturb(parameters: dict[str, Tensor], draws: dict[str, Sequence[tuple[float, Tensor]]]) -> dict[str, Tensor]:
-    """θ + a·d₁ + b·d₂; `draws` has the pairs (a, Gaussian) and (b, Gaussian) of every tensor of more than one dimension."""
+    """θ + a·d₁ + b·d₂; `draws`: the pairs (a, Gaussian), (b, Gaussian) of every tensor of more than one dimension."""
     moved = {}
     for name, value in parameters.items():
         result = value.detach().double().clone()
@@ -156,12 +177,26 @@ def decode_image(image: Tensor, factor: int) -> list[Tensor]:
     ]
 
 
-def decode(images: Tensor, factors: Sequence[Sequence[int]]) -> list[list[Tensor]]:
-    """For every stored image its small images under each of its own factors."""
-    return [
-        [small for factor in own for small in decode_image(image, factor)]
-        for image, own in zip(images, factors, strict=True)
-    ]
+def bound_factors(count: int, factor: int, most: int = 128) -> list[int]:
+    """The factor of each of `count` stored images: as large as leaves room for one image of each of those to come."""
+    factors, decoded = [], 0
+    for image in range(count):
+        to_come = count - image - 1
+        fits = [f for f in range(1, factor + 1) if decoded + f * f + to_come <= most]
+        factors.append(max(fits, default=1))
+        decoded += factors[-1] ** 2
+    return factors
+
+
+def decode(images: Tensor, factor: int, decode_type: str = "single") -> Tensor:
+    """The training images of one class's stored images [n, ch, H, W]; the largest factor comes first."""
+    if decode_type == "single":
+        pairs = [(image, factor) for image in images]
+    elif decode_type == "multi":
+        pairs = [(image, f) for f in range(factor, 0, -1) for image in images]
+    else:
+        pairs = list(zip(images, bound_factors(len(images), factor), strict=True))
+    return torch.stack([small for image, f in pairs for small in decode_image(image, f)])
 
 
 def shrink(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -175,28 +210,33 @@ def shrink(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def mix(cells: Sequence[Tensor], factor: int) -> Tensor:
-    """One stored image out of factor² real ones [ch, H, W], grid rows from the top; cells cut by the border are smaller."""
+    """One stored image out of factor² real ones [ch, H, W], grid rows from the top; what lies outside it is lost."""
     channels, height, width = cells[0].shape
     stored = torch.full((channels, height, width), torch.nan, dtype=torch.float64)
     cell_y, cell_x = math.ceil(height / factor), math.ceil(width / factor)
     for i in range(factor):
         for j in range(factor):
-            top, left = min(i * cell_y, height), min(j * cell_x, width)
-            bottom, right = min(top + cell_y, height), min(left + cell_x, width)
-            if bottom > top and right > left:
-                small = shrink(cells[i * factor + j], (bottom - top, right - left))
-                stored[:, top:bottom, left:right] = small
+            small = shrink(cells[i * factor + j], (cell_y, cell_x))
+            for y in range(cell_y):
+                for x in range(cell_x):
+                    if i * cell_y + y < height and j * cell_x + x < width:
+                        stored[:, i * cell_y + y, j * cell_x + x] = small[:, y, x]
     return stored
 
 
 # ---------------------------------------------------------------- networks, losses, distances
 
 
-def convnet(blocks: Sequence[Sequence[Tensor]], head: Sequence[Tensor], images: Tensor, pad: int = 1) -> Tensor:
-    """Logits of ConvNet-D. blocks: (weight, bias, scale, shift) of each block; head: (weight, bias)."""
+def convnet(parameters: dict[str, Tensor], images: Tensor, features: bool = False) -> Tensor:
+    """Logits of ConvNet-D, or what its last layer sees.
+
+    parameters: weight, bias, scale and shift of each block, then weight and bias of the last layer, in this order.
+    """
+    *values, head_weight, head_bias = parameters.values()
     x = images
-    for depth, (weight, bias, gain, shift) in enumerate(blocks):
-        x = F.conv2d(x, weight, bias, padding=pad if depth == 0 else 1)
+    for block in range(0, len(values), 4):
+        weight, bias, gain, shift = values[block : block + 4]
+        x = F.conv2d(x, weight, bias, padding=1)
         mean = x.mean(dim=(2, 3), keepdim=True)
         variance = ((x - mean) ** 2).mean(dim=(2, 3), keepdim=True)
         x = (x - mean) / torch.sqrt(variance + 1e-5) * gain[:, None, None] + shift[:, None, None]
@@ -204,7 +244,7 @@ def convnet(blocks: Sequence[Sequence[Tensor]], head: Sequence[Tensor], images: 
         height, width = x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
         x = x[:, :, :height, :width]
         x = (x[:, :, ::2, ::2] + x[:, :, 1::2, ::2] + x[:, :, ::2, 1::2] + x[:, :, 1::2, 1::2]) / 4
-    return x.flatten(1) @ head[0].T + head[1]
+    return x.flatten(1) if features else x.flatten(1) @ head_weight.T + head_bias
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -229,9 +269,44 @@ def distance(real: Sequence[Tensor], synthetic: Sequence[Tensor], metric: str) -
         elif metric == "l1_mean":
             total = total + (r - s).abs().sum() / r.numel()
         else:
-            for a, b in zip(r, s, strict=True):
-                total = total + 1 - (a * b).sum() / ((a**2).sum().sqrt() * (b**2).sum().sqrt())
+            filters = zip(r, s, strict=True) if r.ndim > 1 else [(r, s)]  # a vector is one filter
+            for a, b in filters:
+                sizes = (a**2).sum().sqrt(), (b**2).sum().sqrt()
+                # Rounding has no direction: the bias before an instance norm has no gradient.
+                total = total + 1 - ((a * b).sum() / (sizes[0] * sizes[1]) if min(sizes) > 1e-6 else 0)
     return total
+
+
+def class_loss(
+    own: Tensor,
+    parameters: dict[str, Tensor],
+    real: Tensor,
+    drawn: dict[str, Tensor],
+    label: int,
+    *,
+    names: Sequence[str],
+    normalize: Callable[[Tensor], Tensor],
+    metric: str,
+    match: str,
+    factor: int,
+    decode_type: str,
+    subset: Sequence[int] | None = None,
+) -> Tensor:
+    """L_c on a ConvNet: stored images `own` in [0, 1] against the normalised batch `real`, under one draw."""
+    decoded = decode(own, factor, decode_type)
+    if subset is not None:
+        decoded = torch.stack([decoded[i] for i in subset])
+    batches = augment(real, drawn), augment(normalize(decoded), drawn)
+    if match == "feat":
+        means = [sum(convnet(parameters, batch, features=True)) / len(batch) for batch in batches]
+        return distance(means[:1], means[1:], metric)
+    leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+    gradients = []
+    for batch in batches:
+        logits = convnet(leaves, batch)
+        loss = cross_entropy(logits, one_hot([label] * len(batch), logits.shape[1]))
+        gradients.append(torch.autograd.grad(loss, [leaves[name] for name in names], create_graph=True))
+    return distance([value.detach() for value in gradients[0]], gradients[1], metric)
 
 
 # ---------------------------------------------------------------- optimisation
@@ -257,14 +332,16 @@ def sequential(
     lr_net: float,
     momentum_net: float,
     decay_net: float,
-) -> Tensor:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The published loop: one class after another, one SGD over the *whole* image tensor after each of them.
 
     outers: per outer iteration {"parameters": θ at its start, "sweeps": [{"classes": [...], "updates": [...]}]}, where
     the entries of "classes" go to `class_loss` in their order and those of "updates" to `network_loss` afterwards.
+    Returns the images as the last step left them, not clamped, and the last θ.
     """
     images = images.clone().requires_grad_()
     optimiser = torch.optim.SGD([images], lr=lr, momentum=momentum)
+    theta: dict[str, Tensor] = {}
     for outer in outers:
         with torch.no_grad():
             images.clamp_(0, 1)
@@ -282,4 +359,4 @@ def sequential(
                         value.detach(), gradient, buffers[name], lr=lr_net, momentum=momentum_net, decay=decay_net
                     )
                     theta[name] = moved.requires_grad_()
-    return images.detach()
+    return images.detach(), theta

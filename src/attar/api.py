@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from attar import condensation, evaluation, recipes
+from attar import condensation, evaluation, problem, recipes
 from attar import data as sources
 from attar import device as devices
 from attar import pool as pools
@@ -47,12 +47,13 @@ def condense(data: ImageData, pool: Pool | None = None, *, recipe: str | None = 
     """Distil `data` into a `SyntheticSet`, matching gradients on the pool's models (trained first when there is none).
 
     settings: the fields of `CondenseConfig`, such as ipc=10, factor=2, speedup=10; without a pool those of
-    `NetworkConfig`, epochs and models too.
+    `NetworkConfig`, epochs and models too, or model_path.
     """
     chosen = _recipe("condense", data, recipe, settings)
     if pool is None:
-        condensation.check(data, chosen.condense)
-        pool = pools.pretrain(data, chosen.pool, chosen.network)
+        problem.check(data, chosen.condense)
+        paths = [Path(name) for name in chosen.condense.model_path]
+        pool = pools.load(paths, data, chosen.network) if paths else pools.pretrain(data, chosen.pool, chosen.network)
     small = condensation.run(data, pool, chosen.condense)
     return replace(small, recipe=recipes.as_sections(replace(chosen, network=pool.network)))
 
@@ -85,4 +86,5 @@ def describe_result(small: SyntheticSet, data: ImageData) -> dict[str, Any]:
 
 def _recipe(verb: str, data: ImageData, recipe: str | None, settings: dict[str, Any]) -> Recipe:
     name = recipe or (data.name if data.name in recipes.RECIPES else "default")
-    return recipes.resolve(FLAGS[verb], settings, recipe=name)
+    chosen = recipes.resolve(FLAGS[verb], settings, recipe=name)
+    return recipes.overlay(chosen, {"data": {"dataset": data.name}})

@@ -182,8 +182,12 @@ def _crop(images: Tensor, shift: Tensor) -> Tensor:
 
 
 def _warp(images: Tensor, matrices: Tensor) -> Tensor:
-    matrices = matrices.expand(len(images), 2, 3)
-    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    # affine_grid, written out: it has no rule for vmap
+    height, width = images.shape[2:]
+    y = (2 * torch.arange(height, device=images.device, dtype=images.dtype) + 1) / height - 1
+    x = (2 * torch.arange(width, device=images.device, dtype=images.dtype) + 1) / width - 1
+    base = torch.stack([x.expand(height, width), y[:, None].expand(height, width), torch.ones_like(x * y[:, None])], 2)
+    grid = torch.einsum("hwk,nik->nhwi", base, matrices.expand(len(images), 2, 3))
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 

@@ -6,12 +6,13 @@ Nothing heavy is imported before a verb runs, so that `attar --help` answers at 
 from __future__ import annotations
 
 import inspect
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, Token, UnusedCliTokensError
 
 from attar.config import FLAGS, SECTIONS
 from attar.errors import UserError
@@ -20,7 +21,6 @@ EXIT_USER = 2
 RUN_FLAGS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "recipe": (str, "a recipe's name, a TOML file or a run's config.json; flags go on top", ()),
     "reproduce": (bool, "insist on the published settings of the data set", ()),
-    "model_path": (tuple[str, ...], "pool folders or files (default: pool/<data set>-<network>)", ()),
     "out": (str, "the folder to write to", ("-o",)),
     "overwrite": (bool, "replace the run that --out already holds", ()),
     "quiet": (bool, "say nothing while it runs", ("-q",)),
@@ -33,8 +33,10 @@ def main(arguments: list[str] | None = None) -> None:
     tokens = sys.argv[1:] if arguments is None else arguments
     try:
         _app()(tokens, exit_on_error=False, print_error=False)
+    except UnusedCliTokensError as error:
+        _fail(f"unexpected argument '{(error.unused_tokens or [''])[0]}'; --help lists the flags")
     except CycloptsError as error:
-        _fail(error)
+        _fail(error.__cause__ if isinstance(error.__cause__, UserError) else error)
     except UserError as error:
         if "--debug" in tokens:
             raise
@@ -43,6 +45,10 @@ def main(arguments: list[str] | None = None) -> None:
         if "--debug" in tokens:
             raise
         _fail(f"{error.strerror or error}{': ' + str(error.filename) if error.filename else ''}")
+    except (MemoryError, RuntimeError) as error:
+        if "--debug" in tokens or not (isinstance(error, MemoryError) or "allocate" in str(error)):
+            raise
+        _fail("not enough memory; smaller batches, images or a smaller --width need less (--debug shows where)")
     except KeyboardInterrupt:
         print("attar: interrupted", file=sys.stderr)
         sys.exit(130)
@@ -60,7 +66,13 @@ def _app() -> App:
         "Distil a data set into a handful of synthetic images per class (Acc-DD). "
         "What a flag does not say comes from the data set's recipe: see `attar recipes`."
     )
-    app = App(name="attar", help=help, help_format="plaintext", version=version("attar"))
+    app = App(
+        name="attar",
+        help=help,
+        help_format="plaintext",
+        version=version("attar"),
+        suppress_keyboard_interrupt=False,  # `main` says a word
+    )
     app.command(_verb("demo", demo, "out", "overwrite", "quiet", "debug"))
     app.command(_verb("pretrain", pretrain, "recipe", "out", "quiet", "debug"))
     app.command(_verb("condense", condense, *RUN_FLAGS))
@@ -71,7 +83,7 @@ def _app() -> App:
 
 def _verb(name: str, function: Callable[..., None], *run_flags: str) -> Callable[..., None]:
     """`function` with the settings' flags (from the fields' metadata) added to its signature, None when not given."""
-    own = [p for p in inspect.signature(function).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    own = [p for p in inspect.signature(function).parameters.values() if p.kind is p.POSITIONAL_ONLY]
     parameters = [p.replace(annotation=get_type_hints(function, include_extras=True)[p.name]) for p in own]
     for flag in run_flags:
         kind, help, short = RUN_FLAGS[flag]
@@ -84,10 +96,8 @@ def _verb(name: str, function: Callable[..., None], *run_flags: str) -> Callable
     for section, field_name in dict.fromkeys(FLAGS[name].values()):
         item = next(item for item in fields(SECTIONS[section]) if item.name == field_name)
         kind = get_type_hints(SECTIONS[section])[field_name]
-        choices = item.metadata["choices"]
-        base: Any = Literal[choices] if choices else kind
         parameter = _parameter(field_name, item.metadata["help"], item.metadata["names"], kind)
-        annotation = Annotated[base | None, parameter]
+        annotation = Annotated[kind | None, parameter]
         parameters.append(
             inspect.Parameter(field_name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
         )
@@ -103,8 +113,26 @@ def _verb(name: str, function: Callable[..., None], *run_flags: str) -> Callable
 def _parameter(name: str, help: str, others: tuple[str, ...], kind: Any) -> Parameter:
     negative = f"--no_{name}" if kind is bool and name not in RUN_FLAGS else ()
     return Parameter(
-        name=(f"--{name}", *others), help=help, negative=negative, show_default=False, consume_multiple=True
+        name=(f"--{name}", *others),
+        help=help,
+        negative=negative,
+        converter=_whole_numbers(name) if int in (kind, *get_args(kind)) else None,
+        show_default=False,
+        consume_multiple=True,
     )
+
+
+def _whole_numbers(name: str) -> Callable[[Any, Sequence[Token]], int | tuple[int, ...]]:
+    """Reads the text of a flag as one whole number or several; 1.5 is refused, not rounded."""
+
+    def convert(kind: Any, tokens: Sequence[Token]) -> int | tuple[int, ...]:
+        for token in tokens:
+            if not re.fullmatch(r"[+-]?[0-9]+", token.value):
+                raise UserError(f"{name} must be a whole number, not '{token.value}'")
+        values = tuple(int(token.value) for token in tokens)
+        return values[0] if kind is int else values
+
+    return convert
 
 
 def demo(
@@ -129,7 +157,6 @@ def condense(
     *,
     recipe: str | None = None,
     reproduce: bool = False,
-    model_path: tuple[str, ...] = (),
     out: str | None = None,
     overwrite: bool = False,
     quiet: bool = False,
@@ -139,12 +166,10 @@ def condense(
     """Distil a data set into synthetic images, by gradient matching on perturbed early-stage models."""
     from attar import verbs
 
-    verbs.condense(
-        out, given, recipe=recipe, published=reproduce, model_path=model_path, overwrite=overwrite, quiet=quiet
-    )
+    verbs.condense(out, given, recipe=recipe, published=reproduce, overwrite=overwrite, quiet=quiet)
 
 
-def evaluate(run: str, *, quiet: bool = False, debug: bool = False, **given: Any) -> None:
+def evaluate(run: str, /, *, quiet: bool = False, debug: bool = False, **given: Any) -> None:
     """Train fresh networks on a run's condensed set and test them on real images.
 
     Parameters
@@ -165,6 +190,6 @@ def recipes(name: str | None = None) -> None:
     name: str
         a recipe's name
     """
-    from attar.recipes import RECIPES, named, to_toml
+    from attar.recipes import RECIPES, to_toml
 
-    print("\n".join(RECIPES) if name is None else to_toml(named(name)))
+    print("\n".join(RECIPES) if name is None else to_toml(name))

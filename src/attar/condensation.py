@@ -17,38 +17,16 @@ from attar import training
 from attar.augment import augment, draw, without
 from attar.config import CondenseConfig, strategy_names
 from attar.data import ImageData
-from attar.engine import Matching, Sweep
 from attar.errors import UserError
-from attar.models import Network
+from attar.execution import Notice
 from attar.perturb import perturb
 from attar.pool import Pool
-from attar.synthetic import (
-    SyntheticSet,
-    check_factor,
-    decoded_count,
-    effective_lr,
-    mix,
-    noise,
-    pending,
-)
+from attar.problem import Problem, prepare
+from attar.synthetic import SyntheticSet, decoded_count, mix, noise
 from attar.training import Deck, Learner
 
 Event = Callable[[dict[str, Any]], None]
 Evaluation = Callable[[SyntheticSet], dict[str, Any]]
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """What stays fixed: data, pool, settings, and what follows from them."""
-
-    data: ImageData
-    pool: Pool
-    config: CondenseConfig
-    labels: list[int]  # global labels of the classes that are condensed
-    module: Network
-    sweep: Sweep
-    subset: bool  # a class decodes to more images than a matching step takes
-    pending: Tensor  # [C, 1, 1, 1, 1], see `synthetic.pending`
 
 
 @dataclass
@@ -64,60 +42,6 @@ class State:
     host: Generator  # on the CPU: which member of the pool is next
     outer: int = 0  # finished outer iterations
     inner: int = 0  # finished inner iterations of the current outer one
-
-
-def prepare(data: ImageData, pool: Pool, config: CondenseConfig) -> Problem:
-    """Check that data, pool and settings fit together. Raises `UserError`."""
-    labels = check(data, config)
-    if not len(pool):
-        raise UserError("the pool is empty; `attar pretrain` fills it")
-    pool.check(data)
-    module = pool.build(seed=0).to(data.device)
-    base = config.base_size or data.size[0]
-    matching = Matching(
-        metric=config.metric,
-        match=config.match,
-        bias=config.bias,
-        fc=config.fc,
-        factor=config.factor,
-        decode_type=config.decode_type,
-        lr=effective_lr(config.lr_img, config.ipc, data.size[0], base),
-        momentum=config.mom_img,
-    )
-    shares = torch.tensor(pending(config.mom_img, len(labels)), device=data.device)
-    return Problem(
-        data=data,
-        pool=pool,
-        config=config,
-        labels=labels,
-        module=module,
-        sweep=Sweep(module, matching, data.normalize, labels),
-        subset=decoded_count(config.ipc, config.factor, config.decode_type) > config.batch_syn_max,
-        pending=shares.view(-1, 1, 1, 1, 1),
-    )
-
-
-def check(data: ImageData, config: CondenseConfig) -> list[int]:
-    """The labels that will be condensed. Raises `UserError` when the data cannot give what the settings ask for."""
-    check_factor(config.factor, data.size)
-    labels = part(data.nclass, config.nclass_sub, config.phase)
-    for label in labels:
-        if data.counts[label] < config.ipc:
-            name, count = data.classes[label], data.counts[label]
-            raise UserError(f"class '{name}' has {count} images, fewer than ipc {config.ipc}")
-    return labels
-
-
-def part(nclass: int, nclass_sub: int | None, phase: int | None) -> list[int]:
-    """The labels that `nclass_sub` and `phase` name; all of them without (IDC section 5, class partitions)."""
-    if nclass_sub is None or phase is None:
-        return list(range(nclass))
-    parts = -(-nclass // nclass_sub)
-    if phase >= parts:
-        raise UserError(
-            f"phase {phase} does not exist: {nclass} classes in parts of {nclass_sub} are phases 0..{parts - 1}"
-        )
-    return list(range(nclass))[phase * nclass_sub : (phase + 1) * nclass_sub]
 
 
 def init(problem: Problem) -> State:
@@ -160,9 +84,11 @@ def begin_outer(state: State, problem: Problem) -> State:
     if config.perturb:
         params = perturb(params, vmin=config.vmin, vmax=config.vmax, generator=state.generator)
     buffers = {name: value.to(device) for name, value in member.buffers.items()}
-    state.network = training.learner(
-        problem.module, params, buffers, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-    )
+    if state.network is None:
+        state.network = training.learner(
+            problem.module, params, buffers, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+    training.reset(state.network, params, buffers)
     state.inner = 0
     return state
 
@@ -179,11 +105,12 @@ def step(state: State, problem: Problem) -> tuple[State, Tensor]:
     if state.network is None:
         raise UserError("call begin_outer before step")
     strategy = strategy_names(config.aug_type)
-    real = [data.fetch(deck.draw()) for deck in state.decks]
-    draws = draw(strategy, len(real), data.size, state.generator, choice_per_row=True)
+    rows = [deck.draw() for deck in state.decks]
+    draws = draw(strategy, len(rows), data.size, state.generator, choice_per_row=True)
     params = {name: value.detach() for name, value in state.network.params.items()}
     subsets = random_subsets(state, problem) if problem.subset else None
-    state.images, state.momentum, loss = problem.sweep(state.images, state.momentum, params, real, draws, subsets)
+    swept = problem.run_sweep(state.images, state.momentum, params, rows, draws, subsets)
+    state.images, state.momentum, loss = (value.clone() for value in swept)  # a replay overwrites its results
     update_network(state, problem)
     state.inner += 1
     return state, loss
@@ -215,7 +142,7 @@ def update_network(state: State, problem: Problem) -> None:
             mix_p=config.mix_p,
             generator=state.generator,
         )
-        training.step(state.network, images, targets)
+        problem.train_step(state.network, images, targets)
         seen += len(rows)
 
 
@@ -243,9 +170,10 @@ def run(
     *,
     event: Event = lambda values: None,
     evaluation: Evaluation | None = None,
+    notice: Notice = lambda line: None,
 ) -> SyntheticSet:
     """Condense. `event` gets one dict per outer iteration; `evaluation` is called at `config.eval_at`."""
-    problem = prepare(data, pool, config)
+    problem = prepare(data, pool, config, notice)
     state = init(problem)
     initial = state.images.clone()
     start = time.perf_counter()

@@ -23,29 +23,34 @@ MATCHES = ("grad", "feat")
 INITS = ("mix", "random", "noise")
 DECODES = ("single", "multi", "bound")
 OPTIMIZERS = ("sgd", "adam", "adamw")
+PRECISIONS = ("float32", "tf32", "bf16")
+COMPILE = ("auto", "on", "off")
 YARDSTICKS = ("initial", "random_real", "whole")
+MOST = 2**53  # no number is larger: up to here whole numbers are exact as floats, and seeds have room to count up
 
 
-def setting(default: Any, help: str, *names: str, choices: tuple[str, ...] | None = None) -> Any:
+def setting(default: Any, help: str, *names: str) -> Any:
     """A dataclass field with its flag names (besides the field's own) and one line of help."""
-    return field(default=default, metadata={"help": help, "names": names, "choices": choices})
+    return field(default=default, metadata={"help": help, "names": names})
 
 
 def at_least(config: Any, low: float, *names: str) -> None:
-    """Raise `UserError` when a named field (or an item of it) is below `low`; None passes."""
+    """Raise `UserError` when a named field (or an item of it) is below `low` or out of all reason; None passes."""
     for name in names:
         value = getattr(config, name)
         for item in value if isinstance(value, tuple) else (value,):
-            if item is not None and not item >= low:
-                raise UserError(f"{name} must be at least {low}, not {item}")
+            if item is not None and not low <= item <= MOST:
+                wanted = f"at most {MOST:g}" if item > MOST else f"at least {low}"
+                raise UserError(f"{name} must be {wanted}, not {item}")
 
 
 def above_zero(config: Any, *names: str) -> None:
-    """Raise `UserError` when a named field is not a finite number above zero."""
+    """Raise `UserError` when a named field is not above zero, or out of all reason."""
     for name in names:
         value = getattr(config, name)
-        if not 0 < value < float("inf"):
-            raise UserError(f"{name} must be above 0, not {value}")
+        if not 0 < value <= MOST:
+            wanted = f"at most {MOST:g}" if value > MOST else "above 0"
+            raise UserError(f"{name} must be {wanted}, not {value}")
 
 
 def probability(config: Any, *names: str) -> None:
@@ -66,7 +71,8 @@ class DataConfig:
     device: str = setting("auto", "cpu, cuda, cuda:1, ...; auto takes a GPU when there is one")
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "nclass", "size")
+        at_least(self, 2, "nclass")
+        at_least(self, 1, "size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +100,7 @@ class PoolConfig:
     momentum: float = setting(0.9, "momentum of SGD")
     weight_decay: float = setting(5e-4, "weight decay")
     batch_size: int = setting(64, "images per step")
-    optimizer: str = setting("sgd", "sgd, adam or adamw", choices=OPTIMIZERS)
+    optimizer: str = setting("sgd", "sgd, adam or adamw")
     aug_type: str = setting("color_crop_cutout_flip_scale_rotate", "augmentation strategy, joined with _ or -, or none")
     mix_p: float = setting(0.5, "probability of CutMix in a batch; 0 turns it off")
 
@@ -113,8 +119,8 @@ class CondenseConfig:
 
     ipc: int = setting(10, "stored images per class")
     factor: int = setting(2, "each stored image is a FACTOR x FACTOR grid of training images", "-f")
-    init: str = setting("mix", "mix (real images in every cell), random (real images) or noise", choices=INITS)
-    decode_type: str = setting("single", "single, multi (all factors 1..f) or bound", choices=DECODES)
+    init: str = setting("mix", "mix (real images in every cell), random (real images) or noise")
+    decode_type: str = setting("single", "single, multi (all factors 1..f) or bound")
     speedup: int = setting(10, "run the published number of outer iterations divided by SPEEDUP: 5, 10 or 20")
     niter: int | None = setting(None, "outer iterations; overrides --speedup")
     full_niter: int = setting(2000, "outer iterations that --speedup divides (IDC: 2000, ImageNet 500)")
@@ -122,8 +128,8 @@ class CondenseConfig:
     lr_img: float = setting(5e-3, "image learning rate at ipc 10 and the usual side")
     mom_img: float = setting(0.5, "momentum of the image update")
     base_size: int | None = setting(None, "the side at which --lr_img holds (default: the data set's own)")
-    metric: str = setting("mse", "distance between gradients or features", choices=METRICS)
-    match: str = setting("grad", "grad (class gradients) or feat (class means of the last features)", choices=MATCHES)
+    metric: str = setting("mse", "distance between gradients or features: mse, l1, l1_mean or cos")
+    match: str = setting("grad", "grad (class gradients) or feat (class means of the last features)")
     bias: bool = setting(False, "match the gradients of biases and norm parameters too")
     fc: bool = setting(False, "match the gradient of the last linear layer too")
     aug_type: str = setting("color_crop_cutout", "Siamese augmentation of matching, joined with _ or -, or none")
@@ -141,18 +147,26 @@ class CondenseConfig:
     nclass_sub: int | None = setting(None, "condense only NCLASS_SUB classes (with --phase)")
     phase: int | None = setting(None, "which part of NCLASS_SUB classes: 0, 1, ...")
     seed: int = setting(0, "seed of everything random in the run")
+    precision: str = setting("float32", "float32, tf32 (NVIDIA GPUs) or bf16")
+    compile: str = setting("auto", "compile the sweep and the network step: auto (long runs), on or off")
+    memory_gb: float | None = setting(None, "memory that the classes computed at once may take (default: what is free)")
     eval_at: tuple[int, ...] = setting((), "evaluate after these outer iterations (0: as initialised)")
+    model_path: tuple[str, ...] = setting((), "pool folders or files (default: pool/<data set>-<network>)")
 
     def __post_init__(self) -> None:
         at_least(self, 1, "ipc", "factor", "speedup", "niter", "full_niter", "inner_loop", "base_size", "nclass_sub")
         at_least(self, 1, "batch_real", "batch_syn_max", "batch_size")
-        at_least(self, 0, "mom_img", "vmin", "n_data", "momentum", "weight_decay", "phase", "seed", "eval_at")
+        at_least(self, 0, "mom_img", "vmin", "vmax", "n_data", "momentum", "weight_decay", "phase", "seed", "eval_at")
         above_zero(self, "lr_img", "lr")
         probability(self, "mix_p")
         choose("init", self.init, INITS)
         choose("decode_type", self.decode_type, DECODES)
         choose("metric", self.metric, METRICS)
         choose("match", self.match, MATCHES)
+        choose("precision", self.precision, PRECISIONS)
+        choose("compile", self.compile, COMPILE)
+        if self.memory_gb is not None:
+            above_zero(self, "memory_gb")
         check_strategy(self.aug_type)
         if self.mom_img >= 1:
             raise UserError(f"mom_img must be below 1, not {self.mom_img}")
@@ -230,7 +244,7 @@ def flags_of(section: str, *only: str) -> dict[str, tuple[str, str]]:
 FLAGS: dict[str, dict[str, tuple[str, str]]] = {
     "pretrain": flags_of("data") | flags_of("network") | flags_of("pool"),
     "condense": flags_of("data") | flags_of("network") | flags_of("pool", "epochs", "models") | flags_of("condense"),
-    "evaluate": flags_of("data", "data_dir", "device")
+    "evaluate": flags_of("data", "dataset", "data_dir", "device")
     | flags_of("network", "width", "norm_type")
     | flags_of("evaluate"),
     "demo": flags_of("data", "device") | flags_of("condense", "ipc", "seed"),
@@ -256,29 +270,37 @@ def check_strategy(strategy: str) -> None:
 
 def replace(config: Config, values: Mapping[str, Any], where: str = "") -> Config:
     """`config` with `values` on top. Unknown keys and values of the wrong type raise `UserError`."""
-    hints = get_type_hints(type(config))
+    return dataclasses.replace(config, **typed(type(config), values, where))  # type: ignore[type-var]
+
+
+def typed(section: type, values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """`values` with the types of the fields of `section`. `where` begins the message of the `UserError`."""
+    hints = get_type_hints(section)
     for key in values:
         if key not in hints:
-            raise UserError(f"unknown setting '{key}'{where}; {nearest(key, hints)}")
-    typed = {key: coerce(key, value, hints[key]) for key, value in values.items()}
-    return dataclasses.replace(config, **typed)  # type: ignore[type-var]
+            raise UserError(f"{where}unknown setting '{key}'; {nearest(key, hints)}")
+    return {key: coerce(key, value, hints[key], where) for key, value in values.items()}
 
 
-def coerce(key: str, value: Any, hint: Any) -> Any:
+def coerce(key: str, value: Any, hint: Any, where: str = "") -> Any:
     """`value` as the annotation `hint` wants it (whole numbers pass as floats, lists as tuples), or `UserError`."""
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if value is None and type(None) in options:
         return None
     kind = next(option for option in options if option is not type(None))
     if typing.get_origin(kind) is tuple:
-        items = [value] if isinstance(value, (str, int, float)) else value
-        if isinstance(items, (list, tuple)):
-            return tuple(coerce(key, item, typing.get_args(kind)[0]) for item in items)
-    elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        items = value if isinstance(value, (list, tuple)) else [value]
+        if all(_is(item, typing.get_args(kind)[0]) for item in items):
+            return tuple(items)
+    elif kind is float and _is(value, int) and value.bit_length() < 1000:
         return float(value)
-    elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+    elif _is(value, kind):
         return value
-    raise UserError(f"{key} must be {_words(kind)}, not {value!r}")
+    raise UserError(f"{where}{key} must be {_words(kind)}, not {value!r}")
+
+
+def _is(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _words(kind: Any) -> str:

@@ -2,22 +2,36 @@
 
 A sweep is data, draws, a loss per class and one update of the images. The published loop visits the classes one after
 another and steps the whole image tensor after each; here all classes belong to one step with the same result
-(`synthetic.sweep_factors`).
+(`synthetic.sweep_factors`). A class's step is one function, compiled once for all classes of a shape; on a GPU the
+whole sweep is recorded as one CUDA graph, and a memory budget says how many classes are computed at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import copy
+import math
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
 from attar.augment import Draw, apply, take
-from attar.matching import feature_distance, gradient, gradient_distance, matched_names
+from attar.errors import UserError
+from attar.execution import Compiled, Notice, Workers, precise
+from attar.matching import eager_gradient, feature_distance, gradient, gradient_distance, matched_names
 from attar.models import Network, fixed_statistics
 from attar.synthetic import decode_class, sweep_factors
+
+Step = Callable[..., tuple[Tensor, Tensor]]
+
+LIVE = 8  # tensors that a class's step keeps per activation of the network (two passes, two backwards, second order)
+SHARE = 0.6  # of the free memory, when no budget is named
 
 
 @dataclass(frozen=True)
@@ -34,21 +48,50 @@ class Matching:
     momentum: float
 
 
+@dataclass(frozen=True)
+class Execution:
+    """How it is computed: the same numbers up to rounding."""
+
+    precision: str = "float32"
+    compiled: bool = False
+    chunk: int = 1  # classes at once
+    notice: Notice = field(default=print)
+
+
 class Sweep:
     """One sweep: images and their momentum in, images, momentum and the summed loss out."""
 
     def __init__(
-        self, module: Network, matching: Matching, normalize: Callable[[Tensor], Tensor], labels: list[int]
+        self,
+        module: Network,
+        matching: Matching,
+        normalize: Callable[[Tensor], Tensor],
+        labels: Tensor,
+        execution: Execution | None = None,
     ) -> None:
         self.module = module
         self.matching = matching
         self.normalize = normalize
-        self.labels = labels  # global label of each row of `images`
+        self.labels = labels  # int64 [C], the label of each row of `images`
+        self.execution = execution or Execution()
+        self.workers = Workers(labels.device)
+        self.warm = False
+        self.own = threading.local()
+        step = grad_and_value(self.class_loss)
+        self.step = self._executed(step, self.eager_step)
+        self.grouped = {}  # whether subsets are given → many classes at once
+        for subset in (False, True):
+            together = torch.vmap(step, in_dims=(0, None, 0, 0, 0 if subset else None, 0))
+            self.grouped[subset] = self._executed(together, together)
 
-    def forward(self, params: Mapping[str, Tensor], images: Tensor) -> Tensor:
+    def _executed(self, function: Step, plain: Step) -> Step:
+        return Compiled(function, plain, self.execution.notice) if self.execution.compiled else plain
+
+    def forward(self, module: Network, params: Mapping[str, Tensor], images: Tensor) -> Tensor:
         """Logits [n, C], or the last features [n, d] when features are matched."""
-        method = "features" if self.matching.match == "feat" else None
-        return _call(self.module, params, images, method)
+        with precise(self.execution.precision, images.device):
+            out = _call(module, params, images, features=self.matching.match == "feat")
+        return out.to(images.dtype)
 
     def class_loss(
         self,
@@ -57,50 +100,189 @@ class Sweep:
         real: Tensor,  # [n, ch, H, W], normalised
         drawn: Draw,  # one row
         subset: Tensor | None,  # int64 [m], which decoded images take part
-        label: int,
+        label: Tensor,  # int64, a scalar
+        gradient: Callable[..., dict[str, Tensor]] = gradient,
+        module: Network | None = None,
     ) -> Tensor:
         """The matching loss L_c of one class: a scalar."""
         m = self.matching
+        forward = partial(self.forward, module or self.module)
         decoded = decode_class(own, m.factor, m.decode_type)
         if subset is not None:
             decoded = decoded[subset]
         synthetic, real = apply(self.normalize(decoded), drawn), apply(real, drawn)
         if m.match == "feat":
-            return feature_distance(self.forward(params, real).detach(), self.forward(params, synthetic), m.metric)
+            return feature_distance(forward(params, real).detach(), forward(params, synthetic), m.metric)
         names = matched_names(params, bias=m.bias, fc=m.fc)
-        wanted, got = (
-            gradient(self.forward, params, names, batch, torch.full((len(batch),), label, device=own.device))
-            for batch in (real, synthetic)
-        )
+        wanted, got = (gradient(forward, params, names, batch, label.expand(len(batch))) for batch in (real, synthetic))
         return gradient_distance({name: value.detach() for name, value in wanted.items()}, got, m.metric)
+
+    def eager_step(
+        self, own: Tensor, params: Mapping[str, Tensor], real: Tensor, drawn: Draw, subset: Tensor | None, label: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(∇ of `class_loss` for the images, the loss), by autograd."""
+        own = own.detach().requires_grad_()
+        loss = self.class_loss(
+            own, params, real, drawn, subset, label, eager_gradient, own_module(self.own, self.module)
+        )
+        return torch.autograd.grad(loss, own)[0], loss.detach()
 
     def __call__(
         self,
         images: Tensor,  # [C, ipc, ch, H, W]
         momentum: Tensor,  # same shape
         params: Mapping[str, Tensor],
-        real: list[Tensor],  # per class [n_c, ch, H, W], normalised
+        real: Sequence[Tensor],  # per class [n_c, ch, H, W], normalised; looked up class by class
         draws: Draw,  # C rows
-        subsets: list[Tensor] | None = None,  # per class int64 [m]
+        subsets: Sequence[Tensor] | None = None,  # per class int64 [m]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Sweep once. The loss stays on the device."""
-        grads, losses = [], []
+        params = dict(params)
+        every = range(len(self.labels))
+        groups = [every[first : first + self.execution.chunk] for first in every[:: self.execution.chunk]]
+
+        def compute(rows: range) -> list[tuple[Tensor, Tensor]]:
+            return self._group(rows, images, params, real, draws, subsets)
+
         with fixed_statistics(self.module):
-            for row, label in enumerate(self.labels):
-                subset = None if subsets is None else subsets[row]
-                grad, loss = grad_and_value(self.class_loss)(
-                    images[row], params, real[row], take(draws, row), subset, label
-                )
-                grads.append(grad)
-                losses.append(loss)
+            # the first group alone while there may be something to compile: two threads would both do it
+            alone = 0 if self.warm or not self.execution.compiled else 1
+            done = [*self.workers.map(compute, groups[:alone]), *self.workers.map(compute, groups[alone:])]
+        self.warm = True
+        grads, losses = zip(*[result for group in done for result in group], strict=True)
         power, reach = sweep_factors(self.matching.momentum, len(self.labels))
         momentum = power * momentum + torch.stack(grads)
         images = images - self.matching.lr * reach * momentum
         return images, momentum, torch.stack(losses).sum()
 
+    def _group(
+        self,
+        rows: range,
+        images: Tensor,
+        params: dict[str, Tensor],
+        real: Sequence[Tensor],
+        draws: Draw,
+        subsets: Sequence[Tensor] | None,
+    ) -> list[tuple[Tensor, Tensor]]:
+        """(image gradient, loss) of some classes: at once where their real batches have one shape."""
+        batches = [real[row] for row in rows]
+        chosen = [None if subsets is None else subsets[row] for row in rows]
+        if len(rows) == 1 or len({len(batch) for batch in batches}) > 1:
+            return [
+                self.step(images[row], params, batch, take(draws, row), subset, self.labels[row])
+                for row, batch, subset in zip(rows, batches, chosen, strict=True)
+            ]
+        part = slice(rows.start, rows.stop)
+        drawn = {name: value[part].unsqueeze(1) for name, value in draws.items()}
+        together = None if subsets is None else torch.stack([subset for subset in chosen if subset is not None])
+        step = self.grouped[together is not None]
+        grads, losses = step(images[part], params, torch.stack(batches), drawn, together, self.labels[part])
+        return list(zip(grads.unbind(), losses.unbind(), strict=True))
 
-def _call(module: Network, params: Mapping[str, Tensor], images: Tensor, method: str | None) -> Tensor:
-    if method is None:
+
+class NetworkGradients:
+    """(params, buffers, images, targets) → (gradients, mean cross-entropy), for `training.step`.
+
+    A batch is split among the workers, each part's mean weighted by its share: not for networks with batch statistics.
+    """
+
+    def __init__(self, module: Network, execution: Execution, workers: Workers) -> None:
+        self.module = module
+        self.execution = execution
+        self.workers = workers
+        self.own = threading.local()
+        self.warm = False
+        step = grad_and_value(self.loss)
+        self.step: Callable[..., tuple[dict[str, Tensor], Tensor]] = self.eager_step
+        if execution.compiled:
+            self.step = Compiled(step, self.eager_step, execution.notice)
+
+    def loss(self, params: dict[str, Tensor], images: Tensor, targets: Tensor, module: Network | None = None) -> Tensor:
+        """The mean cross-entropy with soft targets [n, C]."""
+        with precise(self.execution.precision, images.device):
+            out = functional_call(module or self.module, params, (images,))
+        return F.cross_entropy(out.to(targets.dtype), targets)
+
+    def eager_step(
+        self, params: dict[str, Tensor], images: Tensor, targets: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Gradients and loss by autograd."""
+        leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+        loss = self.loss(leaves, images, targets, own_module(self.own, self.module))
+        return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True)), loss.detach()
+
+    def __call__(
+        self, params: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor, targets: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Gradients and loss of a batch."""
+        parts = self.workers.count
+        jobs = list(zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True))
+
+        def compute(job: tuple[Tensor, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+            return self.step(params, *job)
+
+        alone = 0 if self.warm or not self.execution.compiled else 1
+        done = [*self.workers.map(compute, jobs[:alone]), *self.workers.map(compute, jobs[alone:])]
+        self.warm = True
+        shares = [len(part) / len(images) for part, _ in jobs]
+        grads = {
+            name: torch.stack([share * grad[name] for share, (grad, _) in zip(shares, done, strict=True)]).sum(dim=0)
+            for name in params
+        }
+        return grads, torch.stack([share * loss for share, (_, loss) in zip(shares, done, strict=True)]).sum()
+
+
+def own_module(own: threading.local, module: Network) -> Network:
+    """The calling thread's copy of a module: a functional call swaps a module's tensors while it runs."""
+    if not hasattr(own, "module"):
+        own.module = copy.deepcopy(module)
+    return own.module
+
+
+def class_bytes(module: Network, channels: int, size: tuple[int, int], images: int) -> int:
+    """An estimate of the memory, in bytes, that one class's step needs for so many real and decoded images.
+
+    What the layers put out for one image is counted; `LIVE` such tensors per image are alive at the worst moment.
+    """
+    counts: list[int] = []
+    hooks = [
+        layer.register_forward_hook(lambda _, __, out: counts.append(out.numel()))
+        for layer in module.modules()
+        if not list(layer.children())
+    ]
+    device = next(module.parameters()).device
+    with torch.no_grad(), fixed_statistics(module):
+        module(torch.zeros((1, channels, *size), device=device))
+    for hook in hooks:
+        hook.remove()
+    return LIVE * sum(counts) * 4 * images
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on the device now."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def choose_chunk(per_class: int, classes: int, device: torch.device, budget_gb: float | None) -> int:
+    """How many classes are computed at once within a budget (in GB; by default a share of the free memory).
+
+    On a CPU it is one: vectorising over classes turns weight gradients into grouped convolutions, which are slower
+    there, and nothing is gained. Raises `UserError` when a named budget does not hold one class.
+    """
+    budget = SHARE * free_bytes(device) if budget_gb is None else budget_gb * 1e9
+    if budget_gb is not None and budget < per_class:
+        needed = f"about {per_class / 1e9:.2g} GB"
+        raise UserError(f"a memory budget of {budget_gb:g} GB does not hold one class, which needs {needed}")
+    if device.type == "cpu":
+        return 1
+    most = max(1, min(classes, int(budget // per_class)))
+    return math.ceil(classes / math.ceil(classes / most))  # groups of equal size: one shape to compile
+
+
+def _call(module: Network, params: Mapping[str, Tensor], images: Tensor, *, features: bool) -> Tensor:
+    if not features:
         return functional_call(module, dict(params), (images,))
     return functional_call(_Features(module), {f"module.{k}": v for k, v in params.items()}, (images,))
 

@@ -16,9 +16,10 @@ from torch import Generator, Tensor
 
 from attar import models
 from attar.augment import augment
-from attar.config import EvaluateConfig, NetworkConfig, strategy_names
+from attar.config import EvaluateConfig, NetworkConfig, settings_of, strategy_names
 from attar.data import ImageData
 from attar.errors import UserError
+from attar.execution import Workers
 from attar.pool import build, describe
 from attar.synthetic import SyntheticSet, decoded_count
 from attar.training import Batch, accuracy, fit, learner, shuffled
@@ -48,28 +49,28 @@ def evaluate(
     result: dict[str, Any] = {"accuracy": {}, **{name: {} for name in config.yardsticks}}
     if small.initial is None:
         result.pop("initial", None)
-    for label, item in networks.items():
-        for name, values in result.items():
-            values[label] = measure(name, label, small, data, config, item, report)
+    kinds = list(result)
+    seeds = range(config.seed, config.seed + config.runs)
+    jobs = [(label, name, seed) for label in networks for name in kinds for seed in seeds]
+    epochs = {name: config.whole_epochs if name == "whole" else epochs_for(small, data, config) for name in kinds}
+
+    def run(job: tuple[str, str, int]) -> tuple[float, int]:
+        label, name, seed = job
+        images, labels = training_set(name, small, data, seed)
+        return train_once(images, labels, data, config, networks[label], epochs[name], seed), len(images)
+
+    runs: dict[tuple[str, str], list[tuple[float, int]]] = {}
+    for (label, name, _), (right, count) in zip(jobs, Workers(data.device).map(run, jobs), strict=True):
+        done = runs.setdefault((label, name), [])
+        done.append((right, count))
+        report(f"{name} {label} run {len(done)} of {config.runs}: {right:.4f}")
+    for (label, name), done in runs.items():
+        result[name][label] = entry([right for right, _ in done], epochs[name], done[0][1], networks[label])
     return result
 
 
-def measure(
-    name: str,
-    label: str,
-    small: SyntheticSet,
-    data: ImageData,
-    config: EvaluateConfig,
-    network: NetworkConfig,
-    report: Report,
-) -> dict[str, Any]:
-    """`config.runs` accuracies of one network on one kind of training set."""
-    epochs = config.whole_epochs if name == "whole" else epochs_for(small, data, config)
-    runs = []
-    for seed in range(config.seed, config.seed + config.runs):
-        images, labels = training_set(name, small, data, seed)
-        runs.append(train_once(images, labels, data, config, network, epochs, seed))
-        report(f"{name} {label} run {len(runs)} of {config.runs}: {runs[-1]:.4f}")
+def entry(runs: list[float], epochs: int, images: int, network: NetworkConfig) -> dict[str, Any]:
+    """What `result.json` says about one network on one kind of training set; std is the sample standard deviation."""
     return {
         "mean": statistics.fmean(runs),
         "std": statistics.stdev(runs) if len(runs) > 1 else None,
@@ -77,7 +78,7 @@ def measure(
         "n": len(runs),
         "protocol": "last epoch",
         "epochs": epochs,
-        "images": len(images),
+        "images": images,
         "width": network.width,
     }
 
@@ -169,6 +170,13 @@ def epochs_for(small: SyntheticSet, data: ImageData, config: EvaluateConfig) -> 
     return math.floor(epochs * 2 / 3 / 100) * 100 if data.nclass >= 100 else epochs
 
 
+def protocol(config: EvaluateConfig, network: NetworkConfig) -> dict[str, Any]:
+    """The settings that accuracies must share to be compared."""
+    free = ("networks", "runs", "seed", "yardsticks")
+    shared = {key: value for key, value in settings_of(config).items() if key not in free}
+    return shared | {"width": network.width, "norm_type": network.norm_type}
+
+
 def check(small: SyntheticSet, data: ImageData) -> None:
     """Raise `UserError` unless the set was made for such data, and the data have a test set."""
     if data.test_images is None:
@@ -177,8 +185,10 @@ def check(small: SyntheticSet, data: ImageData) -> None:
         own, wanted = ("x".join(map(str, value.shape[1:])) for value in (small.images, data.images))
         raise UserError(f"the set holds images of {own}, the data of {wanted}")
     if small.classes != data.classes:
-        raise UserError(f"the set was made for {small.nclass} other classes than the {data.nclass} of {data.name}")
-    if len(small.labels.unique()) < small.nclass:
+        own, wanted = (f"{value.nclass} classes ({value.classes[0]}, ...)" for value in (small, data))
+        raise UserError(f"the set was made for {own}, {data.name} has {wanted}")
+    present = len(small.labels.unique())
+    if present < small.nclass:
         raise UserError(
-            f"the set holds only {len(small.labels.unique())} of {small.nclass} classes: join its parts first"
+            f"the set is a part: it holds {present} of {small.nclass} classes; join all parts with attar.concatenate"
         )

@@ -35,6 +35,6 @@ def perturb(
 
 def rescale(direction: Tensor, theta: Tensor) -> Tensor:
     """`direction` with each filter (first dimension) scaled to the norm of θ's filter; shapes as θ."""
-    norms = direction.flatten(1).norm(dim=1), theta.flatten(1).norm(dim=1)
-    ratio = norms[1] / norms[0].clamp_min(torch.finfo(theta.dtype).tiny)
+    own, wanted = direction.flatten(1).norm(dim=1), theta.flatten(1).norm(dim=1)
+    ratio = torch.where(own > 0, wanted / own, 0.0)
     return direction * ratio.view(-1, *[1] * (theta.dim() - 1))

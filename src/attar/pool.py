@@ -17,6 +17,7 @@ from attar.augment import augment
 from attar.config import NetworkConfig, PoolConfig, settings_of, strategy_names
 from attar.data import ImageData
 from attar.errors import MissingError, UserError
+from attar.execution import Workers
 from attar.training import Batch, accuracy, fit, learner, shuffled
 
 Report = Callable[[str], None]
@@ -24,13 +25,14 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One early-stage model: its tensors, the settings it was trained with, its accuracy as a fraction."""
+    """One early-stage model: its tensors, the settings it was trained with, its accuracy on the test images, if any."""
 
     params: dict[str, Tensor]
     buffers: dict[str, Tensor]
     settings: dict[str, Any]
-    accuracy: float
+    accuracy: float | None  # a fraction
     name: str
+    file: Path | None = None  # where it is kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +57,8 @@ class Pool:
 
     def check(self, data: ImageData) -> None:
         """Raise `UserError` when the pool was made for other images than `data`."""
-        for what, (own, wanted) in _differences(self.made_for, describe(data)).items():
-            raise UserError(
-                f"the pool was made for {what} {own}, the data have {wanted}; train one with `attar pretrain`"
-            )
+        for misfit in _misfits(self.made_for, describe(data)):
+            raise UserError(f"the pool was made for {misfit}; `attar pretrain` trains one for these data")
 
 
 def describe(data: ImageData) -> dict[str, Any]:
@@ -86,11 +86,12 @@ def folder_name(data: ImageData, network: NetworkConfig) -> str:
     return f"{data.name}-{models.label(network.net_type, network.depth, network.norm_type)}{width}"
 
 
-def file_name(config: PoolConfig, seed: int) -> str:
-    """The member's file: epochs, seed, and six digits that stand for the other settings."""
+def file_name(config: PoolConfig, data: ImageData, network: NetworkConfig) -> str:
+    """The member's file: epochs, seed, and six digits that stand for the other settings, the data and the network."""
     rest = {key: value for key, value in settings_of(config).items() if key not in ("epochs", "seed", "models")}
-    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:6]
-    return f"e{config.epochs}-seed{seed}-{digest}{store.SUFFIX}"
+    text = json.dumps([rest, describe(data), _resolved(network)], sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:6]
+    return f"e{config.epochs}-seed{config.seed}-{digest}{store.SUFFIX}"
 
 
 def pretrain(
@@ -105,25 +106,64 @@ def pretrain(
 
     A member that stands in the folder already, with the same settings, is taken from there.
     """
-    made_for = describe(data)
-    build(network, made_for, 0)  # refuse a network that does not fit before anything is written
-    members = []
-    for seed in range(config.seed, config.seed + config.models):
-        path = folder / file_name(config, seed) if folder else None
-        if path is not None and path.exists():
-            kept = load_member(path)
-            _check_member(path, kept[1], made_for, network)
-            members.append(kept[0])
-            report(f"{path.name}: there already, accuracy {kept[0].accuracy:.3f}")
-            continue
-        member = train_member(data, replace(config, seed=seed, models=1), network, report)
-        if path is not None:
-            meta = {"network": _resolved(network), "made_for": made_for, "settings": member.settings}
-            tensors = {f"params.{k}": v for k, v in member.params.items()}
-            tensors |= {f"buffers.{k}": v for k, v in member.buffers.items()}
-            store.save_tensors(path, tensors, "member", {**meta, "accuracy": member.accuracy})
-        members.append(member)
-    return Pool(network, made_for, tuple(members))
+    build(network, describe(data), 0)  # refuse a network that does not fit before anything is written
+
+    def one(single: PoolConfig) -> Member:
+        return _member(data, single, network, folder, report)
+
+    return Pool(network, describe(data), tuple(Workers(data.device).map(one, _singles(config))))
+
+
+def fill(
+    data: ImageData, config: PoolConfig, network: NetworkConfig, folder: Path, *, report: Report = lambda line: None
+) -> Pool:
+    """`config.models` members of `folder` that were trained for `config.epochs`; missing ones are trained.
+
+    The members that `config` describes come first, so that what others put into the folder changes nothing for a pool
+    that is complete.
+    """
+    build(network, describe(data), 0)
+    kept, _ = _of_folder(folder, data, network)
+    there = {member.name: member for member in kept if member.settings["epochs"] == config.epochs}
+    own = {file_name(one, data, network).removesuffix(store.SUFFIX): one for one in _singles(config)}
+    missing = [name for name in own if name not in there][: max(0, config.models - len(there))]
+    report(f"pool: {config.models} models of {config.epochs} epochs in {folder}, {len(missing)} to train")
+    wanted = [name for name in own if name in there or name in missing] + [name for name in there if name not in own]
+
+    def one(name: str) -> Member:
+        if name not in there:
+            return _member(data, own[name], network, folder, report)
+        report(f"{name}: there already, accuracy {shown(there[name].accuracy)}")
+        return there[name]
+
+    return Pool(network, describe(data), tuple(Workers(data.device).map(one, wanted[: config.models])))
+
+
+def is_described(pool: Pool, config: PoolConfig) -> bool:
+    """Whether the pool holds what `config` says, and nothing else."""
+    return [member.settings for member in pool.members] == [settings_of(one) for one in _singles(config)]
+
+
+def _singles(config: PoolConfig) -> list[PoolConfig]:
+    """The settings of each member."""
+    return [replace(config, seed=seed, models=1) for seed in range(config.seed, config.seed + config.models)]
+
+
+def _member(data: ImageData, config: PoolConfig, network: NetworkConfig, folder: Path | None, report: Report) -> Member:
+    """One member: taken from the folder, or trained and kept there."""
+    path = folder / file_name(config, data, network) if folder else None
+    if path is not None and path.exists():
+        member = _load_fitting(path, data, network)
+        report(f"{member.name}: there already, accuracy {shown(member.accuracy)}")
+        return member
+    member = train_member(data, config, network, report)
+    if path is None:
+        return member
+    meta = {"network": _resolved(network), "made_for": describe(data), "settings": member.settings}
+    tensors = {f"params.{k}": v for k, v in member.params.items()}
+    tensors |= {f"buffers.{k}": v for k, v in member.buffers.items()}
+    store.save_tensors(path, tensors, "member", {**meta, "accuracy": member.accuracy})
+    return replace(member, file=path)
 
 
 def train_member(data: ImageData, config: PoolConfig, network: NetworkConfig, report: Report) -> Member:
@@ -143,12 +183,19 @@ def train_member(data: ImageData, config: PoolConfig, network: NetworkConfig, re
     def after(epoch: int) -> None:
         report(f"{name}: epoch {epoch + 1} of {config.epochs}")
 
-    name = file_name(config, config.seed).removesuffix(store.SUFFIX)
+    name = file_name(config, data, network).removesuffix(store.SUFFIX)
     fit(student, lambda: real_batches(data, config, generator), config.epochs, after_epoch=after)
-    result = accuracy(student, data.test_batches())
-    report(f"{name}: accuracy {result:.3f}")
     params = {key: value.detach() for key, value in student.params.items()}
+    if not all(bool(value.isfinite().all()) for value in params.values()):
+        raise UserError(f"{name} diverged in training; lower the learning rate (lr is {config.lr:g})")
+    result = accuracy(student, data.test_batches()) if data.test_images is not None else None
+    report(f"{name}: accuracy {shown(result)}")
     return Member(params, student.buffers, settings_of(config), result, name)
+
+
+def shown(accuracy: float | None) -> str:
+    """An accuracy as a fraction, for people."""
+    return "unknown (no test images)" if accuracy is None else f"{accuracy:.3f}"
 
 
 def real_batches(data: ImageData, config: PoolConfig, generator: Generator) -> Iterator[Batch]:
@@ -173,12 +220,12 @@ def load_member(path: Path, device: torch.device | str = "cpu") -> tuple[Member,
         part, _, name = key.partition(".")
         if part in parts:
             parts[part][name] = value.to(device)
-    try:
-        member = Member(parts["params"], parts["buffers"], meta["settings"], meta["accuracy"], path.stem)
-        meta["network"], meta["made_for"]
-    except KeyError as error:
-        raise UserError(f"{path} lacks {error} and is no early-stage model") from error
-    return member, meta
+    for key, kind in (("settings", dict), ("network", dict), ("made_for", dict), ("accuracy", float | None)):
+        if key not in meta or not isinstance(meta[key], kind):
+            raise UserError(f"{path} is no early-stage model: its '{key}' is missing or damaged")
+    if not {"epochs", "seed"} <= meta["settings"].keys():
+        raise UserError(f"{path} is no early-stage model: its 'settings' lack epochs or seed")
+    return Member(parts["params"], parts["buffers"], meta["settings"], meta["accuracy"], path.stem, path), meta
 
 
 def load(
@@ -191,41 +238,79 @@ def load(
 ) -> Pool:
     """Read a pool: files, or folders of them (in the order of their names), onto the data's device.
 
-    epochs: take only members trained that long; limit: at most so many. Raises `UserError` when a member was made for
-    other data or another network.
+    epochs: take only members trained that long; limit: at most so many. Of a folder the members that fit are taken.
+    Raises `UserError` when a named file was made for other data or another network, or nothing is left.
     """
-    files = [file for path in paths for file in _files(path)]
+    members = _fitting(paths, data, network, epochs)
+    if not members:
+        named = ", ".join(str(path) for path in paths)
+        trained = f" trained for {epochs} epochs (pt_from)" if epochs is not None else ""
+        raise UserError(f"{named} holds no early-stage model{trained}; `attar pretrain` trains some")
+    return Pool(network, describe(data), tuple(members[:limit]))
+
+
+def _fitting(paths: list[Path], data: ImageData, network: NetworkConfig, epochs: int | None) -> list[Member]:
+    """The members that fit. Raises `UserError` for a named file that does not, and for a folder where none does."""
     members = []
-    made_for = describe(data)
-    for file in files:
-        member, meta = load_member(file, data.device)
-        if epochs is not None and member.settings.get("epochs") != epochs:
-            continue
-        _check_member(file, meta, made_for, network)
-        members.append(member)
-        if limit is not None and len(members) == limit:
-            break
-    return Pool(network, made_for, tuple(members))
+    for path in paths:
+        if not path.exists():
+            raise MissingError(f"there is no pool at {path}; `attar pretrain` makes one")
+        if path.is_dir():
+            found, misfit = _of_folder(path, data, network)
+            if misfit is not None and not found:
+                raise misfit
+        else:
+            found = [_load_fitting(path, data, network)]
+        members += [member for member in found if epochs in (None, member.settings["epochs"])]
+    return members
 
 
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted(path.glob(f"*{store.SUFFIX}"))
-    if not path.is_file():
-        raise MissingError(f"there is no pool at {path}; `attar pretrain` makes one")
-    return [path]
+def _of_folder(folder: Path, data: ImageData, network: NetworkConfig) -> tuple[list[Member], Misfit | None]:
+    """The members that fit, in the order of their names, and what is wrong with the first that does not."""
+    found, misfit = [], None
+    for path in sorted(folder.glob(f"*{store.SUFFIX}")):
+        try:
+            found.append(_load_fitting(path, data, network))
+        except Misfit as error:
+            misfit = misfit or error
+    return found, misfit
 
 
-def _check_member(path: Path, meta: dict[str, Any], made_for: dict[str, Any], network: NetworkConfig) -> None:
-    advice = "train one for these data with `attar pretrain`"
-    for what, (own, wanted) in _differences(meta["made_for"], made_for).items():
-        raise UserError(f"{path} was made for {what} {own}, the data have {wanted}; {advice}")
-    for what, (own, wanted) in _differences(meta["network"], _resolved(network)).items():
-        raise UserError(f"{path} is a network of {what} {own}, not {wanted}; name its settings or {advice}")
+class Misfit(UserError):
+    """A member that was made for other data or another network."""
 
 
-def _differences(own: dict[str, Any], wanted: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    return {key: (own.get(key), value) for key, value in wanted.items() if own.get(key) != value}
+def _load_fitting(path: Path, data: ImageData, network: NetworkConfig) -> Member:
+    member, meta = load_member(path, data.device)
+    for misfit in _misfits(meta["made_for"], describe(data)):
+        raise Misfit(f"{path} was made for {misfit}; `attar pretrain` trains one for these data")
+    for key, value in _resolved(network).items():
+        if meta["network"].get(key) != value:
+            raise Misfit(
+                f"{path} has {key} {meta['network'].get(key)}, but {value} is asked for; ask for the same, or train "
+                f"another with `attar pretrain`"
+            )
+    module = build(network, describe(data), 0)
+    for what, own, wanted in (
+        ("parameters", member.params, models.parameters_of(module)),
+        ("buffers", member.buffers, models.buffers_of(module)),
+    ):
+        if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in wanted.items()}:
+            raise UserError(f"{path} is damaged: its {what} are not those of a {_resolved(network)['architecture']}")
+    return member
+
+
+def _misfits(own: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:
+    """Where `made_for` differs from what the data are, in words."""
+    for key, value in wanted.items():
+        if own.get(key) != value:
+            yield f"{_words(key, own.get(key))}, not for {_words(key, value)}"
+
+
+def _words(key: str, value: Any) -> str:
+    if key == "size":
+        return f"images of {'x'.join(map(str, value)) if isinstance(value, list) else value}"
+    return {"dataset": f"the data set '{value}'", "nclass": f"{value} classes"}.get(key, f"images of {value} channels")
 
 
 def _resolved(network: NetworkConfig) -> dict[str, Any]:

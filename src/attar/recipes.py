@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
+import re
+import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,9 @@ from attar.config import (
     Recipe,
     replace,
     settings_of,
+    typed,
 )
 from attar.errors import MissingError, UserError, choose, nearest
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 FLIP = "color_crop_flip_scale_rotate"
 NO_FLIP = "color_crop_scale_rotate"
@@ -42,7 +39,7 @@ def digits() -> Recipe:
         network=NetworkConfig(depth=2, width=0.5),
         pool=PoolConfig(epochs=2, aug_type="color_crop_scale_rotate", mix_p=0.5),
         condense=CondenseConfig(
-            ipc=1, factor=1, init="random", metric="l1", lr_img=1e-2, base_size=8, niter=10, inner_loop=20
+            ipc=1, factor=1, init="random", metric="l1", lr_img=1e-3, base_size=8, niter=10, inner_loop=20
         ),
         evaluate=EvaluateConfig(aug_type=NO_FLIP, epochs=300, whole_epochs=30),
     )
@@ -101,7 +98,7 @@ def fashion_cpu() -> Recipe:
         base,
         network=NetworkConfig(width=0.25),
         pool=PoolConfig(epochs=1, models=3),
-        condense=dataclasses.replace(base.condense, ipc=1, lr_img=1e-2, niter=10, inner_loop=20),
+        condense=dataclasses.replace(base.condense, ipc=1, lr_img=3e-3, niter=10, inner_loop=20),
         evaluate=dataclasses.replace(base.evaluate, epochs=300, whole_epochs=2),
     )
 
@@ -152,7 +149,8 @@ def for_data(dataset: str, nclass: int | None = None, *, published: bool = False
     """The recipe of a data set: its own, or `default` (which `published` refuses)."""
     name = f"imagenet{nclass or 10}" if dataset == "imagenet" else dataset
     if name not in RECIPES and published:
-        raise UserError(f"there is no published recipe for '{dataset}'; {nearest(dataset, RECIPES)}")
+        known = ", ".join(key for key in RECIPES if key != "default" and not key.endswith("-cpu"))
+        raise UserError(f"there are no published settings for the data set '{name}', only for {known}")
     recipe = named(name if name in RECIPES else "default")
     return overlay(recipe, {"data": {"dataset": dataset}})
 
@@ -162,7 +160,9 @@ def overlay(recipe: Recipe, sections: Mapping[str, Mapping[str, Any]]) -> Recipe
     changed = {}
     for name, values in sections.items():
         choose("section", name, SECTIONS)
-        changed[name] = replace(getattr(recipe, name), values, where=f" in [{name}]")
+        if not isinstance(values, Mapping):
+            raise UserError(f"[{name}] must be a table of settings, not {values!r}")
+        changed[name] = replace(getattr(recipe, name), values, where=f"[{name}] ")
     return dataclasses.replace(recipe, **changed)
 
 
@@ -173,8 +173,10 @@ def read(path: Path) -> dict[str, Any]:
         values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise MissingError(f"there is no recipe file {path}; named recipes: {', '.join(RECIPES)}") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as text: {error}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not valid {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no table of settings")
     values.pop("attar", None)  # what config.json says about the run itself
@@ -186,10 +188,10 @@ def as_sections(recipe: Recipe) -> dict[str, dict[str, Any]]:
     return settings_of(recipe)
 
 
-def to_toml(recipe: Recipe) -> str:
-    """The recipe as a TOML file; settings that are None stand as comments."""
-    lines = []
-    for section, values in as_sections(recipe).items():
+def to_toml(name: str) -> str:
+    """The recipe of that name as a TOML file that starts from it; settings that are None stand as comments."""
+    lines = [f"recipe = {json.dumps(name)}", ""]
+    for section, values in as_sections(named(name)).items():
         lines += [f"[{section}]", *(_toml_line(key, value) for key, value in values.items()), ""]
     return "\n".join(lines).rstrip()
 
@@ -210,37 +212,64 @@ def resolve(
     A recipe file holds flags at its top level and any of the tables [data], [network], [pool], [condense], [evaluate];
     `recipe = "name"` in it starts from another recipe than the data set's.
     """
-    file: dict[str, Any] = {}
+    layers = [by_section(flags, given)]
     if recipe is not None and recipe not in RECIPES:
-        if not Path(recipe).suffix:
+        if not Path(recipe).suffix and not Path(recipe).is_file():
             choose("recipe", recipe, RECIPES)
         file = read(Path(recipe))
-        recipe = file.pop("recipe", None)
-    layers = [by_section(flags, file), by_section(flags, given)]
-    if recipe is not None:
-        base = named(recipe)
+        path, recipe = recipe, file.pop("recipe", None)
+        if not isinstance(recipe, str | None):
+            raise UserError(f"{path}: recipe must be the name of a recipe, not {recipe!r}")
+        layers.insert(0, by_section(flags, file, f"{path}: "))
+    if recipe is None:
+        wanted = dict(item for layer in layers for item in layer.get("data", {}).items())
+        base = for_data(wanted.get("dataset", "digits"), wanted.get("nclass"), published=published)
+    elif published:
+        raise UserError(f"the published settings of the data set and the recipe '{recipe}' exclude each other")
     else:
-        where: dict[str, Any] = {}
-        for layer in layers:
-            where |= layer.get("data", {})
-        base = for_data(where.get("dataset", "digits"), where.get("nclass"), published=published)
+        base = named(recipe)
+    sections = as_sections(base)
     for layer in layers:
-        base = overlay(base, layer)
-    return base
+        put_on_top(sections, layer)
+    return overlay(base, sections)  # once, so that a flag may complete what the file says
 
 
-def by_section(flags: Mapping[str, tuple[str, str]], values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """{flag: value} → {section: {field: value}}; a value that is a table is a section already."""
+def put_on_top(sections: dict[str, dict[str, Any]], layer: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add the settings of a layer, and drop those below that only made sense with what it replaces."""
+    for name, values in layer.items():
+        below = sections[name]
+        if "speedup" in values:
+            below["niter"] = None
+        if "net_type" in values and not _same_network(values["net_type"], below["net_type"]):
+            below["depth"] = None
+        below.update(values)
+
+
+def _same_network(name: str, other: str) -> bool:
+    """'ResNet_AP' and 'resnetap' are the same; 'convnet4' says its depth itself."""
+    return re.sub("[_-]", "", name.lower()) == re.sub("[_-]", "", other.lower()) and not name[-1:].isdigit()
+
+
+def by_section(
+    flags: Mapping[str, tuple[str, str]], values: Mapping[str, Any], where: str = ""
+) -> dict[str, dict[str, Any]]:
+    """{flag: value} → {section: {field: value}}; a value that is a table is a section already.
+
+    Hyphens and underscores are the same. Unknown names and wrong types raise `UserError`, which begins with `where`.
+    """
     sections: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
+        flag = key.replace("-", "_")
         if isinstance(value, Mapping):
-            choose("section", key, SECTIONS)
-            sections.setdefault(key, {}).update(value)
-        elif key.replace("-", "_") in flags:
-            section, name = flags[key.replace("-", "_")]
-            sections.setdefault(section, {})[name] = value
+            if key not in SECTIONS:
+                raise UserError(f"{where}unknown section '{key}'; {nearest(key, SECTIONS)}")
+            fields = {name.replace("-", "_"): item for name, item in value.items()}
+            sections.setdefault(key, {}).update(typed(SECTIONS[key], fields, f"{where}[{key}] "))
+        elif flag in flags:
+            section, name = flags[flag]
+            sections.setdefault(section, {}).update(typed(SECTIONS[section], {name: value}, where))
+        elif key in SECTIONS:
+            raise UserError(f"{where}[{key}] must be a table of settings, not {value!r}")
         else:
-            raise UserError(f"unknown setting '{key}'; {nearest(key, flags)}")
-    if "speedup" in sections.get("condense", {}):
-        sections["condense"].setdefault("niter", None)  # a recipe's own count must not outlive the wish for a speed-up
+            raise UserError(f"{where}unknown setting '{key}'; {nearest(key, flags)}")
     return sections

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -46,22 +48,54 @@ class RunFolder:
         """Write `config.json` or `result.json`."""
         store.write_json(self.path / name, value)
 
+    def read(self, name: str, *tables: str) -> dict[str, Any]:
+        """What `config.json` or `result.json` holds; nothing where there is none.
+
+        Raises `UserError` when it is damaged, or when one of `tables` stands in it and is none.
+        """
+        path = self.path / name
+        values = store.read_json(path) if path.exists() else {}
+        for key in tables:
+            if not isinstance(values.get(key, {}), dict):
+                raise UserError(f"{path} is damaged: '{key}' must be an object, not {values[key]!r}")
+        return values
+
     def events(self) -> list[dict[str, Any]]:
-        """What was appended so far."""
+        """What was appended so far. Raises `UserError` for a damaged file."""
         path = self.path / METRICS
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        if not path.exists():
+            return []
+        try:
+            events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        except ValueError as error:
+            raise UserError(f"{path} is damaged, {error}; remove it to go on without") from error
+        if not all(isinstance(event, dict) for event in events):
+            raise UserError(f"{path} is damaged: every line must be a JSON object; remove it to go on without")
+        return events
+
+    def discard(self) -> None:
+        """Remove what a run left that came to nothing."""
+        for name in FILES:
+            (self.path / name).unlink(missing_ok=True)
+        with suppress(OSError):  # other files of the user
+            self.path.rmdir()
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
     """Raise `UserError` when `path` cannot become a run folder."""
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{path} is a file; --out names a folder")
+    check_folder(path)
     taken = [name for name in FILES if (path / name).exists()]
     if taken and not overwrite:
         raise UserError(f"{path} already holds a run ({taken[0]}); name another folder with --out, or add --overwrite")
-    parent = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    if not os.access(parent, os.W_OK):
-        raise UserError(f"{path} cannot be written: {parent} is read-only")
+
+
+def check_folder(path: Path) -> None:
+    """Raise `UserError` when `path` is no folder that can be written to, and cannot be made one."""
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise UserError(f"{path} cannot be a folder: {there} is a file; name another folder")
+    if not os.access(there, os.W_OK):
+        raise UserError(f"{path} cannot be written: {there} is read-only; name another folder")
 
 
 def create(path: Path, *, overwrite: bool) -> RunFolder:
@@ -121,20 +155,24 @@ class Stage:
         self.watch, self.name, self.total, self.bar = watch, name, total, bar
         self.task = bar.add_task(name, total=total, note="")
         self.done = 0
+        self.lock = threading.Lock()  # members of a pool are trained side by side
         self.start = self.last = time.perf_counter()
 
     def advance(self, note: str = "") -> None:
         """One step is done."""
-        self.done += 1
-        self.bar.update(self.task, advance=1, note=note)
-        now = time.perf_counter()
-        if self.bar.disable and (now - self.last > LINE_EVERY or self.done == self.total):
-            self.last = now
-            left = (now - self.start) / self.done * (self.total - self.done)
-            spent = f"{now - self.start:.0f} s, {left:.0f} s left"
-            self.watch.say(f"{self.name} {self.done}/{self.total}  {spent}  {note}".rstrip())
+        with self.lock:
+            self.done += 1
+            self.bar.update(self.task, advance=1, note=note)
+            now = time.perf_counter()
+            if self.bar.disable and (now - self.last > LINE_EVERY or self.done == self.total):
+                self.last = now
+                left = (now - self.start) / self.done * (self.total - self.done)
+                spent = f"{now - self.start:.0f} s, {left:.0f} s left"
+                self.watch.say(f"{self.name} {self.done}/{self.total}  {spent}  {note}".rstrip())
 
 
 def command_line() -> str:
     """The command that is running, as a user would type it."""
-    return " ".join(["attar", *sys.argv[1:]])
+    script = Path(sys.argv[0]).name
+    start = ["python", script] if script.endswith(".py") and script != "__main__.py" else ["attar"]
+    return shlex.join([*start, *sys.argv[1:]])

@@ -6,8 +6,7 @@ Nothing here reads or writes a pickle.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,34 +16,32 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from attar.errors import MissingError, UserError
-from attar.synthetic import SyntheticSet
+from attar.errors import MissingError, UserError, choose
+from attar.synthetic import DECODE, SyntheticSet
 
 VERSION = 1  # of the file format
 SUFFIX = ".safetensors"
 CONDENSED = "condensed.safetensors"
 INITIAL = "initial.safetensors"
+SET_META = {
+    **dict.fromkeys(("classes", "mean", "std"), list),
+    **{"factor": int, "decode_type": str, "source": str, "recipe": dict},
+}
 
 
 def atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary name beside `path`, then rename: readers see the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode  # what the umask leaves; a writer may make a file of its own for itself alone
         write(temporary)
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(mode)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -110,31 +107,43 @@ def save_set(path: Path, small: SyntheticSet) -> None:
 def load_set(path: Path) -> SyntheticSet:
     """Read a condensed set from its file or its run folder (with its initial images where they lie beside it)."""
     if path.is_dir():
+        if not (path / CONDENSED).is_file():
+            raise MissingError(f"{path} is no run folder, or its run is not finished: it has no {CONDENSED}")
         path = path / CONDENSED
     tensors, meta = load_tensors(path, "set")
-    try:
-        images, labels = tensors["images"], tensors["labels"]
-        if images.dtype == torch.uint8:
-            images = images.float() / 255
-        small = SyntheticSet(
-            images=images.float(),
-            labels=labels.long(),
-            factor=meta["factor"],
-            decode_type=meta["decode_type"],
-            classes=tuple(meta["classes"]),
-            mean=tuple(meta["mean"]),
-            std=tuple(meta["std"]),
-            source=meta["source"],
-            initial=_initial(path, tensors["images"]),
-            recipe=meta["recipe"],
+    for key, kind in SET_META.items():
+        if not isinstance(meta.get(key), kind):
+            raise UserError(f"{path} is no condensed set: its '{key}' is missing or damaged")
+    if not {"images", "labels"} <= tensors.keys():
+        raise UserError(
+            f"{path} is no condensed set: it holds {', '.join(tensors) or 'nothing'}, not images and labels"
         )
-        sound = images.dim() == 4 and labels.shape == images.shape[:1] and int(labels.min()) >= 0
-        sound = sound and int(labels.max()) < small.nclass and len(small.mean) == len(small.std) == images.shape[1]
-    except (KeyError, TypeError, RuntimeError, IndexError) as error:
-        raise UserError(f"{path} lacks something a condensed set needs: {_one_line(error)}") from error
-    if not sound:
-        raise UserError(f"{path} holds images {list(images.shape)} and labels {list(labels.shape)} that do not fit")
+    images, labels = tensors["images"], tensors["labels"]
+    small = SyntheticSet(
+        images=images.float() / 255 if images.dtype == torch.uint8 else images.float(),
+        labels=labels.long(),
+        factor=meta["factor"],
+        decode_type=choose("decode_type", meta["decode_type"], DECODE),
+        classes=tuple(meta["classes"]),
+        mean=tuple(meta["mean"]),
+        std=tuple(meta["std"]),
+        source=meta["source"],
+        initial=_initial(path, images),
+        recipe=meta["recipe"],
+    )
+    if not _sound(small):
+        raise UserError(f"{path} is damaged: images {list(images.shape)}, labels and classes do not fit each other")
     return small
+
+
+def _sound(small: SyntheticSet) -> bool:
+    images, labels = small.images, small.labels
+    if images.dim() != 4 or labels.shape != images.shape[:1] or not len(labels) or not bool(images.isfinite().all()):
+        return False
+    if int(labels.min()) < 0 or int(labels.max()) >= small.nclass or not 1 <= small.factor <= min(images.shape[2:]):
+        return False
+    scale = (*small.mean, *small.std)
+    return len(small.mean) == len(small.std) == images.shape[1] and all(isinstance(value, float) for value in scale)
 
 
 def _initial(path: Path, images: Tensor) -> Tensor | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from attar.errors import choose
 
+Gradients = Callable[[dict[str, Tensor], dict[str, Tensor], Tensor, Tensor], tuple[dict[str, Tensor], Tensor]]
 Batch = tuple[Tensor, Tensor]  # images [n, ch, H, W] normalised and augmented, targets float [n, C]
 
 
@@ -52,13 +53,31 @@ def learner(
     return Learner(module, leaves, copies, makers[choose("optimizer", optimizer, makers)]())
 
 
-def step(student: Learner, images: Tensor, targets: Tensor) -> Tensor:
-    """One step of the mean cross-entropy with soft targets [n, C]. Returns the loss, still on the device."""
+def reset(student: Learner, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> None:
+    """Start again from `params` and `buffers` with a fresh optimiser state of SGD, in the same memory."""
+    with torch.no_grad():
+        for own, given in ((student.params, params), (student.buffers, buffers)):
+            for name, value in own.items():
+                value.copy_(given[name])
+        for state in student.optimizer.state.values():
+            state["momentum_buffer"].zero_()  # μ·0 + g is what a first step starts from
+
+
+def step(student: Learner, images: Tensor, targets: Tensor, gradients: Gradients | None = None) -> Tensor:
+    """One step of the mean cross-entropy with soft targets [n, C]. Returns the loss, still on the device.
+
+    gradients: computes (gradients, loss) in autograd's place, compiled or at another precision.
+    """
     student.module.train()
-    loss = F.cross_entropy(student(images), targets)
-    leaves = list(student.params.values())
-    for leaf, grad in zip(leaves, torch.autograd.grad(loss, leaves), strict=True):
-        leaf.grad = grad
+    leaves = student.params
+    if gradients is None:
+        loss = F.cross_entropy(student(images), targets)
+        grads = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+    else:
+        plain = {name: value.detach() for name, value in leaves.items()}
+        grads, loss = gradients(plain, student.buffers, images, targets)
+    for name, leaf in leaves.items():
+        leaf.grad = grads[name]
     student.optimizer.step()
     return loss.detach()
 
@@ -74,6 +93,7 @@ def fit(
     epochs: int,
     *,
     after_epoch: Callable[[int], None] | None = None,
+    gradients: Gradients | None = None,
 ) -> None:
     """Train for `epochs`, each over one call of `epoch_batches`, with the step decay of `decay`."""
     rates = [group["lr"] for group in student.optimizer.param_groups]
@@ -81,7 +101,7 @@ def fit(
         for group, rate in zip(student.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * decay(epoch, epochs)
         for images, targets in epoch_batches():
-            step(student, images, targets)
+            step(student, images, targets, gradients)
         if after_epoch is not None:
             after_epoch(epoch)
 

@@ -13,14 +13,15 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from attar import condensation, evaluation, recipes, report, runlog, store
+from attar import condensation, evaluation, problem, recipes, report, runlog, store
 from attar import data as sources
 from attar import device as devices
 from attar import pool as pools
 from attar.api import describe_result
 from attar.config import FLAGS, Recipe
 from attar.data import ImageData
-from attar.errors import UserError
+from attar.errors import MissingError, UserError
+from attar.execution import check_precision
 from attar.pool import Pool
 from attar.runlog import RunFolder, Watch
 from attar.synthetic import SyntheticSet
@@ -35,11 +36,10 @@ def demo(out: str | None, given: dict[str, Any], *, overwrite: bool, quiet: bool
     recipe = recipes.resolve(FLAGS["demo"], given, recipe="digits")
     path = Path(out) if out else RUNS / "demo"
     overwrite = overwrite or out is None
-    runlog.check_free(path, overwrite=overwrite)
     watch = Watch(quiet=quiet)
     seconds: dict[str, float] = {}
     data = load_data(recipe)
-    condensation.check(data, recipe.condense)
+    check(data, recipe, path, overwrite=overwrite)
     with stopwatch(seconds, "pretrain"):
         pool = train_pool(data, recipe, None, watch)
     folder = runlog.create(path, overwrite=overwrite)
@@ -54,13 +54,12 @@ def pretrain(out: str | None, given: dict[str, Any], *, recipe: str | None, quie
         chosen = replace(chosen, pool=replace(chosen.pool, models=1))
     data = load_data(chosen)
     folder = Path(out) if out else POOLS / pools.folder_name(data, chosen.network)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; --out names a folder")
+    runlog.check_folder(folder)
     pool = train_pool(data, chosen, folder, Watch(quiet=quiet))
     table = Table("model", "epochs", "seed", "accuracy", title=f"{folder}")
     for member in pool.members:
         settings = member.settings
-        table.add_row(member.name, str(settings["epochs"]), str(settings["seed"]), f"{member.accuracy:.4f}")
+        table.add_row(member.name, str(settings["epochs"]), str(settings["seed"]), pools.shown(member.accuracy))
     Console().print(table)
 
 
@@ -70,23 +69,22 @@ def condense(
     *,
     recipe: str | None,
     published: bool,
-    model_path: tuple[str, ...],
     overwrite: bool,
     quiet: bool,
 ) -> None:
     """Condense into a run folder. Everything that can be refused is refused before the folder is made."""
     chosen = recipes.resolve(FLAGS["condense"], given, recipe=recipe, published=published)
     data = load_data(chosen)
-    condensation.check(data, chosen.condense)
     path = Path(out) if out else RUNS / run_name(data, chosen)
-    runlog.check_free(path, overwrite=overwrite)
+    check(data, chosen, path, overwrite=overwrite)
     watch = Watch(quiet=quiet)
     seconds: dict[str, float] = {}
     with stopwatch(seconds, "pretrain"):
-        pool = find_pool(data, chosen, model_path, given, watch)
-    condensation.prepare(data, pool, chosen.condense)
+        pool, files = find_pool(data, chosen, given, watch)
+    chosen = replace(chosen, network=pool.network, condense=replace(chosen.condense, model_path=files))
+    problem.prepare(data, pool, chosen.condense)
     folder = runlog.create(path, overwrite=overwrite)
-    condense_into(folder, data, pool, replace(chosen, network=pool.network), watch, seconds)
+    condense_into(folder, data, pool, chosen, watch, seconds)
     print(f"{folder.path / store.CONDENSED}\nnext: attar evaluate {folder.path}")
 
 
@@ -94,13 +92,28 @@ def evaluate(run: str, given: dict[str, Any], *, quiet: bool) -> None:
     """Evaluate a run folder (its result.json and report.html are brought up to date) or a condensed file."""
     path = Path(run)
     if not path.exists():
-        raise UserError(f"there is no run folder or file {run}")
+        raise MissingError(f"there is no run folder or file {run}")
     small = store.load_set(path)
-    base = recipes.overlay(Recipe(), small.recipe)
+    base = recipes.overlay(Recipe(), small.recipe) if small.recipe else recipes.for_data(small.source)
     recipe = recipes.overlay(base, recipes.by_section(FLAGS["evaluate"], given))
     data = load_data(recipe)
     folder = RunFolder(path) if path.is_dir() else None
+    if folder is not None:
+        runlog.check_folder(path)
+        folder.read(runlog.CONFIG, "attar")
     evaluate_into(folder, small, data, recipe, Watch(quiet=quiet))
+
+
+def check(data: ImageData, recipe: Recipe, path: Path, *, overwrite: bool) -> None:
+    """Raise `UserError` for all that can be refused before a network is trained."""
+    problem.check(data, recipe.condense)
+    check_precision(recipe.condense.precision, data.device)
+    runlog.check_free(path, overwrite=overwrite)
+    evaluation.chosen_networks(recipe.evaluate, recipe.network)
+    if recipe.condense.eval_at and data.test_images is None:
+        raise UserError(f"eval_at needs test images, and {data.name} has none; leave it out")
+    if recipe.condense.eval_at and recipe.condense.phase is not None:
+        raise UserError("eval_at needs all classes, and a phase has some of them; leave it out")
 
 
 def load_data(recipe: Recipe) -> ImageData:
@@ -121,33 +134,38 @@ def run_name(data: ImageData, recipe: Recipe) -> str:
     return f"{data.name}-ipc{recipe.condense.ipc}" + ("" if phase is None else f"-phase{phase}")
 
 
-def train_pool(data: ImageData, recipe: Recipe, folder: Path | None, watch: Watch) -> Pool:
-    """Train the recipe's pool, with one step of progress per epoch."""
+def train_pool(data: ImageData, recipe: Recipe, folder: Path | None, watch: Watch, *, fill: bool = False) -> Pool:
+    """The recipe's pool, with one step of progress per epoch; `fill`: other members of the folder may be part of it."""
     with watch.stage("pretrain", recipe.pool.models * recipe.pool.epochs) as stage:
 
         def say(line: str) -> None:
             (stage.advance if ": epoch " in line else watch.say)(line)
 
+        if fill and folder is not None:
+            return pools.fill(data, recipe.pool, recipe.network, folder, report=say)
         return pools.pretrain(data, recipe.pool, recipe.network, folder=folder, report=say)
 
 
-def find_pool(
-    data: ImageData, recipe: Recipe, model_path: tuple[str, ...], given: dict[str, Any], watch: Watch
-) -> Pool:
-    """The pool that `model_path` names; else the default folder's members, trained where they are missing."""
-    epochs = recipe.pool.epochs
-    if model_path:
-        wanted = epochs if {"epochs", "pt_from"} & given.keys() else None
-        limit = recipe.pool.models if {"models", "model_num"} & given.keys() else None
-        return pools.load([Path(name) for name in model_path], data, recipe.network, epochs=wanted, limit=limit)
-    folder = POOLS / pools.folder_name(data, recipe.network)
-    limit = recipe.pool.models
-    kept = pools.load([folder], data, recipe.network, epochs=epochs, limit=limit) if folder.is_dir() else None
-    if kept is not None and len(kept) == limit:
-        watch.say(f"pool: {limit} models of {epochs} epochs from {folder}")
-        return kept
-    watch.say(f"pool: training {limit} models of {epochs} epochs in {folder}")
-    return train_pool(data, recipe, folder, watch)
+def find_pool(data: ImageData, recipe: Recipe, given: dict[str, Any], watch: Watch) -> tuple[Pool, tuple[str, ...]]:
+    """The pool that `model_path` names, else that of the default folder, and the files to name for the same pool again.
+
+    A pool that the recipe describes needs no files: the same is trained wherever it is missing.
+    """
+    if recipe.condense.model_path:
+        pool = pools.load(
+            [Path(name) for name in recipe.condense.model_path],
+            data,
+            recipe.network,
+            epochs=recipe.pool.epochs if {"epochs", "pt_from"} & given.keys() else None,
+            limit=recipe.pool.models if {"models", "model_num"} & given.keys() else None,
+        )
+        watch.say(f"pool: {len(pool)} models from {', '.join(recipe.condense.model_path)}")
+    else:
+        folder = POOLS / pools.folder_name(data, recipe.network)
+        pool = train_pool(data, recipe, folder, watch, fill=True)
+        if pools.is_described(pool, recipe.pool):
+            return pool, ()
+    return pool, tuple(str(member.file) for member in pool.members)
 
 
 def condense_into(
@@ -175,7 +193,11 @@ def condense_into(
             measured = evaluation.evaluate(small, data, quick, recipe.network)
             return {"accuracy": {name: entry["mean"] for name, entry in measured["accuracy"].items()}}
 
-        small = condensation.run(data, pool, recipe.condense, event=event, evaluation=accuracy)
+        try:
+            small = condensation.run(data, pool, recipe.condense, event=event, evaluation=accuracy, notice=watch.say)
+        except UserError:  # the loss is no number any more: nothing of this run is of use
+            folder.discard()
+            raise
     small = replace(small, recipe=recipes.as_sections(recipe))
     if small.initial is not None:
         store.save_set(folder.path / store.INITIAL, replace(small, images=small.initial))
@@ -189,16 +211,20 @@ def condense_into(
 
 def evaluate_into(folder: RunFolder | None, small: SyntheticSet, data: ImageData, recipe: Recipe, watch: Watch) -> None:
     """Evaluate, print the table, and bring result.json and report.html of the run folder up to date."""
+    result = describe_result(small, data) | {"accuracy": {}, "seconds": {}}
+    if folder is not None:
+        folder.events()  # a damaged file is refused before the work, not after it
+        result |= folder.read(runlog.RESULT, "seconds", "protocol", *SHOWN)
+    protocol = evaluation.protocol(recipe.evaluate, recipe.network)
+    if result.get("protocol", protocol) != protocol:  # numbers of two protocols must not stand side by side
+        result = {key: value for key, value in result.items() if key not in SHOWN}
     start = time.perf_counter()
     kinds = 1 + len(recipe.evaluate.yardsticks) - (small.initial is None and "initial" in recipe.evaluate.yardsticks)
     networks = evaluation.chosen_networks(recipe.evaluate, recipe.network)
     with watch.stage("evaluate", kinds * recipe.evaluate.runs * len(networks)) as stage:
         measured = evaluation.evaluate(small, data, recipe.evaluate, recipe.network, report=stage.advance)
-    seconds = {"evaluate": time.perf_counter() - start}
-    result = describe_result(small, data)
-    if folder is not None and (folder.path / runlog.RESULT).exists():
-        result = store.read_json(folder.path / runlog.RESULT)
-    result["seconds"] = {**result.get("seconds", {}), **seconds}
+    result["seconds"] = {**result["seconds"], "evaluate": time.perf_counter() - start}
+    result["protocol"] = protocol
     for name, entries in measured.items():
         result[name] = {**result.get(name, {}), **entries}
     print_table(result, measured)
@@ -212,18 +238,20 @@ def evaluate_into(folder: RunFolder | None, small: SyntheticSet, data: ImageData
 def print_table(result: dict[str, Any], measured: dict[str, Any]) -> None:
     """Accuracies in percent, mean ± std over n seeds, one row per network."""
     kinds = [name for name in SHOWN if name in measured]
-    title = f"{result['dataset']}, {result['ipc']} stored images per class, factor {result['factor']}: test accuracy, %"
+    stored = f"{result['ipc']} stored image{'s' * (result['ipc'] != 1)} per class"
+    title = f"{result['dataset']}, {stored}, factor {result['factor']}: test accuracy, %"
     table = Table("network", *(SHOWN[name] for name in kinds), title=title)
     for label in measured["accuracy"]:
         table.add_row(label, *(_percent(measured[name][label]) for name in kinds))
     Console().print(table)
     spent = ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items())
-    print(f"after the last epoch, mean ± std over the seeds; {spent} on {result['device']}")
+    n = next(iter(measured["accuracy"].values()))["n"]
+    print(f"after the last epoch, mean ± std, n={n}; {spent} on {result['device']}")
 
 
 def _percent(entry: dict[str, Any]) -> str:
     spread = "" if entry["std"] is None else f" ± {100 * entry['std']:.1f}"
-    return f"{100 * entry['mean']:.1f}{spread} (n={entry['n']})"
+    return f"{100 * entry['mean']:.1f}{spread}"
 
 
 def write_report(folder: RunFolder, small: SyntheticSet, result: dict[str, Any]) -> None:
@@ -233,16 +261,14 @@ def write_report(folder: RunFolder, small: SyntheticSet, result: dict[str, Any])
         pictures.append(("decoded images", picture(*small.decoded(), small)))
     if small.initial is not None:
         pictures.append(("as initialised", picture(small.initial, small.labels, small)))
-    config = store.read_json(folder.path / runlog.CONFIG)
-    about = config.pop("attar")
-    settings = {f"{section}.{key}": value for section, values in config.items() for key, value in values.items()}
-    settings |= {f"environment.{key}": value for key, value in about["environment"].items()}
+    config = folder.read(runlog.CONFIG, "attar") or dict(small.recipe)
+    about = config.pop("attar", {})
     report.write(
         folder.path / runlog.REPORT,
         result=result,
         images=pictures,
-        settings=settings,
-        command=about["command"],
+        settings=config | {"environment": about.get("environment", {})},
+        command=about.get("command", runlog.command_line()),
         curve=curve(folder),
     )
 
@@ -256,9 +282,9 @@ def curve(folder: RunFolder) -> list[tuple[float, float]] | None:
     """(seconds, accuracy) of the evaluations during the run."""
     points, seconds = [], 0.0
     for event in folder.events():
-        if event["event"] == "step":
+        if event.get("event") == "step":
             seconds = event["seconds"]
-        elif event["outer"] is not None:
+        elif event.get("outer") is not None:
             points.append((seconds, next(iter(event["accuracy"].values()))))
     return points or None
 

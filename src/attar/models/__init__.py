@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import threading
 from collections.abc import Iterator
 
 import torch
@@ -30,6 +31,7 @@ __all__ = [
 
 NET_TYPES: dict[str, type[ConvNet] | type[ResNet]] = {"convnet": ConvNet, "resnetap": ResNetAP, "resnet": ResNet}
 ALIASES = {"resnet_ap": "resnetap", "resnet-ap": "resnetap"}
+BUILDING = threading.Lock()
 DEPTHS = {"convnet": 3, "resnetap": 10, "resnet": 10}  # the defaults
 
 
@@ -96,7 +98,8 @@ def build(
     with torch.device("cpu"):
         if seed is None:
             return make()
-        with torch.random.fork_rng(devices=[]):
+        # one thread at a time: the initialisers of torch.nn draw from the one global generator
+        with BUILDING, torch.random.fork_rng(devices=[]):
             # not torch.manual_seed, which would reseed every CUDA device as well
             torch.default_generator.manual_seed(seed)
             return make()

@@ -1,0 +1,136 @@
+"""What the benchmarks share: shapes, timing in turns, the arithmetic floor, what is said about the machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from attar.data import ImageData
+
+# name → channels, side, classes, network
+SHAPES: dict[str, tuple[int, int, int, str]] = {
+    "digits": (1, 8, 10, "convnet2"),
+    "fashion": (1, 28, 10, "convnet3"),
+    "cifar10": (3, 32, 10, "convnet3"),
+    "cifar100": (3, 32, 100, "convnet3"),
+    "imagenet10": (3, 224, 10, "resnetap10"),
+}
+
+
+def random_data(shape: str, size: int | None, per_class: int, device: torch.device) -> ImageData:
+    """Random images of a shape: speed does not depend on what they show."""
+    channels, side, classes, _ = SHAPES[shape]
+    side = size or side
+    generator = torch.Generator().manual_seed(0)
+    n = classes * per_class
+    images = torch.randint(0, 256, (n, channels, side, side), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(n) % classes
+    return ImageData(images, labels, images[:classes], labels[:classes], name=shape, device=device)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def timed(function: Callable[[], Any], device: torch.device) -> float:
+    """Seconds of one call."""
+    synchronize(device)
+    start = time.perf_counter()
+    function()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def in_turns(functions: dict[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of every function, A B A B …, so that a ratio survives a machine that others use too."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            seconds[name].append(timed(function, device))
+    return seconds
+
+
+def summary(seconds: list[float]) -> dict[str, float]:
+    """Median, minimum and count."""
+    return {"median": statistics.median(seconds), "min": min(seconds), "n": len(seconds)}
+
+
+def flops(function: Callable[[], Any]) -> int:
+    """Floating-point operations of the convolutions and products in one call."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops()
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, side: int = 2048) -> float:
+    """FLOP/s of a square matrix product: the best of several."""
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    for _ in range(2):
+        a @ b
+    return 2 * side**3 / min(timed(lambda: a @ b, device) for _ in range(10))
+
+
+def peak_memory(device: torch.device) -> float:
+    """Peak memory of this process so far, in MB: on a GPU what PyTorch allocated, else resident memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Hardware and versions."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+    return {
+        "device": device.type,
+        "hardware": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def processor() -> str:
+    """The CPU's name, as the kernel tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The flags that all benchmarks take."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    made.add_argument("--device", default="cpu")
+    made.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's own choice)")
+    made.add_argument("--json", type=Path, help="write the result here too")
+    return made
+
+
+def start(arguments: argparse.Namespace) -> torch.device:
+    """Device and threads as the flags say."""
+    from attar.device import pick
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    return pick(arguments.device)
+
+
+def publish(result: dict[str, Any], path: Path | None) -> None:
+    """Print the result, and write it where a path is named."""
+    text = json.dumps(result, indent=2)
+    print(text)
+    if path is not None:
+        path.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,222 @@
+"""One inner iteration: the published sequential loop and attar in turns, in one process.
+
+python -m benchmarks.step --device cpu --shape fashion --ipc 10 --factor 2 --json out.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from attar import condensation, models
+from attar.augment import draw, without
+from attar.config import CondenseConfig, NetworkConfig, strategy_names
+from attar.pool import Member, Pool, build, describe
+from benchmarks import common, reference
+
+
+class Pair:
+    """The published loop and attar, at the same parameters and images."""
+
+    def __init__(self, arguments: argparse.Namespace, device: torch.device) -> None:
+        shape = arguments.shape
+        self.data = data = common.random_data(shape, arguments.size, arguments.batch_real + 16, device)
+        network = NetworkConfig(net_type=common.SHAPES[shape][3], width=arguments.width)
+        module = build(network, describe(data), 0).to(device)
+        params = models.parameters_of(module)
+        pool = Pool(network, describe(data), (Member(params, {}, {}, 0.0, "random"),))
+        self.config = CondenseConfig(
+            ipc=arguments.ipc,
+            factor=arguments.factor,
+            metric="mse" if shape.startswith("cifar") else "l1",
+            lr_img=1e-3,
+            n_data=arguments.n_data,
+            batch_real=arguments.batch_real,
+            precision=arguments.precision,
+            compile=arguments.compile,
+            memory_gb=arguments.memory_gb,
+            perturb=False,
+        )
+        self.notes: list[str] = []
+        self.problem = condensation.prepare(data, pool, self.config, self.notes.append)
+        self.state = condensation.begin_outer(condensation.init(self.problem), self.problem)
+        self.strategy = strategy_names(self.config.aug_type)
+        self.reference = reference.start(
+            build(network, describe(data), 0).to(device),
+            params,
+            self.state.images,
+            factor=self.config.factor,
+            metric=self.config.metric,
+            lr_img=self.problem.sweep.matching.lr,
+            mom_img=self.config.mom_img,
+            mean=data.mean,
+            std=data.std,
+        )
+        self.generator = Generator(device).manual_seed(1)
+
+    def inputs(self) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Rows of real images per class, and the draws."""
+        rows = [deck.draw() for deck in self.state.decks]
+        return rows, draw(self.strategy, len(rows), self.data.size, self.generator, choice_per_row=True)
+
+    def attar_sweep(self) -> None:
+        rows, draws = self.inputs()
+        assert self.state.network is not None
+        params = {name: value.detach() for name, value in self.state.network.params.items()}
+        swept = self.problem.run_sweep(self.state.images, self.state.momentum, params, rows, draws, None)
+        self.state.images, self.state.momentum, _ = (value.clone() for value in swept)
+
+    def reference_sweep(self) -> None:
+        rows, draws = self.inputs()
+        reference.sweep(self.reference, [self.data.fetch(row) for row in rows], draws)
+
+    def attar_update(self) -> None:
+        condensation.update_network(self.state, self.problem)
+
+    def reference_update(self) -> None:
+        batches = []
+        for _ in range(-(-self.config.n_data // self.config.batch_size)):
+            rows = self.state.update_deck.draw()
+            batches.append((self.data.fetch(rows), self.data.labels[rows]))
+        reference.update(
+            self.reference,
+            batches,
+            strategy=without(self.strategy, "cutout"),
+            nclass=self.data.nclass,
+            mix_p=self.config.mix_p,
+            generator=self.generator,
+        )
+
+    def difference(self) -> dict[str, float]:
+        """How far the images of one sweep lie apart, both from the same start with the same draws."""
+        rows, draws = self.inputs()
+        assert self.state.network is not None
+        before = self.state.images.clone()
+        params = {name: value.detach() for name, value in self.state.network.params.items()}
+        reference.sweep(self.reference, [self.data.fetch(row) for row in rows], draws)
+        theirs = self.reference.images.detach().view_as(before)
+        images, momentum, _ = self.problem.run_sweep(before, self.state.momentum, params, rows, draws, None)
+        # the published loop has not yet made the last moves of a sweep: compare at its moment
+        ours = images + self.problem.sweep.matching.lr * self.problem.pending * momentum
+        apart = (ours - theirs).flatten(1).norm(dim=1)
+        return {
+            "max_relative_difference": float((apart / theirs.flatten(1).norm(dim=1)).max()),
+            "max_relative_difference_of_the_step": float((apart / (theirs - before).flatten(1).norm(dim=1)).max()),
+        }
+
+
+def main() -> None:
+    parser = common.parser(__doc__)
+    parser.add_argument("--shape", choices=sorted(common.SHAPES), default="fashion")
+    parser.add_argument("--size", type=int, help="another side than the shape's")
+    parser.add_argument("--ipc", type=int, default=10)
+    parser.add_argument("--factor", type=int, default=2)
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--n_data", type=int, default=500)
+    parser.add_argument("--batch_real", type=int, default=64)
+    parser.add_argument("--precision", choices=("float32", "tf32", "bf16"), default="float32")
+    parser.add_argument("--compile", choices=("on", "off"), default="on")
+    parser.add_argument("--memory_gb", type=float)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peak", choices=("reference", "attar", "none"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    device = common.start(arguments)
+    if arguments.peak:
+        return print_peak(Pair(arguments, device), arguments.peak, device)
+    pair = Pair(arguments, device)
+    result = common.machine(device) | {
+        "shape": arguments.shape,
+        "size": list(pair.data.size),
+        "classes": pair.data.nclass,
+        **{name: getattr(arguments, name) for name in ("ipc", "factor", "width", "n_data", "precision", "compile")},
+    }
+    result["warmup_s"] = {"sweep": common.timed(pair.attar_sweep, device)}
+    result["warmup_s"]["update"] = common.timed(pair.attar_update, device)
+    fresh = Pair(arguments, device)
+    fresh.problem = pair.problem  # compiled already
+    result |= fresh.difference()
+    pair.reference_sweep(), pair.reference_update()
+    seconds = turns(pair, arguments.rounds, device)
+    for name in ("sweep", "update"):
+        result[name] = compared(seconds[f"reference {name}"], seconds[f"attar {name}"])
+    inner = {
+        who: [a + b for a, b in zip(seconds[f"{who} sweep"], seconds[f"{who} update"], strict=True)]
+        for who in ("reference", "attar")
+    }
+    result |= compared(inner["reference"], inner["attar"])
+    result["attar_s_per_class"] = seconds_per_class(result)
+    result["floor"] = floor(pair, device, result)
+    result["peak_memory_mb"] = {who: peak_of(who) for who in ("none", "reference", "attar")}
+    result["notes"] = pair.notes
+    result["seconds_since_1970"] = round(time.time())
+    result["command"] = "python -m benchmarks.step " + " ".join(sys.argv[1:])
+    common.publish(result, arguments.json)
+
+
+def turns(pair: Pair, rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Reference and attar in turns, sweep and update apart."""
+    functions: dict[str, Callable[[], Any]] = {
+        f"{who} {what}": getattr(pair, f"{who}_{what}")
+        for what in ("sweep", "update")
+        for who in ("reference", "attar")
+    }
+    return common.in_turns(functions, rounds, device)
+
+
+def compared(theirs: list[float], ours: list[float]) -> dict[str, Any]:
+    """Both summaries, and the ratio of their medians."""
+    result: dict[str, Any] = {"reference_s": common.summary(theirs), "attar_s": common.summary(ours)}
+    result["ratio"] = result["reference_s"]["median"] / result["attar_s"]["median"]
+    return result
+
+
+def seconds_per_class(result: dict[str, Any]) -> float:
+    """Median seconds of attar's sweep, per class."""
+    return result["sweep"]["attar_s"]["median"] / result["classes"]
+
+
+def floor(pair: Pair, device: torch.device, result: dict[str, Any]) -> dict[str, float]:
+    """The time that the counted products alone would take at the rate of a large matrix product, measured now."""
+    dtype = torch.bfloat16 if pair.config.precision == "bf16" else torch.float32
+    counted = common.flops(lambda: (pair.reference_sweep(), pair.reference_update()))
+    rate = common.matmul_rate(device, dtype)
+    ours = result["attar_s"]["median"]
+    return {
+        "flops": counted,
+        "matmul_flops_per_s": rate,
+        "seconds": counted / rate,
+        "attar_over": ours * rate / counted,
+    }
+
+
+def print_peak(pair: Pair, who: str, device: torch.device) -> None:
+    """Two inner iterations of one side in this process, then its peak memory in MB."""
+    for _ in range(2):
+        if who != "none":
+            getattr(pair, f"{who}_sweep")()
+            getattr(pair, f"{who}_update")()
+    print(f"peak {common.peak_memory(device)}")
+
+
+def peak_of(who: str) -> float:
+    """Peak memory, in MB, of a process that runs one side only ("none": neither, the data and libraries alone)."""
+    arguments = list(sys.argv[1:])
+    if "--json" in arguments:
+        del arguments[arguments.index("--json") : arguments.index("--json") + 2]
+    command = [sys.executable, "-m", "benchmarks.step", *arguments, "--peak", who]
+    with contextlib.redirect_stdout(io.StringIO()):
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.split("peak ")[-1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""How a function of tensors is run: its precision, compiled or not, replayed as a CUDA graph or not.
+
+Each of these changes speed and, at most, rounding. Where one is not available the function runs without it, after one
+line that says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from attar.errors import UserError
+
+COMPILE_FROM = 5000  # calls: below it compiling costs more time than it saves (tens of seconds once per shape)
+GRAPH_WARMUP = 3  # calls before a CUDA graph is recorded, as PyTorch asks for
+
+Notice = Callable[[str], None]
+Job = TypeVar("Job")
+Done = TypeVar("Done")
+
+
+def check_precision(precision: str, device: torch.device) -> str | None:
+    """Raise `UserError` for a precision that the device lacks; return a line of warning for one that is slow there."""
+    if device.type == "cuda":
+        major = torch.cuda.get_device_capability(device)[0]
+        if precision != "float32" and major < 8:
+            name = torch.cuda.get_device_name(device)
+            raise UserError(f"{name} has no {precision}; use --precision float32")
+        return None
+    if precision == "tf32":
+        raise UserError("tf32 exists on NVIDIA GPUs only; on a CPU use --precision float32 or bf16")
+    if precision == "bf16" and not torch.cpu._is_avx512_bf16_supported():
+        return "this CPU has no AVX512-BF16: bf16 works here, but float32 is faster"
+    return None
+
+
+@contextlib.contextmanager
+def precise(precision: str, device: torch.device) -> Iterator[None]:
+    """Run what is inside at a precision: bf16 for convolutions and products, parameters and gradients in float32."""
+    if precision == "bf16":
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            yield
+    else:
+        yield
+
+
+def set_matmul_precision(precision: str, device: torch.device) -> None:
+    """On a GPU: tensor cores for float32 products with tf32, true float32 without."""
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+def worth_compiling(setting: str, calls: int) -> bool:
+    """Whether to compile a function that will be called so often. `auto` depends on nothing but the settings."""
+    return setting == "on" or (setting == "auto" and calls >= COMPILE_FROM)
+
+
+class Compiled:
+    """A function that is compiled at its first call, once per shape; where that fails `plain` takes its place."""
+
+    def __init__(self, function: Callable[..., Any], plain: Callable[..., Any], notice: Notice) -> None:
+        # Compiled code outlives the session: the second start of the same shapes takes seconds
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "attar" / "inductor"))
+        self.plain = plain
+        self.fast: Callable[..., Any] | None = torch.compile(function, fullgraph=True, dynamic=False)
+        self.notice = notice
+        self.worked = False
+
+    def __call__(self, *args: Any) -> Any:
+        if self.fast is None:
+            return self.plain(*args)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the compiler's own, about things it does not use
+                result = self.fast(*args)
+        except Exception as error:
+            if self.worked:  # not the compiler's fault: the same shapes ran before
+                raise
+            reason = " ".join(str(error).split("\n")[0].split())[:160]
+            self.notice(f"compilation is not available here ({type(error).__name__}: {reason}); going on without it")
+            self.fast = None
+            return self.plain(*args)
+        self.worked = True
+        return result
+
+
+class Replayed:
+    """A function of tensors of fixed shapes, recorded as a CUDA graph after a few calls and replayed from then on.
+
+    Arguments and results are nested lists, tuples and dicts of tensors. The results are overwritten by the next call.
+    `record` can be replaced to follow the logic without a GPU.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        notice: Notice,
+        record: Callable[[Callable[[], Any]], tuple[Callable[[], None], Any]] | None = None,
+    ) -> None:
+        self.function = function
+        self.notice = notice
+        self.record = record or record_graph
+        self.calls = 0
+        self.replay: Callable[[], None] | None = None
+        self.static: list[Any] = []
+        self.result: Any = None
+        self.failed = False
+
+    def __call__(self, *args: Any) -> Any:
+        flat, structure = tree_flatten(args)
+        self.calls += 1
+        if self.failed or self.calls <= GRAPH_WARMUP or (self.replay and not self._fits(flat)):
+            return self.function(*args)
+        if self.replay is None:
+            self.static = [value.clone() if isinstance(value, Tensor) else value for value in flat]
+            try:
+                self.replay, self.result = self.record(lambda: self.function(*tree_unflatten(self.static, structure)))
+            except RuntimeError as error:
+                reason = " ".join(str(error).split("\n")[0].split())[:160]
+                self.notice(f"no CUDA graph could be recorded ({reason}); going on without it")
+                self.failed = True
+                return self.function(*args)
+        for kept, value in zip(self.static, flat, strict=True):
+            if isinstance(kept, Tensor):
+                kept.copy_(value)
+        self.replay()
+        return self.result
+
+    def _fits(self, flat: list[Any]) -> bool:
+        if len(flat) != len(self.static):
+            return False
+        return all(
+            kept.shape == value.shape and kept.dtype == value.dtype if isinstance(kept, Tensor) else kept == value
+            for kept, value in zip(self.static, flat, strict=True)
+        )
+
+
+def record_graph(function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+    """Capture one call as a CUDA graph. Returns its replay and the tensors that every replay fills."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = function()
+    return graph.replay, result
+
+
+class Workers:
+    """Threads that compute independent jobs side by side, each on one core.
+
+    On a CPU there are as many as PyTorch has threads: one thread per job loses nothing to the barriers between small
+    operations, keeps its speed where others use the machine too, and gives numbers that do not depend on how many
+    threads there are. On a GPU the jobs run one after another in the calling thread.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.count = torch.get_num_threads() if device.type == "cpu" else 1
+        self.threads: ThreadPoolExecutor | None = None
+
+    def map(self, function: Callable[[Job], Done], jobs: Iterable[Job]) -> Iterator[Done]:
+        """The results, in order. What a job raises is raised here; jobs that have not begun are then left."""
+        if self.count == 1:
+            yield from map(function, jobs)
+            return
+        if self.threads is None:
+            self.threads = ThreadPoolExecutor(self.count, initializer=torch.set_num_threads, initargs=(1,))
+        waiting = [self.threads.submit(function, job) for job in jobs]
+        try:
+            for job in waiting:
+                yield job.result()
+        finally:
+            for job in waiting:
+                job.cancel()

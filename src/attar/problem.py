@@ -1,0 +1,164 @@
+"""What stays fixed in a condensation run: data, pool, settings, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attar import training
+from attar.augment import Draw
+from attar.config import CondenseConfig
+from attar.data import ImageData
+from attar.engine import Execution, Matching, NetworkGradients, Sweep, choose_chunk, class_bytes
+from attar.errors import UserError
+from attar.execution import Notice, Replayed, check_precision, set_matmul_precision, worth_compiling
+from attar.models import Network
+from attar.pool import Pool
+from attar.synthetic import check_factor, decoded_count, effective_lr, pending
+from attar.training import Learner
+
+MOST_SHAPES = 4  # sizes of the classes' real batches; each one is compiled for itself
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What stays fixed: data, pool, settings, and what follows from them."""
+
+    data: ImageData
+    pool: Pool
+    config: CondenseConfig
+    labels: list[int]  # global labels of the classes that are condensed
+    module: Network
+    sweep: Sweep
+    run_sweep: Callable[..., tuple[Tensor, Tensor, Tensor]]  # the sweep from rows of real images
+    train_step: Callable[[Learner, Tensor, Tensor], Tensor]
+    subset: bool  # a class decodes to more images than a matching step takes
+    pending: Tensor  # [C, 1, 1, 1, 1], see `synthetic.pending`
+
+
+def prepare(data: ImageData, pool: Pool, config: CondenseConfig, notice: Notice = lambda line: None) -> Problem:
+    """Check that data, pool, settings and device fit together. Raises `UserError`; `notice` gets one line at a time."""
+    labels = check(data, config)
+    if not len(pool):
+        raise UserError("the pool is empty; `attar pretrain` fills it")
+    pool.check(data)
+    module = pool.build(seed=0).to(data.device)
+    base = config.base_size or data.size[0]
+    matching = Matching(
+        metric=config.metric,
+        match=config.match,
+        bias=config.bias,
+        fc=config.fc,
+        factor=config.factor,
+        decode_type=config.decode_type,
+        lr=effective_lr(config.lr_img, config.ipc, data.size[0], base),
+        momentum=config.mom_img,
+    )
+    execution = choose_execution(module, data, labels, config, notice)
+    sweep = Sweep(module, matching, data.normalize, torch.tensor(labels, device=data.device), execution)
+    shares = torch.tensor(pending(config.mom_img, len(labels)), device=data.device)
+    return Problem(
+        data=data,
+        pool=pool,
+        config=config,
+        labels=labels,
+        module=module,
+        sweep=sweep,
+        run_sweep=sweep_from_rows(sweep, data, notice),
+        train_step=network_step(sweep, data, notice),
+        subset=decoded_count(config.ipc, config.factor, config.decode_type) > config.batch_syn_max,
+        pending=shares.view(-1, 1, 1, 1, 1),
+    )
+
+
+def choose_execution(
+    module: Network, data: ImageData, labels: list[int], config: CondenseConfig, notice: Notice
+) -> Execution:
+    """Precision, compilation and classes at once. Raises `UserError` where the device cannot do what is asked for."""
+    warning = check_precision(config.precision, data.device)
+    if warning:
+        notice(warning)
+    set_matmul_precision(config.precision, data.device)
+    decoded = min(decoded_count(config.ipc, config.factor, config.decode_type), config.batch_syn_max)
+    per_class = class_bytes(module, data.channels, data.size, config.batch_real + decoded)
+    chunk = choose_chunk(per_class, len(labels), data.device, config.memory_gb)
+    if chunk > 1:
+        notice(f"{chunk} of {len(labels)} classes are computed at once, with about {chunk * per_class / 1e9:.2g} GB")
+    shapes = {min(config.batch_real, data.counts[label]) for label in labels}
+    calls = config.outer_iterations * config.inner_loop * len(labels)
+    compiled = worth_compiling(config.compile, calls) and len(shapes) <= MOST_SHAPES
+    if compiled:
+        notice("the sweep is compiled at the first iteration: about a minute, once per shape")
+    return Execution(config.precision, compiled, chunk, notice)
+
+
+def sweep_from_rows(sweep: Sweep, data: ImageData, notice: Notice) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """The sweep as a function of row numbers [n_c] per class; on a GPU recorded once and replayed."""
+
+    def from_rows(
+        images: Tensor,
+        momentum: Tensor,
+        params: dict[str, Tensor],
+        rows: list[Tensor],
+        draws: Draw,
+        subsets: list[Tensor] | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return sweep(images, momentum, params, Fetched(data, rows), draws, subsets)
+
+    return Replayed(from_rows, notice) if data.device.type == "cuda" else from_rows
+
+
+class Fetched(Sequence[Tensor]):
+    """Real batches that are fetched when a class's turn comes, so that memory does not grow with the classes."""
+
+    def __init__(self, data: ImageData, rows: list[Tensor]) -> None:
+        self.data, self.rows = data, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.data.fetch(self.rows[index])
+
+
+def network_step(sweep: Sweep, data: ImageData, notice: Notice) -> Callable[[Learner, Tensor, Tensor], Tensor]:
+    """One step of the network update; on a GPU recorded once for the learner, which keeps its memory during a run."""
+    running = any(True for _ in sweep.module.buffers())  # batch statistics: neither split nor functional
+    gradients = None if running else NetworkGradients(sweep.module, sweep.execution, sweep.workers)
+    graphs: dict[int, Replayed] = {}
+
+    def one(student: Learner, images: Tensor, targets: Tensor) -> Tensor:
+        if data.device.type != "cuda":
+            return training.step(student, images, targets, gradients)
+        if len(images) not in graphs:
+            graphs[len(images)] = Replayed(lambda x, y: training.step(student, x, y, gradients), notice)
+        return graphs[len(images)](images, targets)
+
+    return one
+
+
+def check(data: ImageData, config: CondenseConfig) -> list[int]:
+    """The labels that will be condensed. Raises `UserError` when the data cannot give what the settings ask for."""
+    check_factor(config.factor, data.size)
+    labels = part(data.nclass, config.nclass_sub, config.phase)
+    for label in labels:
+        if data.counts[label] < config.ipc:
+            name, count = data.classes[label], data.counts[label]
+            raise UserError(f"class '{name}' has {count} images, fewer than ipc {config.ipc}")
+    return labels
+
+
+def part(nclass: int, nclass_sub: int | None, phase: int | None) -> list[int]:
+    """The labels that `nclass_sub` and `phase` name; all of them without (IDC section 5, class partitions)."""
+    if nclass_sub is None or phase is None:
+        return list(range(nclass))
+    parts = -(-nclass // nclass_sub)
+    if phase >= parts:
+        raise UserError(
+            f"phase {phase} does not exist: {nclass} classes in parts of {nclass_sub} are phases 0..{parts - 1}"
+        )
+    return list(range(nclass))[phase * nclass_sub : (phase + 1) * nclass_sub]

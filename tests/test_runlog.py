@@ -1,0 +1,175 @@
+"""The run folder: what it refuses, what it keeps, and what is said on the way."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from attar import runlog
+from attar.errors import UserError
+from attar.runlog import RunFolder, Watch
+
+
+def test_a_fresh_folder_is_made_with_its_parents(tmp_path: Path) -> None:
+    folder = runlog.create(tmp_path / "a" / "b", overwrite=False)
+    assert folder.path.is_dir()
+    assert list(folder.path.iterdir()) == []
+
+
+def test_a_folder_of_the_users_own_files_can_take_a_run(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    runlog.create(tmp_path, overwrite=False)
+    runlog.create(tmp_path, overwrite=True)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", runlog.FILES)
+def test_a_run_is_not_replaced_unless_asked(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("old")
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=f"already holds a run .{name}.; name another folder with --out, or add --over"):
+        runlog.create(tmp_path, overwrite=False)
+    assert (tmp_path / name).read_text() == "old"
+    runlog.create(tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_paths_that_cannot_be_folders(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / "file" / "a" / "b"):
+        with pytest.raises(UserError, match=f"cannot be a folder: {tmp_path / 'file'} is a file; name another folder"):
+            runlog.check_free(path, overwrite=True)
+
+
+def test_a_folder_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runlog.os, "access", lambda path, mode: False)  # the tests may run as root
+    with pytest.raises(UserError, match=r"cannot be written: .* is read-only; name another folder"):
+        runlog.check_free(tmp_path / "run", overwrite=False)
+
+
+def test_discarding_leaves_what_is_not_the_runs(tmp_path: Path) -> None:
+    folder = runlog.create(tmp_path / "run", overwrite=False)
+    folder.event({"event": "step"})
+    folder.write(runlog.CONFIG, {})
+    folder.discard()
+    assert not folder.path.exists()
+    folder = runlog.create(tmp_path / "run", overwrite=False)
+    folder.event({"event": "step"})
+    (folder.path / "notes.txt").write_text("mine")
+    folder.discard()
+    assert [path.name for path in folder.path.iterdir()] == ["notes.txt"]
+
+
+def test_events_are_lines_of_json(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.events() == []
+    events = [{"event": "step", "loss": 0.1}, {"event": "evaluation", "name": "Ä\n"}]
+    for event in events:
+        folder.event(event)
+    lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == events
+    assert folder.events() == events
+
+
+@pytest.mark.parametrize("text", ['{"event": "st', "[1]\n", '{"a": 1}\n\n{"b": 2}\n'])
+def test_damaged_events(text: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(text)
+    with pytest.raises(UserError, match=r"metrics.jsonl is damaged.*; remove it to go on without"):
+        RunFolder(tmp_path).events()
+
+
+def test_reading_results(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.read("result.json", "seconds") == {}
+    folder.write("result.json", {"seconds": {"condense": 1.0}})
+    assert folder.read("result.json", "seconds", "whole") == {"seconds": {"condense": 1.0}}
+    folder.write("result.json", {"seconds": 3})
+    with pytest.raises(UserError, match=r"result.json is damaged: 'seconds' must be an object, not 3"):
+        folder.read("result.json", "seconds")
+
+
+def test_environment_names_what_a_number_depends_on() -> None:
+    found = runlog.environment(torch.device("cpu"))
+    assert found["torch"] == torch.__version__
+    assert found["device"] == "cpu"
+    assert {"attar", "python", "platform", "processor", "threads"} <= found.keys()
+    json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (["/usr/bin/attar", "condense", "-d", "digits"], "attar condense -d digits"),
+        (["/lib/attar/__main__.py", "demo"], "attar demo"),
+        (["/home/me/attar/condense.py", "-d", "digits"], "python condense.py -d digits"),
+        (["attar", "condense", "-d", "my photos"], "attar condense -d 'my photos'"),
+    ],
+)
+def test_the_command_as_it_was_typed(argv: list[str], command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", argv)
+    assert runlog.command_line() == command
+
+
+# ---- progress ----
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, quiet: bool = False) -> tuple[Watch, io.StringIO]:
+    text = io.StringIO()
+    made = Watch(quiet=quiet)
+    made.console = Console(file=text, force_terminal=terminal, quiet=quiet, width=120)
+    return made, text
+
+
+def test_without_a_terminal_progress_is_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, text = watch(monkeypatch, terminal=False)
+    clock = iter([0.0, 1.0, 12.0, 13.0, 24.0])
+    monkeypatch.setattr(runlog.time, "perf_counter", lambda: next(clock))
+    with made.stage("condense", 4) as stage:
+        for loss in range(4):
+            stage.advance(f"loss {loss}")
+    lines = text.getvalue().splitlines()
+    # at most one line in ten seconds, and the last; the time left goes by the steps so far
+    assert lines == ["condense 2/4  12 s, 12 s left  loss 1", "condense 4/4  24 s, 0 s left  loss 3"]
+
+
+def test_steps_from_several_threads_are_all_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, text = watch(monkeypatch, terminal=False)
+    with made.stage("pretrain", 2000) as stage, ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: stage.advance(), range(2000)))
+    assert text.getvalue().splitlines()[-1].startswith("pretrain 2000/2000 ")
+
+
+def test_on_a_terminal_there_is_a_bar_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, text = watch(monkeypatch, terminal=True)
+    with made.stage("condense", 2) as stage:
+        stage.advance("loss 1")
+        stage.advance("loss 0.5")
+    shown = text.getvalue()
+    assert "condense" in shown
+    assert "2/2" in shown
+    assert "left" in shown
+    assert "loss 0.5" in shown
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_quiet_says_nothing(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, text = watch(monkeypatch, terminal=terminal, quiet=True)
+    with made.stage("condense", 1) as stage:
+        made.say("line")
+        stage.advance("done")
+    assert text.getvalue() == ""
+
+
+def test_lines_are_printed_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No markup, no wrapping, no colours: file names have brackets."""
+    made, text = watch(monkeypatch, terminal=False)
+    line = "pool: [bold]x[/bold] " + "y" * 300
+    made.say(line)
+    assert text.getvalue() == line + "\n"

@@ -1,0 +1,472 @@
+"""Condensation against the published sequential loop, and what a run leaves alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import attar
+import naive
+from attar import condensation, models
+from attar.augment import Draw, draw
+from attar.config import CondenseConfig, NetworkConfig, strategy_names
+from attar.data import ImageData
+from attar.engine import Execution, Sweep
+from attar.errors import UserError
+from attar.pool import Member, Pool, describe
+from attar.synthetic import SyntheticSet, pending
+
+OUTER, SWEEPS = 3, 5
+EVERYTHING = "color_crop_cutout_flip_scale_rotate"
+
+
+def digits(nclass: int = 4) -> ImageData:
+    """Twelve digits of each class, five of the last: fewer than the batch. Many pixels are black or white."""
+    whole = attar.load("digits", nclass=nclass)
+    rows = torch.cat([whole.rows(c)[: 12 if c < nclass - 1 else 5] for c in range(nclass)])
+    return ImageData(whole.images[rows], whole.labels[rows], name="few")
+
+
+def pool_of(data: ImageData, dtype: torch.dtype = torch.float64, **changes: Any) -> Pool:
+    """Two untrained members, four channels wide."""
+    network = NetworkConfig(**({"depth": 2, "width": 4 / 128} | changes))
+    pool = Pool(network, describe(data), ())
+    members = []
+    for seed in (0, 1):
+        module = pool.build(seed=seed)
+        values = {name: value.to(dtype) for name, value in models.parameters_of(module).items()}
+        members.append(Member(values, models.buffers_of(module), {}, 0.0, str(seed)))
+    return replace(pool, members=tuple(members))
+
+
+def settings(**changes: Any) -> CondenseConfig:
+    values: dict[str, Any] = {
+        "ipc": 2,
+        "factor": 2,
+        "base_size": 8,
+        "niter": OUTER,
+        "inner_loop": SWEEPS,
+        "batch_real": 6,
+        "n_data": 20,
+        "batch_size": 8,
+        "lr": 0.05,
+        "lr_img": 0.1,
+    }
+    return CondenseConfig(**(values | changes))
+
+
+# ---- the sweep of all classes is the sequential loop ----
+
+
+class Recorder:
+    """Lets condensation compute in float64 and notes everything random that a step uses."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rows: list[Tensor] = []
+        self.draws: list[Draw] = []
+        self.subsets: list[list[Tensor]] = []
+        self.updates: list[tuple[Tensor, Tensor]] = []
+
+        def fetch(data: ImageData, rows: Tensor) -> Tensor:
+            self.rows.append(rows)
+            return data.normalize(data.images[rows].double() / 255)
+
+        def noted(found: list, function: Callable) -> Callable:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                found.append(function(*args, **kwargs))
+                return found[-1]
+
+            return call
+
+        monkeypatch.setattr(ImageData, "fetch", fetch)
+        for name, found in (("draw", self.draws), ("random_subsets", self.subsets), ("augment", self.updates)):
+            monkeypatch.setattr(condensation, name, noted(found, getattr(condensation, name)))
+
+    def take(self, classes: int) -> dict[str, Any]:
+        """What the last step used, in the form of `naive.sequential`."""
+        (draws,) = self.draws
+        subsets: list = self.subsets[0] if self.subsets else [None] * classes
+        sweep = {
+            "classes": [
+                {
+                    "index": c,
+                    "rows": self.rows[c],
+                    "draw": {name: value[c : c + 1] for name, value in draws.items()},
+                    "subset": None if subsets[c] is None else subsets[c].tolist(),
+                }
+                for c in range(classes)
+            ],
+            "updates": list(self.updates),
+        }
+        for found in (self.rows, self.draws, self.subsets, self.updates):
+            found.clear()
+        return sweep
+
+
+def attar_loop(
+    data: ImageData, pool: Pool, config: CondenseConfig, recorder: Recorder
+) -> tuple[Tensor, list[dict], Any]:
+    """The loop of `condensation.run`, in float64: the initial images, what every step used, the end."""
+    problem = condensation.prepare(data, pool, config)
+    shares = torch.tensor(pending(config.mom_img, len(problem.labels)), dtype=torch.float64)
+    problem = replace(problem, pending=shares.view_as(problem.pending))
+    state = condensation.init(problem)
+    state.images, state.momentum = state.images.double(), state.momentum.double()
+    initial, outers = state.images.flatten(0, 1), []
+    for _ in range(OUTER):
+        state = condensation.begin_outer(state, problem)
+        assert state.network is not None
+        start = {name: value.detach().clone() for name, value in state.network.params.items()}
+        outers.append({"parameters": start, "sweeps": []})
+        for _ in range(SWEEPS):
+            state, _loss = condensation.step(state, problem)
+            outers[-1]["sweeps"].append(recorder.take(len(problem.labels)))
+        state.outer += 1
+    assert state.images.dtype == torch.float64
+    assert state.network is not None
+    return initial, outers, (condensation.product(state, problem).images, state.network.params)
+
+
+def naive_loop(
+    data: ImageData, config: CondenseConfig, labels: list[int], initial: Tensor, outers: list[dict]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The published loop with the same real rows, draws and subsets."""
+    mean, std = (torch.tensor(value, dtype=torch.float64).view(1, -1, 1, 1) for value in (data.mean, data.std))
+    everything = config.bias and config.fc
+
+    def normalize(images: Tensor) -> Tensor:
+        return (images - mean) / std
+
+    def class_loss(images: Tensor, theta: dict[str, Tensor], one: dict) -> Tensor:
+        label = labels[one["index"]]
+        assert (data.labels[one["rows"]] == label).all(), "real images of the class itself"
+        return naive.class_loss(
+            images[one["index"] * config.ipc : (one["index"] + 1) * config.ipc],
+            theta,
+            normalize(data.images[one["rows"]].double() / 255),
+            one["draw"],
+            label,
+            names=[name for name, value in theta.items() if value.ndim == 4 or everything],
+            normalize=normalize,
+            metric=config.metric,
+            match=config.match,
+            factor=config.factor,
+            decode_type=config.decode_type,
+            subset=one["subset"],
+        )
+
+    def network_loss(theta: dict[str, Tensor], batch: tuple[Tensor, Tensor]) -> Tensor:
+        return naive.cross_entropy(naive.convnet(theta, batch[0]), batch[1])
+
+    return naive.sequential(
+        initial,
+        outers,
+        class_loss=class_loss,
+        network_loss=network_loss,
+        lr=config.lr_img * config.ipc / 10 * (data.size[0] / 8) ** 2,
+        momentum=config.mom_img,
+        lr_net=config.lr,
+        momentum_net=config.momentum,
+        decay_net=config.weight_decay,
+    )
+
+
+CASES = [
+    {"metric": "mse", "mom_img": 0.5, "factor": 1, "lr_img": 1.0},
+    {"metric": "mse", "mom_img": 0.9, "factor": 2, "lr_img": 0.2},
+    {"metric": "l1", "mom_img": 0.5, "factor": 2, "lr_img": 0.1},
+    {"metric": "l1", "mom_img": 0.9, "factor": 1, "lr_img": 0.05},
+    {"metric": "cos", "mom_img": 0.5, "factor": 1, "lr_img": 0.1},
+    {"metric": "cos", "mom_img": 0.9, "factor": 2, "lr_img": 0.1},
+    {"metric": "l1_mean", "mom_img": 0.5, "factor": 3, "decode_type": "multi", "batch_syn_max": 9, "lr_img": 5.0},
+    {"metric": "mse", "mom_img": 0.9, "match": "feat", "aug_type": EVERYTHING, "lr_img": 0.1},
+    {"metric": "l1", "mom_img": 0.9, "nclass_sub": 3, "phase": 1, "bias": True, "fc": True, "mix_p": 0.0},
+    {"metric": "l1", "momentum": 0.0, "n_data": 40},
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(str(value) for value in case.values()))
+def test_all_classes_together_equal_the_sequential_loop(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    data, config = digits(5), settings(**case)
+    recorder = Recorder(monkeypatch)
+    initial, outers, (images, params) = attar_loop(data, pool_of(data), config, recorder)
+    labels = list(range(5)) if config.phase is None else [3, 4]
+    wanted, theta = naive_loop(data, config, labels, initial, outers)
+    assert (images - wanted.clamp(0, 1)).abs().max() / wanted.abs().max() < 1e-12
+    # The comparison means something: the images moved, and the clamp had work to do.
+    assert (wanted - initial).abs().mean() > 0.02
+    assert wanted.min() < -1e-3 and wanted.max() > 1
+    for name, value in theta.items():
+        torch.testing.assert_close(params[name].detach(), value.detach(), rtol=1e-9, atol=1e-11)
+    steps = -(-config.n_data // 8)
+    assert all(len(sweep["updates"]) == steps for outer in outers for sweep in outer["sweeps"])
+
+
+@dataclass
+class Given:
+    """A sweep's arguments in float64, with real batches of one size or of two."""
+
+    problem: condensation.Problem
+    arguments: tuple[Any, ...]  # images, momentum, θ, real, draws, subsets
+
+    def swept(self, order: list[int] | None = None, chunk: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+        images, momentum, params, real, draws, subsets = self.arguments
+        rows = list(range(5)) if order is None else order
+        sweep = Sweep(
+            self.problem.module,
+            self.problem.sweep.matching,
+            self.problem.data.normalize,
+            torch.tensor(rows),
+            Execution(chunk=chunk),
+        )
+        some = None if subsets is None else [subsets[c] for c in rows]
+        drawn = {name: value[rows] for name, value in draws.items()}
+        return sweep(images[rows], momentum[rows], params, [real[c] for c in rows], drawn, some)
+
+
+def given(case: dict[str, Any], *, even: bool) -> Given:
+    data = digits(5)
+    problem = condensation.prepare(data, pool_of(data), settings(**case))
+    generator = torch.Generator().manual_seed(3)
+    images = torch.rand(5, 2, 1, 8, 8, generator=generator, dtype=torch.float64)
+    momentum = torch.randn(5, 2, 1, 8, 8, generator=generator, dtype=torch.float64)
+    real = [data.fetch(data.rows(c)[: 5 if even else 12]).double() for c in range(5)]
+    draws = draw(strategy_names(EVERYTHING), 5, (8, 8), generator, choice_per_row=True)
+    subsets = [torch.randperm(8, generator=generator)[:3] for _ in range(5)] if even else None
+    return Given(problem, (images, momentum, problem.pool.members[0].params, real, draws, subsets))
+
+
+@pytest.mark.parametrize("momentum", [0.5, 0.9])
+@pytest.mark.parametrize("even", [True, False])
+def test_the_order_of_the_classes_does_not_matter(momentum: float, even: bool) -> None:
+    order, setup = [2, 4, 0, 3, 1], given({"mom_img": momentum}, even=even)
+    plain, permuted = setup.swept(), setup.swept(order)
+    for a, b in zip(plain[:2], permuted[:2], strict=True):
+        torch.testing.assert_close(a[order], b, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(plain[2], permuted[2], rtol=1e-12, atol=0)
+    assert (plain[0] - setup.arguments[0]).abs().mean() > 1e-3
+
+
+@pytest.mark.parametrize("case", [{"metric": "mse"}, {"metric": "cos", "fc": True}, {"match": "feat"}])
+@pytest.mark.parametrize("even", [True, False])
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # vmap has no rule for affine_grid
+def test_the_grouping_of_the_classes_does_not_matter(case: dict[str, Any], even: bool) -> None:
+    setup = given(case, even=even)
+    alone = setup.swept()
+    for chunk in (2, 5):
+        for a, b in zip(alone, setup.swept(chunk=chunk), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+# ---- a whole run ----
+
+
+def test_same_seed_same_bits_and_nothing_else_is_touched() -> None:
+    data = digits()
+    pool = pool_of(data, torch.float32)
+    copies = [{name: value.clone() for name, value in member.params.items()} for member in pool.members]
+    pixels, state = data.images.clone(), torch.get_rng_state()
+    config = settings(aug_type=EVERYTHING, niter=4, inner_loop=3)
+    first, again, other = (condensation.run(data, pool, c) for c in (config, config, replace(config, seed=1)))
+    assert torch.equal(first.images, again.images)
+    assert not torch.equal(first.images, other.images)
+    assert torch.equal(torch.get_rng_state(), state), "nothing is drawn from the global generator"
+    assert torch.equal(data.images, pixels)
+    for member, copy in zip(pool.members, copies, strict=True):
+        for name, value in copy.items():
+            assert torch.equal(member.params[name], value), "the pool stays"
+            assert not member.params[name].requires_grad
+
+
+def test_what_a_run_returns_and_tells() -> None:
+    data = digits(5)
+    events: list[dict[str, Any]] = []
+    seen: list[Tensor] = []
+
+    def evaluation(small: SyntheticSet) -> dict[str, Any]:
+        seen.append(small.images)
+        return {"accuracy": len(seen)}
+
+    config = settings(niter=3, inner_loop=2, nclass_sub=2, phase=1, eval_at=(0, 2))
+    small = condensation.run(data, pool_of(data, torch.float32), config, event=events.append, evaluation=evaluation)
+    assert small.labels.tolist() == [2, 2, 3, 3], "global labels"
+    assert small.images.shape == (4, 1, 8, 8) and small.images.dtype == torch.float32
+    assert small.images.min() >= 0 and small.images.max() <= 1
+    assert (small.factor, small.decode_type, small.ipc, small.nclass) == (2, "single", 2, 5)
+    assert (small.mean, small.std, small.classes, small.source) == (data.mean, data.std, data.classes, "few")
+    assert small.initial is not None and torch.equal(small.initial, seen[0])
+    assert (small.images - small.initial).abs().mean() > 1e-3
+    assert not torch.equal(seen[1], seen[0]) and not torch.equal(seen[1], small.images)
+    assert [event["event"] for event in events] == ["evaluation", "step", "step", "evaluation", "step"]
+    assert [event["outer"] for event in events] == [0, 1, 2, 2, 3]
+    assert all(event["loss"] > 0 and event["inner"] == 2 for event in events if event["event"] == "step")
+    assert [event["accuracy"] for event in events if event["event"] == "evaluation"] == [1, 2]
+
+
+def test_batch_norm_statistics_are_learned_from_real_batches_only() -> None:
+    data = digits()
+    pool = pool_of(data, torch.float32, norm_type="batch")
+    for n_data, learned in ((0, False), (20, True)):
+        problem = condensation.prepare(data, pool, settings(n_data=n_data))
+        state = condensation.begin_outer(condensation.init(problem), problem)
+        assert state.network is not None
+        before = {name: value.clone() for name, value in state.network.buffers.items()}
+        state, loss = condensation.step(state, problem)
+        assert loss.isfinite()
+        moved = [not torch.equal(before[name], value) for name, value in state.network.buffers.items()]
+        for name, value in models.buffers_of(pool.build(seed=0)).items():
+            assert torch.equal(dict(problem.module.named_buffers())[name], value), "the module only gives the shape"
+        assert all(moved) if learned else not any(moved)
+
+
+# ---- the parts of a step ----
+
+
+def test_the_network_sees_real_images_once_until_n_data() -> None:
+    data = digits()
+    config = settings(aug_type="none", mix_p=0.0, n_data=35)
+    problem = condensation.prepare(data, pool_of(data), config)
+    state = condensation.begin_outer(condensation.init(problem), problem)
+    batches: list[tuple[Tensor, Tensor]] = []
+    collecting = replace(problem, train_step=lambda network, images, targets: batches.append((images, targets)))
+    condensation.update_network(state, collecting)
+    assert [len(images) for images, _ in batches] == [8] * 5, "35 images are reached with the fifth batch of 8"
+    same = (torch.cat([images for images, _ in batches])[:, None] == data.fetch(torch.arange(41))).flatten(2).all(2)
+    rows = same.double().argmax(1)
+    assert same.any(1).all() and len(rows.unique()) == 40, "real images, none twice"
+    targets = torch.cat([targets for _, targets in batches])
+    assert torch.equal(targets.argmax(1), data.labels[rows]) and (targets.amax(1) == 1).all()
+
+
+@pytest.mark.parametrize("mix_p", [0.0, 0.5])
+def test_the_network_trains_without_cutout_when_cutmix_is_on(mix_p: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = digits()
+    problem = condensation.prepare(data, pool_of(data, torch.float32), settings(mix_p=mix_p))
+    state = condensation.begin_outer(condensation.init(problem), problem)
+    asked: list[dict[str, Any]] = []
+    real = condensation.augment
+
+    def augment(*args: Any, **kwargs: Any) -> Any:
+        asked.append(kwargs)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(condensation, "augment", augment)
+    condensation.update_network(state, problem)
+    assert len(asked) == 3
+    for one in asked:
+        assert set(one["strategy"]) == {"color", "crop"} | (set() if mix_p else {"cutout"})
+        assert one["mix_p"] == mix_p and one["nclass"] == 4
+
+
+def test_an_outer_iteration_clamps_draws_and_perturbs() -> None:
+    data = digits()
+    pool = pool_of(data, torch.float32)
+    drawn = set()
+    for perturbing in (False, True):
+        problem = condensation.prepare(data, pool, settings(perturb=perturbing))
+        state = condensation.init(problem)
+        for _ in range(12):
+            state.images = 3 * torch.randn(state.images.shape, generator=state.generator)
+            wanted = state.images.clamp(0, 1)
+            state.inner = 7
+            state = condensation.begin_outer(state, problem)
+            assert torch.equal(state.images, wanted) and state.inner == 0
+            assert state.network is not None
+            fit = [
+                max(
+                    float((value.detach() - member.params[name]).norm() / member.params[name].norm())
+                    for name, value in state.network.params.items()
+                    if value.ndim > 1
+                )
+                for member in pool.members
+            ]
+            if perturbing:
+                assert 0 < min(fit) <= 0.18
+            else:
+                assert min(fit) == 0
+            drawn.add((perturbing, fit.index(min(fit))))
+    assert len(drawn) == 4, "every member has its turn"
+
+
+@pytest.mark.parametrize(("init", "factor"), [("random", 1), ("random", 2), ("mix", 2), ("mix", 3), ("noise", 2)])
+def test_initial_images(init: str, factor: int) -> None:
+    data = attar.load("digits", nclass=3)
+    config = settings(init=init, factor=factor, ipc=3)
+    problem = condensation.prepare(data, pool_of(data, torch.float32), config)
+    first, again = (condensation.init(problem) for _ in range(2))
+    assert torch.equal(first.images, again.images) and not first.momentum.any()
+    assert first.images.shape == first.momentum.shape == (3, 3, 1, 8, 8)
+    cells, side = (factor if init == "mix" else 1), -(-8 // (factor if init == "mix" else 1))
+    for c in range(3):
+        real = data.images[data.rows(c)].double() / 255
+        if init == "noise":
+            assert len(first.images[c].unique()) > 150 and (first.images[c] < 1).all()
+            continue
+        small = torch.stack([naive.shrink(image, (side, side)) for image in real])
+        found: list[set[int]] = []
+        for image in first.images[c].double():
+            for i in range(cells):
+                for j in range(cells):
+                    patch = image[:, i * side : (i + 1) * side, j * side : (j + 1) * side]
+                    like = small[:, :, : patch.shape[1], : patch.shape[2]]
+                    close = (like - patch).abs().amax((1, 2, 3)) < 1e-6
+                    found.append(set(close.nonzero().flatten().tolist()))
+        assert all(found), "every cell shows a real image of the class"
+        if cells < 3:  # smaller patches are found in several images
+            assert len({min(rows) for rows in found}) == len(found), "each a different one"
+            assert max(min(rows) for rows in found) > 3 * factor**2, "not the first ones in the file"
+
+
+def test_every_class_has_a_draw_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, recorder = digits(5), Recorder(monkeypatch)
+    problem = condensation.prepare(data, pool_of(data), settings(aug_type="crop_rotate", n_data=0))
+    state = condensation.init(problem)
+    state.images, state.momentum = state.images.double(), state.momentum.double()
+    state = condensation.begin_outer(state, problem)
+    mixed = 0
+    for _ in range(8):
+        state, _loss = condensation.step(state, problem)
+        matrices = [one["draw"]["affine"][0] for one in recorder.take(5)["classes"]]
+        turned = [bool(matrix[0, 1] != 0) for matrix in matrices]
+        mixed += any(turned) and not all(turned)
+    assert mixed >= 4, "crop for some classes and rotate for others in the same sweep"
+
+
+def test_matching_steps_take_a_random_part_of_a_large_set() -> None:
+    data = digits()
+    for most, wanted in ((9, True), (10, False)):
+        config = settings(decode_type="multi", batch_syn_max=most)
+        problem = condensation.prepare(data, pool_of(data), config)
+        assert problem.subset is wanted, "two stored images give ten"
+    problem = condensation.prepare(data, pool_of(data), settings(decode_type="multi", batch_syn_max=4))
+    state = condensation.init(problem)
+    subsets = [condensation.random_subsets(state, problem) for _ in range(40)]
+    assert all(len(one) == 4 and all(len(rows.unique()) == 4 for rows in one) for one in subsets)
+    assert torch.cat([torch.cat(one) for one in subsets]).unique().tolist() == list(range(10))
+    assert not torch.equal(subsets[0][0], subsets[0][1])
+
+
+def test_what_cannot_be_condensed() -> None:
+    data = digits()
+    with pytest.raises(UserError, match="class '3' has 5 images, fewer than ipc 6"):
+        condensation.prepare(data, pool_of(data), settings(ipc=6))
+    with pytest.raises(UserError, match="factor 9 is larger than the image"):
+        condensation.prepare(data, pool_of(data), settings(factor=9))
+    with pytest.raises(UserError, match=r"phase 2 does not exist: 4 classes in parts of 3 are phases 0\.\.1"):
+        condensation.prepare(data, pool_of(data), settings(nclass_sub=3, phase=2))
+    with pytest.raises(UserError, match="the pool is empty"):
+        condensation.prepare(data, replace(pool_of(data), members=()), settings())
+    with pytest.raises(UserError, match="the pool was made for"):
+        condensation.prepare(data, pool_of(digits(3)), settings())
+    problem = condensation.prepare(data, pool_of(data), settings())
+    with pytest.raises(UserError, match="call begin_outer before step"):
+        condensation.step(condensation.init(problem), problem)
+    for loss in (float("nan"), float("inf"), -float("inf")):
+        with pytest.raises(UserError, match=r"the matching loss is .*; lower the image learning rate"):
+            condensation.check_finite(loss, settings())
+    condensation.check_finite(0.0, settings())

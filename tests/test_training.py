@@ -1,0 +1,244 @@
+"""The supervised loop: steps against naive SGD, the schedule, and decks of rows."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Generator, Tensor
+
+import naive
+from attar import models
+from attar.engine import Execution, loss_gradients
+from attar.errors import UserError
+from attar.training import Deck, Learner, accuracy, decay, fit, learner, reset, shuffled, step
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def network(norm_type: str = "instance") -> tuple[models.Network, dict[str, Tensor]]:
+    module = models.build(
+        "convnet", depth=1, channels=2, nclass=3, size=(4, 4), width=4 / 128, norm_type=norm_type, seed=1
+    ).double()
+    return module, models.parameters_of(module)
+
+
+def batches(count: int, n: int = 5) -> list[tuple[Tensor, Tensor]]:
+    """Images and soft targets."""
+    return [(normal(n, 2, 4, 4, seed=i), normal(n, 3, seed=100 + i).softmax(1)) for i in range(count)]
+
+
+class NaiveLearner:
+    """Plain SGD on the naive convnet."""
+
+    def __init__(self, parameters: dict[str, Tensor], lr: float, momentum: float, decay: float) -> None:
+        self.values = [value.clone() for value in parameters.values()]
+        self.buffers: list[Tensor | None] = [None] * len(self.values)
+        self.lr, self.momentum, self.decay = lr, momentum, decay
+
+    def step(self, images: Tensor, targets: Tensor, rate: float = 1.0) -> Tensor:
+        leaves = [value.requires_grad_() for value in self.values]
+        loss = naive.cross_entropy(naive.convnet(dict(enumerate(leaves)), images), targets)
+        for i, gradient in enumerate(torch.autograd.grad(loss, leaves)):
+            self.values[i], self.buffers[i] = naive.sgd(
+                leaves[i].detach(),
+                gradient,
+                self.buffers[i],
+                lr=self.lr * rate,
+                momentum=self.momentum,
+                decay=self.decay,
+            )
+        return loss.detach()
+
+
+def same(student: Learner, twin: NaiveLearner) -> None:
+    for got, wanted in zip(student.params.values(), twin.values, strict=True):
+        torch.testing.assert_close(got.detach(), wanted.detach(), rtol=1e-9, atol=1e-11)
+
+
+# ---- steps ----
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.05])
+@pytest.mark.parametrize("functional", [False, True])
+def test_sgd_steps(momentum: float, weight_decay: float, functional: bool) -> None:
+    module, parameters = network()
+    gradients = loss_gradients(module, Execution()) if functional else None
+    copies = {name: value.clone() for name, value in parameters.items()}
+    student = learner(module, parameters, {}, lr=0.1, momentum=momentum, weight_decay=weight_decay)
+    twin = NaiveLearner(parameters, 0.1, momentum, weight_decay)
+    for images, targets in batches(5):
+        loss = step(student, images, targets, gradients)
+        torch.testing.assert_close(loss, twin.step(images, targets), rtol=1e-9, atol=0)
+        same(student, twin)
+    assert (student.params["classifier.weight"] - copies["classifier.weight"]).abs().max() > 1e-3
+    for name, value in copies.items():
+        assert torch.equal(parameters[name], value), "the given tensors are copied"
+        assert torch.equal(dict(module.named_parameters())[name], value), "the module only gives the shape"
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_reset_is_a_new_start_in_the_same_memory(momentum: float) -> None:
+    module, parameters = network("batch")
+    buffers = models.buffers_of(module)
+    student, fresh = (
+        learner(module, parameters, buffers, lr=0.1, momentum=momentum, weight_decay=0.01) for _ in range(2)
+    )
+    for images, targets in batches(3):
+        step(student, images, targets)
+    memory = [value.data_ptr() for value in student.params.values()]
+    reset(student, parameters, buffers)
+    for images, targets in batches(4):
+        assert torch.equal(step(student, images, targets), step(fresh, images, targets))
+    for name, value in fresh.params.items():
+        assert torch.equal(student.params[name], value)
+    for name, value in fresh.buffers.items():
+        assert torch.equal(student.buffers[name], value)
+    assert memory == [value.data_ptr() for value in student.params.values()]
+    assert torch.equal(dict(module.named_parameters())["classifier.weight"], parameters["classifier.weight"])
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_other_optimisers(name: str) -> None:
+    """The first step of Adam is lr in the direction of the gradient; AdamW takes the decay out of the weights."""
+    module, parameters = network()
+    student = learner(module, parameters, {}, lr=1e-2, momentum=0.9, weight_decay=0.5, optimizer=name)
+    images, targets = batches(1)[0]
+    leaves = [value.clone().requires_grad_() for value in parameters.values()]
+    loss = naive.cross_entropy(naive.convnet(dict(enumerate(leaves)), images), targets)
+    step(student, images, targets)
+    for start, gradient, got in zip(leaves, torch.autograd.grad(loss, leaves), student.params.values(), strict=True):
+        if name == "adam":
+            gradient, start = gradient + 0.5 * start, start
+        else:
+            start = start * (1 - 1e-2 * 0.5)
+        wanted = start - 1e-2 * gradient / (gradient.abs() + 1e-8)
+        torch.testing.assert_close(got.detach(), wanted.detach(), rtol=0, atol=1e-9)
+
+
+def test_unknown_optimiser() -> None:
+    module, parameters = network()
+    with pytest.raises(UserError, match="unknown optimizer 'sdg'; did you mean 'sgd'"):
+        learner(module, parameters, {}, lr=0.1, momentum=0.9, weight_decay=0.0, optimizer="sdg")
+
+
+def test_batch_norm_learns_statistics_in_buffers_of_its_own() -> None:
+    module, parameters = network("batch")
+    buffers = models.buffers_of(module)
+    copies = {name: value.clone() for name, value in buffers.items()}
+    student = learner(module, parameters, buffers, lr=0.1, momentum=0.9, weight_decay=0.0)
+    (images, targets) = batches(1)[0]
+    maps = torch.nn.functional.conv2d(images, parameters["blocks.0.weight"], parameters["blocks.0.bias"], padding=1)
+    step(student, images, targets)
+    mean = next(value for name, value in student.buffers.items() if name.endswith("running_mean"))
+    torch.testing.assert_close(mean, 0.1 * maps.mean((0, 2, 3)), rtol=1e-9, atol=1e-12)
+    for name, value in copies.items():
+        assert torch.equal(buffers[name], value)
+        assert torch.equal(dict(module.named_buffers())[name], value)
+
+
+# ---- the schedule ----
+
+
+@settings(deadline=None)
+@given(st.integers(1, 400))
+def test_decay_at_two_thirds_and_five_sixths(epochs: int) -> None:
+    for epoch in range(epochs):
+        done = Fraction(epoch, epochs)
+        wanted = 1.0 if done < Fraction(2, 3) else 0.2 if done < Fraction(5, 6) else 0.2**2
+        assert decay(epoch, epochs) == pytest.approx(wanted)
+
+
+def test_fit_trains_for_its_epochs_with_the_schedule() -> None:
+    module, parameters = network()
+    student = learner(module, parameters, {}, lr=0.1, momentum=0.9, weight_decay=0.01)
+    twin = NaiveLearner(parameters, 0.1, 0.9, 0.01)
+    asked, after = [], []
+
+    def epoch_batches() -> list[tuple[Tensor, Tensor]]:
+        asked.append(len(after))
+        return batches(2)
+
+    fit(student, epoch_batches, 6, after_epoch=after.append)
+    for rate in (1, 1, 1, 1, 0.2, 0.04):
+        for images, targets in batches(2):
+            twin.step(images, targets, rate)
+    assert asked == after == list(range(6))
+    same(student, twin)
+
+
+def test_accuracy_counts_the_largest_logit() -> None:
+    module, parameters = network()
+    student = learner(module, parameters, {}, lr=0.1, momentum=0.9, weight_decay=0.0)
+    images = normal(23, 2, 4, 4)
+    logits = naive.convnet(parameters, images)
+    labels = logits.argmax(1)
+    labels[[1, 5, 8, 22]] = (labels[[1, 5, 8, 22]] + 1) % 3
+    got = accuracy(student, zip(images.split(10), labels.split(10), strict=True))
+    assert got == pytest.approx(19 / 23)
+    assert not any(value.grad is not None for value in student.params.values())
+
+
+def test_accuracy_uses_the_running_statistics_of_batch_norm() -> None:
+    module, parameters = network("batch")
+    student = learner(module, parameters, models.buffers_of(module), lr=0.1, momentum=0.9, weight_decay=0.0)
+    for images, targets in batches(3):
+        step(student, images, targets)
+    before = {name: value.clone() for name, value in student.buffers.items()}
+    images, labels = normal(12, 2, 4, 4), torch.arange(12) % 3
+    whole = accuracy(student, [(images, labels)])
+    single = accuracy(student, zip(images.split(1), labels.split(1), strict=True))
+    assert whole == single, "an image is judged alone, not by its batch"
+    assert all(torch.equal(student.buffers[name], value) for name, value in before.items())
+
+
+# ---- which rows ----
+
+
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 2**31))
+def test_shuffled_shows_every_row_once(n: int, batch: int, seed: int) -> None:
+    before = torch.get_rng_state()
+    parts = list(shuffled(n, batch, Generator().manual_seed(seed)))
+    assert torch.cat(parts).sort().values.tolist() == list(range(n))
+    assert [len(part) for part in parts] == [min(batch, n - i) for i in range(0, n, batch)]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 2**31))
+def test_a_deck_draws_without_replacement(n: int, batch: int, seed: int) -> None:
+    before = torch.get_rng_state()
+    rows = torch.arange(n) * 3 + 7
+    deck, twin = (Deck(rows, batch, Generator().manual_seed(seed)) for _ in range(2))
+    size = min(n, batch)
+    for _ in range(3):
+        round_ = [deck.draw() for _ in range(n // size)]
+        assert all(len(drawn) == size for drawn in round_)
+        drawn = torch.cat(round_).tolist()
+        assert len(set(drawn)) == len(drawn), "no row twice before the deck is shuffled again"
+        assert set(drawn) <= set(rows.tolist())
+        assert drawn == torch.cat([twin.draw() for _ in range(n // size)]).tolist(), "same seed, same rows"
+        if batch >= n:
+            assert sorted(drawn) == rows.tolist(), "a class smaller than the batch gives all its images"
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(rows, torch.arange(n) * 3 + 7)
+
+
+def test_a_deck_is_shuffled_anew_and_fair() -> None:
+    deck = Deck(torch.arange(10), 3, Generator().manual_seed(0))
+    orders = {tuple(torch.cat([deck.draw() for _ in range(3)]).tolist()) for _ in range(50)}
+    assert len(orders) == 50
+    counts = torch.bincount(torch.cat([deck.draw() for _ in range(2000)]), minlength=10)
+    assert (counts > 500).all() and (counts < 700).all()
+
+
+def test_a_deck_gives_an_order_that_is_not_the_files() -> None:
+    first = Deck(torch.arange(100), 10, Generator().manual_seed(0)).draw().tolist()
+    assert first != sorted(first) and max(first) > 20

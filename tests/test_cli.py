@@ -86,7 +86,7 @@ def check_run_folder(path: Path, *, steps: int, shape: list[int]) -> None:
     about = settings.pop("attar")
     assert meta["recipe"] == settings
     assert {"format", "factor", "decode_type", "ipc", "classes", "mean", "std", "source"} <= meta.keys()
-    assert about["command"].startswith(("attar ", "python "))
+    assert about["command"].startswith(("attar", "python "))
     assert {"torch", "python", "device"} <= about["environment"].keys()
     with Image.open(path / "images.png") as picture:
         picture.load()
@@ -144,30 +144,17 @@ PART = "--reproduce -d digits --nclass 10 --pt_from 5 -f 3 --ipc 10 --nclass_sub
 SHORT = "--niter 1 --inner_loop 2 --n_data 64"
 
 
-@pytest.fixture(scope="module", params=["attar", "scripts"])
-def readme(
-    request: pytest.FixtureRequest, run_attar: Run, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, list[subprocess.CompletedProcess[str]]]:
-    """The folder after pretrain, condense and condense_mp, and what each said."""
-    folder = tmp_path_factory.mktemp(request.param)
-
-    def script(name: str, *flags: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-        command = [sys.executable, str(ROOT / f"{name}.py"), *flags]
-        return subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-        )
-
-    def verb(name: str, *flags: str) -> subprocess.CompletedProcess[str]:
-        return run_attar("condense" if name == "condense_mp" else name, *flags, cwd=folder)
-
-    call = verb if request.param == "attar" else script
-    calls = (("pretrain", PRETRAIN), ("condense", f"{CONDENSE} {SHORT}"), ("condense_mp", f"{PART} {SHORT}"))
-    return folder, [call(name, *flags.split()) for name, flags in calls]
+def script(folder: Path, name: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    """`python condense.py ...` and its like, with the scripts at the root of the project."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    command = [sys.executable, str(ROOT / f"{name}.py"), *flags]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
-def test_the_papers_commands(readme: tuple[Path, list[subprocess.CompletedProcess[str]]]) -> None:
-    folder, said = readme
+def check_papers_runs(folder: Path, said: list[subprocess.CompletedProcess[str]], start: str) -> None:
+    """What pretrain, condense and condense_mp left behind and said; `start` is what the second command began with."""
     for done in said:
         assert done.returncode == 0, done.stderr
     pool = sorted(path.name for path in (folder / "pool" / "digits-convnet2-w0.5").iterdir())
@@ -176,37 +163,34 @@ def test_the_papers_commands(readme: tuple[Path, list[subprocess.CompletedProces
     assert "accuracy 0." in said[0].stderr
     assert said[1].stdout == "runs/digits-ipc10/condensed.safetensors\nnext: attar evaluate runs/digits-ipc10\n"
     assert "condense 1/1" in said[1].stderr
-    check_run_folder(folder / "runs" / "digits-ipc10", steps=1, shape=[100, 1, 8, 8])
-    check_run_folder(folder / "runs" / "digits-ipc10-phase0", steps=1, shape=[50, 1, 8, 8])
-    assert attar.load_set(folder / "runs" / "digits-ipc10-phase0").labels.unique().tolist() == [0, 1, 2, 3, 4]
-    assert [member["name"][:8] for member in config(folder / "runs" / "digits-ipc10")["attar"]["pool"]] == ["e2-seed0"]
-    assert config(folder / "runs" / "digits-ipc10-phase0")["pool"]["epochs"] == 5
+    whole, part = (folder / "runs" / name for name in ("digits-ipc10", "digits-ipc10-phase0"))
+    check_run_folder(whole, steps=1, shape=[100, 1, 8, 8])
+    check_run_folder(part, steps=1, shape=[50, 1, 8, 8])
+    assert attar.load_set(part).labels.unique().tolist() == [0, 1, 2, 3, 4]
+    assert [member["name"][:8] for member in config(whole)["attar"]["pool"]] == ["e2-seed0"]
+    assert config(part)["pool"]["epochs"] == 5
+    assert config(whole)["attar"]["command"] == f"{start} {CONDENSE} {SHORT}"
+    assert f"{start} --reproduce" in (whole / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_papers_set_is_evaluated(
-    readme: tuple[Path, list[subprocess.CompletedProcess[str]]], run_attar: Run
-) -> None:
-    folder, said = readme
-    if "attar" not in said[0].args:  # once is enough
-        return
+def test_the_papers_scripts(tmp_path: Path) -> None:
+    calls = (("pretrain", PRETRAIN), ("condense", f"{CONDENSE} {SHORT}"), ("condense_mp", f"{PART} {SHORT}"))
+    said = [script(tmp_path, name, *flags.split()) for name, flags in calls]
+    check_papers_runs(tmp_path, said, "python condense.py")
+
+
+def test_the_papers_commands(run_attar: Run, tmp_path: Path) -> None:
+    calls = (f"pretrain {PRETRAIN}", f"condense {CONDENSE} {SHORT}", f"condense {PART} {SHORT}")
+    check_papers_runs(tmp_path, [run_attar(*line.split(), cwd=tmp_path) for line in calls], "attar condense")
     command = "evaluate runs/digits-ipc10 --networks convnet resnet10 --runs 3 --epochs 1 --whole_epochs 1 --width 0.05"
-    done = run_attar(*command.split(), cwd=folder)
+    done = run_attar(*command.split(), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for network in ("convnet2", "resnet10"):
-        check_result(result(folder / "runs" / "digits-ipc10"), network, n=3)
+        check_result(result(tmp_path / "runs" / "digits-ipc10"), network, n=3)
         assert re.search(rf"{network} +│ +\d+\.\d ± \d+\.\d +│", done.stdout), done.stdout
     assert "report: runs/digits-ipc10/report.html" in done.stdout
     assert "evaluate 24/24" in done.stderr
-    page = (folder / "runs" / "digits-ipc10" / "report.html").read_text(encoding="utf-8")
-    assert "resnet10" in page
-
-
-def test_the_command_stands_in_the_run(readme: tuple[Path, list[subprocess.CompletedProcess[str]]]) -> None:
-    folder, said = readme
-    start = "attar condense" if "attar" in said[0].args else "python condense.py"
-    run = folder / "runs" / "digits-ipc10"
-    assert config(run)["attar"]["command"] == f"{start} {CONDENSE} {SHORT}"
-    assert f"{start} --reproduce" in (run / "report.html").read_text(encoding="utf-8")
+    assert "resnet10" in (tmp_path / "runs" / "digits-ipc10" / "report.html").read_text(encoding="utf-8")
 
 
 # ---- a recipe file, and a run again ----

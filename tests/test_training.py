@@ -12,8 +12,9 @@ from torch import Generator, Tensor
 
 import naive
 from attar import models
-from attar.engine import Execution, loss_gradients
+from attar.engine import Execution, NetworkGradients
 from attar.errors import UserError
+from attar.execution import Workers
 from attar.training import Deck, Learner, accuracy, decay, fit, learner, reset, shuffled, step
 
 
@@ -66,10 +67,15 @@ def same(student: Learner, twin: NaiveLearner) -> None:
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.05])
-@pytest.mark.parametrize("functional", [False, True])
-def test_sgd_steps(momentum: float, weight_decay: float, functional: bool) -> None:
+@pytest.mark.parametrize("parts", [None, 1, 2, 3])
+def test_sgd_steps(momentum: float, weight_decay: float, parts: int | None) -> None:
+    """By autograd, or with the batch of 5 split among so many workers."""
     module, parameters = network()
-    gradients = loss_gradients(module, Execution()) if functional else None
+    gradients = None
+    if parts is not None:
+        workers = Workers(torch.device("cpu"))
+        workers.count = parts
+        gradients = NetworkGradients(module, Execution(), workers)
     copies = {name: value.clone() for name, value in parameters.items()}
     student = learner(module, parameters, {}, lr=0.1, momentum=momentum, weight_decay=weight_decay)
     twin = NaiveLearner(parameters, 0.1, momentum, weight_decay)

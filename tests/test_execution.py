@@ -1,0 +1,226 @@
+"""Precision, compilation with its fallback, graph replay followed without a GPU, workers, memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from attar import condensation, models, recipes
+from attar.data import load
+from attar.engine import choose_chunk, class_bytes
+from attar.errors import UserError
+from attar.execution import (
+    GRAPH_WARMUP,
+    Compiled,
+    Replayed,
+    Workers,
+    check_precision,
+    precise,
+    worth_compiling,
+)
+from attar.pool import Member, Pool, build, describe
+
+CPU = torch.device("cpu")
+
+
+def test_a_cpu_has_no_tf32() -> None:
+    assert check_precision("float32", CPU) is None
+    with pytest.raises(UserError, match="NVIDIA GPUs only"):
+        check_precision("tf32", CPU)
+
+
+def test_bf16_without_its_instructions_is_said_to_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert "float32 is faster" in str(check_precision("bf16", CPU))
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert check_precision("bf16", CPU) is None
+
+
+def test_bf16_holds_products_only() -> None:
+    a = torch.randn(8, 8)
+    with precise("bf16", CPU):
+        assert (a @ a).dtype == torch.bfloat16
+        assert (a + a).dtype == torch.float32
+    with precise("float32", CPU):
+        assert (a @ a).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("setting", "calls", "wanted"),
+    [("on", 1, True), ("off", 10**6, False), ("auto", 4999, False), ("auto", 5000, True)],
+)
+def test_when_compiling_is_worth_it(setting: str, calls: int, wanted: bool) -> None:
+    assert worth_compiling(setting, calls) is wanted
+
+
+def test_the_demo_is_never_compiled_and_the_published_runs_are() -> None:
+    for name, wanted in [("digits", False), ("fashion-cpu", False), ("fashion", True), ("imagenet10", True)]:
+        config = recipes.named(name).condense
+        assert worth_compiling(config.compile, 10 * config.outer_iterations * config.inner_loop) is wanted, name
+
+
+def test_without_a_compiler_the_plain_function_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
+        def fail(*args: Any) -> Any:
+            raise RuntimeError("no C++ compiler\nfound")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", broken)
+    said: list[str] = []
+    function = Compiled(lambda x: x + 1, lambda x: x + 2, said.append)
+    assert [function(1), function(2)] == [3, 4]
+    assert len(said) == 1 and "no C++ compiler" in said[0] and "\n" not in said[0]
+
+
+def test_an_error_after_the_first_call_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    function = Compiled(lambda x: 1 // x, lambda x: 0, lambda line: None)
+    assert function(1) == 1
+    with pytest.raises(ZeroDivisionError):
+        function(0)
+
+
+class Tape:
+    """What a CUDA graph does, on the CPU: record one call, replay it into the same memory."""
+
+    def __init__(self) -> None:
+        self.recorded = 0
+
+    def __call__(self, function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+        self.recorded += 1
+        result = function()
+
+        def replay() -> None:
+            for old, new in zip(result, function(), strict=True):
+                old.copy_(new)
+
+        return replay, result
+
+
+def test_a_recorded_function_gives_what_the_function_gives() -> None:
+    tape, said = Tape(), []
+
+    def function(x: Tensor, more: dict[str, list[Tensor]], nothing: None) -> tuple[Tensor, Tensor]:
+        return x + more["a"][0], x * more["a"][1]
+
+    replayed = Replayed(function, said.append, tape)
+    for call in range(GRAPH_WARMUP + 4):
+        x, more = torch.full((3,), float(call)), {"a": [torch.tensor(1.0), torch.tensor(2.0)]}
+        plus, times = replayed(x, more, None)
+        assert torch.equal(plus, x + 1) and torch.equal(times, 2 * x)
+        assert tape.recorded == (call >= GRAPH_WARMUP)
+    other = torch.ones(5)
+    assert torch.equal(replayed(other, {"a": [other, other]}, None)[0], other + other), "another shape runs as it is"
+    assert tape.recorded == 1 and not said
+
+
+def test_where_nothing_can_be_recorded_it_is_said_once() -> None:
+    said: list[str] = []
+
+    def refuse(function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+        raise RuntimeError("capture is not permitted")
+
+    replayed = Replayed(lambda x: x + 1, said.append, refuse)
+    assert [int(replayed(torch.tensor(i))) for i in range(8)] == list(range(1, 9))
+    assert len(said) == 1 and "capture is not permitted" in said[0]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_workers_keep_the_order_and_one_thread_each(count: int) -> None:
+    workers = Workers(CPU)
+    workers.count = count
+    names: set[str] = set()
+
+    def job(number: int) -> tuple[int, int]:
+        time.sleep(0.002 * (9 - number))
+        names.add(threading.current_thread().name)
+        return number, torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    assert list(workers.map(job, range(9))) == [(number, 1) for number in range(9)]
+    assert torch.get_num_threads() == before
+    assert len(names) == count
+
+
+def test_what_a_job_raises_is_raised_and_the_rest_is_left() -> None:
+    workers = Workers(CPU)
+    workers.count = 2
+    done: list[int] = []
+
+    def job(number: int) -> int:
+        if number == 1:
+            raise UserError("job 1")
+        time.sleep(0.02)
+        done.append(number)
+        return number
+
+    with pytest.raises(UserError, match="job 1"):
+        list(workers.map(job, range(50)))
+    assert len(done) < 49
+
+
+def test_memory_grows_with_images_and_a_small_budget_is_refused() -> None:
+    module = models.build("convnet", channels=1, nclass=10, size=(28, 28), width=0.25)
+    one, many = (class_bytes(module, 1, (28, 28), n) for n in (1, 104))
+    assert many == 104 * one > 0
+    assert choose_chunk(many, 10, CPU, None) == choose_chunk(many, 10, CPU, 8.0) == 1
+    with pytest.raises(UserError, match="does not hold one class"):
+        choose_chunk(many, 10, CPU, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("budget_gb", "chunk"),
+    [(0.15, 1), (0.45, 4), (0.65, 5), (100.0, 10)],
+)
+def test_groups_of_equal_size_within_the_budget(budget_gb: float, chunk: int) -> None:
+    assert choose_chunk(10**8, 10, torch.device("cuda"), budget_gb) == chunk
+
+
+def tiny_problem() -> tuple[Any, Pool, Any]:
+    data = load("digits")
+    network = replace(recipes.named("digits").network, width=0.05)
+    params = models.parameters_of(build(network, describe(data), 0))
+    pool = Pool(network, describe(data), (Member(params, {}, {}, 0.0, "member"),))
+    return data, pool, replace(recipes.named("digits").condense, niter=2, inner_loop=3, n_data=128, batch_real=16)
+
+
+def test_the_number_of_threads_changes_rounding_only() -> None:
+    data, pool, config = tiny_problem()
+    one = condensation.run(data, pool, config)
+    torch.set_num_threads(3)
+    try:
+        three, again = (condensation.run(data, pool, config) for _ in range(2))
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(three.images, again.images)
+    assert (three.images - one.images).norm() < 1e-5 * (one.images - one.start().images).norm()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_bf16_stays_near(precision: str) -> None:
+    data, pool, config = tiny_problem()
+    plain = condensation.run(data, pool, config)
+    other = condensation.run(data, pool, replace(config, precision=precision))
+    moved = (plain.images - plain.start().images).norm()
+    apart = (plain.images - other.images).norm() / moved
+    assert apart == 0 if precision == "float32" else 1e-6 < apart < 0.3
+
+
+@pytest.mark.slow
+def test_compiled_is_the_same_up_to_rounding() -> None:
+    data, pool, config = tiny_problem()
+    plain = condensation.run(data, pool, config)
+    notes: list[str] = []
+    compiled = condensation.run(data, pool, replace(config, compile="on"), notice=notes.append)
+    assert len(notes) == 1 and "compiled at the first iteration" in notes[0], "no fallback happened"
+    moved = (plain.images - plain.start().images).norm()
+    assert moved > 0
+    assert (plain.images - compiled.images).norm() < 1e-3 * moved

@@ -371,20 +371,29 @@ def test_a_file_where_the_folder_should_be(verb: str, out: str, refused: Callabl
     assert re.search(r"cannot be a folder: .*text\.txt is a file; name another folder", refused(verb, "--out", out))
 
 
-def test_a_full_disk(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of the operating system")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("condense", *DIGITS, *TINY, "--ipc", "20", "--out", "new", "--quiet"),
+        ("pretrain", *DIGITS, "--pt_from", "1", "--model_num", "1", "--width", "0.5", "--out", "new", "--quiet"),
+    ],
+)
+def test_a_full_disk(arguments: tuple[str, ...], workspace: Path, tmp_path: Path) -> None:
+    """No file may become larger than 15 kB: the writer sees what it would see on a full disk."""
     shutil.copytree(workspace, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-
-    def full(*args: Any, **kwargs: Any) -> None:
-        raise OSError(28, "No space left on device", "new/condensed.safetensors")
-
-    monkeypatch.setattr(store, "save_file", full)
-    with pytest.raises(SystemExit) as stop:
-        main(["condense", *DIGITS, *TINY, "--out", "new", "--quiet"])
-    assert stop.value.code == 2
-    assert capsys.readouterr().err == "attar: error: No space left on device: new/condensed.safetensors\n"
-    assert not list(tmp_path.rglob("*.safetensors.*"))
-    assert not (tmp_path / "new" / "condensed.safetensors").exists()
+    code = (
+        "import resource, sys\n"
+        "from attar.cli import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (15000, 15000))\n"
+        "main(sys.argv[1:])"
+    )
+    before = contents(tmp_path)
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(r"attar: error: new/\S+\.safetensors cannot be written: .*File too large.*\n", done.stderr)
+    assert contents(tmp_path) == before
 
 
 def test_too_little_memory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -308,3 +308,17 @@ def test_reading_leaves_out_what_a_run_says_about_itself(tmp_path: Path) -> None
     path = tmp_path / "config.json"
     path.write_text('{"attar": {"command": "x"}, "condense": {"ipc": 2}}', encoding="utf-8")
     assert recipes.read(path) == {"condense": {"ipc": 2}}
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"ipc": 10}, "single"),
+        ({"ipc": 20}, "bound"),
+        ({"ipc": 20, "decode_type": "multi"}, "multi"),
+        ({"ipc": 20, "nclass": 10}, "single"),
+    ],
+)
+def test_imagenet_100_is_decoded_within_bounds_from_20_images_on(given: dict[str, Any], wanted: str) -> None:
+    chosen = recipes.resolve(FLAGS["condense"], {"dataset": "imagenet", "nclass": 100} | given)
+    assert chosen.condense.decode_type == wanted

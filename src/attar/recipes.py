@@ -231,7 +231,16 @@ def resolve(
     sections = as_sections(base)
     for layer in layers:
         put_on_top(sections, layer)
+    if not any("decode_type" in layer.get("condense", {}) for layer in layers):
+        sections["condense"]["decode_type"] = usual_decode_type(sections)
     return overlay(base, sections)  # once, so that a flag may complete what the file says
+
+
+def usual_decode_type(sections: Mapping[str, Mapping[str, Any]]) -> str:
+    """`bound` for ImageNet-100 from 20 images per class on (IDC's published setting), else what the recipe says."""
+    data, condense = sections["data"], sections["condense"]
+    large = str(data["dataset"]).startswith("imagenet") and data["nclass"] == 100
+    return "bound" if large and isinstance(condense["ipc"], int) and condense["ipc"] >= 20 else condense["decode_type"]
 
 
 def put_on_top(sections: dict[str, dict[str, Any]], layer: Mapping[str, Mapping[str, Any]]) -> None:

@@ -63,10 +63,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], kind: str, meta: Mapping[str, Any]) -> None:
-    """Write tensors and metadata of a `kind` ('set', 'member') to one safetensors file, atomically."""
+    """Write tensors and metadata of a `kind` ('set', 'member') to one safetensors file, atomically.
+
+    Raises `UserError` when it cannot be written, such as on a full disk.
+    """
     text = json.dumps({"format": VERSION, "kind": kind, **meta}, sort_keys=True)
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    atomically(path, lambda name: save_file(whole, name, metadata={"attar": text}))
+    try:
+        atomically(path, lambda name: save_file(whole, name, metadata={"attar": text}))
+    except SafetensorError as error:
+        raise UserError(f"{path} cannot be written: {_one_line(error)}") from error
 
 
 def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -195,13 +195,13 @@ def condense_into(
 
         try:
             small = condensation.run(data, pool, recipe.condense, event=event, evaluation=accuracy, notice=watch.say)
-        except UserError:  # the loss is no number any more: nothing of this run is of use
+            small = replace(small, recipe=recipes.as_sections(recipe))
+            if small.initial is not None:
+                store.save_set(folder.path / store.INITIAL, replace(small, images=small.initial))
+            store.save_set(folder.path / store.CONDENSED, small)
+        except (UserError, OSError):  # a run without its product is of no use
             folder.discard()
             raise
-    small = replace(small, recipe=recipes.as_sections(recipe))
-    if small.initial is not None:
-        store.save_set(folder.path / store.INITIAL, replace(small, images=small.initial))
-    store.save_set(folder.path / store.CONDENSED, small)
     report.save_grid(folder.path / runlog.IMAGES, small.images, small.labels, small.classes)
     inner = total * recipe.condense.inner_loop
     result = describe_result(small, data) | {"accuracy": {}, "seconds": seconds, "inner_iterations": inner}

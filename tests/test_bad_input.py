@@ -117,10 +117,17 @@ def refused(bench: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         ("-d digits --precision fp16", "unknown precision 'fp16'; did you mean 'bf16'?"),
         ("-d digits --compile maybe", "unknown compile 'maybe'; valid: auto, off, on"),
         ("-d digits --device gpu", "unknown device 'gpu'; valid: auto, cpu, cuda"),
+        ("-d digits --device cpu:7", "device 'cpu:7' is not supported; valid: auto, cpu, cuda"),
     ],
 )
 def test_unknown_names(flags: str, words: str, refused: Callable[..., str]) -> None:
     assert words in refused("condense", *flags.split())
+
+
+@pytest.mark.parametrize("flag", ["--out", "--model_path", "--data_dir"])
+def test_empty_names(flag: str, refused: Callable[..., str]) -> None:
+    name = flag.lstrip("-")
+    assert re.search(rf"{name} must .* and it is empty|{name} must be .*, not", refused("condense", *DIGITS, flag, ""))
 
 
 def test_unknown_names_elsewhere(refused: Callable[..., str]) -> None:
@@ -225,6 +232,7 @@ def test_a_class_smaller_than_the_batch_is_no_bad_input(bench: Path, tmp_path: P
         ("--ipc -1", "ipc must be at least 1, not -1"),
         ("--ipc 1.5", "ipc must be a whole number, not '1.5'"),
         ("--ipc ten", "ipc must be a whole number, not 'ten'"),
+        ("--niter 2 --eval_at 1 3", "eval_at 3 never comes: there are 2 outer iterations"),
         ("--eval_at 1 x", "eval_at must be a whole number, not 'x'"),
         ("--ipc 1000", "class '0' has 119 images, fewer than ipc 1000"),
         ("-f 0", "factor must be at least 1, not 0"),
@@ -281,7 +289,7 @@ def test_numbers_of_the_other_verbs(arguments: str, words: str, refused: Callabl
 
 def test_a_run_that_diverges_leaves_nothing(refused: Callable[..., str]) -> None:
     words = refused("condense", *DIGITS, *TINY, "--lr", "1e15", "--out", "new", "--quiet")
-    assert "the matching loss is nan; lower the image learning rate" in words
+    assert "the matching loss is nan; lower the learning rate of the images" in words
 
 
 @needs_no_gpu

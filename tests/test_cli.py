@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -341,6 +343,21 @@ def test_interrupting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
         main(["condense", "-d", "digits"])
     assert stop.value.code == 130
     assert capsys.readouterr().err == "attar: interrupted\n"
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_an_interrupt_ends_a_run_soon_and_leaves_nothing_in_the_way(tmp_path: Path, threads: str) -> None:
+    command = [sys.executable, "-m", "attar", "condense", "-d", "digits", *POOL, "--niter", "100000", "--out", "new"]
+    environment = {**os.environ, "OMP_NUM_THREADS": threads}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "new" / "metrics.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert said.endswith("attar: interrupted\n") and "Traceback" not in said
+    assert not (tmp_path / "new").exists()
 
 
 # ---- the pool that is found ----

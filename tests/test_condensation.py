@@ -16,7 +16,7 @@ from attar import condensation
 from attar.config import DECODES, INITS, MATCHES, METRICS, CondenseConfig, NetworkConfig, PoolConfig
 from attar.data import ImageData
 from attar.errors import UserError
-from attar.pool import Pool, pretrain
+from attar.pool import Pool, describe, pretrain
 from attar.synthetic import concatenate, decoded_count
 
 TINY = CondenseConfig(ipc=2, factor=2, niter=1, inner_loop=2, n_data=64, lr_img=0.1, batch_real=16, base_size=8)
@@ -106,6 +106,9 @@ def test_a_class_smaller_than_the_batch_works(pool: Pool) -> None:
     whole = attar.load("digits")
     rows = torch.cat([whole.rows(c)[: 3 if c == 7 else 20] for c in range(10)])
     few = ImageData(whole.images[rows], whole.labels[rows], name="digits")
+    with pytest.raises(UserError, match="the pool was made for the training images"):
+        condensation.run(few, pool, replace(TINY, ipc=3))
+    pool = replace(pool, made_for=describe(few))
     small = condensation.run(few, pool, replace(TINY, batch_real=64, ipc=3))
     assert small.labels.bincount().tolist() == [3] * 10
     with pytest.raises(UserError, match="class '7' has 3 images, fewer than ipc 4"):
@@ -140,5 +143,5 @@ def test_other_networks(digits: ImageData) -> None:
 
 
 def test_a_diverging_run_says_what_to_lower(digits: ImageData, pool: Pool) -> None:
-    with pytest.raises(UserError, match=r"the matching loss is nan; lower the image learning rate"):
+    with pytest.raises(UserError, match=r"the matching loss is nan; lower the learning rate of the images"):
         condensation.run(digits, pool, replace(TINY, lr=1e15, inner_loop=3))

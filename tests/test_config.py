@@ -44,11 +44,11 @@ def expected(value: Any, kind: str) -> Any:
     """What a setting of this kind takes `value` for; NotImplemented where it is to be refused. Written type by type."""
     if kind in ("names", "numbers"):
         items = value if type(value) is list else [value]
-        good = all(type(item) is (str if kind == "names" else int) for item in items)
+        good = all(type(item) is (str if kind == "names" else int) and item != "" for item in items)
         return tuple(items) if good else NotImplemented
     if kind == "float" and type(value) is int:
         return float(value)
-    return value if type(value) is HINTS[kind] else NotImplemented
+    return value if type(value) is HINTS[kind] and value != "" else NotImplemented
 
 
 @given(value=ANYTHING, kind=st.sampled_from(sorted(HINTS)), optional=st.booleans())

@@ -254,12 +254,14 @@ def test_other_data_are_refused(digits: ImageData) -> None:
 
 
 def test_what_accuracies_must_share() -> None:
-    same = evaluation.protocol(replace(CONFIG, runs=9, seed=4, yardsticks=(), networks=("resnet",)), NETWORK)
-    assert same == evaluation.protocol(CONFIG, NETWORK)
+    data = attar.load("digits")
+    same = evaluation.protocol(replace(CONFIG, runs=9, seed=4, yardsticks=(), networks=("resnet",)), NETWORK, data)
+    assert same == evaluation.protocol(CONFIG, NETWORK, data)
+    assert same != evaluation.protocol(CONFIG, NETWORK, data.holdout(0.2, 0)), "the same name, other images"
     for config, network in (
         (replace(CONFIG, epochs=3), NETWORK),
         (replace(CONFIG, lr=0.5), NETWORK),
         (CONFIG, replace(NETWORK, width=1.0)),
         (CONFIG, replace(NETWORK, norm_type="batch")),
     ):
-        assert evaluation.protocol(config, network) != same
+        assert evaluation.protocol(config, network, data) != same

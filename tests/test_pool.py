@@ -344,3 +344,19 @@ def test_the_pool_builds_its_own_architecture(digits: ImageData, folder: Path) -
     module = loaded.build(seed=1)
     assert models.parameters_of(module).keys() == loaded.members[0].params.keys()
     assert module(digits.fetch(torch.arange(3))).shape == (3, 10)
+
+
+def test_other_images_under_the_same_name_need_another_pool(tmp_path: Path) -> None:
+    """Neither by its file name nor by `check` does a pool pass for data it was not trained on."""
+    data = attar.load("digits")
+    inverted = ImageData(
+        255 - data.images, data.labels, classes=data.classes, mean=data.mean, std=data.std, name="digits"
+    )
+    config, network = PoolConfig(epochs=1, models=1), NetworkConfig(depth=2, width=0.05)
+    first = pool.pretrain(data, config, network, folder=tmp_path)
+    for other in (inverted, data.holdout(0.2, 0)):
+        with pytest.raises(UserError, match="the pool was made for the training images"):
+            first.check(other)
+        second = pool.fill(other, config, network, tmp_path)
+        assert second.members[0].name != first.members[0].name
+    assert len(list(tmp_path.iterdir())) == 3

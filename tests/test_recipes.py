@@ -322,3 +322,23 @@ def test_reading_leaves_out_what_a_run_says_about_itself(tmp_path: Path) -> None
 def test_imagenet_100_is_decoded_within_bounds_from_20_images_on(given: dict[str, Any], wanted: str) -> None:
     chosen = recipes.resolve(FLAGS["condense"], {"dataset": "imagenet", "nclass": 100} | given)
     assert chosen.condense.decode_type == wanted
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [({}, 0.0), ({"factor": 1}, 0.5), ({"factor": 1, "mix_p": 0.25}, 0.25), ({"factor": 2, "mix_p": 1.0}, 1.0)],
+)
+def test_mnist_has_no_cutmix_with_a_factor_above_1(given: dict[str, Any], wanted: float) -> None:
+    assert resolve(CONDENSE, {"dataset": "mnist"} | given).condense.mix_p == wanted
+
+
+def test_the_side_of_another_data_set_does_not_scale_the_image_learning_rate() -> None:
+    assert resolve(CONDENSE, {"dataset": "cifar10"}, recipe="fashion-cpu").condense.base_size is None
+    assert resolve(CONDENSE, {"dataset": "cifar10", "base_size": 28}, recipe="fashion-cpu").condense.base_size == 28
+    assert resolve(CONDENSE, {}, recipe="fashion-cpu").condense.base_size == 28
+
+
+def test_no_mirrored_digits() -> None:
+    for name in ("digits", "mnist", "svhn"):
+        recipe = named(name)
+        assert not any("flip" in item.aug_type for item in (recipe.pool, recipe.condense, recipe.evaluate)), name

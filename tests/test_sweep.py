@@ -467,6 +467,6 @@ def test_what_cannot_be_condensed() -> None:
     with pytest.raises(UserError, match="call begin_outer before step"):
         condensation.step(condensation.init(problem), problem)
     for loss in (float("nan"), float("inf"), -float("inf")):
-        with pytest.raises(UserError, match=r"the matching loss is .*; lower the image learning rate"):
+        with pytest.raises(UserError, match=r"the matching loss is .*; lower the learning rate of the images"):
             condensation.check_finite(loss, settings())
     condensation.check_finite(0.0, settings())

@@ -6,6 +6,7 @@ Nothing heavy is imported before a verb runs, so that `attar --help` answers at 
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -50,7 +51,10 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         _fail("not enough memory; smaller batches, images or a smaller --width need less (--debug shows where)")
     except KeyboardInterrupt:
-        print("attar: interrupted", file=sys.stderr)
+        print("attar: interrupted", file=sys.stderr, flush=True)
+        execution = sys.modules.get("attar.execution")
+        if execution is not None and execution.busy():  # the interpreter would wait until the workers are done
+            os._exit(130)
         sys.exit(130)
 
 

@@ -5,6 +5,7 @@ Whatever changes during a run is in `State`; whatever does not is in `Problem`.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -195,8 +196,9 @@ def run(
 
 def check_finite(loss: float, config: CondenseConfig) -> None:
     """Raise `UserError` when the loss is not a finite number."""
-    if not loss - loss == 0:
-        raise UserError(f"the matching loss is {loss}; lower the image learning rate (lr_img is {config.lr_img})")
+    if not math.isfinite(loss):
+        rates = f"lr_img is {config.lr_img}, lr is {config.lr}"
+        raise UserError(f"the matching loss is {loss}; lower the learning rate of the images or the network ({rates})")
 
 
 def evaluate_at(outer: int, state: State, problem: Problem, event: Event, evaluation: Evaluation | None) -> None:

@@ -168,6 +168,10 @@ class CondenseConfig:
         if self.memory_gb is not None:
             above_zero(self, "memory_gb")
         check_strategy(self.aug_type)
+        if self.eval_at and max(self.eval_at) > self.outer_iterations:
+            raise UserError(
+                f"eval_at {max(self.eval_at)} never comes: there are {self.outer_iterations} outer iterations"
+            )
         if self.mom_img >= 1:
             raise UserError(f"mom_img must be below 1, not {self.mom_img}")
         if self.vmax < self.vmin:
@@ -300,7 +304,7 @@ def coerce(key: str, value: Any, hint: Any, where: str = "") -> Any:
 
 
 def _is(value: Any, kind: type) -> bool:
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    return isinstance(value, kind) and value != "" and (kind is bool or not isinstance(value, bool))
 
 
 def _words(kind: Any) -> str:

@@ -21,8 +21,10 @@ def pick(name: str = "auto") -> torch.device:
         device = torch.device("cuda", device.index or 0)
         if device.index >= torch.cuda.device_count():
             raise UserError(f"device '{name}' does not exist: there are {torch.cuda.device_count()} GPUs")
-    elif device.type != "cpu":
+    elif device != torch.device("cpu"):
         raise UserError(f"device '{name}' is not supported; valid: auto, cpu, cuda, cuda:0, ...")
+    if device.type == "cuda":  # float32 means float32, until a run asks for tf32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.set_flush_denormal(True)  # late gradients are full of them, and a CPU takes them slowly
     return device
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -216,6 +215,8 @@ class NetworkGradients:
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Gradients and loss of a batch."""
         parts = self.workers.count
+        if parts == 1:
+            return self.step(params, images, targets)
         jobs = list(zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True))
 
         def compute(job: tuple[Tensor, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
@@ -258,20 +259,15 @@ def class_bytes(module: Network, channels: int, size: tuple[int, int], images: i
     return LIVE * sum(counts) * 4 * images
 
 
-def free_bytes(device: torch.device) -> int:
-    """Memory that is free on the device now."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
 def choose_chunk(per_class: int, classes: int, device: torch.device, budget_gb: float | None) -> int:
     """How many classes are computed at once within a budget (in GB; by default a share of the free memory).
 
     On a CPU it is one: vectorising over classes turns weight gradients into grouped convolutions, which are slower
     there, and nothing is gained. Raises `UserError` when a named budget does not hold one class.
     """
-    budget = SHARE * free_bytes(device) if budget_gb is None else budget_gb * 1e9
+    if device.type == "cpu" and budget_gb is None:
+        return 1
+    budget = SHARE * torch.cuda.mem_get_info(device)[0] if budget_gb is None else budget_gb * 1e9
     if budget_gb is not None and budget < per_class:
         needed = f"about {per_class / 1e9:.2g} GB"
         raise UserError(f"a memory budget of {budget_gb:g} GB does not hold one class, which needs {needed}")

@@ -1,6 +1,7 @@
 """Evaluation: fresh networks trained on a condensed set, tested on real images, next to three yardsticks.
 
-The accuracy is the one after the last epoch. `initial`, `random_real` and `whole` follow the same protocol.
+The accuracy is the one after the last epoch. The yardsticks follow the same protocol; `whole` has its own number of
+epochs.
 """
 
 from __future__ import annotations
@@ -170,11 +171,11 @@ def epochs_for(small: SyntheticSet, data: ImageData, config: EvaluateConfig) -> 
     return math.floor(epochs * 2 / 3 / 100) * 100 if data.nclass >= 100 else epochs
 
 
-def protocol(config: EvaluateConfig, network: NetworkConfig) -> dict[str, Any]:
-    """The settings that accuracies must share to be compared."""
+def protocol(config: EvaluateConfig, network: NetworkConfig, data: ImageData) -> dict[str, Any]:
+    """The settings and the data that accuracies must share to be compared."""
     free = ("networks", "runs", "seed", "yardsticks")
     shared = {key: value for key, value in settings_of(config).items() if key not in free}
-    return shared | {"width": network.width, "norm_type": network.norm_type}
+    return shared | {"width": network.width, "norm_type": network.norm_type, "data": data.fingerprint}
 
 
 def check(small: SyntheticSet, data: ImageData) -> None:

@@ -6,13 +6,14 @@ line that says so.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -43,7 +44,7 @@ def check_precision(precision: str, device: torch.device) -> str | None:
     return None
 
 
-@contextlib.contextmanager
+@contextmanager
 def precise(precision: str, device: torch.device) -> Iterator[None]:
     """Run what is inside at a precision: bf16 for convolutions and products, parameters and gradients in float32."""
     if precision == "bf16":
@@ -80,8 +81,9 @@ class Compiled:
         if self.fast is None:
             return self.plain(*args)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the compiler's own, about things it does not use
+            with nullcontext() if self.worked else warnings.catch_warnings():
+                if not self.worked:
+                    warnings.simplefilter("ignore")  # the compiler's own, about things it does not use
                 result = self.fast(*args)
         except Exception as error:
             if self.worked:  # not the compiler's fault: the same shapes ran before
@@ -119,6 +121,8 @@ class Replayed:
     def __call__(self, *args: Any) -> Any:
         flat, structure = tree_flatten(args)
         self.calls += 1
+        if self.calls <= GRAPH_WARMUP and self.record is record_graph:
+            return on_side_stream(lambda: self.function(*args))
         if self.failed or self.calls <= GRAPH_WARMUP or (self.replay and not self._fits(flat)):
             return self.function(*args)
         if self.replay is None:
@@ -145,6 +149,16 @@ class Replayed:
         )
 
 
+def on_side_stream(function: Callable[[], Any]) -> Any:
+    """One call on a stream of its own, in order with the current one: how a function is warmed up for recording."""
+    side, current = torch.cuda.Stream(), torch.cuda.current_stream()
+    side.wait_stream(current)
+    with torch.cuda.stream(side):
+        result = function()
+    current.wait_stream(side)
+    return result
+
+
 def record_graph(function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
     """Capture one call as a CUDA graph. Returns its replay and the tensors that every replay fills."""
     graph = torch.cuda.CUDAGraph()
@@ -153,12 +167,21 @@ def record_graph(function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
     return graph.replay, result
 
 
+SUBMITTED: WeakSet[Future[Any]] = WeakSet()
+
+
+def busy() -> bool:
+    """Whether any worker is still at a job."""
+    return any(job.running() for job in SUBMITTED)
+
+
 class Workers:
     """Threads that compute independent jobs side by side, each on one core.
 
     On a CPU there are as many as PyTorch has threads: one thread per job loses nothing to the barriers between small
-    operations, keeps its speed where others use the machine too, and gives numbers that do not depend on how many
-    threads there are. On a GPU the jobs run one after another in the calling thread.
+    operations, keeps its speed where others use the machine too, and gives each job the same numbers however many
+    run beside it. On a GPU the jobs run one after another in the calling thread. Threads that other code starts later
+    compute with one thread too, unless they ask for more (`torch.set_num_threads`).
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -173,6 +196,7 @@ class Workers:
         if self.threads is None:
             self.threads = ThreadPoolExecutor(self.count, initializer=torch.set_num_threads, initargs=(1,))
         waiting = [self.threads.submit(function, job) for job in jobs]
+        SUBMITTED.update(waiting)
         try:
             for job in waiting:
                 yield job.result()

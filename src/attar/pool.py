@@ -40,7 +40,7 @@ class Pool:
     """Networks of one architecture, made for one data set."""
 
     network: NetworkConfig
-    made_for: dict[str, Any]  # dataset, nclass, channels, size
+    made_for: dict[str, Any]  # dataset, nclass, channels, size, images (a fingerprint)
     members: tuple[Member, ...]
 
     def __len__(self) -> int:
@@ -63,7 +63,13 @@ class Pool:
 
 def describe(data: ImageData) -> dict[str, Any]:
     """What a network depends on in a data set."""
-    return {"dataset": data.name, "nclass": data.nclass, "channels": data.channels, "size": list(data.size)}
+    return {
+        "dataset": data.name,
+        "nclass": data.nclass,
+        "channels": data.channels,
+        "size": list(data.size),
+        "images": data.fingerprint,
+    }
 
 
 def build(network: NetworkConfig, made_for: dict[str, Any], seed: int | None) -> models.Network:
@@ -310,7 +316,8 @@ def _misfits(own: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:
 def _words(key: str, value: Any) -> str:
     if key == "size":
         return f"images of {'x'.join(map(str, value)) if isinstance(value, list) else value}"
-    return {"dataset": f"the data set '{value}'", "nclass": f"{value} classes"}.get(key, f"images of {value} channels")
+    words = {"dataset": "the data set '{}'", "nclass": "{} classes", "images": "the training images {}"}
+    return words.get(key, "images of {} channels").format(value)
 
 
 def _resolved(network: NetworkConfig) -> dict[str, Any]:

@@ -129,14 +129,15 @@ def network_step(sweep: Sweep, data: ImageData, notice: Notice) -> Callable[[Lea
     """One step of the network update; on a GPU recorded once for the learner, which keeps its memory during a run."""
     running = any(True for _ in sweep.module.buffers())  # batch statistics: neither split nor functional
     gradients = None if running else NetworkGradients(sweep.module, sweep.execution, sweep.workers)
-    graphs: dict[int, Replayed] = {}
+    graphs: dict[tuple[int, int], tuple[Replayed, Learner]] = {}  # a graph writes to its learner's own memory
 
     def one(student: Learner, images: Tensor, targets: Tensor) -> Tensor:
         if data.device.type != "cuda":
             return training.step(student, images, targets, gradients)
-        if len(images) not in graphs:
-            graphs[len(images)] = Replayed(lambda x, y: training.step(student, x, y, gradients), notice)
-        return graphs[len(images)](images, targets)
+        key = (id(student), len(images))
+        if key not in graphs:
+            graphs[key] = Replayed(lambda x, y: training.step(student, x, y, gradients), notice), student
+        return graphs[key][0](images, targets)
 
     return one
 

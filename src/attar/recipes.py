@@ -29,6 +29,7 @@ from attar.config import (
 from attar.errors import MissingError, UserError, choose, nearest
 
 FLIP = "color_crop_flip_scale_rotate"
+POOL_NO_FLIP = "color_crop_cutout_scale_rotate"  # a mirrored digit is another sign
 NO_FLIP = "color_crop_scale_rotate"
 
 
@@ -68,6 +69,7 @@ def svhn() -> Recipe:
     """SVHN, ConvNet-3."""
     return Recipe(
         data=DataConfig(dataset="svhn"),
+        pool=PoolConfig(aug_type=POOL_NO_FLIP),
         condense=CondenseConfig(lr_img=5e-3, n_data=500, base_size=32),
         evaluate=EvaluateConfig(aug_type=NO_FLIP, whole_epochs=200),
     )
@@ -77,6 +79,7 @@ def mnist() -> Recipe:
     """MNIST, ConvNet-3: l1, matching with colour and crop only, no CutMix in the network update."""
     return Recipe(
         data=DataConfig(dataset="mnist"),
+        pool=PoolConfig(aug_type=POOL_NO_FLIP),
         condense=CondenseConfig(metric="l1", lr_img=1e-4, n_data=500, base_size=28, aug_type="color_crop", mix_p=0.0),
         evaluate=EvaluateConfig(aug_type=NO_FLIP, whole_epochs=200),
     )
@@ -231,16 +234,20 @@ def resolve(
     sections = as_sections(base)
     for layer in layers:
         put_on_top(sections, layer)
-    if not any("decode_type" in layer.get("condense", {}) for layer in layers):
-        sections["condense"]["decode_type"] = usual_decode_type(sections)
+    settle(sections, base, {name for layer in layers for name in layer.get("condense", {})})
     return overlay(base, sections)  # once, so that a flag may complete what the file says
 
 
-def usual_decode_type(sections: Mapping[str, Mapping[str, Any]]) -> str:
-    """`bound` for ImageNet-100 from 20 images per class on (IDC's published setting), else what the recipe says."""
+def settle(sections: dict[str, dict[str, Any]], base: Recipe, given: set[str]) -> None:
+    """The published settings that follow from others, where they were not `given`."""
     data, condense = sections["data"], sections["condense"]
-    large = str(data["dataset"]).startswith("imagenet") and data["nclass"] == 100
-    return "bound" if large and isinstance(condense["ipc"], int) and condense["ipc"] >= 20 else condense["decode_type"]
+    ipc = condense["ipc"] if isinstance(condense["ipc"], int) else 0
+    if data["dataset"] != base.data.dataset and "base_size" not in given:
+        condense["base_size"] = None  # the base's is the side of another data set
+    if str(data["dataset"]).startswith("imagenet") and data["nclass"] == 100 and ipc >= 20:
+        condense["decode_type"] = condense["decode_type"] if "decode_type" in given else "bound"
+    if data["dataset"] == "mnist" and condense["factor"] == 1 and "mix_p" not in given:
+        condense["mix_p"] = 0.5  # IDC turns CutMix off for MNIST with a factor above 1 only
 
 
 def put_on_top(sections: dict[str, dict[str, Any]], layer: Mapping[str, Mapping[str, Any]]) -> None:

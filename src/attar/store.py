@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,12 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
 
 
 def save_set(path: Path, small: SyntheticSet) -> None:
-    """Write a condensed set: tensors `images` float32 and `labels` int64, everything else as metadata."""
+    """Write a condensed set: tensors `images` float32 and `labels` int64, everything else as metadata.
+
+    Beside `condensed.safetensors` the initial images, where known, go into `initial.safetensors`.
+    """
+    if path.name == CONDENSED and small.initial is not None:
+        save_set(path.with_name(INITIAL), replace(small, images=small.initial))
     meta = {
         "factor": small.factor,
         "decode_type": small.decode_type,

@@ -34,7 +34,7 @@ SHOWN = {"accuracy": "condensed", "initial": "initial", "random_real": "random r
 def demo(out: str | None, given: dict[str, Any], *, overwrite: bool, quiet: bool) -> None:
     """Digits from data to report; without `out` it replaces the demo before."""
     recipe = recipes.resolve(FLAGS["demo"], given, recipe="digits")
-    path = Path(out) if out else RUNS / "demo"
+    path = named_folder(out) if out is not None else RUNS / "demo"
     overwrite = overwrite or out is None
     watch = Watch(quiet=quiet)
     seconds: dict[str, float] = {}
@@ -53,7 +53,7 @@ def pretrain(out: str | None, given: dict[str, Any], *, recipe: str | None, quie
     if "seed" in given and not {"models", "model_num"} & given.keys():
         chosen = replace(chosen, pool=replace(chosen.pool, models=1))
     data = load_data(chosen)
-    folder = Path(out) if out else POOLS / pools.folder_name(data, chosen.network)
+    folder = named_folder(out) if out is not None else POOLS / pools.folder_name(data, chosen.network)
     runlog.check_folder(folder)
     pool = train_pool(data, chosen, folder, Watch(quiet=quiet))
     table = Table("model", "epochs", "seed", "accuracy", title=f"{folder}")
@@ -75,7 +75,7 @@ def condense(
     """Condense into a run folder. Everything that can be refused is refused before the folder is made."""
     chosen = recipes.resolve(FLAGS["condense"], given, recipe=recipe, published=published)
     data = load_data(chosen)
-    path = Path(out) if out else RUNS / run_name(data, chosen)
+    path = named_folder(out) if out is not None else RUNS / run_name(data, chosen)
     check(data, chosen, path, overwrite=overwrite)
     watch = Watch(quiet=quiet)
     seconds: dict[str, float] = {}
@@ -114,6 +114,13 @@ def check(data: ImageData, recipe: Recipe, path: Path, *, overwrite: bool) -> No
         raise UserError(f"eval_at needs test images, and {data.name} has none; leave it out")
     if recipe.condense.eval_at and recipe.condense.phase is not None:
         raise UserError("eval_at needs all classes, and a phase has some of them; leave it out")
+
+
+def named_folder(out: str) -> Path:
+    """The folder that --out names. Raises `UserError` for an empty name."""
+    if not out.strip():
+        raise UserError("out must name a folder, and it is empty")
+    return Path(out)
 
 
 def load_data(recipe: Recipe) -> ImageData:
@@ -196,10 +203,8 @@ def condense_into(
         try:
             small = condensation.run(data, pool, recipe.condense, event=event, evaluation=accuracy, notice=watch.say)
             small = replace(small, recipe=recipes.as_sections(recipe))
-            if small.initial is not None:
-                store.save_set(folder.path / store.INITIAL, replace(small, images=small.initial))
             store.save_set(folder.path / store.CONDENSED, small)
-        except (UserError, OSError):  # a run without its product is of no use
+        except BaseException:  # a run without its product is of no use
             folder.discard()
             raise
     report.save_grid(folder.path / runlog.IMAGES, small.images, small.labels, small.classes)
@@ -215,9 +220,10 @@ def evaluate_into(folder: RunFolder | None, small: SyntheticSet, data: ImageData
     if folder is not None:
         folder.events()  # a damaged file is refused before the work, not after it
         result |= folder.read(runlog.RESULT, "seconds", "protocol", *SHOWN)
-    protocol = evaluation.protocol(recipe.evaluate, recipe.network)
+    protocol = evaluation.protocol(recipe.evaluate, recipe.network, data)
     if result.get("protocol", protocol) != protocol:  # numbers of two protocols must not stand side by side
         result = {key: value for key, value in result.items() if key not in SHOWN}
+    result |= describe_result(small, data)
     start = time.perf_counter()
     kinds = 1 + len(recipe.evaluate.yardsticks) - (small.initial is None and "initial" in recipe.evaluate.yardsticks)
     networks = evaluation.chosen_networks(recipe.evaluate, recipe.network)
@@ -245,8 +251,11 @@ def print_table(result: dict[str, Any], measured: dict[str, Any]) -> None:
         table.add_row(label, *(_percent(measured[name][label]) for name in kinds))
     Console().print(table)
     spent = ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items())
-    n = next(iter(measured["accuracy"].values()))["n"]
-    print(f"after the last epoch, mean ± std, n={n}; {spent} on {result['device']}")
+    entry = next(iter(measured["accuracy"].values()))
+    epochs = f"{entry['epochs']} epochs"
+    if "whole" in measured:
+        epochs += f" (whole set {next(iter(measured['whole'].values()))['epochs']})"
+    print(f"accuracy after the last of {epochs}, mean ± std, n={entry['n']}; {spent} on {result['device']}")
 
 
 def _percent(entry: dict[str, Any]) -> str:

@@ -289,3 +289,17 @@ def test_bad_requests(refused: Refused) -> None:
             data.holdout(fraction, seed=0)
     with refused("class 'b'", "1 image"):
         ImageData(IMAGES[:3], [0, 1, 0], classes=["a", "b"]).holdout(0.5, seed=0)
+
+
+def test_the_fingerprint_stands_for_images_labels_and_classes() -> None:
+    images, labels = torch.arange(48, dtype=torch.uint8).view(4, 3, 2, 2), [0, 1, 0, 1]
+    same = [ImageData(images, labels, name=name).fingerprint for name in ("a", "b")]
+    assert same[0] == same[1] and len(same[0]) == 12
+    others = [
+        ImageData(255 - images, labels),
+        ImageData(images, [1, 0, 0, 1]),
+        ImageData(images, labels, classes=["x", "y"]),
+        ImageData(images.transpose(2, 3), labels),
+        ImageData(torch.cat([images, images]), labels * 2).holdout(0.5, 0),
+    ]
+    assert len({same[0], *(data.fingerprint for data in others)}) == 6

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -115,6 +117,15 @@ class ImageData:
     def counts(self) -> list[int]:
         """Training images per class."""
         return [len(rows) for rows in self._rows]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Twelve digits that stand for the training images, their labels and the names of the classes."""
+        digest = hashlib.sha256(repr((tuple(self.images.shape), self.classes)).encode())
+        digest.update(self.labels.cpu().numpy().tobytes())
+        for part in self.images.split(4096):
+            digest.update(part.cpu().numpy().tobytes())
+        return digest.hexdigest()[:12]
 
     def rows(self, c: int) -> Tensor:
         """Rows of the training images of class c, ascending, int64 [n_c] on the device."""

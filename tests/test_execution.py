@@ -54,7 +54,7 @@ def test_bf16_holds_products_only() -> None:
 
 @pytest.mark.parametrize(
     ("setting", "calls", "wanted"),
-    [("on", 1, True), ("off", 10**6, False), ("auto", 4999, False), ("auto", 5000, True)],
+    [("on", 1, True), ("off", 10**6, False), ("auto", 9999, False), ("auto", 10000, True)],
 )
 def test_when_compiling_is_worth_it(setting: str, calls: int, wanted: bool) -> None:
     assert worth_compiling(setting, calls) is wanted

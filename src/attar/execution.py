@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from attar.errors import UserError
 
-COMPILE_FROM = 5000  # calls: below it compiling costs more time than it saves (tens of seconds once per shape)
+COMPILE_FROM = 10000  # calls: below it compiling costs more time than it saves (tens of seconds once per shape)
 GRAPH_WARMUP = 3  # calls before a CUDA graph is recorded, as PyTorch asks for
 
 Notice = Callable[[str], None]

@@ -306,3 +306,10 @@ def test_the_curve_stays_in_its_box(tmp_path: Path, curve: list[tuple[float, flo
 )
 def test_duration(seconds: float, text: str) -> None:
     assert report.duration(seconds) == text
+
+
+def test_names_are_drawn_in_letters_that_the_font_has() -> None:
+    images = np.zeros((3, 1, 8, 8), dtype=np.uint8)
+    foreign = report.grid(images, [0, 1, 2], ["été", "猫", "dog"])
+    plain = report.grid(images, [0, 1, 2], ["ete", "class 1", "dog"])
+    assert foreign.tobytes() == plain.tobytes()

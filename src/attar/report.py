@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def grid(
     if len(pixels) != len(index) or not len(pixels):
         raise UserError(f"a grid needs images and as many labels; got {len(pixels)} images and {len(index)} labels")
     rows = {c: np.flatnonzero(index == c) for c in np.unique(index).tolist()}
-    names = [" ".join(str(classes[c]).split()) or "?" for c in rows]
+    names = [_drawable(str(classes[c])) or f"class {c}" for c in rows]
     scale = scale or _scale(max(pixels.shape[1:3]), len(rows))
     size = (max(1, round(pixels.shape[2] * scale)), max(1, round(pixels.shape[1] * scale)))
     most = max(len(of_class) for of_class in rows.values())
@@ -202,6 +203,11 @@ def _tiled(
         column, row = divmod(place, down) if downwards else (place % across, place // across)
         canvas.paste(block, (12 + column * step[0], 12 + row * step[1]))
     return canvas
+
+
+def _drawable(name: str) -> str:
+    """The name in the letters that Pillow's own font has: é becomes e, what has no such letter is left out."""
+    return " ".join(unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().split())
 
 
 def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:

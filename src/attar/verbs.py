@@ -85,7 +85,9 @@ def condense(
     problem.prepare(data, pool, chosen.condense)
     folder = runlog.create(path, overwrite=overwrite)
     condense_into(folder, data, pool, chosen, watch, seconds)
-    print(f"{folder.path / store.CONDENSED}\nnext: attar evaluate {folder.path}")
+    part = chosen.condense.phase is not None
+    then = "join all parts with attar.concatenate, then attar.evaluate" if part else f"attar evaluate {folder.path}"
+    print(f"{folder.path / store.CONDENSED}\nnext: {then}")
 
 
 def evaluate(run: str, given: dict[str, Any], *, quiet: bool) -> None:

@@ -347,7 +347,8 @@ def test_interrupting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_an_interrupt_ends_a_run_soon_and_leaves_nothing_in_the_way(tmp_path: Path, threads: str) -> None:
-    command = [sys.executable, "-m", "attar", "condense", "-d", "digits", *POOL, "--niter", "100000", "--out", "new"]
+    command = [sys.executable, "-m", "attar", "condense", "-d", "digits", *POOL, "--niter", "100000"]
+    command += ["--inner_loop", "2", "--compile", "off", "--out", "new"]
     environment = {**os.environ, "OMP_NUM_THREADS": threads}
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -86,7 +85,9 @@ def peak_memory(device: torch.device) -> float:
     """Peak memory of this process so far, in MB: on a GPU what PyTorch allocated, else resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    # not getrusage: its maximum is inherited from the process that started this one
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6
 
 
 def machine(device: torch.device) -> dict[str, Any]:

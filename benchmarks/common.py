@@ -116,6 +116,11 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     made.add_argument("--device", default="cpu")
     made.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's own choice)")
+    made.add_argument("--shape", choices=sorted(SHAPES), default="fashion")
+    made.add_argument("--size", type=int, help="another side than the shape's")
+    made.add_argument("--ipc", type=int, default=10)
+    made.add_argument("--factor", type=int, default=2)
+    made.add_argument("--width", type=float, default=1.0)
     made.add_argument("--json", type=Path, help="write the result here too")
     return made
 

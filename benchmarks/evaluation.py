@@ -36,11 +36,6 @@ def random_set(data: ImageData, ipc: int, factor: int) -> SyntheticSet:
 
 def main() -> None:
     parser = common.parser(__doc__)
-    parser.add_argument("--shape", choices=sorted(common.SHAPES), default="fashion")
-    parser.add_argument("--size", type=int, help="another side than the shape's")
-    parser.add_argument("--ipc", type=int, default=10)
-    parser.add_argument("--factor", type=int, default=2)
-    parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)

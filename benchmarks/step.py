@@ -116,11 +116,6 @@ class Pair:
 
 def main() -> None:
     parser = common.parser(__doc__)
-    parser.add_argument("--shape", choices=sorted(common.SHAPES), default="fashion")
-    parser.add_argument("--size", type=int, help="another side than the shape's")
-    parser.add_argument("--ipc", type=int, default=10)
-    parser.add_argument("--factor", type=int, default=2)
-    parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--n_data", type=int, default=500)
     parser.add_argument("--batch_real", type=int, default=64)
     parser.add_argument("--precision", choices=("float32", "tf32", "bf16"), default="float32")

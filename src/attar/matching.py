@@ -56,7 +56,7 @@ def gradient(
 def eager_gradient(
     forward: Forward, params: Params, names: Sequence[str], images: Tensor, labels: Tensor
 ) -> dict[str, Tensor]:
-    """`gradient` by autograd: a third cheaper where nothing is compiled. Not for use inside a functional transform."""
+    """`gradient` by autograd: cheaper where nothing is compiled. Not for use inside a functional transform."""
     chosen = {name: params[name].detach().requires_grad_() for name in names}
     loss = F.cross_entropy(forward({**params, **chosen}, images), labels)
     grads = torch.autograd.grad(loss, list(chosen.values()), create_graph=images.requires_grad)

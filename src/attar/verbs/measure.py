@@ -1,0 +1,87 @@
+"""`attar evaluate`: accuracies of a condensed set beside its yardsticks."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from attar import evaluation, recipes, runlog, store
+from attar.api import describe_result
+from attar.config import FLAGS, Recipe
+from attar.data import ImageData
+from attar.errors import MissingError
+from attar.runlog import RunFolder, Watch
+from attar.synthetic import SyntheticSet
+from attar.verbs.page import write_report
+from attar.verbs.shared import load_data
+
+SHOWN = {"accuracy": "condensed", "initial": "initial", "random_real": "random real", "whole": "whole set"}
+
+
+def evaluate(run: str, given: dict[str, Any], *, quiet: bool) -> None:
+    """Evaluate a run folder (its result.json and report.html are brought up to date) or a condensed file."""
+    path = Path(run)
+    if not path.exists():
+        raise MissingError(f"there is no run folder or file {run}")
+    small = store.load_set(path)
+    base = recipes.overlay(Recipe(), small.recipe) if small.recipe else recipes.for_data(small.source)
+    recipe = recipes.overlay(base, recipes.by_section(FLAGS["evaluate"], given))
+    data = load_data(recipe)
+    folder = RunFolder(path) if path.is_dir() else None
+    if folder is not None:
+        runlog.check_folder(path)
+        folder.read(runlog.CONFIG, "attar")
+    evaluate_into(folder, small, data, recipe, Watch(quiet=quiet))
+
+
+def evaluate_into(folder: RunFolder | None, small: SyntheticSet, data: ImageData, recipe: Recipe, watch: Watch) -> None:
+    """Evaluate, print the table, and bring result.json and report.html of the run folder up to date."""
+    result = describe_result(small, data) | {"accuracy": {}, "seconds": {}}
+    if folder is not None:
+        folder.events()  # a damaged file is refused before the work, not after it
+        result |= folder.read(runlog.RESULT, "seconds", "protocol", *SHOWN)
+    protocol = evaluation.protocol(recipe.evaluate, recipe.network, data)
+    if result.get("protocol", protocol) != protocol:  # numbers of two protocols must not stand side by side
+        result = {key: value for key, value in result.items() if key not in SHOWN}
+    result |= describe_result(small, data)
+    start = time.perf_counter()
+    kinds = 1 + len(recipe.evaluate.yardsticks) - (small.initial is None and "initial" in recipe.evaluate.yardsticks)
+    networks = evaluation.chosen_networks(recipe.evaluate, recipe.network)
+    with watch.stage("evaluate", kinds * recipe.evaluate.runs * len(networks)) as stage:
+        measured = evaluation.evaluate(small, data, recipe.evaluate, recipe.network, report=stage.advance)
+    result["seconds"] = {**result["seconds"], "evaluate": time.perf_counter() - start}
+    result["protocol"] = protocol
+    for name, entries in measured.items():
+        result[name] = {**result.get(name, {}), **entries}
+    print_table(result, measured)
+    if folder is not None:
+        folder.event({"event": "evaluation", "outer": None, **measured})
+        folder.write(runlog.RESULT, result)
+        write_report(folder, small, result)
+        print(f"report: {folder.path / runlog.REPORT}")
+
+
+def print_table(result: dict[str, Any], measured: dict[str, Any]) -> None:
+    """Accuracies in percent, mean ± std over n seeds, one row per network."""
+    kinds = [name for name in SHOWN if name in measured]
+    stored = f"{result['ipc']} stored image{'s' * (result['ipc'] != 1)} per class"
+    title = f"{result['dataset']}, {stored}, factor {result['factor']}: test accuracy, %"
+    table = Table("network", *(SHOWN[name] for name in kinds), title=title)
+    for label in measured["accuracy"]:
+        table.add_row(label, *(_percent(measured[name][label]) for name in kinds))
+    Console().print(table)
+    spent = ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items())
+    entry = next(iter(measured["accuracy"].values()))
+    epochs = f"{entry['epochs']} epochs"
+    if "whole" in measured:
+        epochs += f" (whole set {next(iter(measured['whole'].values()))['epochs']})"
+    print(f"accuracy after the last of {epochs}, mean ± std, n={entry['n']}; {spent} on {result['device']}")
+
+
+def _percent(entry: dict[str, Any]) -> str:
+    spread = "" if entry["std"] is None else f" ± {100 * entry['std']:.1f}"
+    return f"{100 * entry['mean']:.1f}{spread}"

@@ -1,0 +1,68 @@
+"""`attar pretrain`, and the pool that a condensation uses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from attar import pool as pools
+from attar import recipes, runlog
+from attar.config import FLAGS, Recipe
+from attar.data import ImageData
+from attar.pool import Pool
+from attar.runlog import Watch
+from attar.verbs.shared import POOLS, load_data, named_folder
+
+
+def pretrain(out: str | None, given: dict[str, Any], *, recipe: str | None, quiet: bool) -> None:
+    """Train members into a pool folder and show the accuracy of each."""
+    chosen = recipes.resolve(FLAGS["pretrain"], given, recipe=recipe)
+    if "seed" in given and not {"models", "model_num"} & given.keys():
+        chosen = replace(chosen, pool=replace(chosen.pool, models=1))
+    data = load_data(chosen)
+    folder = named_folder(out) if out is not None else POOLS / pools.folder_name(data, chosen.network)
+    runlog.check_folder(folder)
+    pool = train_pool(data, chosen, folder, Watch(quiet=quiet))
+    table = Table("model", "epochs", "seed", "accuracy", title=f"{folder}")
+    for member in pool.members:
+        settings = member.settings
+        table.add_row(member.name, str(settings["epochs"]), str(settings["seed"]), pools.shown(member.accuracy))
+    Console().print(table)
+
+
+def train_pool(data: ImageData, recipe: Recipe, folder: Path | None, watch: Watch, *, fill: bool = False) -> Pool:
+    """The recipe's pool, with one step of progress per epoch; `fill`: other members of the folder may be part of it."""
+    with watch.stage("pretrain", recipe.pool.models * recipe.pool.epochs) as stage:
+
+        def say(line: str) -> None:
+            (stage.advance if ": epoch " in line else watch.say)(line)
+
+        if fill and folder is not None:
+            return pools.fill(data, recipe.pool, recipe.network, folder, report=say)
+        return pools.pretrain(data, recipe.pool, recipe.network, folder=folder, report=say)
+
+
+def find_pool(data: ImageData, recipe: Recipe, given: dict[str, Any], watch: Watch) -> tuple[Pool, tuple[str, ...]]:
+    """The pool that `model_path` names, else that of the default folder, and the files to name for the same pool again.
+
+    A pool that the recipe describes needs no files: the same is trained wherever it is missing.
+    """
+    if recipe.condense.model_path:
+        pool = pools.load(
+            [Path(name) for name in recipe.condense.model_path],
+            data,
+            recipe.network,
+            epochs=recipe.pool.epochs if {"epochs", "pt_from"} & given.keys() else None,
+            limit=recipe.pool.models if {"models", "model_num"} & given.keys() else None,
+        )
+        watch.say(f"pool: {len(pool)} models from {', '.join(recipe.condense.model_path)}")
+    else:
+        folder = POOLS / pools.folder_name(data, recipe.network)
+        pool = train_pool(data, recipe, folder, watch, fill=True)
+        if pools.is_described(pool, recipe.pool):
+            return pool, ()
+    return pool, tuple(str(member.file) for member in pool.members)

@@ -1,0 +1,64 @@
+"""What several verbs share: folders, real images, checks before the work, seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from attar import data as sources
+from attar import device as devices
+from attar import evaluation, problem, runlog
+from attar.config import Recipe
+from attar.data import ImageData
+from attar.errors import UserError
+from attar.execution import check_precision
+
+POOLS = Path("pool")
+RUNS = Path("runs")
+
+
+def named_folder(out: str) -> Path:
+    """The folder that --out names. Raises `UserError` for an empty name."""
+    if not out.strip():
+        raise UserError("out must name a folder, and it is empty")
+    return Path(out)
+
+
+def load_data(recipe: Recipe) -> ImageData:
+    """The real images that a recipe names, on its device."""
+    wanted = recipe.data
+    return sources.load(
+        wanted.dataset,
+        data_dir=wanted.data_dir,
+        nclass=wanted.nclass,
+        size=wanted.size,
+        device=devices.pick(wanted.device),
+    )
+
+
+def run_name(data: ImageData, recipe: Recipe) -> str:
+    """The default run folder's name, such as `cifar10-ipc10`."""
+    phase = recipe.condense.phase
+    return f"{data.name}-ipc{recipe.condense.ipc}" + ("" if phase is None else f"-phase{phase}")
+
+
+def check(data: ImageData, recipe: Recipe, path: Path, *, overwrite: bool) -> None:
+    """Raise `UserError` for all that can be refused before a network is trained."""
+    problem.check(data, recipe.condense)
+    check_precision(recipe.condense.precision, data.device)
+    runlog.check_free(path, overwrite=overwrite)
+    evaluation.chosen_networks(recipe.evaluate, recipe.network)
+    if recipe.condense.eval_at and data.test_images is None:
+        raise UserError(f"eval_at needs test images, and {data.name} has none; leave it out")
+    if recipe.condense.eval_at and recipe.condense.phase is not None:
+        raise UserError("eval_at needs all classes, and a phase has some of them; leave it out")
+
+
+@contextmanager
+def stopwatch(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Put the seconds of a block into `seconds[name]`."""
+    start = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - start

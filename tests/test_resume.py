@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -512,6 +513,42 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(here: Path, capsys: py
     assert refused(capsys, "condense", "--resume", "run") == (
         "run/checkpoint is damaged: its checksums do not fit, and there is no other; start again with --overwrite"
     )
+
+
+def test_a_full_disk_stops_a_run_that_can_go_on(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the fourth checkpoint, at the product, at the page, at result.json: one line, and nothing is lost."""
+    command = ["condense", "-d", "digits", *LONG, "--out", "run", "--save_every", "1it", "--resume", "auto", "--quiet"]
+    checkpoints, real = [], checkpoint.save_file
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def fourth(*args: Any) -> None:
+        checkpoints.append(args)
+        if len(checkpoints) == 4:
+            raise full
+        real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", fourth)
+        said = refused(capsys, *command)
+    goes_on = "with more room attar condense --resume run goes on"
+    assert said == f"run/checkpoint cannot be written: No space left on device; the one before it is whole; {goes_on}"
+    for name in ("condensed.safetensors", "images.png", "report.html", "result.json"):
+        replace_file = Path.replace
+
+        def fails(path: Path, target: Path, name: str = name, how: Any = replace_file) -> Path:
+            if target.name == name:
+                raise full
+            return how(path, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", fails)
+            assert refused(capsys, *command).startswith(f"run/{name} cannot be written: No space left on device")
+        assert not [path for path in Path("run").iterdir() if path.name.startswith(".")]
+    call(*command)
+    assert product("run") == product("whole")
+    assert same(runlog.RunFolder(Path("run")).events()) == same(runlog.RunFolder(Path("whole")).events())
 
 
 # ---- in Python ----

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,15 @@ class Member:
     accuracy: float | None  # a fraction
     name: str
     file: Path | None = None  # where it is kept
+
+    @cached_property
+    def digest(self) -> str:
+        """Twelve digits that stand for the tensors."""
+        found = hashlib.sha256()
+        for name, value in sorted((self.params | self.buffers).items()):
+            found.update(f"{name} {tuple(value.shape)}".encode())
+            found.update(value.cpu().numpy().tobytes())
+        return found.hexdigest()[:12]
 
 
 @dataclass(frozen=True, eq=False)

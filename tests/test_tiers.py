@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 ALLOWED["condensation"] = ALLOWED["condensation"] | {"problem"}
 ALLOWED["recipes"] = ALLOWED["recipes"] | {"config"}
+ALLOWED["partition"] = ALLOWED["partition"] | {"synthetic"}
 for _room in ("pool", "runlog", "export", "report"):
     ALLOWED[_room] = ALLOWED[_room] | {"store"}
 

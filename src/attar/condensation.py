@@ -161,6 +161,7 @@ def product(state: State, problem: Problem, initial: Tensor | None = None) -> Sy
         std=data.std,
         source=data.name,
         initial=None if initial is None else initial.flatten(0, 1),
+        fingerprint=data.fingerprint,
     )
 
 

@@ -184,6 +184,8 @@ class Workers:
     compute with one thread too, unless they ask for more (`torch.set_num_threads`).
     """
 
+    remote = False  # whether calls are computed elsewhere
+
     def __init__(self, device: torch.device) -> None:
         self.count = torch.get_num_threads() if device.type == "cpu" else 1
         self.threads: ThreadPoolExecutor | None = None
@@ -203,3 +205,9 @@ class Workers:
         finally:
             for job in waiting:
                 job.cancel()
+
+    def call(
+        self, function: Callable[..., Any], *args: Any, many: bool = False, idle: Callable[[], None] = lambda: None
+    ) -> Any:
+        """`function(*args)`: here, in the job's own thread. Workers elsewhere heed `many` (threads) and `idle`."""
+        return function(*args)

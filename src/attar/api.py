@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from attar import condensation, evaluation, problem, recipes
+from attar import checkpoint, condensation, evaluation, problem, recipes, runlog, session, store
 from attar import data as sources
 from attar import device as devices
 from attar import pool as pools
+from attar.checkpoint import Interval
 from attar.config import FLAGS, Recipe
 from attar.data import ImageData
 from attar.pool import Pool
@@ -43,9 +45,19 @@ def pretrain(data: ImageData, *, recipe: str | None = None, folder: str | Path |
     return pools.pretrain(data, chosen.pool, chosen.network, folder=Path(folder) if folder else None)
 
 
-def condense(data: ImageData, pool: Pool | None = None, *, recipe: str | None = None, **settings: Any) -> SyntheticSet:
+def condense(
+    data: ImageData,
+    pool: Pool | None = None,
+    *,
+    recipe: str | None = None,
+    folder: str | Path | None = None,
+    save_every: str = checkpoint.EVERY,
+    **settings: Any,
+) -> SyntheticSet:
     """Distil `data` into a `SyntheticSet`, matching gradients on the pool's models (trained first when there is none).
 
+    folder: keeps a run there, with a checkpoint every so often (`save_every`, such as "10m" or "50it"). The same call
+    again goes on with a run that was interrupted, makes one longer whose `niter` has grown, and reads one that is done.
     settings: the fields of `CondenseConfig`, such as ipc=10, factor=2, speedup=10; without a pool those of
     `NetworkConfig`, epochs and models too, or model_path.
     """
@@ -54,8 +66,32 @@ def condense(data: ImageData, pool: Pool | None = None, *, recipe: str | None = 
         problem.check(data, chosen.condense)
         paths = [Path(name) for name in chosen.condense.model_path]
         pool = pools.load(paths, data, chosen.network) if paths else pools.pretrain(data, chosen.pool, chosen.network)
+    chosen = replace(chosen, network=pool.network)
+    if folder is not None:
+        return _condense_in(Path(folder), data, pool, chosen, checkpoint.interval(save_every))
     small = condensation.run(data, pool, chosen.condense)
-    return replace(small, recipe=recipes.as_sections(replace(chosen, network=pool.network)))
+    return replace(small, recipe=recipes.as_sections(chosen))
+
+
+def _condense_in(path: Path, data: ImageData, pool: Pool, recipe: Recipe, every: Interval) -> SyntheticSet:
+    problem.prepare(data, pool, recipe.condense)
+    with runlog.opened(path) as folder:
+        if (path / runlog.CONFIG).exists():
+            begun = session.begun(folder, recipe, warnings.warn)
+            recipe, about, saved = begun.recipe, begun.about, begun.saved
+            if begun.finished:
+                return store.load_set(path)
+        else:
+            runlog.create(path, overwrite=False)
+            about, saved = {"environment": runlog.environment(data.device)}, None
+        folder.write(runlog.CONFIG, recipes.as_sections(recipe) | {"attar": about})
+        start = time.perf_counter() - (saved["seconds"] if saved is not None else 0.0)
+        small = session.condense(folder, data, pool, recipe, saved=saved, every=every)
+        seconds = {"condense": time.perf_counter() - start}
+        inner = recipe.condense.outer_iterations * recipe.condense.inner_loop
+        result = {"accuracy": {}, "seconds": seconds, "inner_iterations": inner}
+        folder.write(runlog.RESULT, describe_result(small, data) | result)
+    return small
 
 
 def evaluate(small: SyntheticSet, data: ImageData, *, recipe: str | None = None, **settings: Any) -> dict[str, Any]:

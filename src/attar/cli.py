@@ -15,6 +15,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 from cyclopts import App, CycloptsError, Parameter, Token, UnusedCliTokensError
 
+from attar import interrupts
 from attar.config import FLAGS, SECTIONS
 from attar.errors import UserError
 
@@ -24,16 +25,19 @@ RUN_FLAGS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "reproduce": (bool, "insist on the published settings of the data set", ()),
     "out": (str, "the folder to write to", ("-o",)),
     "overwrite": (bool, "replace the run that --out already holds", ()),
+    "resume": (str, "go on with the run in this folder; auto: with the one that --out holds, if it holds one", ()),
+    "save_every": (str, "time (600s, 10m, 2h) or inner iterations (50it) between checkpoints; none (default: 5m)", ()),
     "quiet": (bool, "say nothing while it runs", ("-q",)),
     "debug": (bool, "show the traceback of an error", ()),
 }
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; exits with status 0, 2 (unusable input), or 130 (interrupted)."""
+    """Run the command line; exits with status 0, 2 (unusable input), 130 (interrupted) or 143 (terminated)."""
     tokens = sys.argv[1:] if arguments is None else arguments
     try:
-        _app()(tokens, exit_on_error=False, print_error=False)
+        with interrupts.raised():
+            _app()(tokens, exit_on_error=False, print_error=False)
     except UnusedCliTokensError as error:
         _fail(f"unexpected argument '{(error.unused_tokens or [''])[0]}'; --help lists the flags")
     except CycloptsError as error:
@@ -50,12 +54,13 @@ def main(arguments: list[str] | None = None) -> None:
         if "--debug" in tokens or not (isinstance(error, MemoryError) or "allocate" in str(error)):
             raise
         _fail("not enough memory; smaller batches, images or a smaller --width need less (--debug shows where)")
-    except KeyboardInterrupt:
-        print("attar: interrupted", file=sys.stderr, flush=True)
+    except KeyboardInterrupt as error:
+        print("; ".join(filter(None, ("attar: interrupted", str(error)))), file=sys.stderr, flush=True)
+        status = error.status if isinstance(error, interrupts.Interrupted) else 130
         execution = sys.modules.get("attar.execution")
         if execution is not None and execution.busy():  # the interpreter would wait until the workers are done
-            os._exit(130)
-        sys.exit(130)
+            os._exit(status)
+        sys.exit(status)
 
 
 def _fail(error: object) -> None:
@@ -163,6 +168,8 @@ def condense(
     reproduce: bool = False,
     out: str | None = None,
     overwrite: bool = False,
+    resume: str | None = None,
+    save_every: str | None = None,
     quiet: bool = False,
     debug: bool = False,
     **given: Any,
@@ -170,7 +177,16 @@ def condense(
     """Distil a data set into synthetic images, by gradient matching on perturbed early-stage models."""
     from attar import verbs
 
-    verbs.condense(out, given, recipe=recipe, published=reproduce, overwrite=overwrite, quiet=quiet)
+    verbs.condense(
+        out,
+        given,
+        recipe=recipe,
+        published=reproduce,
+        overwrite=overwrite,
+        quiet=quiet,
+        resume=resume,
+        save_every=save_every,
+    )
 
 
 def evaluate(run: str, /, *, quiet: bool = False, debug: bool = False, **given: Any) -> None:

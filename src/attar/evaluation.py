@@ -6,9 +6,11 @@ epochs.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +28,7 @@ from attar.synthetic import SyntheticSet, decoded_count
 from attar.training import Batch, accuracy, fit, learner, shuffled
 
 Report = Callable[[str], None]
+Keep = Callable[[str, tuple[float, int]], None]
 Images = tuple[Tensor, Tensor]  # uint8 or float in [0, 1] [n, ch, H, W], labels int64 [n]
 
 SMALL = 64  # pixels: up to this side the protocol has a fixed number of epochs
@@ -38,11 +41,15 @@ def evaluate(
     network: NetworkConfig,
     *,
     report: Report = lambda line: None,
+    known: Mapping[str, tuple[float, int]] | None = None,
+    keep: Keep = lambda key, done: None,
     workers: Workers | None = None,
 ) -> dict[str, Any]:
     """Accuracies as fractions: {"accuracy": {"convnet3": {"mean", "std", "runs", …}}, "initial": …, "whole": …}.
 
-    network: the run's own; `config.networks` names others. workers: who trains, this machine's by default. Raises `UserError` when set and data do not fit.
+    network: the run's own; `config.networks` names others. `keep` gets each trained network's (accuracy, number of
+    images) under a key as soon as it is there, from any thread; what is `known` under its key is not computed again.
+    workers: who trains, this machine's by default. Raises `UserError` when set and data do not fit.
     """
     check(small, data)
     networks = chosen_networks(config, network)
@@ -55,12 +62,19 @@ def evaluate(
     seeds = range(config.seed, config.seed + config.runs)
     jobs = [(label, name, seed) for label in networks for name in kinds for seed in seeds]
     epochs = {name: config.whole_epochs if name == "whole" else epochs_for(small, data, config) for name in kinds}
-
     workers = workers or Workers(data.device)
+    shared = [protocol(config, network, data), data.device.type, torch.__version__]
+    sets = {name: fingerprint(name, small) for name in kinds}
 
     def run(job: tuple[str, str, int]) -> tuple[float, int]:
         label, name, seed = job
-        return workers.call(run_once, name, small, data, config, networks[label], epochs[name], seed)
+        own = [*shared, sets[name], settings_of(networks[label]), epochs[name], seed]
+        key = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
+        if known is not None and key in known:
+            return known[key]
+        done = workers.call(run_once, name, small, data, config, networks[label], epochs[name], seed)
+        keep(key, done)
+        return done
 
     runs: dict[tuple[str, str], list[tuple[float, int]]] = {}
     for (label, name, _), (right, count) in zip(jobs, workers.map(run, jobs), strict=True):
@@ -108,6 +122,18 @@ def training_set(name: str, small: SyntheticSet, data: ImageData, seed: int) -> 
         return random_real(data, small, seed)
     images, labels = (small.start() if name == "initial" else small).decoded()
     return images.to(data.device), labels.to(data.device)
+
+
+def fingerprint(name: str, small: SyntheticSet) -> str:
+    """What stands for a training set besides the real data and the seed."""
+    found = hashlib.sha256(name.encode())
+    if name != "whole":
+        found.update(small.labels.cpu().numpy().tobytes())
+    if name not in ("whole", "random_real"):
+        images = small.start().images if name == "initial" else small.images
+        found.update(images.cpu().numpy().tobytes())
+        found.update(json.dumps([small.factor, small.decode_type, list(images.shape)]).encode())
+    return found.hexdigest()
 
 
 def random_real(data: ImageData, small: SyntheticSet, seed: int) -> Images:

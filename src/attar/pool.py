@@ -61,6 +61,15 @@ class Pool:
             raise UserError(f"the pool was made for {misfit}; `attar pretrain` trains one for these data")
 
 
+def digest(member: Member) -> str:
+    """Twelve digits that stand for a member's tensors."""
+    found = hashlib.sha256()
+    for name, value in sorted((member.params | member.buffers).items()):
+        found.update(f"{name} {tuple(value.shape)}".encode())
+        found.update(value.cpu().numpy().tobytes())
+    return found.hexdigest()[:12]
+
+
 def describe(data: ImageData) -> dict[str, Any]:
     """What a network depends on in a data set."""
     return {

@@ -6,7 +6,10 @@ Nothing here reads or writes a pickle.
 from __future__ import annotations
 
 import json
+import os
+import re
 import secrets
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from attar.errors import MissingError, UserError, choose
+from attar.errors import MissingError, UserError, WriteError, choose
 from attar.synthetic import DECODE, SyntheticSet
 
 VERSION = 1  # of the file format
@@ -30,18 +33,53 @@ SET_META = {
 }
 
 
-def atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary name beside `path`, then rename: readers see the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+def temporary(path: Path) -> Path:
+    """A name beside `path` for what is not complete yet."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+
+
+def clean(folder: Path, *names: str) -> None:
+    """Remove what a killed process left of `names` ('*.safetensors' and the like) under a temporary name."""
+    for path in folder.iterdir():
+        found = re.fullmatch(r"\.(.+)\.[0-9a-f]{12}", path.name)
+        if found and any(Path(found[1]).match(name) for name in names):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def sync(path: Path) -> None:
+    """Return when a file, or the names in a folder, are on the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot, and need not
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
-        temporary.touch(exist_ok=False)
-        mode = temporary.stat().st_mode  # what the umask leaves; a writer may make a file of its own for itself alone
-        write(temporary)
-        temporary.chmod(mode)
-        temporary.replace(path)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` with a temporary name beside `path`, then rename: readers see the old file or the new one.
+
+    Raises `WriteError` when it cannot be written, such as on a full disk.
+    """
+    new = temporary(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new.touch(exist_ok=False)
+        mode = new.stat().st_mode  # what the umask leaves; a writer may make a file of its own for itself alone
+        write(new)
+        new.chmod(mode)
+        sync(new)
+        new.replace(path)
+        sync(path.parent)
+    except (OSError, SafetensorError) as error:
+        new.unlink(missing_ok=True)
+        raise WriteError(f"{path} cannot be written: {one_line(error)}") from error
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
         raise
 
 
@@ -57,23 +95,17 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise MissingError(f"there is no {path}") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {_one_line(error)}") from error
+        raise UserError(f"{path} cannot be read as JSON: {one_line(error)}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} holds no JSON object")
     return value
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], kind: str, meta: Mapping[str, Any]) -> None:
-    """Write tensors and metadata of a `kind` ('set', 'member') to one safetensors file, atomically.
-
-    Raises `UserError` when it cannot be written, such as on a full disk.
-    """
+    """Write tensors and metadata of a `kind` ('set', 'member') to one safetensors file, atomically."""
     text = json.dumps({"format": VERSION, "kind": kind, **meta}, sort_keys=True)
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    try:
-        atomically(path, lambda name: save_file(whole, name, metadata={"attar": text}))
-    except SafetensorError as error:
-        raise UserError(f"{path} cannot be written: {_one_line(error)}") from error
+    atomically(path, lambda name: save_file(whole, name, metadata={"attar": text}))
 
 
 def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -86,7 +118,7 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         meta = json.loads(text) if text is not None else None
     except (SafetensorError, ValueError, OSError, RuntimeError) as error:
-        raise UserError(f"{path} is damaged or no safetensors file: {_one_line(error)}") from error
+        raise UserError(f"{path} is damaged or no safetensors file: {one_line(error)}") from error
     if not isinstance(meta, dict) or "format" not in meta:
         raise UserError(f"{path} was not written by attar (it has no 'attar' metadata)")
     if meta["format"] != VERSION:
@@ -168,5 +200,8 @@ def _initial(path: Path, images: Tensor) -> Tensor | None:
     return initial.float() if initial is not None and initial.shape == images.shape else None
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What an error says, as one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return " ".join(str(error).split()) or type(error).__name__

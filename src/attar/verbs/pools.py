@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from attar import lock, recipes, runlog, store
 from attar import pool as pools
-from attar import recipes, runlog
 from attar.config import FLAGS, Recipe
 from attar.data import ImageData
 from attar.pool import Pool
@@ -25,7 +25,6 @@ def pretrain(out: str | None, given: dict[str, Any], *, recipe: str | None, quie
         chosen = replace(chosen, pool=replace(chosen.pool, models=1))
     data = load_data(chosen)
     folder = named_folder(out) if out is not None else POOLS / pools.folder_name(data, chosen.network)
-    runlog.check_folder(folder)
     pool = train_pool(data, chosen, folder, Watch(quiet=quiet))
     table = Table("model", "epochs", "seed", "accuracy", title=f"{folder}")
     for member in pool.members:
@@ -35,7 +34,19 @@ def pretrain(out: str | None, given: dict[str, Any], *, recipe: str | None, quie
 
 
 def train_pool(data: ImageData, recipe: Recipe, folder: Path | None, watch: Watch, *, fill: bool = False) -> Pool:
-    """The recipe's pool, with one step of progress per epoch; `fill`: other members of the folder may be part of it."""
+    """The recipe's pool, with one step of progress per epoch; `fill`: other members of the folder may be part of it.
+
+    One process at a time trains into a folder: another one waits, and finds the members there.
+    """
+    if folder is not None:
+        runlog.check_folder(folder)
+        with lock.held(folder, wait=watch.say):
+            store.clean(folder, f"*{store.SUFFIX}")
+            return _train(data, recipe, folder, watch, fill=fill)
+    return _train(data, recipe, None, watch, fill=False)
+
+
+def _train(data: ImageData, recipe: Recipe, folder: Path | None, watch: Watch, *, fill: bool) -> Pool:
     with watch.stage("pretrain", recipe.pool.models * recipe.pool.epochs) as stage:
 
         def say(line: str) -> None:

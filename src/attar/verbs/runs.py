@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from attar import condensation, evaluation, problem, recipes, report, runlog, store
+from attar import checkpoint, evaluation, problem, recipes, report, runlog, session, store
 from attar.api import describe_result
+from attar.checkpoint import Interval, Values
 from attar.config import FLAGS, Recipe
 from attar.data import ImageData
+from attar.errors import UserError
 from attar.pool import Pool
 from attar.runlog import RunFolder, Watch
 from attar.synthetic import SyntheticSet
@@ -16,6 +19,8 @@ from attar.verbs.measure import evaluate_into
 from attar.verbs.page import write_report
 from attar.verbs.pools import find_pool, train_pool
 from attar.verbs.shared import RUNS, check, load_data, named_folder, run_name, stopwatch
+
+ON_TOP = ("niter", "memory_gb", "data_dir", "device")  # flags beside --resume RUN
 
 
 def demo(out: str | None, given: dict[str, Any], *, overwrite: bool, quiet: bool) -> None:
@@ -29,9 +34,10 @@ def demo(out: str | None, given: dict[str, Any], *, overwrite: bool, quiet: bool
     check(data, recipe, path, overwrite=overwrite)
     with stopwatch(seconds, "pretrain"):
         pool = train_pool(data, recipe, None, watch)
-    folder = runlog.create(path, overwrite=overwrite)
-    condense_into(folder, data, pool, recipe, watch, seconds)
-    evaluate_into(folder, store.load_set(folder.path), data, recipe, watch)
+    with runlog.opened(path) as folder:
+        runlog.create(path, overwrite=overwrite)
+        condense_into(folder, data, pool, recipe, watch, seconds, checkpoint.interval(checkpoint.EVERY))
+        evaluate_into(folder, store.load_set(folder.path), data, recipe, watch)
 
 
 def condense(
@@ -42,40 +48,103 @@ def condense(
     published: bool,
     overwrite: bool,
     quiet: bool,
+    resume: str | None,
+    save_every: str | None,
 ) -> None:
-    """Condense into a run folder. Everything that can be refused is refused before the folder is made."""
-    chosen = recipes.resolve(FLAGS["condense"], given, recipe=recipe, published=published)
-    data = load_data(chosen)
-    path = named_folder(out) if out is not None else RUNS / run_name(data, chosen)
-    check(data, chosen, path, overwrite=overwrite)
+    """Condense into a run folder: a new one, the one that `resume` names, or with `auto` whichever is the case.
+
+    Everything that can be refused is refused before the folder is made.
+    """
+    every = checkpoint.interval(save_every or checkpoint.EVERY)
     watch = Watch(quiet=quiet)
+    if resume is not None and overwrite:
+        raise UserError("--resume goes on with a run, and --overwrite replaces it; leave one out")
+    if resume not in (None, "auto"):
+        flags = {"out": out, "recipe": recipe, "reproduce": published or None}
+        for flag in (*given, *(name for name, value in flags.items() if value is not None)):
+            if FLAGS["condense"].get(flag, ("", flag))[1] not in ON_TOP:
+                raise UserError(f"--{flag} cannot change what a run was begun with; leave it out beside --resume")
+        path = named_folder(resume or "")
+        wanted = session.kept_recipe(RunFolder(path))
+        wanted = recipes.overlay(wanted, recipes.by_section(FLAGS["condense"], given))
+        go_on(path, load_data(wanted), wanted, given, watch, every)
+        return
+    wanted = recipes.resolve(FLAGS["condense"], given, recipe=recipe, published=published)
+    data = load_data(wanted)
+    path = named_folder(out) if out is not None else RUNS / run_name(data, wanted)
+    if resume is not None and (path / runlog.CONFIG).exists():
+        go_on(path, data, wanted, given, watch, every)
+        return
+    check(data, wanted, path, overwrite=overwrite)
     seconds: dict[str, float] = {}
     with stopwatch(seconds, "pretrain"):
-        pool, files = find_pool(data, chosen, given, watch)
-    chosen = replace(chosen, network=pool.network, condense=replace(chosen.condense, model_path=files))
-    problem.prepare(data, pool, chosen.condense)
-    folder = runlog.create(path, overwrite=overwrite)
-    condense_into(folder, data, pool, chosen, watch, seconds)
-    part = chosen.condense.phase is not None
-    then = "join all parts with attar.concatenate, then attar.evaluate" if part else f"attar evaluate {folder.path}"
-    print(f"{folder.path / store.CONDENSED}\nnext: {then}")
+        pool, files = find_pool(data, wanted, given, watch)
+    wanted = replace(wanted, network=pool.network, condense=replace(wanted.condense, model_path=files))
+    problem.prepare(data, pool, wanted.condense)
+    with runlog.opened(path) as folder:
+        runlog.create(path, overwrite=overwrite)
+        condense_into(folder, data, pool, wanted, watch, seconds, every)
+    say_next(path, wanted)
+
+
+def go_on(path: Path, data: ImageData, wanted: Recipe, given: dict[str, Any], watch: Watch, every: Interval) -> None:
+    """Continue the run in a folder, extend it, or say that it is done."""
+    with runlog.opened(path) as folder:
+        begun = session.begun(folder, wanted, watch.say)
+        length = begun.recipe.condense.outer_iterations
+        if begun.finished:
+            print(f"{path} is done: {length} outer iterations; a larger --niter makes it longer")
+            return
+        done = begun.saved["outer"] if begun.saved is not None else 0
+        watch.say(f"going on with {path} after {done} of {length} outer iterations")
+        pool, files = find_pool(data, begun.recipe, {}, watch)
+        recipe = replace(begun.recipe, condense=replace(begun.recipe.condense, model_path=files))
+        seconds = dict(begun.about.get("seconds", {}))
+        condense_into(folder, data, pool, recipe, watch, seconds, every, begun.about, begun.saved)
+    say_next(path, recipe)
+
+
+def say_next(path: Path, recipe: Recipe) -> None:
+    """Where the product is, and what can be done with it."""
+    part = recipe.condense.phase is not None
+    then = "join all parts with attar.concatenate, then attar.evaluate" if part else f"attar evaluate {path}"
+    print(f"{path / store.CONDENSED}\nnext: {then}")
 
 
 def condense_into(
-    folder: RunFolder, data: ImageData, pool: Pool, recipe: Recipe, watch: Watch, seconds: dict[str, float]
+    folder: RunFolder,
+    data: ImageData,
+    pool: Pool,
+    recipe: Recipe,
+    watch: Watch,
+    seconds: dict[str, float],
+    every: Interval,
+    about: dict[str, Any] | None = None,
+    saved: Values | None = None,
 ) -> None:
-    """Run the condensation and leave config.json, metrics.jsonl, the set, images.png, result.json and report.html."""
-    about = {
-        "command": runlog.command_line(),
-        "environment": runlog.environment(data.device),
-        "pool": [{"name": member.name, "accuracy": member.accuracy} for member in pool.members],
-    }
+    """Run the condensation and leave config.json, metrics.jsonl, checkpoint, the set, images.png, report and result.
+
+    about, saved: what a run that goes on was begun with, and its state. result.json is written last: a run that has it
+    is done.
+    """
+    if about is None:
+        about = {
+            "command": runlog.command_line(),
+            "environment": runlog.environment(data.device),
+            "pool": [{"name": member.name, "accuracy": member.accuracy} for member in pool.members],
+            "seconds": dict(seconds),
+        }
+    else:
+        about = about | {"continued": [*about.get("continued", ()), runlog.command_line()]}
     folder.write(runlog.CONFIG, recipes.as_sections(recipe) | {"attar": about})
     total = recipe.condense.outer_iterations
-    with stopwatch(seconds, "condense"), watch.stage("condense", total) as stage:
+    before = saved["seconds"] if saved is not None else 0.0
+    with (
+        stopwatch(seconds, "condense"),
+        watch.stage("condense", total, saved["outer"] if saved is not None else 0) as stage,
+    ):
 
         def event(values: dict[str, Any]) -> None:
-            folder.event(values)
             if values["event"] == "step":
                 stage.advance(f"loss {values['loss']:.4g}")
             else:
@@ -86,15 +155,12 @@ def condense_into(
             measured = evaluation.evaluate(small, data, quick, recipe.network)
             return {"accuracy": {name: entry["mean"] for name, entry in measured["accuracy"].items()}}
 
-        try:
-            small = condensation.run(data, pool, recipe.condense, event=event, evaluation=accuracy, notice=watch.say)
-            small = replace(small, recipe=recipes.as_sections(recipe))
-            store.save_set(folder.path / store.CONDENSED, small)
-        except BaseException:  # a run without its product is of no use
-            folder.discard()
-            raise
+        small = session.condense(
+            folder, data, pool, recipe, saved=saved, every=every, event=event, evaluation=accuracy, notice=watch.say
+        )
+    seconds["condense"] += before
     report.save_grid(folder.path / runlog.IMAGES, small.images, small.labels, small.classes)
     inner = total * recipe.condense.inner_loop
     result = describe_result(small, data) | {"accuracy": {}, "seconds": seconds, "inner_iterations": inner}
-    folder.write(runlog.RESULT, result)
     write_report(folder, small, result)
+    folder.write(runlog.RESULT, result)

@@ -1,0 +1,263 @@
+"""Nothing is lost: a run that was interrupted anywhere ends with the same bits as one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import attar
+from attar import checkpoint, condensation, runlog, session, state
+from attar.checkpoint import Interval, Values
+from attar.cli import main
+from attar.config import CondenseConfig
+from attar.data import ImageData
+from attar.errors import UserError
+from attar.execution import COMPILE_FROM
+from attar.pool import Pool
+from tiny import POOL, TINY, call
+
+CONFIG = CondenseConfig(
+    ipc=1, factor=2, niter=3, inner_loop=2, n_data=128, lr_img=0.1, batch_real=16, base_size=8, eval_at=(0, 2, 3)
+)
+LONG = (*POOL, "--niter", "3", "--inner_loop", "2", "--n_data", "64")
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageData:
+    whole = attar.load("digits")
+    rows = torch.cat([whole.rows(c)[:30] for c in range(3)])
+    return ImageData(whole.images[rows], whole.labels[rows], name="digits")
+
+
+@pytest.fixture(scope="module")
+def pool(digits: ImageData) -> Pool:
+    return attar.pretrain(digits, epochs=1, models=2, depth=2, width=0.05, net_type="convnet")
+
+
+class Cut(Exception):
+    """The run ends here."""
+
+
+class Told:
+    """What a run tells, and the states it could have kept."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.states: list[Values] = []
+        self.stop_after = stop_after
+
+    def keep(self, values: Callable[[], Values], now: bool) -> None:
+        tensors: dict[str, torch.Tensor] = {}
+        plain = json.loads(json.dumps(checkpoint.pack(values(), tensors)))
+        self.states.append(checkpoint.unpack(plain, tensors))
+        if self.stop_after is not None and len(self.states) > self.stop_after:
+            raise Cut
+
+    def run(self, data: ImageData, pool: Pool, config: CondenseConfig, saved: Values | None = None) -> attar.SyntheticSet:
+        def evaluate(small: attar.SyntheticSet) -> dict[str, Any]:
+            return {"accuracy": {"convnet2": float(small.images.mean())}}
+
+        return condensation.run(
+            data, pool, config, event=self.events.append, evaluation=evaluate, keep=self.keep, saved=saved
+        )
+
+
+def same(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Events without their seconds."""
+    return [{key: value for key, value in event.items() if key != "seconds"} for event in events]
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_a_run_goes_on_from_every_state_with_the_same_bits(momentum: float, digits: ImageData, pool: Pool) -> None:
+    config = replace(CONFIG, momentum=momentum)
+    whole = Told()
+    wanted = whole.run(digits, pool, config)
+    assert [(event["event"], event["outer"]) for event in whole.events] == [
+        ("evaluation", 0),
+        ("step", 1),
+        ("step", 2),
+        ("evaluation", 2),
+        ("step", 3),
+        ("evaluation", 3),
+    ]
+    # three evaluations, six inner iterations, the end
+    assert [(kept["outer"], kept["inner"]) for kept in whole.states] == [
+        *((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2), (3, 0), (3, 0))
+    ]
+    for kept in whole.states:
+        rest = Told()
+        small = rest.run(digits, pool, config, kept)
+        assert torch.equal(small.images, wanted.images)
+        assert small.initial is not None and wanted.initial is not None
+        assert torch.equal(small.initial, wanted.initial)
+        assert same(whole.events[: kept["events"]] + rest.events) == same(whole.events)
+        seconds = [event["seconds"] for event in rest.events if event["event"] == "step"]
+        assert all(value > kept["seconds"] for value in seconds)
+
+
+def test_every_pause_at_once(digits: ImageData, pool: Pool) -> None:
+    """A run that is stopped after each inner iteration, and goes on from what it kept there."""
+    wanted = Told().run(digits, pool, CONFIG)
+    saved = None
+    for _ in range(20):
+        part = Told(stop_after=1)
+        try:
+            small = part.run(digits, pool, CONFIG, saved)
+            break
+        except Cut:
+            saved = part.states[-1]
+    assert torch.equal(small.images, wanted.images)
+
+
+def test_a_longer_run_goes_on_from_the_end_of_a_shorter_one(digits: ImageData, pool: Pool) -> None:
+    short = Told()
+    short.run(digits, pool, replace(CONFIG, niter=2, eval_at=(1,)))
+    long, config = Told(), replace(CONFIG, niter=4, eval_at=(1,))
+    wanted = long.run(digits, pool, config)
+    rest = Told()
+    assert torch.equal(rest.run(digits, pool, config, short.states[-1]).images, wanted.images)
+    assert same(short.events + rest.events) == same(long.events)
+    with pytest.raises(UserError, match="the run has 2 outer iterations already, more than 1"):
+        Told().run(digits, pool, replace(CONFIG, niter=1, eval_at=(1,)), short.states[-1])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"lr_img": 0.2}, "the checkpoint was made with lr_img 0.1, not 0.2"),
+        ({"eval_at": (2,)}, r"the checkpoint was made with eval_at \[0, 2, 3\], not \[2\]"),
+        ({"seed": 1}, "the checkpoint was made with seed 0, not 1"),
+    ],
+)
+def test_a_state_of_other_settings_is_refused(
+    change: dict[str, Any], words: str, digits: ImageData, pool: Pool
+) -> None:
+    told = Told(stop_after=0)
+    with pytest.raises(Cut):
+        told.run(digits, pool, CONFIG)
+    with pytest.raises(UserError, match=words):
+        Told().run(digits, pool, replace(CONFIG, **change), told.states[0])
+
+
+def test_a_state_of_other_images_or_models_is_refused(digits: ImageData, pool: Pool) -> None:
+    told = Told(stop_after=0)
+    with pytest.raises(Cut):
+        told.run(digits, pool, CONFIG)
+    fewer = replace(pool, members=pool.members[:1])
+    with pytest.raises(UserError, match="the checkpoint was made with another pool"):
+        Told().run(digits, fewer, CONFIG, told.states[0])
+    other = ImageData(255 - digits.images, digits.labels, name="digits")
+    theirs = replace(pool, made_for={**pool.made_for, "images": other.fingerprint})
+    with pytest.raises(UserError, match="the checkpoint was made for other training images"):
+        Told().run(other, theirs, CONFIG, told.states[0])
+
+
+@pytest.mark.parametrize("key", ["images", "decks", "network", "generator", "outer", "belongs_to"])
+def test_a_state_with_something_missing_is_refused(key: str, digits: ImageData, pool: Pool) -> None:
+    told = Told(stop_after=2)
+    with pytest.raises(Cut):
+        told.run(digits, pool, CONFIG)
+    for wrong in ({}, [], 7, torch.zeros(2)):
+        values = {**told.states[-1], key: wrong}
+        with pytest.raises(UserError, match="checkpoint"):
+            Told().run(digits, pool, CONFIG, values)
+    del values[key]
+    with pytest.raises(UserError, match="the checkpoint is no state of this run"):
+        Told().run(digits, pool, CONFIG, values)
+
+
+def test_other_threads_are_told(digits: ImageData, pool: Pool) -> None:
+    told = Told(stop_after=1)
+    with pytest.raises(Cut):
+        told.run(digits, pool, CONFIG)
+    lines: list[str] = []
+    values = {**told.states[-1], "threads": 7}
+    condensation.run(digits, pool, CONFIG, notice=lines.append, saved=values)
+    assert [line for line in lines if "began with" in line] == [
+        "the run began with threads 7 and goes on with threads 1: its images may differ in rounding from those of an "
+        "uninterrupted run"
+    ]
+
+
+def test_a_run_that_grows_stays_compiled_or_not() -> None:
+    short = replace(CONFIG, niter=1, eval_at=())
+    long = replace(short, niter=COMPILE_FROM)
+    kept = {"config": {"niter": 1, "inner_loop": 2, "eval_at": []}, "belongs_to": {"classes": [0, 1]}}
+    assert state.as_begun(long, kept).compile == "off"
+    assert state.as_begun(replace(long, compile="on"), kept).compile == "on"
+    assert state.as_begun(replace(short, niter=2), kept).compile == "auto"
+    assert state.as_begun(long, None) == long
+    kept["config"]["niter"] = COMPILE_FROM
+    assert state.as_begun(long, kept).compile == "auto"
+
+
+# ---- guards ----
+
+
+@pytest.mark.parametrize("what", ["images", "momentum", "losses", "network"])
+def test_a_state_that_is_not_finite_is_never_kept(what: str, digits: ImageData, pool: Pool) -> None:
+    problem = condensation.prepare(digits, pool, CONFIG)
+    now = condensation.begin_outer(condensation.init(problem), problem)
+    now, loss = condensation.step(now, problem)
+    state.snapshot(now, problem)
+    bad = torch.tensor(float("nan"))
+    if what == "losses":
+        now.losses = [loss, bad]
+    elif what == "network":
+        assert now.network is not None
+        next(iter(now.network.params.values())).data.view(-1)[0] = bad
+    else:
+        getattr(now, what).view(-1)[-1] = bad
+    with pytest.raises(state.Diverged, match="lower the learning rate of the images or the network .lr_img is 0.1"):
+        state.snapshot(now, problem)
+
+
+def test_a_diverging_run_keeps_the_last_good_checkpoint(
+    digits: ImageData, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = condensation.step, []
+
+    def step(now: Any, problem: Any) -> Any:
+        now, loss = real(now, problem)
+        calls.append(loss)
+        if len(calls) == 4:
+            now.images[0, 0] = float("inf")
+        return now, loss
+
+    monkeypatch.setattr(condensation, "step", step)
+    settings = {"ipc": 1, "factor": 2, "niter": 3, "inner_loop": 2, "n_data": 64, "save_every": "1it"}
+    with pytest.raises(UserError, match=r"the images are no longer finite; lower .*checkpoint holds the last good"):
+        attar.condense(digits, pool, folder=tmp_path / "run", recipe="digits", **settings)
+    values = checkpoint.load(tmp_path / "run", print)
+    assert values is not None and (values["outer"], values["inner"]) == (1, 1)
+    assert values["images"].isfinite().all()
+
+
+# ---- in Python ----
+
+
+def test_a_folder_in_python(digits: ImageData, pool: Pool, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"recipe": "digits", "ipc": 1, "inner_loop": 2, "n_data": 64}
+    wanted = attar.condense(digits, pool, niter=3, **settings)
+    run = tmp_path / "run"
+    first = attar.condense(digits, pool, niter=2, folder=run, **settings)
+    assert torch.equal(attar.condense(digits, pool, niter=2, folder=run, **settings).images, first.images)
+    longer = attar.condense(digits, pool, niter=3, folder=run, **settings)
+    assert torch.equal(longer.images, wanted.images)
+    assert longer.recipe == wanted.recipe
+    assert torch.equal(attar.load_set(run).images, wanted.images)
+    assert [event["outer"] for event in runlog.RunFolder(run).events()] == [1, 2, 3]
+    with pytest.raises(UserError, match=r"holds a run with ipc 1, and 2 is asked for"):
+        attar.condense(digits, pool, niter=3, folder=run, **{**settings, "ipc": 2})

@@ -144,7 +144,9 @@ class CondenseConfig:
     weight_decay: float = setting(5e-4, "weight decay of the network")
     batch_size: int = setting(64, "images per network step")
     mix_p: float = setting(0.5, "probability of CutMix in a network step; 0 turns it off")
-    nclass_sub: int | None = setting(None, "condense in parts of NCLASS_SUB classes: all of them, or the one of --phase")
+    nclass_sub: int | None = setting(
+        None, "condense in parts of NCLASS_SUB classes: all of them, or the one of --phase"
+    )
     phase: int | None = setting(None, "condense only this part of NCLASS_SUB classes: 0, 1, ...")
     seed: int = setting(0, "seed of everything random in the run")
     precision: str = setting("float32", "float32, tf32 (NVIDIA GPUs) or bf16")

@@ -44,6 +44,8 @@ class Problem:
 def prepare(data: ImageData, pool: Pool, config: CondenseConfig, notice: Notice = lambda line: None) -> Problem:
     """Check that data, pool, settings and device fit together. Raises `UserError`; `notice` gets one line at a time."""
     labels = check(data, config)
+    if config.nclass_sub is not None and config.phase is None:
+        raise UserError("nclass_sub without a phase means all parts, and one is condensed at a time; name a phase")
     if not len(pool):
         raise UserError("the pool is empty; `attar pretrain` fills it")
     pool.check(data)

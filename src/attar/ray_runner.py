@@ -119,7 +119,9 @@ def session(address: str, device: torch.device, cpus: int | None = None) -> Iter
             warnings.simplefilter("ignore")  # ray's own, about its future
             ray.init(**_options(address, threads, device))
     except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
-        raise UserError(f"there is no Ray cluster at {address}: {_first_line(error)}; `ray start` starts one") from error
+        raise UserError(
+            f"there is no Ray cluster at {address}: {_first_line(error)}; `ray start` starts one"
+        ) from error
     workers = None
     try:
         _check_room(ray, threads, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from attar.checkpoint import Interval
 from attar.config import Recipe
 from attar.data import ImageData
 from attar.execution import Workers
+from attar.interrupts import Interrupted
 from attar.pool import Pool
 from attar.runlog import RunFolder, Stage, Watch
 from attar.verbs.merge import Part, merge_into, read_part, whole_of
@@ -53,18 +55,30 @@ def condense_parts(
 
     into: what condenses one recipe into one run folder.
     """
-    about = {"command": runlog.command_line(), "environment": runlog.environment(data.device)}
+    command = runlog.command_line()
+    about = folder.read(runlog.CONFIG, "attar").get("attar", {})
+    if about:
+        about |= {"continued": [*about.get("continued", ()), command]}
+    else:
+        about = {"command": command, "environment": runlog.environment(data.device), "seconds": dict(seconds)}
     folder.write(runlog.CONFIG, recipes.as_sections(recipe) | {"attar": about})
     jobs = [
-        Job(replace(recipe, condense=replace(recipe.condense, phase=phase)), path, every, about["command"])
+        Job(replace(recipe, condense=replace(recipe.condense, phase=phase)), path, every, command)
         for phase, path in enumerate(part_folders(folder.path, data, recipe))
     ]
-    if workers is None:
-        parts = [condense_part(data, pool, job, into, watch) for job in jobs]
-    else:
-        parts = condense_remotely(data, pool, jobs, into, watch, workers)
-    small = whole_of(parts)
-    merge_into(folder, parts, small, about, seconds)
+    try:
+        if workers is None:
+            parts = [condense_part(data, pool, job, into, watch) for job in jobs]
+        else:
+            parts = condense_remotely(data, pool, jobs, into, watch, workers)
+    except BaseException as error:
+        if not any((job.path / runlog.CONFIG).exists() for job in jobs):  # nothing was done that could go on
+            folder.discard()
+        elif isinstance(error, KeyboardInterrupt):
+            number = error.number if isinstance(error, Interrupted) else signal.SIGINT
+            raise Interrupted(number, f"attar condense --resume {folder.path} goes on") from error
+        raise
+    merge_into(folder, parts, whole_of(parts), about, seconds)
 
 
 def part_folders(path: Path, data: ImageData, recipe: Recipe) -> list[Path]:
@@ -79,6 +93,8 @@ def discard_parts(path: Path) -> None:
         if old.is_dir():
             with runlog.opened(old) as folder:
                 folder.discard()
+            with suppress(OSError):  # other files of the user
+                old.rmdir()
 
 
 def condense_part(data: ImageData, pool: Pool, job: Job, into: CondenseInto, watch: Watch | None = None) -> Part:

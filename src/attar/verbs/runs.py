@@ -91,9 +91,9 @@ def condense(
         problem.prepare(data, pool, first)
         with runlog.opened(path) as folder:
             runlog.create(path, overwrite=overwrite)
+            if overwrite:
+                discard_parts(path)
             if is_split(wanted):
-                if overwrite:
-                    discard_parts(path)
                 condense_parts(folder, data, pool, wanted, watch, seconds, every, workers, condense_into)
             else:
                 condense_into(folder, data, pool, wanted, watch, seconds, every)
@@ -131,9 +131,8 @@ def go_on(
                 print(f"{path} is done: {length} outer iterations; a larger --niter makes it longer")
                 return
             watch.say(f"going on with the parts in {path / PARTS}")
-            seconds: dict[str, float] = {}
-            with stopwatch(seconds, "pretrain"):
-                pool, files = find_pool(data, wanted, {}, watch, workers)
+            seconds = dict(folder.read(runlog.CONFIG, "attar").get("attar", {}).get("seconds", {}))
+            pool, files = find_pool(data, wanted, {}, watch, workers)
             wanted = replace(wanted, network=pool.network, condense=replace(wanted.condense, model_path=files))
             condense_parts(folder, data, pool, wanted, watch, seconds, every, workers, condense_into)
             say_next(path, wanted)
@@ -180,8 +179,8 @@ def condense_into(
     """Run the condensation and leave config.json, metrics.jsonl, checkpoint, the set, images.png, report and result.
 
     about, saved: what a run that goes on was begun with, and its state; name: what its line of progress begins with;
-    command: what was typed, this process's own by default. result.json is written last: a run that has it
-    is done.
+    command: what was typed, this process's own by default. result.json is written last: a run that has it is
+    done.
     """
     command = command or runlog.command_line()
     if about is None:

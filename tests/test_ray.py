@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -88,10 +88,11 @@ class OneProcess:
 
 
 @pytest.fixture
-def ray(monkeypatch: pytest.MonkeyPatch) -> OneProcess:
+def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[OneProcess]:
     made = OneProcess()
     monkeypatch.setitem(sys.modules, "ray", made)
-    return made
+    yield made
+    torch.set_num_threads(1)  # a task sets its own
 
 
 CPU = torch.device("cpu")

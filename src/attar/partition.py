@@ -18,7 +18,7 @@ OF_A_PART = {
     "condense": ("phase", "memory_gb"),
     "evaluate": None,
 }
-WORDS = {"source": "the data set", "fingerprint": "the training images"}
+WORDS = {"source": "the data set", "fingerprint": "the fingerprint of the real images"}
 MOST = 3  # misfits that a message lists
 
 

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from attar import ray_runner
 from benchmarks import common
 
 PARTS = 4
@@ -32,7 +33,7 @@ SETTINGS = "-d digits --nclass 8 --nclass_sub 2 --pt_from 1 --model_num 2 --comp
 @contextmanager
 def cluster(nodes: int) -> Iterator[Any]:
     """A head without cores on 127.0.0.2, and nodes of one core each on 127.0.0.3, …"""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.update(ray_runner.NO_REPORTS | ray_runner.OFFLINE)
     from ray.cluster_utils import Cluster
 
     size = {"object_store_memory": STORE}

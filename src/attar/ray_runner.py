@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -28,6 +28,9 @@ from attar.synthetic import SyntheticSet
 HERE = "local"  # the address of a cluster that is started here
 RETRIES = 20  # times that a task may lose its worker or node
 POLL = 0.5  # seconds between two looks at a running task
+NOWHERE = "http://127.0.0.1:9"
+NO_REPORTS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_USAGE_STATS_REPORT_URL": NOWHERE}
+OFFLINE = {"http_proxy": NOWHERE, "https_proxy": NOWHERE, "no_proxy": "127.0.0.1,localhost"}
 JOBS = 256  # tasks that wait for the cluster at once
 
 
@@ -115,7 +118,7 @@ def session(address: str, device: torch.device, cpus: int | None = None) -> Iter
     threads = cpus or torch.get_num_threads()
     ray = _import(address)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), offline() if address == HERE else nullcontext():
             warnings.simplefilter("ignore")  # ray's own, about its future
             ray.init(**_options(address, threads, device))
     except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
@@ -183,7 +186,7 @@ def _task(function: Callable[..., Any], args: list[Any], threads: int) -> Any:
 
 
 def _import(address: str) -> Any:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.update(NO_REPORTS)
     if address == HERE:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's word for: this machine only, on 127.0.0.1
     try:
@@ -193,8 +196,26 @@ def _import(address: str) -> Any:
     return ray
 
 
+@contextmanager
+def offline() -> Iterator[None]:
+    """Processes that are started in here reach nothing by HTTP but this machine: Ray asks clouds where it runs."""
+    before = {name: os.environ.get(name) for name in OFFLINE}
+    os.environ.update(OFFLINE)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def _options(address: str, threads: int, device: torch.device) -> dict[str, Any]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    host = address.rpartition(":")[0]
+    if host.startswith("127."):  # several nodes of one machine: Ray would look for one under its outer address
+        quiet["_node_ip_address"] = host
     if address != HERE:
         return {"address": address, **quiet}
     gpus = torch.cuda.device_count() if device.type == "cuda" else 0

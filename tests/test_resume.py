@@ -18,15 +18,15 @@ import pytest
 import torch
 
 import attar
-from attar import checkpoint, condensation, runlog, session, state
-from attar.checkpoint import Interval, Values
+from attar import checkpoint, condensation, runlog, state
+from attar.checkpoint import Values
 from attar.cli import main
 from attar.config import CondenseConfig
 from attar.data import ImageData
 from attar.errors import UserError
 from attar.execution import COMPILE_FROM
 from attar.pool import Pool
-from tiny import POOL, TINY, call
+from tiny import POOL, call
 
 CONFIG = CondenseConfig(
     ipc=1, factor=2, niter=3, inner_loop=2, n_data=128, lr_img=0.1, batch_real=16, base_size=8, eval_at=(0, 2, 3)
@@ -65,7 +65,9 @@ class Told:
         if self.stop_after is not None and len(self.states) > self.stop_after:
             raise Cut
 
-    def run(self, data: ImageData, pool: Pool, config: CondenseConfig, saved: Values | None = None) -> attar.SyntheticSet:
+    def run(
+        self, data: ImageData, pool: Pool, config: CondenseConfig, saved: Values | None = None
+    ) -> attar.SyntheticSet:
         def evaluate(small: attar.SyntheticSet) -> dict[str, Any]:
             return {"accuracy": {"convnet2": float(small.images.mean())}}
 
@@ -169,7 +171,7 @@ def test_a_state_with_something_missing_is_refused(key: str, digits: ImageData, 
     told = Told(stop_after=2)
     with pytest.raises(Cut):
         told.run(digits, pool, CONFIG)
-    for wrong in ({}, [], 7, torch.zeros(2)):
+    for wrong in ({}, [], "x", torch.zeros(2)):
         values = {**told.states[-1], key: wrong}
         with pytest.raises(UserError, match="checkpoint"):
             Told().run(digits, pool, CONFIG, values)
@@ -194,7 +196,8 @@ def test_other_threads_are_told(digits: ImageData, pool: Pool) -> None:
 def test_a_run_that_grows_stays_compiled_or_not() -> None:
     short = replace(CONFIG, niter=1, eval_at=())
     long = replace(short, niter=COMPILE_FROM)
-    kept = {"config": {"niter": 1, "inner_loop": 2, "eval_at": []}, "belongs_to": {"classes": [0, 1]}}
+    kept: Values = {"config": {"niter": 1, "inner_loop": 2, "eval_at": []}, "belongs_to": {"classes": [0, 1]}}
+    kept |= dict.fromkeys(state.PLAIN, 0)
     assert state.as_begun(long, kept).compile == "off"
     assert state.as_begun(replace(long, compile="on"), kept).compile == "on"
     assert state.as_begun(replace(short, niter=2), kept).compile == "auto"
@@ -220,7 +223,7 @@ def test_a_state_that_is_not_finite_is_never_kept(what: str, digits: ImageData, 
         next(iter(now.network.params.values())).data.view(-1)[0] = bad
     else:
         getattr(now, what).view(-1)[-1] = bad
-    with pytest.raises(state.Diverged, match="lower the learning rate of the images or the network .lr_img is 0.1"):
+    with pytest.raises(state.Diverged, match=r"lower the learning rate of the images or the network .lr_img is 0.1"):
         state.snapshot(now, problem)
 
 
@@ -243,6 +246,205 @@ def test_a_diverging_run_keeps_the_last_good_checkpoint(
     values = checkpoint.load(tmp_path / "run", print)
     assert values is not None and (values["outer"], values["inner"]) == (1, 1)
     assert values["images"].isfinite().all()
+
+
+# ---- the command line ----
+
+LIMIT = 120  # seconds that nothing here should take
+
+
+def condense(*flags: str) -> list[str]:
+    return [sys.executable, "-m", "attar", "condense", "-d", "digits", *flags]
+
+
+def popen(command: list[str], folder: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def until(there: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT
+    while not there():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def product(run: str | Path) -> bytes:
+    return (Path(run) / "condensed.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def long(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a pool and the finished run whole/ of three outer iterations. Read only."""
+    root = tmp_path_factory.mktemp("long") / "root"
+    shutil.copytree(workspace / "pool", root / "pool")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        call("condense", "-d", "digits", *LONG, "--out", "whole", "--quiet")
+    return root
+
+
+@pytest.fixture
+def here(long: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(long, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_and_the_same_command_again(number: signal.Signals, here: Path) -> None:
+    """A real process is stopped in the middle; another one goes on, and ends like one that was left alone."""
+    endless = [*POOL, "--niter", "100000", "--inner_loop", "2", "--n_data", "64", "--compile", "off"]
+    with popen([*condense(*endless), "--out", "run", "--save_every", "1it", "--resume", "auto"], here) as process:
+        until((here / "run" / "checkpoint").exists)
+        process.send_signal(number)
+        said = process.communicate(timeout=LIMIT)[1]
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    if number != signal.SIGKILL:
+        assert said.endswith("attar: interrupted; attar condense --resume run goes on\n") and "Traceback" not in said
+    assert not Path("run/condensed.safetensors").exists()
+    values = checkpoint.load(Path("run"), print)
+    assert values is not None
+    length = str(values["outer"] + 2)
+    settings = json.loads(Path("run/config.json").read_text())
+    settings["condense"]["niter"] = int(length)  # as if it had not been endless
+    Path("run/config.json").write_text(json.dumps(settings))
+    shorter = [length if flag == "100000" else flag for flag in endless]
+    call("condense", "-d", "digits", *shorter, "--out", "run", "--resume", "auto", "--quiet")
+    call("condense", "-d", "digits", *shorter, "--out", "straight", "--quiet")
+    assert product("run") == product("straight")
+    assert same(runlog.RunFolder(Path("run")).events()) == same(runlog.RunFolder(Path("straight")).events())
+    assert sorted(path.name for path in Path("run").iterdir()) == sorted(
+        path.name for path in Path("straight").iterdir()
+    )
+
+
+def test_stopped_at_every_moment_of_writing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run dies at its nth renaming, whatever is renamed; the same command goes on, without a hand, and dies again."""
+    command = ["condense", "-d", "digits", *LONG, "--out", "run", "--save_every", "1it", "--resume", "auto", "--quiet"]
+    moment, calls = 0, []
+    real = {name: getattr(Path, name) for name in ("rename", "replace")}
+
+    def dying(name: str) -> Callable[[Path, Path], Path]:
+        def dies(path: Path, target: Path) -> Path:
+            calls.append(path)
+            if len(calls) > moment:
+                os._exit(1)
+            return real[name](path, target)
+
+        return dies
+
+    for name in real:
+        monkeypatch.setattr(Path, name, dying(name))
+    while (child := os.fork()) != 0:
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status == 0:
+            break
+        assert status == 1
+        moment += 1
+    else:
+        try:
+            main(command)
+        except SystemExit as stop:
+            os._exit(0 if stop.code == 0 else 3)
+        os._exit(4)
+    assert moment > 10
+    assert product("run") == product("whole")
+    assert same(runlog.RunFolder(Path("run")).events()) == same(runlog.RunFolder(Path("whole")).events())
+
+
+def test_going_on_and_growing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    short = [flag if flag != "3" else "2" for flag in LONG]
+    call("condense", "-d", "digits", *short, "--out", "run", "--resume", "auto")
+    capsys.readouterr()
+    call("condense", "-d", "digits", *short, "--out", "run", "--resume", "auto")
+    assert capsys.readouterr().out == "run is done: 2 outer iterations; a larger --niter makes it longer\n"
+    call("condense", "--resume", "run", "--quiet")
+    assert capsys.readouterr().out == "run is done: 2 outer iterations; a larger --niter makes it longer\n"
+    call("condense", "--resume", "run", "--niter", "3")
+    said = capsys.readouterr()
+    assert "going on with run after 2 of 3 outer iterations\n" in said.err
+    assert "condense 3/3" in said.err
+    assert said.out == "run/condensed.safetensors\nnext: attar evaluate run\n"
+    assert product("run") == product("whole")
+    settings, result = (json.loads(Path("run", name).read_text()) for name in ("config.json", "result.json"))
+    assert settings["condense"]["niter"] == 3
+    assert len(settings["attar"]["continued"]) == 1
+    assert result["inner_iterations"] == 6
+    events = runlog.RunFolder(Path("run")).events()
+    assert same(events) == same(runlog.RunFolder(Path("whole")).events())
+    assert [event["seconds"] for event in events] == sorted(event["seconds"] for event in events)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run the command line, which has to refuse, and return its one line."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    said = capsys.readouterr()
+    assert (stop.value.code, said.out, said.err.count("\n")) == (2, "", 1), said
+    return said.err.removeprefix("attar: error: ").rstrip("\n")
+
+
+def test_what_is_refused_beside_resume(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for flags, words in (
+        (("--lr_img", "1"), "--lr_img cannot change what a run was begun with; leave it out beside --resume"),
+        (("-d", "digits"), "--dataset cannot change what a run was begun with; leave it out beside --resume"),
+        (("--out", "x"), "--out cannot change what a run was begun with; leave it out beside --resume"),
+        (("--recipe", "digits"), "--recipe cannot change what a run was begun with; leave it out beside --resume"),
+        (("--overwrite",), "--resume goes on with a run, and --overwrite replaces it; leave one out"),
+        (("--niter", "2"), "whole holds a run of 3 outer iterations; niter can make it longer, not 2"),
+        (
+            ("--save_every", "soon"),
+            "save_every must be a time or a number of inner iterations, such as 600s, 10m, 2h, "
+            "50it or none, not 'soon'",
+        ),
+    ):
+        assert refused(capsys, "condense", "--resume", "whole", *flags) == words
+    assert refused(capsys, "condense", "--resume", "nowhere").startswith("nowhere holds no run to go on with")
+    auto = ("condense", "-d", "digits", *LONG, "--out", "whole", "--resume", "auto")
+    words = "whole holds a run with lr_img 0.001, and 0.5 is asked for; name another folder with --out"
+    assert refused(capsys, *auto, "--lr_img", "0.5").startswith(words)
+    assert refused(capsys, "condense", "-d", "digits", *LONG, "--out", "whole").startswith("whole already holds a run")
+    shutil.rmtree("whole/checkpoint")
+    assert refused(capsys, "condense", "--resume", "whole", "--niter", "4") == (
+        "whole holds no checkpoint to go on from; start again with --overwrite"
+    )
+
+
+def test_two_runs_in_one_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with runlog.opened(here / "whole"):
+        words = "another attar is at work in whole; wait until it is done, or name another folder"
+        for command in (
+            ("condense", "--resume", "whole", "--niter", "4"),
+            ("condense", "-d", "digits", *LONG, "--out", "whole", "--overwrite", "--quiet"),
+            ("evaluate", "whole", "--quiet"),
+        ):
+            assert refused(capsys, *command) == words
+    assert not Path("whole/.lock").exists()
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["-d", "digits", *LONG, "--out", "run", "--save_every", "1it", "--quiet"]
+    call("condense", *flags)
+    # as it was in the middle of the last outer iteration
+    shutil.copytree("run/checkpoint", "last")
+    short = [flag if flag != "3" else "2" for flag in LONG]
+    call("condense", "-d", "digits", *short, "--out", "short", "--quiet")
+    shutil.copytree("short/checkpoint", "run/checkpoint.previous")
+    Path("run/result.json").unlink()
+    path = Path("run/checkpoint/tensors.safetensors")
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    call("condense", "--resume", "run")
+    said = capsys.readouterr().err
+    assert "run/checkpoint is damaged: its checksums do not fit; going on from the one before it\n" in said
+    assert "going on with run after 2 of 3 outer iterations\n" in said
+    assert product("run") == product("whole")
+    Path("run/result.json").unlink()
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    assert refused(capsys, "condense", "--resume", "run") == (
+        "run/checkpoint is damaged: its checksums do not fit, and there is no other; start again with --overwrite"
+    )
 
 
 # ---- in Python ----

@@ -136,7 +136,7 @@ class Sweep:
         draws: Draw,  # C rows
         subsets: Sequence[Tensor] | None = None,  # per class int64 [m]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Sweep once. The loss stays on the device. Where memory is short, half as many classes at once from then on."""
+        """Sweep once. The loss stays on the device. Where memory is short, half the classes at once from then on."""
         while True:
             try:
                 return self._sweep(images, momentum, dict(params), real, draws, subsets)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,13 +141,9 @@ def belongs_to(problem: Problem) -> dict[str, Any]:
 
 def restore(values: Values, problem: Problem, notice: Notice) -> State:
     """The state that `snapshot` kept. Raises `UserError` when it does not fit the problem."""
-    try:
+    with _reading():
         check_same(values, problem)
         state = _restored(values, problem)
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"the checkpoint is no state of this run ({type(error).__name__}: {error})") from error
     for name, now in (("threads", torch.get_num_threads()), ("torch", torch.__version__)):
         if values[name] != now:
             words = f"the run began with {name} {values[name]} and goes on with {name} {now}"
@@ -199,10 +197,26 @@ def _restored(values: Values, problem: Problem) -> State:
     return state
 
 
+@contextmanager
+def _reading() -> Iterator[None]:
+    """What goes wrong in here is the checkpoint's fault: its checksums fit, its content does not."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"the checkpoint is no state of this run ({type(error).__name__}: {error})") from error
+
+
 def as_begun(config: CondenseConfig, values: Values | None) -> CondenseConfig:
     """`config` for going on from a state: a run that grows stays compiled, or not, as it began, with the same bits."""
-    if values is None or config.compile != "auto":
+    if values is None:
         return config
-    kept, classes = replace(CondenseConfig(), values["config"]), len(values["belongs_to"]["classes"])
+    with _reading():
+        if not all(isinstance(values[name], int | float) for name in PLAIN):
+            raise TypeError(f"one of {', '.join(PLAIN)} is no number")
+        kept, classes = replace(CondenseConfig(), values["config"]), len(values["belongs_to"]["classes"])
+    if config.compile != "auto":
+        return config
     began, now = (worth_compiling("auto", classes * c.outer_iterations * c.inner_loop) for c in (kept, config))
     return config if began == now else replace(config, {"compile": "on" if began else "off"})

@@ -23,6 +23,7 @@ from attar.cli import main
 from attar.errors import UserError
 from attar.partition import concatenate
 from attar.synthetic import SyntheticSet
+from attar.verbs import parts as verbs_parts
 from tiny import TINY, call
 
 PARTS = (*TINY, "--nclass_sub", "4")
@@ -236,6 +237,32 @@ def test_all_parts_go_on_where_they_were(here: Path, capsys: pytest.CaptureFixtu
     )
     call("condense", "-d", "digits", *PARTS, "--seed", "1", "--out", "whole", "--overwrite", "--quiet")
     assert Path("whole", store.CONDENSED).read_bytes() != wanted
+
+
+def test_interrupted_between_two_parts(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real, done = verbs_parts.condense_part, []
+
+    def once(*args: Any) -> Any:
+        if done:
+            raise KeyboardInterrupt
+        done.append(real(*args))
+        return done[0]
+
+    monkeypatch.setattr(verbs_parts, "condense_part", once)
+    with pytest.raises(SystemExit) as stop:
+        main(["condense", "-d", "digits", *PARTS, "--out", "cut", "--quiet"])
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "attar: interrupted; attar condense --resume cut goes on\n"
+    assert not Path("cut", store.CONDENSED).exists()
+    with pytest.raises(SystemExit):  # before the first part: nothing is left in the way
+        main(["condense", "-d", "digits", *PARTS, "--out", "early", "--quiet"])
+    assert not Path("early").exists()
+    monkeypatch.setattr(verbs_parts, "condense_part", real)
+    call("condense", "--resume", "cut", "--quiet")
+    assert Path("cut", store.CONDENSED).read_bytes() == Path("whole", store.CONDENSED).read_bytes()
+    assert "continued" in read("cut/config.json")["attar"]
 
 
 def test_the_python_interface_joins_them_too(made: Path) -> None:

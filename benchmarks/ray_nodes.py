@@ -2,7 +2,7 @@
 
 python -m benchmarks.ray_nodes --json benchmarks/results/ray_nodes.json
 
-Every node has one core and is a raylet of its own on 127.0.0.x. The undisturbed result on one node is the reference:
+Every node has one core and is a raylet of its own on 127.0.0.1. The undisturbed result on one node is the reference:
 all others have to equal it byte for byte.
 """
 
@@ -32,18 +32,15 @@ SETTINGS = "-d digits --nclass 8 --nclass_sub 2 --pt_from 1 --model_num 2 --comp
 
 @contextmanager
 def cluster(nodes: int) -> Iterator[Any]:
-    """A head without cores on 127.0.0.2, and nodes of one core each on 127.0.0.3, …"""
-    os.environ.update(ray_runner.NO_REPORTS | ray_runner.OFFLINE)
+    """A head without cores and nodes of one core each: processes of their own on 127.0.0.1."""
+    os.environ.update(ray_runner.NO_REPORTS | ray_runner.OFFLINE | ray_runner.LOOPBACK)
     from ray.cluster_utils import Cluster
 
     size = {"object_store_memory": STORE}
-    made = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "include_dashboard": False, "node_ip_address": "127.0.0.2", **size},
-    )
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **size})
     try:
-        for number in range(nodes):
-            made.add_node(num_cpus=1, node_ip_address=f"127.0.0.{3 + number}", **size)
+        for _ in range(nodes):
+            made.add_node(num_cpus=1, **size)
         yield made
     finally:
         made.shutdown()
@@ -164,7 +161,7 @@ def disturbed(made: Any, out: Path, settings: list[str], what: str) -> dict[str,
                 os.kill(pid, signal.SIGKILL)
             told["killed"] = len(pids)
         else:
-            made.remove_node(sorted(made.worker_nodes, key=lambda node: node.node_ip_address)[-1], allow_graceful=False)
+            made.remove_node(next(iter(made.worker_nodes)), allow_graceful=False)
             told["killed"] = 1
 
     told["command_s"] = condense(made.address, out, settings, kill)

@@ -30,6 +30,7 @@ RETRIES = 20  # times that a task may lose its worker or node
 POLL = 0.5  # seconds between two looks at a running task
 NOWHERE = "http://127.0.0.1:9"
 NO_REPORTS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_USAGE_STATS_REPORT_URL": NOWHERE}
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray's word for: nodes listen on 127.0.0.1 and nowhere else
 OFFLINE = {"http_proxy": NOWHERE, "https_proxy": NOWHERE, "no_proxy": "127.0.0.1,localhost"}
 JOBS = 256  # tasks that wait for the cluster at once
 
@@ -187,8 +188,8 @@ def _task(function: Callable[..., Any], args: list[Any], threads: int) -> Any:
 
 def _import(address: str) -> Any:
     os.environ.update(NO_REPORTS)
-    if address == HERE:
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's word for: this machine only, on 127.0.0.1
+    if address == HERE or address.startswith(("127.", "localhost:")):
+        os.environ.update(LOOPBACK)
     try:
         import ray
     except ImportError as error:
@@ -213,9 +214,6 @@ def offline() -> Iterator[None]:
 
 def _options(address: str, threads: int, device: torch.device) -> dict[str, Any]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    host = address.rpartition(":")[0]
-    if host.startswith("127."):  # several nodes of one machine: Ray would look for one under its outer address
-        quiet["_node_ip_address"] = host
     if address != HERE:
         return {"address": address, **quiet}
     gpus = torch.cuda.device_count() if device.type == "cuda" else 0

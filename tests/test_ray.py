@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -217,6 +218,23 @@ def test_every_tensor_is_moved() -> None:
     assert (found["pool"].members[0].name, found["pool"].made_for) == ("name", {"size": [8, 8]})
 
 
+def test_what_ray_prints_is_kept_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    """A worker that dies makes Ray print pages, on standard output."""
+    said: list[str] = []
+
+    def report() -> None:
+        print("Task _task failed. There are 20 retries remaining, so the task will be retried.")
+        print("Last 20 lines of the Raylet logs:")
+
+    with ray_runner.own_output(said.append):
+        for name in ("ray_listen_error_messages", "mine"):
+            thread = threading.Thread(target=report, name=name)
+            thread.start()
+            thread.join()
+    assert said == ["a Ray worker or node died; its task begins again"]
+    assert capsys.readouterr().out.count("Raylet") == 1
+
+
 # ---- what is refused ----
 
 
@@ -312,6 +330,7 @@ def test_a_worker_that_dies_changes_nothing(run_attar: Callable[..., Any], tmp_p
         said = process.communicate(timeout=120)[1]
     assert process.returncode == 0, said
     assert killed
+    assert "a Ray worker or node died; its task begins again" in said
     for phase in (0, 1, 2):
         assert f"part {phase} 30/30" in said
     for name in ("condensed.safetensors", "initial.safetensors", "images.png"):

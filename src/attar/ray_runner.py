@@ -7,13 +7,14 @@ lies in the nodes' shared memory, put there once.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from attar.data import ImageData
 from attar.errors import MissingError, UserError
-from attar.execution import Workers
+from attar.execution import Notice, Workers
 from attar.pool import Pool
 from attar.synthetic import SyntheticSet
 
@@ -110,11 +111,13 @@ class RayWorkers(Workers):
 
 
 @contextmanager
-def session(address: str, device: torch.device, cpus: int | None = None) -> Iterator[RayWorkers]:
+def session(
+    address: str, device: torch.device, cpus: int | None = None, notice: Notice = lambda line: None
+) -> Iterator[RayWorkers]:
     """Workers on the cluster at `address`, or on one that is started here and ends with the session.
 
-    cpus: threads of a part, as many as PyTorch has here by default. Raises `MissingError` without ray, and `UserError`
-    when the cluster cannot be reached or no node of it is large enough.
+    cpus: threads of a part, as many as PyTorch has here by default; notice: gets a line when a task is started again.
+    Raises `MissingError` without ray, and `UserError` when the cluster cannot be reached or no node of it is large enough.
     """
     threads = cpus or torch.get_num_threads()
     ray = _import(address)
@@ -130,11 +133,40 @@ def session(address: str, device: torch.device, cpus: int | None = None) -> Iter
     try:
         _check_room(ray, threads, device)
         workers = RayWorkers(ray, device, threads)
-        yield workers
+        with own_output(notice):
+            yield workers
     finally:
         if workers is not None:
             workers.close()
         ray.shutdown()
+
+
+@contextmanager
+def own_output(notice: Notice) -> Iterator[None]:
+    """Keep Ray's reports, pages where a worker dies, off standard output; of each task that begins again one line."""
+    before, sys.stdout = sys.stdout, Output(sys.stdout, notice)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.stdout = before
+
+
+class Output:
+    """Standard output without what Ray's threads print."""
+
+    def __init__(self, stream: TextIO, notice: Notice) -> None:
+        self.stream, self.notice = stream, notice
+
+    def write(self, text: str) -> int:
+        """As a stream's."""
+        if not threading.current_thread().name.startswith("ray_"):
+            return self.stream.write(text)
+        if "will be retried" in text:
+            self.notice("a Ray worker or node died; its task begins again")
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 def share(ray: Any, data: ImageData) -> Shared:

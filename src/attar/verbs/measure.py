@@ -35,8 +35,9 @@ def evaluate(run: str, given: dict[str, Any], *, quiet: bool, ray: str | None = 
     with runlog.opened(path) if path.is_dir() else nullcontext() as folder:
         if folder is not None:
             folder.read(runlog.CONFIG, "attar")
-        with elsewhere(ray, data.device) as workers:
-            evaluate_into(folder, small, data, recipe, Watch(quiet=quiet), workers)
+        watch = Watch(quiet=quiet)
+        with elsewhere(ray, data.device, watch.say) as workers:
+            evaluate_into(folder, small, data, recipe, watch, workers)
 
 
 def evaluate_into(

@@ -28,8 +28,9 @@ def pretrain(
         chosen = replace(chosen, pool=replace(chosen.pool, models=1))
     data = load_data(chosen)
     folder = named_folder(out) if out is not None else POOLS / pools.folder_name(data, chosen.network)
-    with elsewhere(ray, data.device) as workers:
-        pool = train_pool(data, chosen, folder, Watch(quiet=quiet), workers=workers)
+    watch = Watch(quiet=quiet)
+    with elsewhere(ray, data.device, watch.say) as workers:
+        pool = train_pool(data, chosen, folder, watch, workers=workers)
     table = Table("model", "epochs", "seed", "accuracy", title=f"{folder}")
     for member in pool.members:
         settings = member.settings

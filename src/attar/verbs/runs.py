@@ -83,7 +83,7 @@ def condense(
         return
     check(data, wanted, path, overwrite=overwrite)
     seconds: dict[str, float] = {}
-    with cluster.workers(wanted, data) as workers:
+    with cluster.workers(wanted, data, watch) as workers:
         with stopwatch(seconds, "pretrain"):
             pool, files = find_pool(data, wanted, given, watch, workers)
         wanted = replace(wanted, network=pool.network, condense=replace(wanted.condense, model_path=files))
@@ -107,11 +107,11 @@ class Cluster:
     ray: str | None
     cpus: int | None
 
-    def workers(self, recipe: Recipe, data: ImageData) -> AbstractContextManager[Workers | None]:
+    def workers(self, recipe: Recipe, data: ImageData, watch: Watch) -> AbstractContextManager[Workers | None]:
         """Raises `UserError` where there are no parts to spread over a cluster."""
         if self.ray is not None and not is_split(recipe):
             raise UserError("--ray spreads the parts of a partition: give --nclass_sub, and no --phase")
-        return elsewhere(self.ray, data.device, self.cpus)
+        return elsewhere(self.ray, data.device, watch.say, self.cpus)
 
 
 def go_on(
@@ -124,7 +124,7 @@ def go_on(
     cluster: Cluster,
 ) -> None:
     """Continue the run in a folder, extend it, or say that it is done."""
-    with cluster.workers(wanted, data) as workers, runlog.opened(path) as folder:
+    with cluster.workers(wanted, data, watch) as workers, runlog.opened(path) as folder:
         if is_split(wanted):
             if check_split(folder, wanted):
                 length = wanted.condense.outer_iterations

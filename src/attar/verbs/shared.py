@@ -15,7 +15,7 @@ from attar import evaluation, problem, runlog
 from attar.config import Recipe
 from attar.data import ImageData
 from attar.errors import UserError
-from attar.execution import Workers, check_precision
+from attar.execution import Notice, Workers, check_precision
 
 POOLS = Path("pool")
 RUNS = Path("runs")
@@ -59,7 +59,9 @@ def check(data: ImageData, recipe: Recipe, path: Path, *, overwrite: bool) -> No
 
 
 @contextmanager
-def elsewhere(ray: str | None, device: torch.device, cpus: int | None = None) -> Iterator[Workers | None]:
+def elsewhere(
+    ray: str | None, device: torch.device, notice: Notice, cpus: int | None = None
+) -> Iterator[Workers | None]:
     """Workers on the Ray cluster at the address `ray`; None, which stands for this machine's own, without one."""
     if ray is None:
         if cpus is not None:
@@ -70,7 +72,7 @@ def elsewhere(ray: str | None, device: torch.device, cpus: int | None = None) ->
         raise UserError(f"ray_cpus must be at least 1, not {cpus}")
     from attar import ray_runner
 
-    with ray_runner.session(ray, device, cpus) as workers:
+    with ray_runner.session(ray, device, cpus, notice) as workers:
         yield workers
 
 

@@ -116,7 +116,7 @@ def _compared(part: SyntheticSet, other: SyntheticSet) -> Iterator[tuple[str, An
 
 def _settings(part: SyntheticSet) -> dict[str, Any]:
     """{setting: value} of those that decide a part's images."""
-    kept = {}
+    kept: dict[str, Any] = {}
     for section, values in part.recipe.items():
         free = OF_A_PART.get(section, ())
         if free is not None and isinstance(values, Mapping):

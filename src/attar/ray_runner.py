@@ -117,7 +117,7 @@ def session(
     """Workers on the cluster at `address`, or on one that is started here and ends with the session.
 
     cpus: threads of a part, as many as PyTorch has here by default; notice: gets a line when a task is started again.
-    Raises `MissingError` without ray, `UserError` when the cluster cannot be reached or none of its nodes is large enough.
+    Raises `MissingError` without ray, `UserError` when the cluster cannot be reached or no node of it is large enough.
     """
     threads = cpus or torch.get_num_threads()
     ray = _import(address)
@@ -144,7 +144,7 @@ def session(
 @contextmanager
 def own_output(notice: Notice) -> Iterator[None]:
     """Keep Ray's reports, pages where a worker dies, off standard output; of each task that begins again one line."""
-    before, sys.stdout = sys.stdout, Output(sys.stdout, notice)  # type: ignore[assignment]
+    before, sys.stdout = sys.stdout, Output(sys.stdout, notice)
     try:
         yield
     finally:

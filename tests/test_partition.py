@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Generator
 
 import attar
-from attar import partition, runlog, store
+from attar import lock, partition, runlog, store
 from attar.cli import main
 from attar.errors import UserError
 from attar.partition import concatenate
@@ -332,25 +332,21 @@ def test_an_interrupted_merge_is_made_anew(left: tuple[str, ...], here: Path) ->
 
 
 def test_parts_that_start_together_train_one_pool(tmp_path: Path) -> None:
-    """The second waits for the first, and finds the models there."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    long = [flag if PARTS[place - 1] != "--pt_from" else "20" for place, flag in enumerate(PARTS)]
-    command = [sys.executable, "-m", "attar", "condense", "-d", "digits", *long]
-    started = [
-        subprocess.Popen(
-            [*command, "--phase", phase],
-            cwd=tmp_path,
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for phase in ("0", "1")
-    ]
+    """Both wait while the pool's folder is taken; then the first one trains, and the other finds the models there."""
+    folder = tmp_path / "pool" / "digits-convnet2-w0.05"
+    command = [sys.executable, "-m", "attar", "condense", "-d", "digits", *PARTS]
+    flags: dict[str, Any] = {"env": {**os.environ, "OMP_NUM_THREADS": "1"}, "stderr": subprocess.PIPE, "text": True}
+    with lock.held(folder):
+        started = [subprocess.Popen([*command, "--phase", phase], cwd=tmp_path, **flags) for phase in ("0", "1")]
+        for process in started:
+            assert process.stderr is not None
+            assert (
+                process.stderr.readline() == "waiting for another attar, which is at work in pool/" + folder.name + "\n"
+            )
     said = [process.communicate(timeout=120)[1] for process in started]
     assert [process.returncode for process in started] == [0, 0], said
     assert sorted("2 to train" in words for words in said) == [False, True], said
-    assert sorted("waiting for another attar" in words for words in said) == [False, True], said
-    assert len(list((tmp_path / "pool" / "digits-convnet2-w0.05").glob("e20-*"))) == 2
-    assert [p["name"] for p in read(f"{tmp_path}/runs/digits-ipc1-phase0/config.json")["attar"]["pool"]] == [
-        p["name"] for p in read(f"{tmp_path}/runs/digits-ipc1-phase1/config.json")["attar"]["pool"]
-    ]
+    assert sum(words.count("there already") for words in said) == 2, said
+    assert len(list(folder.glob("e1-*"))) == 2
+    pools = [read(f"{tmp_path}/runs/digits-ipc1-phase{phase}/config.json")["attar"]["pool"] for phase in (0, 1)]
+    assert pools[0] == pools[1]

@@ -26,6 +26,7 @@ from attar import ray_runner
 from benchmarks import common
 
 PARTS = 4
+EXPERIMENTS = ("two_nodes", "worker", "node")  # the last two are killed mid-part
 STORE = 200_000_000  # bytes of each node's object store
 SETTINGS = "-d digits --nclass 8 --nclass_sub 2 --pt_from 1 --model_num 2 --compile off --save_every 20it"
 
@@ -112,45 +113,40 @@ def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--niter", type=int, default=20, help="outer iterations of each part")
     parser.add_argument("--inner_loop", type=int, default=20)
+    parser.add_argument(
+        "--experiments", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS), help="besides one node"
+    )
     arguments = parser.parse_args()
     device = common.start(arguments)
-    settings = [*SETTINGS.split(), "--width", str(arguments.width), "--ipc", str(arguments.ipc)]
-    settings += ["--factor", str(arguments.factor)]
-    settings += ["--niter", str(arguments.niter), "--inner_loop", str(arguments.inner_loop)]
-    with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
-        seconds, digests = {}, {}
-        for nodes in (1, 2):
-            with cluster(nodes) as made:
-                out = root / f"nodes{nodes}"
-                whole = condense(made.address, out, settings)
-                seconds[f"nodes{nodes}"] = {"parts": seconds_of_parts(out), "command": whole}
-                digests[f"nodes{nodes}"] = digest(out)
-        kills = {}
-        for what in ("worker", "node"):
-            with cluster(2) as made:
-                out = root / what
-                kills[what] = disturbed(made, out, settings, what)
-                digests[what] = digest(out)
-    parts = {name: value["parts"] for name, value in seconds.items()}
+    settings = [*SETTINGS.split()]
+    for name in ("width", "ipc", "factor", "niter", "inner_loop"):
+        settings += [f"--{name}", str(getattr(arguments, name))]
     result = common.machine(device) | {
-        "what": f"{PARTS} parts of 2 classes of digits on Ray nodes of one core: two nodes against one",
+        "what": f"{PARTS} parts of 2 classes of digits on Ray nodes of one core: two nodes against one, and two disturbed",
         "parts": PARTS,
         **{name: getattr(arguments, name) for name in ("niter", "inner_loop", "width", "ipc", "factor")},
         "ray": version(),
-        "seconds": seconds,
-        "ratio": parts["nodes1"] / parts["nodes2"],
-        "kills": kills,
-        "equal": {name: value == digests["nodes1"] for name, value in digests.items()},
+    }
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        digests = {}
+        for what in ("one_node", *arguments.experiments):
+            with cluster(1 if what == "one_node" else 2) as made:
+                result[what] = experiment(made, root / what, settings, what)
+                digests[what] = digest(root / what)
+    if "two_nodes" in result:
+        result["ratio"] = result["one_node"]["parts_s"] / result["two_nodes"]["parts_s"]
+    result |= {
+        "equal": {what: value == digests["one_node"] for what, value in digests.items()},
         "seconds_since_1970": round(time.time()),
         "command": "python -m benchmarks.ray_nodes " + " ".join(sys.argv[1:]),
     }
     common.publish(result, arguments.json)
 
 
-def disturbed(made: Any, out: Path, settings: list[str], what: str) -> dict[str, Any]:
-    """Kill one worker, or one node with its workers, while parts are computed."""
-    told: dict[str, Any] = {"killed": 0}
+def experiment(made: Any, out: Path, settings: list[str], what: str) -> dict[str, Any]:
+    """One run of all parts; `worker` and `node`: with one of them killed while parts are computed."""
+    told: dict[str, Any] = {}
 
     def kill() -> None:
         if not wait_for(out, 2):
@@ -164,7 +160,8 @@ def disturbed(made: Any, out: Path, settings: list[str], what: str) -> dict[str,
             made.remove_node(next(iter(made.worker_nodes)), allow_graceful=False)
             told["killed"] = 1
 
-    told["command_s"] = condense(made.address, out, settings, kill)
+    told["command_s"] = condense(made.address, out, settings, kill if what in ("worker", "node") else None)
+    told["parts_s"] = seconds_of_parts(out)
     continued = [path for path in out.glob("parts/*/config.json") if '"continued"' in path.read_text(encoding="utf-8")]
     return told | {"parts_continued_from_a_checkpoint": len(continued)}
 

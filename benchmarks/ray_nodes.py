@@ -122,7 +122,7 @@ def main() -> None:
     for name in ("width", "ipc", "factor", "niter", "inner_loop"):
         settings += [f"--{name}", str(getattr(arguments, name))]
     result = common.machine(device) | {
-        "what": f"{PARTS} parts of 2 classes of digits on Ray nodes of one core: two nodes against one, and two disturbed",
+        "what": f"{PARTS} parts of 2 classes of digits, Ray nodes of one core: two nodes against one, and disturbed",
         "parts": PARTS,
         **{name: getattr(arguments, name) for name in ("niter", "inner_loop", "width", "ipc", "factor")},
         "ray": version(),

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,11 @@ SETTINGS = "-d digits --nclass 8 --nclass_sub 2 --pt_from 1 --model_num 2 --comp
 @contextmanager
 def cluster(nodes: int) -> Iterator[Any]:
     """A head without cores and nodes of one core each: processes of their own on 127.0.0.1."""
+    # before ray is imported, and for all processes of the cluster
     os.environ.update(ray_runner.NO_REPORTS | ray_runner.OFFLINE | ray_runner.LOOPBACK)
     from ray.cluster_utils import Cluster
 
-    size = {"object_store_memory": STORE}
+    size = {"object_store_memory": STORE, "node_ip_address": "127.0.0.1"}
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **size})
     try:
         for _ in range(nodes):
@@ -125,7 +127,7 @@ def main() -> None:
         "what": f"{PARTS} parts of 2 classes of digits, Ray nodes of one core: two nodes against one, and disturbed",
         "parts": PARTS,
         **{name: getattr(arguments, name) for name in ("niter", "inner_loop", "width", "ipc", "factor")},
-        "ray": version(),
+        "ray": version("ray"),
     }
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -164,12 +166,6 @@ def experiment(made: Any, out: Path, settings: list[str], what: str) -> dict[str
     told["parts_s"] = seconds_of_parts(out)
     continued = [path for path in out.glob("parts/*/config.json") if '"continued"' in path.read_text(encoding="utf-8")]
     return told | {"parts_continued_from_a_checkpoint": len(continued)}
-
-
-def version() -> str:
-    import ray
-
-    return ray.__version__
 
 
 if __name__ == "__main__":

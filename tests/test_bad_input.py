@@ -404,7 +404,7 @@ def test_a_full_disk(arguments: tuple[str, ...], workspace: Path, tmp_path: Path
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
-    assert re.fullmatch(r"attar: error: new/\S+\.safetensors cannot be written: .*File too large.*\n", done.stderr)
+    assert re.fullmatch(r"attar: error: new/\S+ cannot be written: .*File too large.*\n", done.stderr)
     assert contents(tmp_path) == before
 
 
@@ -462,7 +462,7 @@ def test_a_pool_member_is_no_run(refused: Callable[..., str], bench: Path) -> No
         ("result.json", "3", "result.json holds no JSON object"),
         ("result.json", '{"seconds": []}', "result.json is damaged: 'seconds' must be an object, not []"),
         ("result.json", '{"whole": 3}', "result.json is damaged: 'whole' must be an object, not 3"),
-        ("metrics.jsonl", '{"event": "st', "metrics.jsonl is damaged"),
+        ("metrics.jsonl", '{"event": "st\n', "metrics.jsonl is damaged"),
         ("condensed.safetensors", "", "condensed.safetensors is damaged or no safetensors file"),
         ("initial.safetensors", "x", "initial.safetensors is damaged or no safetensors file"),
     ],

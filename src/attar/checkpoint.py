@@ -174,22 +174,23 @@ def load(run: Path, notice: Callable[[str], None]) -> Values | None:
     A damaged one is put aside, and the one before it taken, after one line. Raises `Damaged` when there is no other.
     """
     current, previous = run / CURRENT, run / PREVIOUS
-    problem: Damaged | None = None
-    if current.exists():
-        try:
-            return read(current)
-        except Damaged as error:
-            problem = error
-    if previous.exists():
-        values = read(previous)
-        if problem is not None:
-            notice(f"{problem}; going on from the one before it")
-            _drop(run, DAMAGED)
-            current.rename(run / DAMAGED)  # the next checkpoint would push the good one out
-        previous.rename(current)
-        return values
-    if problem is not None:
-        raise Damaged(f"{problem}, and there is no other; start again with --overwrite")
+    damage: Damaged | None = None
+    for folder in (current, previous):
+        if folder.exists():
+            try:
+                values = read(folder)
+            except Damaged as error:
+                damage = damage or error
+                continue
+            if folder == previous:
+                if damage is not None:
+                    notice(f"{damage}; going on from the one before it")
+                    _drop(run, DAMAGED)
+                    current.rename(run / DAMAGED)  # the next checkpoint would push the good one out
+                previous.rename(current)
+            return values
+    if damage is not None:
+        raise Damaged(f"{damage}, and there is no other; start again with --overwrite")
     return None
 
 

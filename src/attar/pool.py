@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,15 @@ class Member:
     name: str
     file: Path | None = None  # where it is kept
 
+    @cached_property
+    def digest(self) -> str:
+        """Twelve digits that stand for the tensors."""
+        found = hashlib.sha256()
+        for name, value in sorted((self.params | self.buffers).items()):
+            found.update(f"{name} {tuple(value.shape)}".encode())
+            found.update(value.cpu().numpy().tobytes())
+        return found.hexdigest()[:12]
+
 
 @dataclass(frozen=True, eq=False)
 class Pool:
@@ -59,15 +69,6 @@ class Pool:
         """Raise `UserError` when the pool was made for other images than `data`."""
         for misfit in _misfits(self.made_for, describe(data)):
             raise UserError(f"the pool was made for {misfit}; `attar pretrain` trains one for these data")
-
-
-def digest(member: Member) -> str:
-    """Twelve digits that stand for a member's tensors."""
-    found = hashlib.sha256()
-    for name, value in sorted((member.params | member.buffers).items()):
-        found.update(f"{name} {tuple(value.shape)}".encode())
-        found.update(value.cpu().numpy().tobytes())
-    return found.hexdigest()[:12]
 
 
 def describe(data: ImageData) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from attar.checkpoint import Interval, Keeper, Values
 from attar.condensation import Evaluation, Event
 from attar.config import Recipe
 from attar.data import ImageData
-from attar.errors import MissingError, UserError
+from attar.errors import MissingError, UserError, WriteError
 from attar.execution import Notice
 from attar.interrupts import Interrupted
 from attar.pool import Pool
@@ -135,9 +135,12 @@ def condense(
         if not checkpoint.exists(folder.path):  # a run without a state or a product is of no use
             folder.discard()
             raise
+        goes_on = f"attar condense --resume {folder.path} goes on"
         if isinstance(error, KeyboardInterrupt):
             number = error.number if isinstance(error, Interrupted) else signal.SIGINT
-            raise Interrupted(number, f"attar condense --resume {folder.path} goes on") from error
+            raise Interrupted(number, goes_on) from error
+        if isinstance(error, WriteError):
+            raise WriteError(f"{error}; with more room {goes_on}") from error
         if isinstance(error, Diverged):
             raise Diverged(f"{error}; {folder.path / checkpoint.CURRENT} holds the last good state") from error
         raise

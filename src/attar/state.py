@@ -17,7 +17,6 @@ from attar.config import CondenseConfig, replace, settings_of
 from attar.data import ImageData
 from attar.errors import UserError
 from attar.execution import Notice, worth_compiling
-from attar.pool import digest
 from attar.problem import Problem
 from attar.synthetic import mix, noise
 from attar.training import Deck, Learner
@@ -134,7 +133,7 @@ def belongs_to(problem: Problem) -> dict[str, Any]:
     return {
         "data": problem.data.fingerprint,
         "classes": problem.labels,
-        "pool": [digest(member) for member in problem.pool.members],
+        "pool": [member.digest for member in problem.pool.members],
         "device": problem.data.device.type,
     }
 

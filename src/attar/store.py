@@ -51,9 +51,10 @@ def clean(folder: Path, *names: str) -> None:
 
 def sync(path: Path) -> None:
     """Return when a file, or the names in a folder, are on the disk."""
-    if os.name == "nt" and path.is_dir():  # Windows cannot, and need not
+    windows = os.name == "nt"
+    if windows and path.is_dir():  # cannot be, and need not
         return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    handle = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

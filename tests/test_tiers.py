@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
 ALLOWED["state"] = ALLOWED["state"] | {"problem"}
 ALLOWED["condensation"] = ALLOWED["condensation"] | {"problem", "state"}
 ALLOWED["recipes"] = ALLOWED["recipes"] | {"config"}
+ALLOWED["partition"] = ALLOWED["partition"] | {"synthetic"}
 for _room in ("pool", "checkpoint", "runlog", "export", "report"):
     ALLOWED[_room] = ALLOWED[_room] | {"store"}
 ALLOWED["runlog"] = ALLOWED["runlog"] | {"checkpoint"}

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from attar import checkpoint, condensation, evaluation, problem, recipes, runlog, session, store
+from attar import checkpoint, condensation, evaluation, partition, problem, recipes, runlog, session, store
 from attar import data as sources
 from attar import device as devices
 from attar import pool as pools
@@ -58,6 +58,7 @@ def condense(
 
     folder: keeps a run there, with a checkpoint every so often (`save_every`, such as "10m" or "50it"). The same call
     again goes on with a run that was interrupted, makes one longer whose `niter` has grown, and reads one that is done.
+    With `nclass_sub` and no `phase` all parts are condensed, one after another, each in `folder`/parts/<phase>.
     settings: the fields of `CondenseConfig`, such as ipc=10, factor=2, speedup=10; without a pool those of
     `NetworkConfig`, epochs and models too, or model_path.
     """
@@ -67,10 +68,20 @@ def condense(
         paths = [Path(name) for name in chosen.condense.model_path]
         pool = pools.load(paths, data, chosen.network) if paths else pools.pretrain(data, chosen.pool, chosen.network)
     chosen = replace(chosen, network=pool.network)
-    if folder is not None:
-        return _condense_in(Path(folder), data, pool, chosen, checkpoint.interval(save_every))
-    small = condensation.run(data, pool, chosen.condense)
-    return replace(small, recipe=recipes.as_sections(chosen))
+    path = None if folder is None else Path(folder)
+    if chosen.condense.nclass_sub is None or chosen.condense.phase is not None:
+        return _condense_one(path, data, pool, chosen, save_every)
+    small = []
+    for phase in range(partition.parts_of(data.nclass, chosen.condense.nclass_sub)):
+        part = replace(chosen, condense=replace(chosen.condense, phase=phase))
+        small.append(_condense_one(path and path / "parts" / str(phase), data, pool, part, save_every))
+    return partition.concatenate(small)
+
+
+def _condense_one(path: Path | None, data: ImageData, pool: Pool, recipe: Recipe, save_every: str) -> SyntheticSet:
+    if path is not None:
+        return _condense_in(path, data, pool, recipe, checkpoint.interval(save_every))
+    return replace(condensation.run(data, pool, recipe.condense), recipe=recipes.as_sections(recipe))
 
 
 def _condense_in(path: Path, data: ImageData, pool: Pool, recipe: Recipe, every: Interval) -> SyntheticSet:
@@ -110,13 +121,18 @@ def evaluate(small: SyntheticSet, data: ImageData, *, recipe: str | None = None,
 
 def describe_result(small: SyntheticSet, data: ImageData) -> dict[str, Any]:
     """The head of `result.json`."""
+    return describe_set(small, data.name, devices.describe(data.device))
+
+
+def describe_set(small: SyntheticSet, dataset: str, device: str) -> dict[str, Any]:
+    """The head of `result.json`, where the real images are not at hand."""
     return {
         "attar": version("attar"),
-        "dataset": data.name,
+        "dataset": dataset,
         "ipc": small.ipc,
         "factor": small.factor,
         "method": "accdd",
-        "device": devices.describe(data.device),
+        "device": device,
     }
 
 

@@ -20,6 +20,7 @@ from attar.config import FLAGS, SECTIONS
 from attar.errors import UserError
 
 EXIT_USER = 2
+ADDRESS = re.compile(r"auto|local|ray://\S+|[^/\s]+:[0-9]+")  # of a Ray cluster
 RUN_FLAGS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "recipe": (str, "a recipe's name, a TOML file or a run's config.json; flags go on top", ()),
     "reproduce": (bool, "insist on the published settings of the data set", ()),
@@ -27,6 +28,8 @@ RUN_FLAGS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "overwrite": (bool, "replace the run that --out already holds", ()),
     "resume": (str, "go on with the run in this folder; auto: with the one that --out holds, if it holds one", ()),
     "save_every": (str, "time (600s, 10m, 2h) or inner iterations (50it) between checkpoints; none (default: 5m)", ()),
+    "ray": (str, "compute on a Ray cluster: at this ADDRESS, or without one on a cluster started here", ()),
+    "ray_cpus": (int, "CPU threads of each part on the cluster (default: as many as a part takes here)", ()),
     "quiet": (bool, "say nothing while it runs", ("-q",)),
     "debug": (bool, "show the traceback of an error", ()),
 }
@@ -34,7 +37,7 @@ RUN_FLAGS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits with status 0, 2 (unusable input), 130 (interrupted) or 143 (terminated)."""
-    tokens = sys.argv[1:] if arguments is None else arguments
+    tokens = _complete(sys.argv[1:] if arguments is None else arguments)
     try:
         with interrupts.raised():
             _app()(tokens, exit_on_error=False, print_error=False)
@@ -63,6 +66,15 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(status)
 
 
+def _complete(tokens: list[str]) -> list[str]:
+    """The address that `--ray` leaves out. What follows it is one only when it looks like one: a run may follow too."""
+    following = (*tokens[1:], "")
+    return [
+        "--ray=local" if token == "--ray" and not ADDRESS.fullmatch(after) else token
+        for token, after in zip(tokens, following, strict=True)
+    ]
+
+
 def _fail(error: object) -> None:
     print(f"attar: error: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(EXIT_USER)
@@ -83,16 +95,18 @@ def _app() -> App:
         suppress_keyboard_interrupt=False,  # `main` says a word
     )
     app.command(_verb("demo", demo, "out", "overwrite", "quiet", "debug"))
-    app.command(_verb("pretrain", pretrain, "recipe", "out", "quiet", "debug"))
+    app.command(_verb("pretrain", pretrain, "recipe", "out", "ray", "quiet", "debug"))
     app.command(_verb("condense", condense, *RUN_FLAGS))
-    app.command(_verb("evaluate", evaluate, "quiet", "debug"))
+    app.command(_verb("merge", merge, "out", "overwrite", "debug"))
+    app.command(_verb("evaluate", evaluate, "ray", "quiet", "debug"))
     app.command(recipes)
     return app
 
 
 def _verb(name: str, function: Callable[..., None], *run_flags: str) -> Callable[..., None]:
     """`function` with the settings' flags (from the fields' metadata) added to its signature, None when not given."""
-    own = [p for p in inspect.signature(function).parameters.values() if p.kind is p.POSITIONAL_ONLY]
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
+    own = [p for p in inspect.signature(function).parameters.values() if p.kind in positional]
     parameters = [p.replace(annotation=get_type_hints(function, include_extras=True)[p.name]) for p in own]
     for flag in run_flags:
         kind, help, short = RUN_FLAGS[flag]
@@ -102,7 +116,7 @@ def _verb(name: str, function: Callable[..., None], *run_flags: str) -> Callable
         parameters.append(
             inspect.Parameter(flag, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         )
-    for section, field_name in dict.fromkeys(FLAGS[name].values()):
+    for section, field_name in dict.fromkeys(FLAGS.get(name, {}).values()):
         item = next(item for item in fields(SECTIONS[section]) if item.name == field_name)
         kind = get_type_hints(SECTIONS[section])[field_name]
         parameter = _parameter(field_name, item.metadata["help"], item.metadata["names"], kind)
@@ -154,12 +168,18 @@ def demo(
 
 
 def pretrain(
-    *, recipe: str | None = None, out: str | None = None, quiet: bool = False, debug: bool = False, **given: Any
+    *,
+    recipe: str | None = None,
+    out: str | None = None,
+    ray: str | None = None,
+    quiet: bool = False,
+    debug: bool = False,
+    **given: Any,
 ) -> None:
     """Train early-stage models and keep them in a pool folder (default: pool/<data set>-<network>)."""
     from attar import verbs
 
-    verbs.pretrain(out, given, recipe=recipe, quiet=quiet)
+    verbs.pretrain(out, given, recipe=recipe, quiet=quiet, ray=ray)
 
 
 def condense(
@@ -170,6 +190,8 @@ def condense(
     overwrite: bool = False,
     resume: str | None = None,
     save_every: str | None = None,
+    ray: str | None = None,
+    ray_cpus: int | None = None,
     quiet: bool = False,
     debug: bool = False,
     **given: Any,
@@ -186,10 +208,27 @@ def condense(
         quiet=quiet,
         resume=resume,
         save_every=save_every,
+        ray=ray,
+        ray_cpus=ray_cpus,
     )
 
 
-def evaluate(run: str, /, *, quiet: bool = False, debug: bool = False, **given: Any) -> None:
+def merge(part: str, /, *parts: str, out: str | None = None, overwrite: bool = False, debug: bool = False) -> None:
+    """Join the parts of a partition, made with `attar condense --nclass_sub N --phase K`, into one run folder.
+
+    Parameters
+    ----------
+    part: str
+        a part's run folder, or its condensed.safetensors file
+    parts: str
+        the other parts, in any order
+    """
+    from attar import verbs
+
+    verbs.merge([part, *parts], out, overwrite=overwrite)
+
+
+def evaluate(run: str, /, *, ray: str | None = None, quiet: bool = False, debug: bool = False, **given: Any) -> None:
     """Train fresh networks on a run's condensed set and test them on real images.
 
     Parameters
@@ -199,7 +238,7 @@ def evaluate(run: str, /, *, quiet: bool = False, debug: bool = False, **given: 
     """
     from attar import verbs
 
-    verbs.evaluate(run, given, quiet=quiet)
+    verbs.evaluate(run, given, quiet=quiet, ray=ray)
 
 
 def recipes(name: str | None = None) -> None:

@@ -114,6 +114,7 @@ def product(state: State, problem: Problem) -> SyntheticSet:
         std=data.std,
         source=data.name,
         initial=state.initial.flatten(0, 1),
+        fingerprint=data.fingerprint,
     )
 
 

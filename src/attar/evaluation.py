@@ -43,12 +43,13 @@ def evaluate(
     report: Report = lambda line: None,
     known: Mapping[str, tuple[float, int]] | None = None,
     keep: Keep = lambda key, done: None,
+    workers: Workers | None = None,
 ) -> dict[str, Any]:
     """Accuracies as fractions: {"accuracy": {"convnet3": {"mean", "std", "runs", …}}, "initial": …, "whole": …}.
 
     network: the run's own; `config.networks` names others. `keep` gets each trained network's (accuracy, number of
     images) under a key as soon as it is there, from any thread; what is `known` under its key is not computed again.
-    Raises `UserError` when set and data do not fit.
+    workers: who trains, this machine's by default. Raises `UserError` when set and data do not fit.
     """
     check(small, data)
     networks = chosen_networks(config, network)
@@ -61,7 +62,7 @@ def evaluate(
     seeds = range(config.seed, config.seed + config.runs)
     jobs = [(label, name, seed) for label in networks for name in kinds for seed in seeds]
     epochs = {name: config.whole_epochs if name == "whole" else epochs_for(small, data, config) for name in kinds}
-
+    workers = workers or Workers(data.device)
     shared = [protocol(config, network, data), data.device.type, torch.__version__]
     sets = {name: fingerprint(name, small) for name in kinds}
 
@@ -71,13 +72,12 @@ def evaluate(
         key = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
         if known is not None and key in known:
             return known[key]
-        images, labels = training_set(name, small, data, seed)
-        done = train_once(images, labels, data, config, networks[label], epochs[name], seed), len(images)
+        done = workers.call(run_once, name, small, data, config, networks[label], epochs[name], seed)
         keep(key, done)
         return done
 
     runs: dict[tuple[str, str], list[tuple[float, int]]] = {}
-    for (label, name, _), (right, count) in zip(jobs, Workers(data.device).map(run, jobs), strict=True):
+    for (label, name, _), (right, count) in zip(jobs, workers.map(run, jobs), strict=True):
         done = runs.setdefault((label, name), [])
         done.append((right, count))
         report(f"{name} {label} run {len(done)} of {config.runs}: {right:.4f}")
@@ -98,6 +98,20 @@ def entry(runs: list[float], epochs: int, images: int, network: NetworkConfig) -
         "images": images,
         "width": network.width,
     }
+
+
+def run_once(
+    name: str,
+    small: SyntheticSet,
+    data: ImageData,
+    config: EvaluateConfig,
+    network: NetworkConfig,
+    epochs: int,
+    seed: int,
+) -> tuple[float, int]:
+    """The accuracy of one network trained on the set of that name, and the number of training images."""
+    images, labels = training_set(name, small, data, seed)
+    return train_once(images, labels, data, config, network, epochs, seed), len(images)
 
 
 def training_set(name: str, small: SyntheticSet, data: ImageData, seed: int) -> Images:
@@ -219,5 +233,5 @@ def check(small: SyntheticSet, data: ImageData) -> None:
     present = len(small.labels.unique())
     if present < small.nclass:
         raise UserError(
-            f"the set is a part: it holds {present} of {small.nclass} classes; join all parts with attar.concatenate"
+            f"the set is a part: it holds {present} of {small.nclass} classes; join all parts with `attar merge`"
         )

@@ -187,6 +187,8 @@ class Workers:
     half, where the third alone at the end would make it two.
     """
 
+    remote = False  # whether calls are computed elsewhere
+
     def __init__(self, device: torch.device) -> None:
         self.count = torch.get_num_threads() if device.type == "cpu" else 1
         self.threads: dict[int, ThreadPoolExecutor] = {}  # by how many jobs run at once
@@ -208,3 +210,9 @@ class Workers:
         finally:
             for job in waiting:
                 job.cancel()
+
+    def call(
+        self, function: Callable[..., Any], *args: Any, many: bool = False, idle: Callable[[], None] = lambda: None
+    ) -> Any:
+        """`function(*args)`: here, in the job's own thread. Workers elsewhere heed `many` (threads) and `idle`."""
+        return function(*args)

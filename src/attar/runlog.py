@@ -9,7 +9,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -90,13 +90,13 @@ class RunFolder:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[RunFolder]:
+def opened(path: Path, *, wait: Callable[[str], None] | None = None) -> Iterator[RunFolder]:
     """A run folder for this process alone, without what a killed one left half-written.
 
-    Raises `UserError` where another process is at work in it.
+    Raises `UserError` where another process is at work in it; with `wait` it waits for its end, after one line.
     """
     check_folder(path)
-    with lock.held(path):
+    with lock.held(path, wait=wait):
         store.clean(path, *FILES, *checkpoint.FOLDERS)
         for name in (METRICS, SEEDS):
             mend(path / name)
@@ -213,6 +213,12 @@ class Watch:
     @contextmanager
     def stage(self, name: str, total: int, done: int = 0) -> Iterator[Stage]:
         """A stage of `total` steps, of which some are `done` before."""
+        with self.stages([name], total, done) as (stage,):
+            yield stage
+
+    @contextmanager
+    def stages(self, names: Sequence[str], total: int, done: int = 0) -> Iterator[list[Stage]]:
+        """Stages that go on side by side, each with its own bar."""
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -223,7 +229,7 @@ class Watch:
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=self.console, disable=self.quiet or not self.console.is_terminal) as bar:
-            yield Stage(self, name, total, done, bar)
+            yield [Stage(self, name, total, done, bar) for name in names]
 
 
 class Stage:

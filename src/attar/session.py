@@ -52,7 +52,7 @@ def kept_recipe(folder: RunFolder) -> Recipe:
 def begun(folder: RunFolder, wanted: Recipe, notice: Notice) -> Begun:
     """The run in a folder, to go on with as far as `wanted` says. Raises `UserError` where `wanted` is another run."""
     kept = kept_recipe(folder)
-    _check_same(folder, kept, wanted)
+    check_same(folder, kept, wanted)
     saved = checkpoint.load(folder.path, notice)
     length = {name: getattr(wanted.condense, name) for name in LENGTH}
     if wanted.condense.outer_iterations == kept.condense.outer_iterations:
@@ -61,13 +61,14 @@ def begun(folder: RunFolder, wanted: Recipe, notice: Notice) -> Begun:
     free["data"] = {name: getattr(wanted.data, name) for name in MOVABLE}
     recipe = recipes.overlay(kept, free)
     recipe = replace(recipe, condense=as_begun(recipe.condense, saved))
-    finished = _is_finished(folder, recipe)
+    finished = is_finished(folder, recipe)
     if saved is None and not finished and (folder.path / runlog.RESULT).exists():
         raise UserError(f"{folder.path} holds no checkpoint to go on from; start again with --overwrite")
     return Begun(recipe, folder.read(runlog.CONFIG, "attar").get("attar", {}), saved, finished)
 
 
-def _check_same(folder: RunFolder, kept: Recipe, wanted: Recipe) -> None:
+def check_same(folder: RunFolder, kept: Recipe, wanted: Recipe) -> None:
+    """Raise `UserError` where `wanted` is another run than the one that a folder holds (`kept`), or a shorter one."""
     ours, theirs = recipes.as_sections(wanted), recipes.as_sections(kept)
     theirs["condense"]["compile"] = "auto" if wanted.condense.compile == "auto" else kept.condense.compile
     for section in ("data", "network", "pool", "condense"):
@@ -82,7 +83,7 @@ def _check_same(folder: RunFolder, kept: Recipe, wanted: Recipe) -> None:
         raise UserError(f"{folder.path} holds a run of {done} outer iterations; niter can make it longer, not {asked}")
 
 
-def _is_finished(folder: RunFolder, recipe: Recipe) -> bool:
+def is_finished(folder: RunFolder, recipe: Recipe) -> bool:
     """result.json is the last file of a run, and says how long it was."""
     inner = recipe.condense.outer_iterations * recipe.condense.inner_loop
     return folder.read(runlog.RESULT).get("inner_iterations") == inner and (folder.path / store.CONDENSED).is_file()

@@ -145,6 +145,7 @@ def save_set(path: Path, small: SyntheticSet) -> None:
         "std": list(small.std),
         "source": small.source,
         "recipe": small.recipe,
+        "fingerprint": small.fingerprint,
     }
     save_tensors(path, {"images": small.images.float(), "labels": small.labels}, "set", meta)
 
@@ -175,6 +176,7 @@ def load_set(path: Path) -> SyntheticSet:
         source=meta["source"],
         initial=_initial(path, images),
         recipe=meta["recipe"],
+        fingerprint=str(meta.get("fingerprint", "")),
     )
     if not _sound(small):
         raise UserError(f"{path} is damaged: images {list(images.shape)}, labels and classes do not fit each other")

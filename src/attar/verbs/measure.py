@@ -14,15 +14,16 @@ from attar.api import describe_result
 from attar.config import FLAGS, Recipe
 from attar.data import ImageData
 from attar.errors import MissingError
+from attar.execution import Workers
 from attar.runlog import RunFolder, Seeds, Watch
 from attar.synthetic import SyntheticSet
 from attar.verbs.page import write_report
-from attar.verbs.shared import load_data
+from attar.verbs.shared import elsewhere, load_data
 
 SHOWN = {"accuracy": "condensed", "initial": "initial", "random_real": "random real", "whole": "whole set"}
 
 
-def evaluate(run: str, given: dict[str, Any], *, quiet: bool) -> None:
+def evaluate(run: str, given: dict[str, Any], *, quiet: bool, ray: str | None = None) -> None:
     """Evaluate a run folder (its result.json and report.html are brought up to date) or a condensed file."""
     path = Path(run)
     if not path.exists():
@@ -34,10 +35,19 @@ def evaluate(run: str, given: dict[str, Any], *, quiet: bool) -> None:
     with runlog.opened(path) if path.is_dir() else nullcontext() as folder:
         if folder is not None:
             folder.read(runlog.CONFIG, "attar")
-        evaluate_into(folder, small, data, recipe, Watch(quiet=quiet))
+        watch = Watch(quiet=quiet)
+        with elsewhere(ray, data.device, watch.say) as workers:
+            evaluate_into(folder, small, data, recipe, watch, workers)
 
 
-def evaluate_into(folder: RunFolder | None, small: SyntheticSet, data: ImageData, recipe: Recipe, watch: Watch) -> None:
+def evaluate_into(
+    folder: RunFolder | None,
+    small: SyntheticSet,
+    data: ImageData,
+    recipe: Recipe,
+    watch: Watch,
+    workers: Workers | None = None,
+) -> None:
     """Evaluate, print the table, and bring result.json and report.html of the run folder up to date.
 
     Each network that is trained is kept in the folder until all are, so that an interrupted evaluation goes on.
@@ -62,6 +72,7 @@ def evaluate_into(folder: RunFolder | None, small: SyntheticSet, data: ImageData
             report=stage.advance,
             known=seeds.known,
             keep=seeds.keep,
+            workers=workers,
         )
     result["seconds"] = {**result["seconds"], "evaluate": seeds.seconds}
     result["protocol"] = protocol

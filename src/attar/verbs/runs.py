@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ from attar.checkpoint import Interval, Values
 from attar.config import FLAGS, Recipe
 from attar.data import ImageData
 from attar.errors import UserError
+from attar.execution import Workers
 from attar.pool import Pool
 from attar.runlog import RunFolder, Watch
 from attar.synthetic import SyntheticSet
 from attar.verbs.measure import evaluate_into
 from attar.verbs.page import write_report
+from attar.verbs.parts import PARTS, check_split, condense_parts, discard_parts, is_split
 from attar.verbs.pools import find_pool, train_pool
-from attar.verbs.shared import RUNS, check, load_data, named_folder, run_name, stopwatch
+from attar.verbs.shared import RUNS, check, elsewhere, load_data, named_folder, run_name, stopwatch
 
 ON_TOP = ("niter", "memory_gb", "data_dir", "device")  # flags beside --resume RUN
 
@@ -50,11 +53,14 @@ def condense(
     quiet: bool,
     resume: str | None,
     save_every: str | None,
+    ray: str | None = None,
+    ray_cpus: int | None = None,
 ) -> None:
     """Condense into a run folder: a new one, the one that `resume` names, or with `auto` whichever is the case.
 
     Everything that can be refused is refused before the folder is made.
     """
+    cluster = Cluster(ray, ray_cpus)
     every = checkpoint.interval(save_every or checkpoint.EVERY)
     watch = Watch(quiet=quiet)
     if resume is not None and overwrite:
@@ -67,29 +73,70 @@ def condense(
         path = named_folder(resume or "")
         wanted = session.kept_recipe(RunFolder(path))
         wanted = recipes.overlay(wanted, recipes.by_section(FLAGS["condense"], given))
-        go_on(path, load_data(wanted), wanted, given, watch, every)
+        go_on(path, load_data(wanted), wanted, given, watch, every, cluster)
         return
     wanted = recipes.resolve(FLAGS["condense"], given, recipe=recipe, published=published)
     data = load_data(wanted)
     path = named_folder(out) if out is not None else RUNS / run_name(data, wanted)
     if resume is not None and (path / runlog.CONFIG).exists():
-        go_on(path, data, wanted, given, watch, every)
+        go_on(path, data, wanted, given, watch, every, cluster)
         return
     check(data, wanted, path, overwrite=overwrite)
     seconds: dict[str, float] = {}
-    with stopwatch(seconds, "pretrain"):
-        pool, files = find_pool(data, wanted, given, watch)
-    wanted = replace(wanted, network=pool.network, condense=replace(wanted.condense, model_path=files))
-    problem.prepare(data, pool, wanted.condense)
-    with runlog.opened(path) as folder:
-        runlog.create(path, overwrite=overwrite)
-        condense_into(folder, data, pool, wanted, watch, seconds, every)
+    with cluster.workers(wanted, data, watch) as workers:
+        with stopwatch(seconds, "pretrain"):
+            pool, files = find_pool(data, wanted, given, watch, workers)
+        wanted = replace(wanted, network=pool.network, condense=replace(wanted.condense, model_path=files))
+        first = replace(wanted.condense, phase=0) if is_split(wanted) else wanted.condense
+        problem.prepare(data, pool, first)
+        with runlog.opened(path) as folder:
+            runlog.create(path, overwrite=overwrite)
+            if overwrite:
+                discard_parts(path)
+            if is_split(wanted):
+                condense_parts(folder, data, pool, wanted, watch, seconds, every, workers, condense_into)
+            else:
+                condense_into(folder, data, pool, wanted, watch, seconds, every)
     say_next(path, wanted)
 
 
-def go_on(path: Path, data: ImageData, wanted: Recipe, given: dict[str, Any], watch: Watch, every: Interval) -> None:
+@dataclass(frozen=True)
+class Cluster:
+    """Where the parts are condensed: on a Ray cluster, or here."""
+
+    ray: str | None
+    cpus: int | None
+
+    def workers(self, recipe: Recipe, data: ImageData, watch: Watch) -> AbstractContextManager[Workers | None]:
+        """Raises `UserError` where there are no parts to spread over a cluster."""
+        if self.ray is not None and not is_split(recipe):
+            raise UserError("--ray spreads the parts of a partition: give --nclass_sub, and no --phase")
+        return elsewhere(self.ray, data.device, watch.say, self.cpus)
+
+
+def go_on(
+    path: Path,
+    data: ImageData,
+    wanted: Recipe,
+    given: dict[str, Any],
+    watch: Watch,
+    every: Interval,
+    cluster: Cluster,
+) -> None:
     """Continue the run in a folder, extend it, or say that it is done."""
-    with runlog.opened(path) as folder:
+    with cluster.workers(wanted, data, watch) as workers, runlog.opened(path) as folder:
+        if is_split(wanted):
+            if check_split(folder, wanted):
+                length = wanted.condense.outer_iterations
+                print(f"{path} is done: {length} outer iterations; a larger --niter makes it longer")
+                return
+            watch.say(f"going on with the parts in {path / PARTS}")
+            seconds = dict(folder.read(runlog.CONFIG, "attar").get("attar", {}).get("seconds", {}))
+            pool, files = find_pool(data, wanted, {}, watch, workers)
+            wanted = replace(wanted, network=pool.network, condense=replace(wanted.condense, model_path=files))
+            condense_parts(folder, data, pool, wanted, watch, seconds, every, workers, condense_into)
+            say_next(path, wanted)
+            return
         begun = session.begun(folder, wanted, watch.say)
         length = begun.recipe.condense.outer_iterations
         if begun.finished:
@@ -107,7 +154,11 @@ def go_on(path: Path, data: ImageData, wanted: Recipe, given: dict[str, Any], wa
 def say_next(path: Path, recipe: Recipe) -> None:
     """Where the product is, and what can be done with it."""
     part = recipe.condense.phase is not None
-    then = "join all parts with attar.concatenate, then attar.evaluate" if part else f"attar evaluate {path}"
+    then = f"attar evaluate {path}"
+    if part:  # the last digits of a part's folder are usually its phase
+        name = str(path).removesuffix(str(recipe.condense.phase))
+        parts = f"{name}*" if name != str(path) else "PART..."
+        then = f"attar merge {parts} --out DIR, when all parts are there"
     print(f"{path / store.CONDENSED}\nnext: {then}")
 
 
@@ -121,27 +172,32 @@ def condense_into(
     every: Interval,
     about: dict[str, Any] | None = None,
     saved: Values | None = None,
+    *,
+    name: str = "condense",
+    command: str | None = None,
 ) -> None:
     """Run the condensation and leave config.json, metrics.jsonl, checkpoint, the set, images.png, report and result.
 
-    about, saved: what a run that goes on was begun with, and its state. result.json is written last: a run that has it
-    is done.
+    about, saved: what a run that goes on was begun with, and its state; name: what its line of progress begins with;
+    command: what was typed, this process's own by default. result.json is written last: a run that has it is
+    done.
     """
+    command = command or runlog.command_line()
     if about is None:
         about = {
-            "command": runlog.command_line(),
+            "command": command,
             "environment": runlog.environment(data.device),
             "pool": [{"name": member.name, "accuracy": member.accuracy} for member in pool.members],
             "seconds": dict(seconds),
         }
     else:
-        about = about | {"continued": [*about.get("continued", ()), runlog.command_line()]}
+        about = about | {"continued": [*about.get("continued", ()), command]}
     folder.write(runlog.CONFIG, recipes.as_sections(recipe) | {"attar": about})
     total = recipe.condense.outer_iterations
     before = saved["seconds"] if saved is not None else 0.0
     with (
         stopwatch(seconds, "condense"),
-        watch.stage("condense", total, saved["outer"] if saved is not None else 0) as stage,
+        watch.stage(name, total, saved["outer"] if saved is not None else 0) as stage,
     ):
 
         def event(values: dict[str, Any]) -> None:

@@ -30,12 +30,13 @@ def evaluate(run: str, given: dict[str, Any], *, quiet: bool) -> None:
     small = store.load_set(path)
     base = recipes.overlay(Recipe(), small.recipe) if small.recipe else recipes.for_data(small.source)
     recipe = recipes.overlay(base, recipes.by_section(FLAGS["evaluate"], given))
-    data = load_data(recipe)
+    watch = Watch(quiet=quiet)
+    data = load_data(recipe, watch)
     folder = RunFolder(path) if path.is_dir() else None
     if folder is not None:
         runlog.check_folder(path)
         folder.read(runlog.CONFIG, "attar")
-    evaluate_into(folder, small, data, recipe, Watch(quiet=quiet))
+    evaluate_into(folder, small, data, recipe, watch)
 
 
 def evaluate_into(folder: RunFolder | None, small: SyntheticSet, data: ImageData, recipe: Recipe, watch: Watch) -> None:

@@ -23,10 +23,11 @@ def pretrain(out: str | None, given: dict[str, Any], *, recipe: str | None, quie
     chosen = recipes.resolve(FLAGS["pretrain"], given, recipe=recipe)
     if "seed" in given and not {"models", "model_num"} & given.keys():
         chosen = replace(chosen, pool=replace(chosen.pool, models=1))
-    data = load_data(chosen)
+    watch = Watch(quiet=quiet)
+    data = load_data(chosen, watch)
     folder = named_folder(out) if out is not None else POOLS / pools.folder_name(data, chosen.network)
     runlog.check_folder(folder)
-    pool = train_pool(data, chosen, folder, Watch(quiet=quiet))
+    pool = train_pool(data, chosen, folder, watch)
     table = Table("model", "epochs", "seed", "accuracy", title=f"{folder}")
     for member in pool.members:
         settings = member.settings

@@ -25,7 +25,7 @@ def demo(out: str | None, given: dict[str, Any], *, overwrite: bool, quiet: bool
     overwrite = overwrite or out is None
     watch = Watch(quiet=quiet)
     seconds: dict[str, float] = {}
-    data = load_data(recipe)
+    data = load_data(recipe, watch)
     check(data, recipe, path, overwrite=overwrite)
     with stopwatch(seconds, "pretrain"):
         pool = train_pool(data, recipe, None, watch)
@@ -45,10 +45,10 @@ def condense(
 ) -> None:
     """Condense into a run folder. Everything that can be refused is refused before the folder is made."""
     chosen = recipes.resolve(FLAGS["condense"], given, recipe=recipe, published=published)
-    data = load_data(chosen)
+    watch = Watch(quiet=quiet)
+    data = load_data(chosen, watch)
     path = named_folder(out) if out is not None else RUNS / run_name(data, chosen)
     check(data, chosen, path, overwrite=overwrite)
-    watch = Watch(quiet=quiet)
     seconds: dict[str, float] = {}
     with stopwatch(seconds, "pretrain"):
         pool, files = find_pool(data, chosen, given, watch)

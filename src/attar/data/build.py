@@ -62,7 +62,7 @@ def _fill(work: Path, plan: Plan, shape: tuple[int, ...], watch: Watch) -> np.nd
         def one(number: int) -> np.ndarray:
             if number in done:
                 return done[number]
-            images = np.stack([plan.decode(row) for row in chunks[number]])
+            images = np.ascontiguousarray(np.stack([plan.decode(row) for row in chunks[number]]))
             view = images.data.cast("B")
             place = chunks[number].start * width
             while view:

@@ -41,6 +41,6 @@ def curve(folder: RunFolder) -> list[tuple[float, float]] | None:
     for event in folder.events():
         if event.get("event") == "step":
             seconds = event["seconds"]
-        elif event.get("outer") is not None:
+        elif event.get("event") == "evaluation" and event.get("outer") is not None:
             points.append((seconds, next(iter(event["accuracy"].values()))))
     return points or None

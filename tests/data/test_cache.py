@@ -158,7 +158,7 @@ def test_the_second_start_decodes_nothing(pets: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(mapped, "check_of", fail)  # nor is it read
     again = Lines()
     assert load(pets, size=8, cache_dir=tmp_path / "c", watch=again).fingerprint
-    assert len(again.lines) == 1 and "pets: 24 images (3.5e-06 GB) from the cache" in again.lines[0]
+    assert len(again.lines) == 1 and "pets: 24 images (4.6e-06 GB) from the cache" in again.lines[0]
 
 
 @pytest.mark.parametrize("change", ["pixels", "touch", "new", "gone", "renamed"])
@@ -185,19 +185,26 @@ def test_another_source_is_another_cache(change: str, pets: Path, tmp_path: Path
 # ---- interrupted, together ----
 
 
-def _load_and_die(root: Path, cache: Path, chunks: int) -> None:
-    """Build, and die at once after so many finished parts."""
-    build.CHUNK = 2 * 3 * 8 * 8
-    decode, done = folder._Images.decode, []
+class Dying(Lines):
+    """A watch that kills the process once so many parts are in the journal."""
 
-    def counting(self: Any, row: int) -> np.ndarray:
-        done.append(row)
-        if len(done) > 2 * chunks:
+    def __init__(self, parts: int) -> None:
+        super().__init__()
+        self.parts = parts
+
+    def stage(self, name: str, total: int) -> Lines:
+        self.parts += 1
+        self.advance()
+        return super().stage(name, total)
+
+    def advance(self, note: str = "") -> None:
+        self.parts -= 1
+        if self.parts == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        return decode(self, row)
 
-    folder._Images.decode = counting  # type: ignore[method-assign]
-    load(root, size=8, cache_dir=cache)
+
+def _load_and_die(root: Path, cache: Path, parts: int) -> None:
+    load(root, size=8, cache_dir=cache, watch=Dying(parts))
 
 
 def spawned(target: Callable[..., None], *args: Any) -> multiprocessing.Process:
@@ -207,10 +214,7 @@ def spawned(target: Callable[..., None], *args: Any) -> multiprocessing.Process:
 
 
 @pytest.mark.parametrize("chunks", [0, 5, 11])
-def test_a_killed_build_goes_on_and_ends_the_same(
-    chunks: int, pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(build, "_threads", lambda: 1)
+def test_a_killed_build_goes_on_and_ends_the_same(chunks: int, pets: Path, tmp_path: Path) -> None:
     load(pets, size=8, cache_dir=tmp_path / "whole")
     process = spawned(_load_and_die, pets, tmp_path / "cut", chunks)
     process.join()
@@ -246,21 +250,21 @@ def test_killed_between_the_last_steps(pets: Path, tmp_path: Path) -> None:
         assert contents(place) == whole and not work.exists()
 
 
-def test_parts_that_a_journal_promises_are_checked(pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_that_a_journal_promises_are_checked(pets: Path, tmp_path: Path) -> None:
     load(pets, size=8, cache_dir=tmp_path / "whole")
-    monkeypatch.setattr(build, "_threads", lambda: 1)
     process = spawned(_load_and_die, pets, tmp_path / "c", 6)
     process.join()
     (work,) = caches(tmp_path / "c")
     with (work / build.PIXELS).open("r+b") as file:
         file.seek(200)
         file.write(bytes(3))
-    load(pets, size=8, cache_dir=tmp_path / "c")
+    watch = Lines()
+    load(pets, size=8, cache_dir=tmp_path / "c", watch=watch)
+    assert "5 of 12 parts are there" in watch.lines[1]
     assert contents(caches(tmp_path / "c")[0]) == contents(caches(tmp_path / "whole")[0])
 
 
 def _load_slowly(root: Path, cache: Path, log: Path) -> None:
-    build.CHUNK = 2 * 3 * 8 * 8
     decode = folder._Images.decode
 
     def slow(self: Any, row: int) -> np.ndarray:

@@ -49,7 +49,7 @@ def load(plan: Plan, keeping: Keeping) -> ImageData:
                     found, reason = _open(folder, plan, source)
         if found is None:
             raise UserError(f"the cache {folder} cannot be read back ({reason}); keep the images with --load_memory")
-    gigabytes = math.prod(found.images.shape) / 1e9
+    gigabytes = len(plan.stamps) * math.prod(found.images.shape[1:]) / 1e9
     keeping.watch.say(f"{plan.name}: {len(plan.stamps)} images ({gigabytes:.2g} GB) from the cache {folder}")
     return found
 

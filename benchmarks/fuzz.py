@@ -66,12 +66,13 @@ def limited(seconds: float) -> Iterator[None]:
         raise Hung
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    left = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *left)  # of whoever else watches the time
 
 
 def mutated(seeds: Sequence[bytes], random: np.random.RandomState) -> bytes:

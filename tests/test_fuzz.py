@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is
-
 from benchmarks import fuzz
 from benchmarks.fuzz_targets import TARGETS
 

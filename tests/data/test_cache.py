@@ -238,6 +238,7 @@ def test_killed_between_the_last_steps(pets: Path, tmp_path: Path) -> None:
         whole,  # before the rename
         {**whole, "journal.jsonl": b'\n{"chunk": 0, "stamp"'},
         {**whole, "manifest.json": half["manifest.json"]},
+        {**whole, "images.u8": half["images.u8"]},
         {**half, "checks.u32.part": b"x", "manifest.json.part": b"y", "journal.jsonl": b"\xff\n[1]\n{}\n"},
         {"images.u8": whole["images.u8"] + b"more"},
         {},

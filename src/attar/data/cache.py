@@ -12,16 +12,14 @@ take as long as an epoch.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from attar.data.build import CHECKS, MANIFEST, PIXELS, build, manifest
+from attar.data.build import MANIFEST, PIXELS, build, intact, manifest
 from attar.data.images import ImageData
 from attar.data.mapped import Mapped, Store
 from attar.data.plan import Keeping, Plan, Watch
@@ -88,14 +86,10 @@ def _open(folder: Path, plan: Plan, source: str) -> tuple[ImageData | None, str]
     if said["source"] != source:
         return None, f"the files of {plan.name} have changed"
     shape = (len(plan.stamps), *said["shape"])
-    try:
-        raw = (folder / CHECKS).read_bytes()
-        fits = (folder / PIXELS).stat().st_size == math.prod(shape)
-    except FileNotFoundError:
-        fits, raw = False, b""
-    if not fits or hashlib.sha256(raw).hexdigest() != said["checks"]:
+    checks = intact(folder, said, len(plan.stamps))
+    if checks is None:
         return None, f"the cache of {plan.name} is damaged"
-    store = Store(folder / PIXELS, shape, np.frombuffer(raw, "<u4"), lambda: _forget(folder))
+    store = Store(folder / PIXELS, shape, checks, lambda: _forget(folder))
     train, test = (Mapped(store, rows, torch.device("cpu")) for rows in plan.halves())
     labels = torch.from_numpy(plan.labels)
     data = ImageData.mapped(

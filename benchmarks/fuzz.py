@@ -75,12 +75,13 @@ def limited(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, *left)  # of whoever else watches the time
 
 
-def mutated(seeds: Sequence[bytes], random: np.random.RandomState) -> bytes:
-    """Random bytes, a seed as it is, or a seed with one to four changes."""
+def mutated(seeds: Sequence[bytes], evil: Sequence[bytes], random: np.random.RandomState) -> bytes:
+    """Random bytes, a seed as it is, or a seed with one to four changes; one seed in ten is a payload."""
     kind = random.randint(12)
     if kind == 0:
         return random.bytes(random.randint(LARGEST))
-    raw = seeds[random.randint(len(seeds))]
+    chosen = evil if random.rand() < 0.1 else seeds
+    raw = chosen[random.randint(len(chosen))]
     if kind == 1:
         return raw
     if kind < 6 and (found := _other_value(raw, random)) is not None:
@@ -174,7 +175,7 @@ class Payload:
 def payloads(canary: Path) -> list[bytes]:
     """Pickles with code in them, in each protocol."""
     evil: list[Any] = [Payload(canary), {"data": Payload(canary), "labels": [1]}, {b"data": [Payload(canary)]}]
-    code = f"cbuiltins\nexec\n(S'open({str(canary)!r}, \"w\")'\ntR.".encode()
+    code = f"cbuiltins\nexec\n(S'open({str(canary)!r}, \"w\").close()'\ntR.".encode()
     return [pickle.dumps(value, protocol) for value in evil for protocol in range(6)] + [code]
 
 
@@ -226,9 +227,9 @@ def fuzz(inputs: int, seed: int = 0, only: Sequence[str] = ()) -> dict[str, Any]
             for place, name in enumerate(names):
                 (root / name).mkdir()
                 seeds, read = TARGETS[name](root / name)
-                seeds = [*seeds, *payloads(canary), b""]
+                evil = [*payloads(canary), b""]
                 for number in range(inputs // len(names) + (place < inputs % len(names))):
-                    raw = mutated(seeds, np.random.RandomState([seed, list(TARGETS).index(name), number]))
+                    raw = mutated(seeds, evil, np.random.RandomState([seed, list(TARGETS).index(name), number]))
                     wrong = feed(read, raw, tallies[name])
                     if canary.exists():
                         wrong = "a payload ran"

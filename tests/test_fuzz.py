@@ -16,7 +16,7 @@ def test_rubbish(name: str) -> None:
     result = fuzz.fuzz(40, seed=1, only=[name])
     assert result["faults"] == []
     assert (result["inputs"], result["refused"] + result["taken"]) == (40, 40)
-    assert result["refused"] >= 10
+    assert result["refused"] >= (0 if name == "cache" else 10)  # what is wrong with a cache is mended, not refused
 
 
 def test_a_fault_is_seen() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import shlex
@@ -72,9 +71,6 @@ class RunFolder:
             raise UserError(f"{path} is damaged, {error}; remove it to go on without") from error
         if not all(isinstance(event, dict) for event in events):
             raise UserError(f"{path} is damaged: every line must be a JSON object; remove it to go on without")
-        for event in events:
-            if not _is_event(event):
-                raise UserError(f"{path} is damaged: {event!r:.99} is no event of a run; remove it to go on without")
         return events
 
     def discard(self) -> None:
@@ -83,20 +79,6 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):  # other files of the user
             self.path.rmdir()
-
-
-def _is_event(event: dict[str, Any]) -> bool:
-    """Whether the seconds of a step and the accuracies of an evaluation during the run are numbers."""
-    if event.get("event") == "step":
-        return _is_number(event.get("seconds"))
-    if event.get("event") == "evaluation" and event.get("outer") is not None:
-        right = event.get("accuracy")
-        return isinstance(right, dict) and len(right) > 0 and all(map(_is_number, right.values()))
-    return True
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:

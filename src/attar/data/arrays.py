@@ -14,7 +14,7 @@ from attar.data.mapped import Mapped
 from attar.errors import UserError
 
 Array = np.ndarray | Tensor
-CHUNK_VALUES = 1 << 24  # pixels handled at once where uint8 becomes a wider type
+CHUNK_VALUES = 1 << 22  # pixels handled at once where uint8 becomes a wider type
 
 
 def usable_device(device: str | torch.device) -> torch.device:

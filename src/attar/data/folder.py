@@ -76,8 +76,8 @@ def read_splits(
     test_labels = [held[place] for place in places]
     images = _Images([*files, *test_files], channels, size)
     keeping = keeping or Keeping()
-    stats = [] if keeping.memory else [_stat(path) for path in images.files]
-    if keeping.memory or (keeping.root is None and sum(stat.st_size for stat in stats) < CACHE_FROM):
+    stamps, total = ([], 0) if keeping.memory else _stamps(images.files)
+    if keeping.memory or (keeping.root is None and total < CACHE_FROM):
         rows = range(len(images.files))
         tests = (images.decode_all(rows[len(files) :]), test_labels) if test_files else (None, None)
         return ImageData(
@@ -90,7 +90,7 @@ def read_splits(
         classes=tuple(classes),
         labels=np.asarray([*labels, *test_labels]),
         train=len(files),
-        stamps=[_stamp(path, stat) for path, stat in zip(images.files, stats, strict=True)],
+        stamps=stamps,
         shape=lambda: images.shape,
         decode=images.decode,
         mean=mean,
@@ -114,20 +114,21 @@ def _listed(folder: Path) -> list[str]:
         raise UserError(f"{folder} cannot be read: {error.strerror}") from error
 
 
-def _image_files(split: Path, classes: Sequence[str]) -> tuple[list[Path], list[int]]:
+def _image_files(split: Path, classes: Sequence[str]) -> tuple[list[str], list[int]]:
     """Every image below split/<class>, and the place of its class in `classes`."""
-    files, labels = [], []
+    files: list[str] = []  # a Path takes five times the memory, and there may be millions
+    labels: list[int] = []
     for label, name in enumerate(classes):
-        found = [split / name / file for file in _listed(split / name) if Path(file).suffix.lower() in SUFFIXES]
+        found = [file for file in _listed(split / name) if os.path.splitext(file)[1].lower() in SUFFIXES]
         if not found:
             raise UserError(f"{split / name} has no images; a class folder needs files such as .png, .jpg or .webp")
-        files += found
+        files += [os.path.join(split, name, file) for file in found]
         labels += [label] * len(found)
     return files, labels
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: str) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
             yield image
@@ -137,12 +138,12 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise UserError(f"{path} is not a readable image: {words(error)}") from error
 
 
-def _is_grey(path: Path) -> bool:
+def _is_grey(path: str) -> bool:
     with _opened(path) as image:
         return image.mode in GREY_MODES
 
 
-def _decode(path: Path, channels: int, size: int | None) -> np.ndarray:
+def _decode(path: str, channels: int, size: int | None) -> np.ndarray:
     """uint8 [channels, H, W]."""
     with _opened(path) as image:
         ImageOps.exif_transpose(image, in_place=True)
@@ -153,7 +154,7 @@ def _decode(path: Path, channels: int, size: int | None) -> np.ndarray:
         return np.asarray(flat).reshape(flat.height, flat.width, channels).transpose(2, 0, 1)
 
 
-def _convert(image: Image.Image, mode: str, path: Path) -> Image.Image:
+def _convert(image: Image.Image, mode: str, path: str) -> Image.Image:
     """The image with 8 bits a channel in mode L or RGB."""
     if image.mode == "F":
         raise UserError(f"{path} has 32-bit float pixels; save it with 8 or 16 bits a channel")
@@ -170,7 +171,7 @@ def _convert(image: Image.Image, mode: str, path: Path) -> Image.Image:
 class _Images:
     """Image files that become arrays of one shape: that of the first, with as many channels as all of them need."""
 
-    def __init__(self, files: Sequence[Path], channels: int | None, size: int | None) -> None:
+    def __init__(self, files: Sequence[str], channels: int | None, size: int | None) -> None:
         self.files, self.channels, self.size = files, channels, size
 
     @cached_property
@@ -201,13 +202,14 @@ class _Images:
         return out
 
 
-def _stat(path: Path) -> os.stat_result:
-    try:
-        return path.stat()
-    except OSError as error:
-        raise UserError(f"{path} is not a readable image: {error.strerror}") from error
-
-
-def _stamp(path: Path, stat: os.stat_result) -> str:
-    """What tells an image from another, without opening it."""
-    return f"{path.parent.parent.name}/{path.parent.name}/{path.name} {stat.st_size} {stat.st_mtime_ns}"
+def _stamps(files: Sequence[str]) -> tuple[list[str], int]:
+    """What tells each image from another without opening it, and the size of all together."""
+    stamps, total = [], 0
+    for path in files:
+        try:
+            stat = os.stat(path)
+        except OSError as error:
+            raise UserError(f"{path} is not a readable image: {error.strerror}") from error
+        stamps.append(f"{os.sep.join(path.split(os.sep)[-3:])} {stat.st_size} {stat.st_mtime_ns}")
+        total += stat.st_size
+    return stamps, total

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from attar.errors import UserError
 
-RELEASE = 8 << 20  # bytes gathered before the map's pages are given back: they stay in the system's own cache
+RELEASE = 16 << 20  # bytes mapped before the map's pages are given back: they stay in the system's own cache
+AROUND = 128 << 10  # bytes that are mapped beside a row, at most: the system maps 64 kB around what is read
 RESIDENT = 0.5  # a GPU takes all images when they need no more than this share of its free memory
 
 
@@ -47,7 +48,7 @@ class Store:
                 self.damaged()
                 raise UserError(f"{self.path} is damaged at image {row}; start again, and the cache is built anew")
             self.checked[row] = True
-        self.gathered += found.nbytes
+        self.gathered += found.nbytes + len(found) * AROUND
         if self.gathered > RELEASE:  # what a process has mapped counts as its memory
             self.gathered = 0
             self.map.madvise(mmap.MADV_DONTNEED)

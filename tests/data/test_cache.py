@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -180,6 +181,13 @@ def test_another_source_is_another_cache(change: str, pets: Path, tmp_path: Path
     assert "the files of pets have changed: " in watch.lines[0]
     same(load(pets, size=8), data)
     assert len(caches(tmp_path / "c")) == 1
+
+
+def test_another_process_opens_the_file_for_itself(pets: Path, tmp_path: Path) -> None:
+    data = load(pets, size=8, cache_dir=tmp_path / "c")
+    raw = pickle.dumps(data)
+    assert len(raw) < 10_000
+    same(load(pets, size=8), pickle.loads(raw))
 
 
 # ---- interrupted, together ----

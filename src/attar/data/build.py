@@ -132,7 +132,7 @@ def _resumed(
 
 def _describe(work: Path, plan: Plan, source: str, shape: tuple[int, ...], checks: np.ndarray) -> dict[str, Any]:
     """The manifest of a finished file of pixels, which is read once from start to end."""
-    store = Store(work / PIXELS, (len(plan.stamps), *shape), checks, lambda: None)
+    store = Store(work / PIXELS, (len(plan.stamps), *shape), checks, work / MANIFEST)
     train = Mapped(store, plan.halves()[0], torch.device("cpu"))
     labels = torch.from_numpy(plan.labels[: plan.train])
     mean, std = (plan.mean, plan.std) if plan.mean and plan.std else arrays.statistics(train)

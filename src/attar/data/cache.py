@@ -14,7 +14,7 @@ from __future__ import annotations
 import fcntl
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -89,7 +89,7 @@ def _open(folder: Path, plan: Plan, source: str) -> tuple[ImageData | None, str]
     checks = intact(folder, said, len(plan.stamps))
     if checks is None:
         return None, f"the cache of {plan.name} is damaged"
-    store = Store(folder / PIXELS, shape, checks, lambda: _forget(folder))
+    store = Store(folder / PIXELS, shape, checks, folder / MANIFEST)
     train, test = (Mapped(store, rows, torch.device("cpu")) for rows in plan.halves())
     labels = torch.from_numpy(plan.labels)
     data = ImageData.mapped(
@@ -105,9 +105,3 @@ def _open(folder: Path, plan: Plan, source: str) -> tuple[ImageData | None, str]
         fingerprint=said["fingerprint"],
     )
     return data, ""
-
-
-def _forget(folder: Path) -> None:
-    """Have the next start build a cache anew."""
-    with suppress(OSError):  # where it is read-only
-        (folder / MANIFEST).unlink()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import mmap
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -27,17 +28,20 @@ def check_of(image: np.ndarray) -> int:
 class Store:
     """A file of N images, uint8 [N, ch, H, W] row by row, and a checksum of each, uint32 [N].
 
-    `damaged` is called before the UserError that a row with a wrong checksum raises. Every row is checked when a
-    process uses it for the first time.
+    Every row is checked when a process uses it for the first time; where it is damaged `manifest` is removed, so that
+    the next start builds the file anew. Another process that is handed a store opens the file for itself.
     """
 
-    def __init__(self, path: Path, shape: Sequence[int], checks: np.ndarray, damaged: Callable[[], None]) -> None:
+    def __init__(self, path: Path, shape: Sequence[int], checks: np.ndarray, manifest: Path) -> None:
         with path.open("rb") as file:
             self.map = mmap.mmap(file.fileno(), math.prod(shape), access=mmap.ACCESS_READ)
-        self.path, self.checks, self.damaged = path, checks, damaged
+        self.path, self.checks, self.manifest = path, checks, manifest
         self.images = np.frombuffer(self.map, np.uint8).reshape(tuple(shape))
         self.checked = np.zeros(len(checks), bool)
         self.gathered = 0
+
+    def __reduce__(self) -> tuple[type[Store], tuple[object, ...]]:
+        return Store, (self.path, self.images.shape, self.checks, self.manifest)
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """A copy of these rows (int64 [n]). Raises UserError when one of them is not what was written."""
@@ -45,7 +49,8 @@ class Store:
         for place in np.flatnonzero(~self.checked[rows]):
             row = rows[place]
             if check_of(found[place]) != self.checks[row]:
-                self.damaged()
+                with suppress(OSError):  # where the cache is read-only
+                    self.manifest.unlink()
                 raise UserError(f"{self.path} is damaged at image {row}; start again, and the cache is built anew")
             self.checked[row] = True
         self.gathered += found.nbytes + len(found) * AROUND

@@ -47,10 +47,11 @@ def draw(label: int, random: np.random.RandomState, side: int) -> Image.Image:
     """One image of a class, `side` pixels high."""
     height, width = side, round(side * WIDER)
     y, x = np.mgrid[:height, :width] / side - 0.5
-    slope = random.uniform(-0.3, 0.3, (3, 2))
-    light = random.uniform(0.25, 0.75, 3) + np.stack([a * x + b * y for a, b in slope], -1)
-    paint(light, x, y, random.randint(MOST), random, random.uniform(0.1, 0.16))
-    paint(light, x, y, label, random, random.uniform(0.26, 0.4))
+    slope = random.uniform(-0.3, 0.3, 2)
+    grey = random.uniform(0.3, 0.7) + slope[0] * x + slope[1] * y
+    light = grey[..., None] + random.uniform(-0.08, 0.08, 3)
+    paint(light, x, y, random.randint(MOST), random, random.uniform(0.08, 0.12))
+    paint(light, x, y, label, random, random.uniform(0.3, 0.42))
     light = light * random.uniform(0.7, 1.2) + random.normal(0, 0.06, light.shape)
     return Image.fromarray((light.clip(0, 1) * 255).astype(np.uint8))
 

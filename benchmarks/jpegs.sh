@@ -1,6 +1,6 @@
 #!/bin/sh
-# From a folder of generated JPEGs to an evaluated condensed set of 100 classes, in five parts: about a quarter of an
-# hour on two cores. At 224 pixels and 10 classes: SIZE=224 CLASSES=10 SUB=5 sh benchmarks/jpegs.sh
+# From a folder of generated JPEGs to an evaluated condensed set of 100 classes, in five parts. At
+# 224 pixels and 10 classes: SIZE=224 CLASSES=10 SUB=5 sh benchmarks/jpegs.sh
 set -eu
 WORK=${1:-runs/jpegs}
 SIZE=${SIZE:-64} CLASSES=${CLASSES:-100} SUB=${SUB:-20} PER_CLASS=${PER_CLASS:-40} TEST=${TEST:-10}

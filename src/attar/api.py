@@ -27,13 +27,24 @@ def load(
     nclass: int | None = None,
     size: int | None = None,
     device: str = "auto",
+    load_memory: bool = False,
+    cache_dir: str | Path | None = None,
 ) -> ImageData:
     """Real images: a known name, a folder with `train/<class>/*` and `test/<class>/*`, or `ImageData`.
 
-    nclass: only the first so many classes; size: short side in pixels, centre-cropped to a square. Raises `UserError`
-    for an unknown name or unusable files, `MissingError` (a `FileNotFoundError`) when nothing is found.
+    nclass: only the first so many classes; size: short side in pixels, centre-cropped to a square. Images of a large
+    folder are decoded once into a file below `cache_dir` (~/.cache/attar) and stay there, unless `load_memory`. Raises
+    `UserError` for an unknown name or unusable files, `MissingError` (a `FileNotFoundError`) when nothing is found.
     """
-    return sources.load(source, data_dir=data_dir, nclass=nclass, size=size, device=devices.pick(device))
+    return sources.load(
+        source,
+        data_dir=data_dir,
+        nclass=nclass,
+        size=size,
+        device=devices.pick(device),
+        load_memory=load_memory,
+        cache_dir=cache_dir,
+    )
 
 
 def pretrain(data: ImageData, *, recipe: str | None = None, folder: str | Path | None = None, **settings: Any) -> Pool:

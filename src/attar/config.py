@@ -68,6 +68,8 @@ class DataConfig:
     nclass: int | None = setting(None, "use the first NCLASS classes (imagenet: 10 or 100)")
     data_dir: str | None = setting(None, "the folder that holds the data set's files")
     size: int | None = setting(None, "resize the short side to SIZE and crop the centre")
+    load_memory: bool = setting(False, "keep all images of a folder in memory, not in a cache on disk")
+    cache_dir: str | None = setting(None, "where image folders are cached (default: $ATTAR_CACHE or ~/.cache/attar)")
     device: str = setting("auto", "cpu, cuda, cuda:1, ...; auto takes a GPU when there is one")
 
     def __post_init__(self) -> None:
@@ -250,7 +252,7 @@ def flags_of(section: str, *only: str) -> dict[str, tuple[str, str]]:
 FLAGS: dict[str, dict[str, tuple[str, str]]] = {
     "pretrain": flags_of("data") | flags_of("network") | flags_of("pool"),
     "condense": flags_of("data") | flags_of("network") | flags_of("pool", "epochs", "models") | flags_of("condense"),
-    "evaluate": flags_of("data", "dataset", "data_dir", "device")
+    "evaluate": flags_of("data", "dataset", "data_dir", "load_memory", "cache_dir", "device")
     | flags_of("network", "width", "norm_type")
     | flags_of("evaluate"),
     "demo": flags_of("data", "device") | flags_of("condense", "ipc", "seed"),

@@ -21,6 +21,7 @@ from attar import models
 from attar.augment import augment
 from attar.config import EvaluateConfig, NetworkConfig, settings_of, strategy_names
 from attar.data import ImageData
+from attar.data.mapped import Mapped
 from attar.errors import UserError
 from attar.execution import Workers
 from attar.pool import build, describe
@@ -29,7 +30,7 @@ from attar.training import Batch, accuracy, fit, learner, shuffled
 
 Report = Callable[[str], None]
 Keep = Callable[[str, tuple[float, int]], None]
-Images = tuple[Tensor, Tensor]  # uint8 or float in [0, 1] [n, ch, H, W], labels int64 [n]
+Images = tuple[Tensor | Mapped, Tensor]  # uint8 or float in [0, 1] [n, ch, H, W], labels int64 [n]
 
 SMALL = 64  # pixels: up to this side the protocol has a fixed number of epochs
 
@@ -150,7 +151,7 @@ def random_real(data: ImageData, small: SyntheticSet, seed: int) -> Images:
 
 
 def train_once(
-    images: Tensor,
+    images: Tensor | Mapped,
     labels: Tensor,
     data: ImageData,
     config: EvaluateConfig,

@@ -336,6 +336,8 @@ def _load_fitting(path: Path, data: ImageData, network: NetworkConfig) -> Member
     ):
         if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in wanted.items()}:
             raise UserError(f"{path} is damaged: its {what} are not those of a {_resolved(network)['architecture']}")
+        if any(value.dtype != wanted[name].dtype or not bool(value.isfinite().all()) for name, value in own.items()):
+            raise UserError(f"{path} is damaged: its {what} are no finite numbers of the right kind")
     return member
 
 

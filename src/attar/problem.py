@@ -100,32 +100,52 @@ def choose_execution(
 
 
 def sweep_from_rows(sweep: Sweep, data: ImageData, notice: Notice) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    """The sweep as a function of row numbers [n_c] per class; on a GPU recorded once and replayed."""
+    """The sweep as a function of row numbers [n_c] per class; on a GPU recorded once and replayed.
 
-    def from_rows(
+    Images that are not on the GPU are moved there before a replay, as bytes.
+    """
+
+    resident = data.device.type != "cuda" or isinstance(data.images, Tensor)
+    make = data.fetch if resident else data.scaled
+
+    def from_sources(
         images: Tensor,
         momentum: Tensor,
         params: dict[str, Tensor],
-        rows: list[Tensor],
+        sources: list[Tensor],
         draws: Draw,
         subsets: list[Tensor] | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return sweep(images, momentum, params, Fetched(data, rows), draws, subsets)
+        return sweep(images, momentum, params, Lazily(make, sources), draws, subsets)
 
-    return Replayed(from_rows, notice) if data.device.type == "cuda" else from_rows
+    if data.device.type != "cuda":
+        return from_sources
+    replayed = Replayed(from_sources, notice)
+    return replayed if resident else moved_first(data, replayed)
 
 
-class Fetched(Sequence[Tensor]):
-    """Real batches that are fetched when a class's turn comes, so that memory does not grow with the classes."""
+def moved_first(data: ImageData, replayed: Callable[..., Any]) -> Callable[..., Any]:
+    """`replayed` of uint8 batches as a function of row numbers: a recording cannot read a file."""
 
-    def __init__(self, data: ImageData, rows: list[Tensor]) -> None:
-        self.data, self.rows = data, rows
+    def from_rows(
+        images: Tensor, momentum: Tensor, params: dict[str, Tensor], rows: list[Tensor], *rest: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return replayed(images, momentum, params, [data.images[own] for own in rows], *rest)
+
+    return from_rows
+
+
+class Lazily(Sequence[Tensor]):
+    """Real batches that are made when a class's turn comes, so that memory does not grow with the classes."""
+
+    def __init__(self, make: Callable[[Tensor], Tensor], sources: list[Tensor]) -> None:
+        self.make, self.sources = make, sources
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.sources)
 
     def __getitem__(self, index: Any) -> Any:
-        return self.data.fetch(self.rows[index])
+        return self.make(self.sources[index])
 
 
 def network_step(sweep: Sweep, data: ImageData, notice: Notice) -> Callable[[Learner, Tensor, Tensor], Tensor]:

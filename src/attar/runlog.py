@@ -74,7 +74,7 @@ class RunFolder:
             return []
         try:
             events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path} is damaged, {error}; remove it to go on without") from error
         if not all(isinstance(event, dict) for event in events):
             raise UserError(f"{path} is damaged: every line must be a JSON object; remove it to go on without")

@@ -6,6 +6,7 @@ Nothing here reads or writes a pickle.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import secrets
@@ -95,7 +96,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MissingError(f"there is no {path}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON: {one_line(error)}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} holds no JSON object")
@@ -118,7 +119,7 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
             text = (file.metadata() or {}).get("attar")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         meta = json.loads(text) if text is not None else None
-    except (SafetensorError, ValueError, OSError, RuntimeError) as error:
+    except (SafetensorError, ValueError, OSError, RuntimeError, TypeError) as error:
         raise UserError(f"{path} is damaged or no safetensors file: {one_line(error)}") from error
     if not isinstance(meta, dict) or "format" not in meta:
         raise UserError(f"{path} was not written by attar (it has no 'attar' metadata)")
@@ -165,6 +166,8 @@ def load_set(path: Path) -> SyntheticSet:
             f"{path} is no condensed set: it holds {', '.join(tensors) or 'nothing'}, not images and labels"
         )
     images, labels = tensors["images"], tensors["labels"]
+    if not (images.is_floating_point() or images.dtype == torch.uint8) or labels.dtype != torch.int64:
+        raise UserError(f"{path} is damaged: images are {images.dtype}, labels {labels.dtype}")
     small = SyntheticSet(
         images=images.float() / 255 if images.dtype == torch.uint8 else images.float(),
         labels=labels.long(),
@@ -185,12 +188,16 @@ def load_set(path: Path) -> SyntheticSet:
 
 def _sound(small: SyntheticSet) -> bool:
     images, labels = small.images, small.labels
-    if images.dim() != 4 or labels.shape != images.shape[:1] or not len(labels) or not bool(images.isfinite().all()):
+    if images.dim() != 4 or labels.shape != images.shape[:1] or not images.numel():
+        return False
+    if not 0 <= float(images.min()) <= float(images.max()) <= 1 or not all(isinstance(n, str) for n in small.classes):
         return False
     if int(labels.min()) < 0 or int(labels.max()) >= small.nclass or not 1 <= small.factor <= min(images.shape[2:]):
         return False
     scale = (*small.mean, *small.std)
-    return len(small.mean) == len(small.std) == images.shape[1] and all(isinstance(value, float) for value in scale)
+    if not all(isinstance(value, float) and math.isfinite(value) for value in scale):
+        return False
+    return len(small.mean) == len(small.std) == images.shape[1] and all(value > 0 for value in small.std)
 
 
 def _initial(path: Path, images: Tensor) -> Tensor | None:
@@ -198,7 +205,9 @@ def _initial(path: Path, images: Tensor) -> Tensor | None:
     if path.name != CONDENSED or not beside.is_file():
         return None
     initial = load_tensors(beside, "set")[0].get("images")
-    return initial.float() if initial is not None and initial.shape == images.shape else None
+    if initial is None or initial.shape != images.shape or not initial.is_floating_point():
+        return None
+    return initial.float() if bool(initial.isfinite().all()) else None
 
 
 def one_line(error: BaseException) -> str:

@@ -31,11 +31,11 @@ def evaluate(run: str, given: dict[str, Any], *, quiet: bool, ray: str | None = 
     small = store.load_set(path)
     base = recipes.overlay(Recipe(), small.recipe) if small.recipe else recipes.for_data(small.source)
     recipe = recipes.overlay(base, recipes.by_section(FLAGS["evaluate"], given))
-    data = load_data(recipe)
+    watch = Watch(quiet=quiet)
+    data = load_data(recipe, watch)
     with runlog.opened(path) if path.is_dir() else nullcontext() as folder:
         if folder is not None:
             folder.read(runlog.CONFIG, "attar")
-        watch = Watch(quiet=quiet)
         with elsewhere(ray, data.device, watch.say) as workers:
             evaluate_into(folder, small, data, recipe, watch, workers)
 

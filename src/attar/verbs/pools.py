@@ -26,9 +26,9 @@ def pretrain(
     chosen = recipes.resolve(FLAGS["pretrain"], given, recipe=recipe)
     if "seed" in given and not {"models", "model_num"} & given.keys():
         chosen = replace(chosen, pool=replace(chosen.pool, models=1))
-    data = load_data(chosen)
-    folder = named_folder(out) if out is not None else POOLS / pools.folder_name(data, chosen.network)
     watch = Watch(quiet=quiet)
+    data = load_data(chosen, watch)
+    folder = named_folder(out) if out is not None else POOLS / pools.folder_name(data, chosen.network)
     with elsewhere(ray, data.device, watch.say) as workers:
         pool = train_pool(data, chosen, folder, watch, workers=workers)
     table = Table("model", "epochs", "seed", "accuracy", title=f"{folder}")

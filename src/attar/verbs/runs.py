@@ -33,7 +33,7 @@ def demo(out: str | None, given: dict[str, Any], *, overwrite: bool, quiet: bool
     overwrite = overwrite or out is None
     watch = Watch(quiet=quiet)
     seconds: dict[str, float] = {}
-    data = load_data(recipe)
+    data = load_data(recipe, watch)
     check(data, recipe, path, overwrite=overwrite)
     with stopwatch(seconds, "pretrain"):
         pool = train_pool(data, recipe, None, watch)
@@ -73,10 +73,10 @@ def condense(
         path = named_folder(resume or "")
         wanted = session.kept_recipe(RunFolder(path))
         wanted = recipes.overlay(wanted, recipes.by_section(FLAGS["condense"], given))
-        go_on(path, load_data(wanted), wanted, given, watch, every, cluster)
+        go_on(path, load_data(wanted, watch), wanted, given, watch, every, cluster)
         return
     wanted = recipes.resolve(FLAGS["condense"], given, recipe=recipe, published=published)
-    data = load_data(wanted)
+    data = load_data(wanted, watch)
     path = named_folder(out) if out is not None else RUNS / run_name(data, wanted)
     if resume is not None and (path / runlog.CONFIG).exists():
         go_on(path, data, wanted, given, watch, every, cluster)

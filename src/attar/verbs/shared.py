@@ -16,6 +16,7 @@ from attar.config import Recipe
 from attar.data import ImageData
 from attar.errors import UserError
 from attar.execution import Notice, Workers, check_precision
+from attar.runlog import Watch
 
 POOLS = Path("pool")
 RUNS = Path("runs")
@@ -28,8 +29,8 @@ def named_folder(out: str) -> Path:
     return Path(out)
 
 
-def load_data(recipe: Recipe) -> ImageData:
-    """The real images that a recipe names, on its device."""
+def load_data(recipe: Recipe, watch: Watch) -> ImageData:
+    """The real images that a recipe names, on its device; `watch` tells of a cache that is built or used."""
     wanted = recipe.data
     return sources.load(
         wanted.dataset,
@@ -37,6 +38,9 @@ def load_data(recipe: Recipe) -> ImageData:
         nclass=wanted.nclass,
         size=wanted.size,
         device=devices.pick(wanted.device),
+        load_memory=wanted.load_memory,
+        cache_dir=wanted.cache_dir,
+        watch=watch,
     )
 
 

@@ -104,15 +104,16 @@ def kill(case: Case, kills: int, root: Path, draws: random.Random) -> dict[str, 
     (start / "quick.toml").write_text(QUICK, encoding="utf-8")
     for command in case.before:
         must(finished(command, start))
-    straight = shutil.copytree(start, root / f"{case.name}-straight")
+    folder = shutil.copytree(start, root / case.name)  # always the same one: a cache belongs to its images' folder
     began = time.perf_counter()
-    must(finished(case.command, straight))
+    must(finished(case.command, folder))
     duration = time.perf_counter() - began
-    wanted = left(straight / case.makes)
+    wanted = left(folder / case.makes)
     counts: Counter[str] = Counter()
     failures = []
-    for number in range(kills):
-        folder = shutil.copytree(start, root / f"{case.name}-{number}")
+    for _ in range(kills):
+        shutil.rmtree(folder)
+        shutil.copytree(start, folder)
         moment = draws.uniform(0, duration)
         with attar(case.command, folder, start_new_session=True) as process:
             time.sleep(moment)
@@ -123,7 +124,6 @@ def kill(case: Case, kills: int, root: Path, draws: random.Random) -> dict[str, 
         counts["equal" if equal else "different"] += 1
         if not equal:
             failures.append({"moment": moment, "status": status, "said": said[-300:]})
-        shutil.rmtree(folder)
     return {"seconds": duration, "kills": kills, **counts, "failures": failures}
 
 

@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 import torch
 
-from attar import condensation, evaluation
+from attar import evaluation
 from attar.config import CondenseConfig, EvaluateConfig, NetworkConfig
 from attar.data import ImageData
+from attar.state import initial_images
 from attar.synthetic import SyntheticSet
 from benchmarks import common
 
@@ -22,7 +23,7 @@ def random_set(data: ImageData, ipc: int, factor: int) -> SyntheticSet:
     """Grids of random images, as `mix` initialises a set."""
     generator = torch.Generator(data.device).manual_seed(0)
     config = CondenseConfig(ipc=ipc, factor=factor)
-    grids = [condensation.initial_images(data, label, config, generator) for label in range(data.nclass)]
+    grids = [initial_images(data, label, config, generator) for label in range(data.nclass)]
     return SyntheticSet(
         images=torch.cat(grids),
         labels=torch.arange(data.nclass, device=data.device).repeat_interleave(ipc),

@@ -13,8 +13,8 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "attar"
 
 LEAVES = {"config", "recipes", "data", "augment", "models", "training", "perturb", "synthetic", "matching"}
-LEAVES |= {"selection", "partition", "device", "execution"}
-MIDDLE = {"pool", "engine", "store", "export", "report", "runlog"}
+LEAVES |= {"selection", "partition", "device", "execution", "snapshots", "sinks"}
+MIDDLE = {"pool", "engine", "store", "export", "report", "page", "runlog"}
 STAGES = {"condensation", "evaluation"}  # `problem` is condensation's own: what it works on
 TOP = {"cli", "__init__", "__main__"}
 BELOW_STAGES = {"errors"} | LEAVES | MIDDLE
@@ -32,7 +32,8 @@ ALLOWED: dict[str, set[str]] = {
 }
 ALLOWED["condensation"] = ALLOWED["condensation"] | {"problem"}
 ALLOWED["recipes"] = ALLOWED["recipes"] | {"config"}
-for _room in ("pool", "runlog", "export", "report"):
+ALLOWED["page"] = ALLOWED["page"] | {"report"}
+for _room in ("pool", "runlog", "export", "report", "page"):
     ALLOWED[_room] = ALLOWED[_room] | {"store"}
 
 # Rooms that `attar --help` reads: what takes long to import stays out of their top level.

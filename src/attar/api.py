@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from importlib.metadata import version
@@ -81,6 +82,10 @@ def describe_result(small: SyntheticSet, data: ImageData) -> dict[str, Any]:
         "factor": small.factor,
         "method": "accdd",
         "device": devices.describe(data.device),
+        "sizes": {
+            "real": {"images": len(data.labels), "bytes": len(data.labels) * math.prod(small.images.shape[1:])},
+            "stored": {"images": len(small.images), "bytes": small.images.numel()},
+        },  # bytes of 8-bit pixels
     }
 
 

@@ -25,6 +25,8 @@ RUN_FLAGS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "out": (str, "the folder to write to", ("-o",)),
     "overwrite": (bool, "replace the run that --out already holds", ()),
     "quiet": (bool, "say nothing while it runs", ("-q",)),
+    "json": (bool, "print the result as one JSON object, and nothing else, on standard output", ()),
+    "log": (tuple[str, ...], "send the events to tensorboard, wandb or both as well", ()),
     "debug": (bool, "show the traceback of an error", ()),
 }
 
@@ -77,11 +79,12 @@ def _app() -> App:
         version=version("attar"),
         suppress_keyboard_interrupt=False,  # `main` says a word
     )
-    app.command(_verb("demo", demo, "out", "overwrite", "quiet", "debug"))
-    app.command(_verb("pretrain", pretrain, "recipe", "out", "quiet", "debug"))
+    app.command(_verb("demo", demo, "out", "overwrite", "quiet", "json", "log", "debug"))
+    app.command(_verb("pretrain", pretrain, "recipe", "out", "quiet", "json", "debug"))
     app.command(_verb("condense", condense, *RUN_FLAGS))
-    app.command(_verb("evaluate", evaluate, "quiet", "debug"))
+    app.command(_verb("evaluate", evaluate, "quiet", "json", "debug"))
     app.command(recipes)
+    app.register_install_completion_command(help="Install completion of verbs and flags for your shell.")
     return app
 
 
@@ -140,21 +143,34 @@ def _whole_numbers(name: str) -> Callable[[Any, Sequence[Token]], int | tuple[in
 
 
 def demo(
-    *, out: str | None = None, overwrite: bool = False, quiet: bool = False, debug: bool = False, **given: Any
+    *,
+    out: str | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+    json: bool = False,
+    log: tuple[str, ...] = (),
+    debug: bool = False,
+    **given: Any,
 ) -> None:
     """Distil the embedded digits into one image per class, evaluate, and write a report: two minutes on a CPU."""
     from attar import verbs
 
-    verbs.demo(out, given, overwrite=overwrite, quiet=quiet)
+    verbs.demo(out, given, overwrite=overwrite, quiet=quiet, json=json, log=log)
 
 
 def pretrain(
-    *, recipe: str | None = None, out: str | None = None, quiet: bool = False, debug: bool = False, **given: Any
+    *,
+    recipe: str | None = None,
+    out: str | None = None,
+    quiet: bool = False,
+    json: bool = False,
+    debug: bool = False,
+    **given: Any,
 ) -> None:
     """Train early-stage models and keep them in a pool folder (default: pool/<data set>-<network>)."""
     from attar import verbs
 
-    verbs.pretrain(out, given, recipe=recipe, quiet=quiet)
+    verbs.pretrain(out, given, recipe=recipe, quiet=quiet, json=json)
 
 
 def condense(
@@ -164,16 +180,18 @@ def condense(
     out: str | None = None,
     overwrite: bool = False,
     quiet: bool = False,
+    json: bool = False,
+    log: tuple[str, ...] = (),
     debug: bool = False,
     **given: Any,
 ) -> None:
     """Distil a data set into synthetic images, by gradient matching on perturbed early-stage models."""
     from attar import verbs
 
-    verbs.condense(out, given, recipe=recipe, published=reproduce, overwrite=overwrite, quiet=quiet)
+    verbs.condense(out, given, recipe=recipe, published=reproduce, overwrite=overwrite, quiet=quiet, json=json, log=log)
 
 
-def evaluate(run: str, /, *, quiet: bool = False, debug: bool = False, **given: Any) -> None:
+def evaluate(run: str, /, *, quiet: bool = False, json: bool = False, debug: bool = False, **given: Any) -> None:
     """Train fresh networks on a run's condensed set and test them on real images.
 
     Parameters
@@ -183,7 +201,7 @@ def evaluate(run: str, /, *, quiet: bool = False, debug: bool = False, **given: 
     """
     from attar import verbs
 
-    verbs.evaluate(run, given, quiet=quiet)
+    verbs.evaluate(run, given, quiet=quiet, json=json)
 
 
 def recipes(name: str | None = None) -> None:

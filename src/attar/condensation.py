@@ -23,11 +23,13 @@ from attar.execution import Notice
 from attar.perturb import perturb
 from attar.pool import Pool
 from attar.problem import Problem, prepare
+from attar.snapshots import moments
 from attar.synthetic import SyntheticSet, decoded_count, mix, noise
 from attar.training import Deck, Learner
 
 Event = Callable[[dict[str, Any]], None]
 Evaluation = Callable[[SyntheticSet], dict[str, Any]]
+Show = Callable[[int, SyntheticSet], None]
 
 
 @dataclass
@@ -171,13 +173,18 @@ def run(
     *,
     event: Event = lambda values: None,
     evaluation: Evaluation | None = None,
+    show: Show | None = None,
     notice: Notice = lambda line: None,
 ) -> SyntheticSet:
-    """Condense. `event` gets one dict per outer iteration; `evaluation` is called at `config.eval_at`."""
+    """Condense. `event` gets one dict per outer iteration; `evaluation` is called at `config.eval_at`.
+
+    `show` gets the set at some moments, the first and the last included: see `snapshots.moments`.
+    """
     problem = prepare(data, pool, config, notice)
     state = init(problem)
     initial = state.images.clone()
     start = time.perf_counter()
+    show_at(0, state, problem, show)
     evaluate_at(0, state, problem, event, evaluation)
     while state.outer < config.outer_iterations:
         state = begin_outer(state, problem)
@@ -190,6 +197,7 @@ def run(
         check_finite(mean, config)
         seconds = time.perf_counter() - start
         event({"event": "step", "outer": state.outer, "inner": state.inner, "loss": mean, "seconds": seconds})
+        show_at(state.outer, state, problem, show)
         evaluate_at(state.outer, state, problem, event, evaluation)
     return product(state, problem, initial)
 
@@ -205,3 +213,9 @@ def evaluate_at(outer: int, state: State, problem: Problem, event: Event, evalua
     """Call the evaluation after the outer iterations of `eval_at` (0: before the first)."""
     if evaluation is not None and outer in problem.config.eval_at:
         event({"event": "evaluation", "outer": outer, **evaluation(product(state, problem))})
+
+
+def show_at(outer: int, state: State, problem: Problem, show: Show | None) -> None:
+    """Hand the set over at the moments that are kept (0: before the first outer iteration)."""
+    if show is not None and outer in moments(problem.config.outer_iterations):
+        show(outer, product(state, problem))

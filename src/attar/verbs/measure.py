@@ -22,7 +22,7 @@ from attar.verbs.shared import load_data
 SHOWN = {"accuracy": "condensed", "initial": "initial", "random_real": "random real", "whole": "whole set"}
 
 
-def evaluate(run: str, given: dict[str, Any], *, quiet: bool) -> None:
+def evaluate(run: str, given: dict[str, Any], *, quiet: bool, json: bool = False) -> None:
     """Evaluate a run folder (its result.json and report.html are brought up to date) or a condensed file."""
     path = Path(run)
     if not path.exists():
@@ -35,7 +35,7 @@ def evaluate(run: str, given: dict[str, Any], *, quiet: bool) -> None:
     if folder is not None:
         runlog.check_folder(path)
         folder.read(runlog.CONFIG, "attar")
-    evaluate_into(folder, small, data, recipe, Watch(quiet=quiet))
+    evaluate_into(folder, small, data, recipe, Watch(quiet=quiet, json=json))
 
 
 def evaluate_into(folder: RunFolder | None, small: SyntheticSet, data: ImageData, recipe: Recipe, watch: Watch) -> None:
@@ -43,6 +43,7 @@ def evaluate_into(folder: RunFolder | None, small: SyntheticSet, data: ImageData
     result = describe_result(small, data) | {"accuracy": {}, "seconds": {}}
     if folder is not None:
         folder.events()  # a damaged file is refused before the work, not after it
+        folder.snapshots()
         result |= folder.read(runlog.RESULT, "seconds", "protocol", *SHOWN)
     protocol = evaluation.protocol(recipe.evaluate, recipe.network, data)
     if result.get("protocol", protocol) != protocol:  # numbers of two protocols must not stand side by side
@@ -57,12 +58,17 @@ def evaluate_into(folder: RunFolder | None, small: SyntheticSet, data: ImageData
     result["protocol"] = protocol
     for name, entries in measured.items():
         result[name] = {**result.get(name, {}), **entries}
-    print_table(result, measured)
     if folder is not None:
         folder.event({"event": "evaluation", "outer": None, **measured})
         folder.write(runlog.RESULT, result)
         write_report(folder, small, result)
-        print(f"report: {folder.path / runlog.REPORT}")
+
+    def show() -> None:
+        print_table(result, measured)
+        if folder is not None:
+            print(f"report: {folder.path / runlog.REPORT}")
+
+    watch.result(result, show)
 
 
 def print_table(result: dict[str, Any], measured: dict[str, Any]) -> None:

@@ -4,38 +4,41 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-
-from attar import report, runlog
+from attar import page, runlog, snapshots
+from attar.page import Moment
 from attar.runlog import RunFolder
 from attar.synthetic import SyntheticSet
 
 
 def write_report(folder: RunFolder, small: SyntheticSet, result: dict[str, Any]) -> None:
-    """report.html: the stored and the decoded images, the table, the settings."""
-    pictures = [("stored images", picture(small.images, small.labels, small))]
-    if small.factor > 1:
-        pictures.append(("decoded images", picture(*small.decoded(), small)))
-    if small.initial is not None:
-        pictures.append(("as initialised", picture(small.initial, small.labels, small)))
+    """report.html: the images and what they were before, accuracies, settings."""
     config = folder.read(runlog.CONFIG, "attar") or dict(small.recipe)
     about = config.pop("attar", {})
-    report.write(
+    steps = {event["outer"]: event for event in folder.events() if event.get("event") == "step"}
+    labels, kept = folder.snapshots()
+    if not kept and small.initial is not None:  # a run that kept no more than its beginning, such as joined parts
+        images, labels = snapshots.small(small.initial, small.labels)
+        kept = [(0, images)]
+    end = max([*steps, *(outer for outer, _ in kept)], default=0)
+    page.write(
         folder.path / runlog.REPORT,
         result=result,
-        images=pictures,
         settings=config | {"environment": about.get("environment", {})},
         command=about.get("command", runlog.command_line()),
+        small=small,
+        moments=[_moment(outer, images, steps) for outer, images in kept if outer < max(end, 1)],
+        labels=labels,
+        last=_moment(end, small.images, steps),
         curve=curve(folder),
     )
 
 
-def picture(images: Tensor, labels: Tensor, small: SyntheticSet) -> Any:
-    """A grid of images as a PIL image."""
-    return report.grid(images, labels, small.classes)
+def _moment(outer: int, images: Any, steps: dict[int, dict[str, Any]]) -> Moment:
+    step = steps.get(outer, {})
+    return Moment(outer, images, 0.0 if outer == 0 else step.get("seconds"), step.get("loss"))
 
 
-def curve(folder: RunFolder) -> list[tuple[float, float]] | None:
+def curve(folder: RunFolder) -> list[tuple[float, float]]:
     """(seconds, accuracy) of the evaluations during the run."""
     points, seconds = [], 0.0
     for event in folder.events():
@@ -43,4 +46,4 @@ def curve(folder: RunFolder) -> list[tuple[float, float]] | None:
             seconds = event["seconds"]
         elif event.get("outer") is not None:
             points.append((seconds, next(iter(event["accuracy"].values()))))
-    return points or None
+    return points

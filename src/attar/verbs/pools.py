@@ -18,7 +18,7 @@ from attar.runlog import Watch
 from attar.verbs.shared import POOLS, load_data, named_folder
 
 
-def pretrain(out: str | None, given: dict[str, Any], *, recipe: str | None, quiet: bool) -> None:
+def pretrain(out: str | None, given: dict[str, Any], *, recipe: str | None, quiet: bool, json: bool = False) -> None:
     """Train members into a pool folder and show the accuracy of each."""
     chosen = recipes.resolve(FLAGS["pretrain"], given, recipe=recipe)
     if "seed" in given and not {"models", "model_num"} & given.keys():
@@ -26,8 +26,17 @@ def pretrain(out: str | None, given: dict[str, Any], *, recipe: str | None, quie
     data = load_data(chosen)
     folder = named_folder(out) if out is not None else POOLS / pools.folder_name(data, chosen.network)
     runlog.check_folder(folder)
-    pool = train_pool(data, chosen, folder, Watch(quiet=quiet))
-    table = Table("model", "epochs", "seed", "accuracy", title=f"{folder}")
+    watch = Watch(quiet=quiet, json=json)
+    pool = train_pool(data, chosen, folder, watch)
+    members = [
+        {"name": member.name, "accuracy": member.accuracy, "settings": member.settings} for member in pool.members
+    ]
+    watch.result({"folder": str(folder), "members": members}, lambda: print_members(pool, str(folder)))
+
+
+def print_members(pool: Pool, title: str) -> None:
+    """Epochs, seed and accuracy of each member."""
+    table = Table("model", "epochs", "seed", "accuracy", title=title)
     for member in pool.members:
         settings = member.settings
         table.add_row(member.name, str(settings["epochs"]), str(settings["seed"]), pools.shown(member.accuracy))
@@ -36,7 +45,7 @@ def pretrain(out: str | None, given: dict[str, Any], *, recipe: str | None, quie
 
 def train_pool(data: ImageData, recipe: Recipe, folder: Path | None, watch: Watch, *, fill: bool = False) -> Pool:
     """The recipe's pool, with one step of progress per epoch; `fill`: other members of the folder may be part of it."""
-    with watch.stage("pretrain", recipe.pool.models * recipe.pool.epochs) as stage:
+    with watch.stage("pretrain", recipe.pool.models * recipe.pool.epochs, images=len(data.labels)) as stage:
 
         def say(line: str) -> None:
             (stage.advance if ": epoch " in line else watch.say)(line)

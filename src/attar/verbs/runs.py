@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from attar import condensation, evaluation, problem, recipes, report, runlog, store
+from attar import condensation, evaluation, problem, recipes, report, runlog, sinks, store
 from attar.api import describe_result
-from attar.config import FLAGS, Recipe
+from attar.config import FLAGS, CondenseConfig, Recipe
 from attar.data import ImageData
 from attar.pool import Pool
 from attar.runlog import RunFolder, Watch
@@ -18,20 +19,31 @@ from attar.verbs.pools import find_pool, train_pool
 from attar.verbs.shared import RUNS, check, load_data, named_folder, run_name, stopwatch
 
 
-def demo(out: str | None, given: dict[str, Any], *, overwrite: bool, quiet: bool) -> None:
+def demo(
+    out: str | None,
+    given: dict[str, Any],
+    *,
+    overwrite: bool,
+    quiet: bool,
+    json: bool = False,
+    log: Sequence[str] = (),
+) -> None:
     """Digits from data to report; without `out` it replaces the demo before."""
     recipe = recipes.resolve(FLAGS["demo"], given, recipe="digits")
     path = named_folder(out) if out is not None else RUNS / "demo"
     overwrite = overwrite or out is None
-    watch = Watch(quiet=quiet)
+    watch = Watch(quiet=quiet, json=json)
+    sinks.check(log)
     seconds: dict[str, float] = {}
     data = load_data(recipe)
     check(data, recipe, path, overwrite=overwrite)
     with stopwatch(seconds, "pretrain"):
         pool = train_pool(data, recipe, None, watch)
     folder = runlog.create(path, overwrite=overwrite)
-    condense_into(folder, data, pool, recipe, watch, seconds)
-    evaluate_into(folder, store.load_set(folder.path), data, recipe, watch)
+    with sinks.opened(log, folder.path, recipes.as_sections(recipe)) as opened:
+        folder = replace(folder, sinks=opened)
+        condense_into(folder, data, pool, recipe, watch, seconds)
+        evaluate_into(folder, store.load_set(folder.path), data, recipe, watch)
 
 
 def condense(
@@ -42,23 +54,28 @@ def condense(
     published: bool,
     overwrite: bool,
     quiet: bool,
+    json: bool = False,
+    log: Sequence[str] = (),
 ) -> None:
     """Condense into a run folder. Everything that can be refused is refused before the folder is made."""
     chosen = recipes.resolve(FLAGS["condense"], given, recipe=recipe, published=published)
     data = load_data(chosen)
     path = named_folder(out) if out is not None else RUNS / run_name(data, chosen)
     check(data, chosen, path, overwrite=overwrite)
-    watch = Watch(quiet=quiet)
+    watch = Watch(quiet=quiet, json=json)
+    sinks.check(log)
     seconds: dict[str, float] = {}
     with stopwatch(seconds, "pretrain"):
         pool, files = find_pool(data, chosen, given, watch)
     chosen = replace(chosen, network=pool.network, condense=replace(chosen.condense, model_path=files))
     problem.prepare(data, pool, chosen.condense)
     folder = runlog.create(path, overwrite=overwrite)
-    condense_into(folder, data, pool, chosen, watch, seconds)
+    with sinks.opened(log, folder.path, recipes.as_sections(chosen)) as opened:
+        condense_into(replace(folder, sinks=opened), data, pool, chosen, watch, seconds)
     part = chosen.condense.phase is not None
     then = "join all parts with attar.concatenate, then attar.evaluate" if part else f"attar evaluate {folder.path}"
-    print(f"{folder.path / store.CONDENSED}\nnext: {then}")
+    words = f"{folder.path / store.CONDENSED}\nnext: {then}"
+    watch.result(folder.read(runlog.RESULT), lambda: print(words))
 
 
 def condense_into(
@@ -72,13 +89,15 @@ def condense_into(
     }
     folder.write(runlog.CONFIG, recipes.as_sections(recipe) | {"attar": about})
     total = recipe.condense.outer_iterations
-    with stopwatch(seconds, "condense"), watch.stage("condense", total) as stage:
+    images = real_images(data, recipe.condense)
+    with stopwatch(seconds, "condense"), watch.stage("condense", total, images=images) as stage:
 
         def event(values: dict[str, Any]) -> None:
             folder.event(values)
             if values["event"] == "step":
                 stage.advance(f"loss {values['loss']:.4g}")
             else:
+                stage.accuracy = next(iter(values["accuracy"].values()))
                 watch.say(f"after {values['outer']} outer iterations: {values['accuracy']}")
 
         def accuracy(small: SyntheticSet) -> dict[str, Any]:
@@ -87,7 +106,9 @@ def condense_into(
             return {"accuracy": {name: entry["mean"] for name, entry in measured["accuracy"].items()}}
 
         try:
-            small = condensation.run(data, pool, recipe.condense, event=event, evaluation=accuracy, notice=watch.say)
+            small = condensation.run(
+                data, pool, recipe.condense, event=event, evaluation=accuracy, show=folder.snapshot, notice=watch.say
+            )
             small = replace(small, recipe=recipes.as_sections(recipe))
             store.save_set(folder.path / store.CONDENSED, small)
         except BaseException:  # a run without its product is of no use
@@ -98,3 +119,10 @@ def condense_into(
     result = describe_result(small, data) | {"accuracy": {}, "seconds": seconds, "inner_iterations": inner}
     folder.write(runlog.RESULT, result)
     write_report(folder, small, result)
+
+
+def real_images(data: ImageData, config: CondenseConfig) -> int:
+    """Real images that one outer iteration reads, for matching and for the network update."""
+    labels = problem.part(data.nclass, config.nclass_sub, config.phase)
+    matched = sum(min(config.batch_real, data.counts[label]) for label in labels)
+    return config.inner_loop * (matched + config.n_data)

@@ -88,12 +88,14 @@ class Browser:
         for kind in ("rawKeyDown", "keyUp"):
             self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
 
-    def picture(self, selector: str | None = None) -> bytes:
-        """PNG of an element, or of the whole page."""
-        code = f"document.querySelector({json.dumps(selector or 'html')}).getBoundingClientRect().toJSON()"
-        box = self.run(code)
-        top = box["y"] + self.run("scrollY")
-        clip = {"x": box["x"], "y": top, "width": box["width"], "height": box["height"], "scale": 1}
+    def picture(self, selector: str = "html") -> bytes:
+        """PNG of the first element that fits; needs no script in the page."""
+        root = self.send("DOM.getDocument")["root"]["nodeId"]
+        node = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        corners = self.send("DOM.getBoxModel", nodeId=node)["model"]["border"]
+        view = self.send("Page.getLayoutMetrics")["cssLayoutViewport"]
+        left, top = corners[0] + view["pageX"], corners[1] + view["pageY"]
+        clip = {"x": left, "y": top, "width": corners[2] - corners[0], "height": corners[5] - corners[1], "scale": 1}
         shot = self.send("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)
         return base64.b64decode(shot["data"])
 

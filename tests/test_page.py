@@ -87,13 +87,14 @@ def written(folder: Path, small: SyntheticSet | None = None, **changes: Any) -> 
     given: dict[str, Any] = {
         "result": RESULT,
         "small": small,
-        "moments": [moment(small, 0, seconds=0.0), moment(small, 3, seconds=12.0, loss=0.25)],
-        "labels": small.labels,
-        "last": moment(small, 10, seconds=41.5, loss=0.125),
         "settings": SETTINGS,
         "command": "attar condense -d digits --ipc 1 --seed 7",
         "curve": [(0.0, 0.7217), (10.4, 0.81), (41.5, 0.8514)],
     }
+    if "moments" not in changes:
+        given["moments"] = [moment(small, 0, seconds=0.0), moment(small, 3, seconds=12.0, loss=0.25)]
+        given["labels"] = small.labels
+        given["last"] = Moment(10, given["moments"][0].images, seconds=41.5, loss=0.125)
     page.write(folder / "report.html", **(given | changes))
     return Page((folder / "report.html").read_text(encoding="utf-8"))
 
@@ -193,14 +194,14 @@ def test_of_the_past_fewer_images_may_be_known(tmp_path: Path) -> None:
     small = random_set(3)
     one = torch.arange(0, 30, 3)
     before = Moment(0, (small.images[one] * 255).to(torch.uint8))
-    made = written(tmp_path, small, moments=[before], labels=small.labels[one])
+    made = written(tmp_path, small, moments=[before], labels=small.labels[one], last=Moment(1, before.images))
     found = cells(made, "stored")
     assert ["px" in cell for cell in found] == [True, False, False] * 10
     assert made.attributes.count(("i", "class", "late")) == 20
     assert "the first images of each class are kept" in made.text
 
 
-@pytest.mark.parametrize(("ipc", "side", "channels"), [(1, 32, 3), (10, 32, 3), (10, 28, 1), (10, 224, 3)])
+@pytest.mark.parametrize(("ipc", "side", "channels"), [(1, 32, 3), (10, 32, 3), (3, 224, 3)])
 def test_a_page_of_a_hundred_classes_stays_below_3_MB(ipc: int, side: int, channels: int, tmp_path: Path) -> None:
     """Of noise, which compresses worst."""
     names = tuple(f"a class with the long name {k}" for k in range(100))

@@ -46,9 +46,9 @@ def write(
     settings: Mapping[str, Any],  # may be nested
     command: str,
     small: SyntheticSet | None = None,
-    moments: Sequence[Moment] = (),  # in order, without the last: that is `small`
+    moments: Sequence[Moment] = (),  # what was before, in order; shown where `last` is known
     labels: Tensor | None = None,  # of the images of the moments
-    last: Moment | None = None,  # what is known about the end
+    last: Moment | None = None,  # the end: when `small` was reached
     curve: Sequence[tuple[float, float]] = (),  # (seconds, accuracy in [0, 1]) during condensation
 ) -> None:
     """Write one HTML file that holds all it shows: pictures, accuracies, times, settings and the command."""
@@ -60,6 +60,7 @@ def write(
         lstrip_blocks=True,
     )
     style, script = (files("attar").joinpath("templates", f"report.{end}").read_text("utf-8") for end in ("css", "js"))
+    moments = moments if last is not None else ()
     times = [*moments, *([last] if last is not None else [])]
     course = chart.chart(
         curve, _lines(result), [moment.seconds for moment in times], result.get("seconds", {}).get("condense")
@@ -137,7 +138,7 @@ def _view(
     blocks: list[dict[str, Any]] = []
     row = 0
     for label, count in counts.items():
-        kept = [] if past_labels is None else np.flatnonzero(past_labels.numpy() == label).tolist()
+        kept = [] if past_labels is None else np.flatnonzero(past_labels.cpu().numpy() == label).tolist()
         places = range(row, row + len(shown[label]))
         row = places.stop
         cells = [_cell(k, kept[n] if n < len(kept) else None, now, before) for n, k in enumerate(places)]

@@ -9,7 +9,7 @@ from typing import Any
 Points = Sequence[tuple[float, float]]  # (seconds, accuracy as a fraction)
 
 WIDTH, HEIGHT = 440.0, 236.0
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 328.0, 14.0, 188.0  # the plot itself; names of the lines stand at its right
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 324.0, 14.0, 188.0  # the plot itself; names of the lines stand at its right
 APART = 15.0  # between two names
 
 
@@ -35,7 +35,7 @@ def chart(
         return round(BOTTOM - (BOTTOM - TOP) * (accuracy - low) / (high - low), 1)
 
     every = _round_step(longest)
-    step = 0.1 if high - low < 0.55 else 0.2
+    step = next(step for step in (0.02, 0.05, 0.1, 0.2) if high - low < 5.5 * step)
     names = {key: f"{name} {100 * value:.1f}" for key, (name, value) in lines.items()}
     return {
         "box": {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},

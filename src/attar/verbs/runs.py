@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from attar import condensation, evaluation, problem, recipes, report, runlog, sinks, store
+from attar import condensation, evaluation, problem, recipes, report, runlog, sinks, snapshots, store
 from attar.api import describe_result
 from attar.config import FLAGS, CondenseConfig, Recipe
 from attar.data import ImageData
@@ -30,6 +30,8 @@ def demo(
 ) -> None:
     """Digits from data to report; without `out` it replaces the demo before."""
     recipe = recipes.resolve(FLAGS["demo"], given, recipe="digits")
+    times = snapshots.moments(recipe.condense.outer_iterations)
+    recipe = replace(recipe, condense=replace(recipe.condense, eval_at=(*times[:-1:2], times[-1])))
     path = named_folder(out) if out is not None else RUNS / "demo"
     overwrite = overwrite or out is None
     watch = Watch(quiet=quiet, json=json)

@@ -25,7 +25,7 @@ types: $(VENV)/.installed-test
 	$(VENV)/bin/mypy
 
 docs: $(VENV)/.installed-test     ## build the documentation into site/, a warning is an error
-	$(VENV)/bin/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
 
 format: $(VENV)/.installed-test   ## mend what can be mended without thinking
 	$(VENV)/bin/ruff check --fix .

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from dataclasses import fields
 from typing import Any
 
@@ -17,6 +18,8 @@ import attar
 from attar.cli import RUN_FLAGS
 from attar.config import FLAGS, SECTIONS, Recipe
 from attar.recipes import RECIPES, as_sections
+
+WIDTH = 100  # characters of a line of code
 
 SETTINGS = """# Recipes and settings
 
@@ -119,16 +122,29 @@ def members(kind: type) -> list[tuple[str, Any]]:
 
 def signature(name: str, value: Any) -> str:
     """The call as code, one argument a line where it is long."""
-    try:
-        found = inspect.signature(value)
-    except ValueError:  # exceptions
+    if inspect.isclass(value) and issubclass(value, Exception):
         return ""
+    found = inspect.signature(value)
     text = f"{name}{found}"
-    if len(text) > 100:
-        # A lone * or / stands between the arguments, so each is taken from the text of a signature of its own.
-        text = found.format(max_width=60) if hasattr(found, "format") else str(found)
-        text = f"{name}{text}"
+    if len(text) > WIDTH:
+        returned = "" if found.return_annotation is found.empty else f" -> {found.return_annotation}"
+        text = "\n".join([f"{name}(", *(f"    {argument}," for argument in arguments(found)), f"){returned}"])
+    text = re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)  # annotations are kept as strings
     return f"```python\n{text}\n```\n"
+
+
+def arguments(found: inspect.Signature) -> list[str]:
+    """The arguments with the signs that stand between their kinds."""
+    texts: list[str] = []
+    last = None
+    for parameter in found.parameters.values():
+        if last is parameter.POSITIONAL_ONLY and parameter.kind is not last:
+            texts.append("/")
+        if parameter.kind is parameter.KEYWORD_ONLY and last not in (parameter.KEYWORD_ONLY, parameter.VAR_POSITIONAL):
+            texts.append("*")
+        texts.append(str(parameter))
+        last = parameter.kind
+    return texts
 
 
 def documentation(value: Any) -> str:

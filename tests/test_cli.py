@@ -71,7 +71,7 @@ def members(folder: str | Path) -> dict[str, int]:
 def check_run_folder(path: Path, *, steps: int, shape: list[int]) -> None:
     """What the design promises of a run folder, the accuracies aside."""
     names = {"config.json", "metrics.jsonl", "condensed.safetensors", "initial.safetensors", "result.json"}
-    names |= {"snapshots.safetensors"}
+    names |= {"snapshots.safetensors", "checkpoint"}
     assert {file.name for file in path.iterdir()} == names | {"images.png", "report.html"}
     events = [json.loads(line) for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     done = [event for event in events if event["event"] == "step"]
@@ -387,7 +387,7 @@ def test_interrupting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
-def test_an_interrupt_ends_a_run_soon_and_leaves_nothing_in_the_way(tmp_path: Path, threads: str) -> None:
+def test_an_interrupt_ends_a_run_soon_and_says_how_to_go_on(tmp_path: Path, threads: str) -> None:
     command = [sys.executable, "-m", "attar", "condense", "-d", "digits", *POOL, "--niter", "100000"]
     command += ["--inner_loop", "2", "--compile", "off", "--out", "new"]
     environment = {**os.environ, "OMP_NUM_THREADS": threads}
@@ -398,8 +398,9 @@ def test_an_interrupt_ends_a_run_soon_and_leaves_nothing_in_the_way(tmp_path: Pa
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=30)[1]
     assert process.returncode == 130
-    assert said.endswith("attar: interrupted\n") and "Traceback" not in said
-    assert not (tmp_path / "new").exists()
+    assert said.endswith("attar: interrupted; attar condense --resume new goes on\n") and "Traceback" not in said
+    left = {path.name for path in (tmp_path / "new").iterdir()}
+    assert left == {"checkpoint", "config.json", "metrics.jsonl", "snapshots.safetensors"}
 
 
 # ---- the pool that is found ----

@@ -13,9 +13,9 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "attar"
 
 LEAVES = {"config", "recipes", "data", "augment", "models", "training", "perturb", "synthetic", "matching"}
-LEAVES |= {"selection", "partition", "device", "execution", "snapshots", "sinks"}
-MIDDLE = {"pool", "engine", "store", "export", "report", "page", "runlog"}
-STAGES = {"condensation", "evaluation"}  # `problem` is condensation's own: what it works on
+LEAVES |= {"selection", "partition", "device", "execution", "interrupts", "lock", "snapshots", "sinks"}
+MIDDLE = {"pool", "engine", "store", "checkpoint", "export", "report", "page", "runlog"}
+STAGES = {"condensation", "evaluation"}  # `problem` and `state` are condensation's own: what it works on
 TOP = {"cli", "__init__", "__main__"}
 BELOW_STAGES = {"errors"} | LEAVES | MIDDLE
 
@@ -24,17 +24,21 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     **{room: {"errors"} for room in LEAVES},
     **{room: {"errors"} | LEAVES for room in MIDDLE},
-    **dict.fromkeys(STAGES | {"problem"}, BELOW_STAGES),  # and so never each other
-    "ray_runner": BELOW_STAGES | STAGES,
-    "api": BELOW_STAGES | STAGES | {"ray_runner", "problem"},
-    "verbs": BELOW_STAGES | STAGES | {"ray_runner", "problem", "api"},
+    **dict.fromkeys(STAGES | {"problem", "state"}, BELOW_STAGES),  # and so never each other
+    "session": BELOW_STAGES | STAGES | {"state"},
+    "ray_runner": BELOW_STAGES | STAGES | {"session"},
+    "api": BELOW_STAGES | STAGES | {"ray_runner", "problem", "session"},
+    "verbs": BELOW_STAGES | STAGES | {"ray_runner", "problem", "session", "api"},
     **dict.fromkeys(TOP, BELOW_STAGES | STAGES | {"ray_runner", "api", "verbs"} | TOP),
 }
-ALLOWED["condensation"] = ALLOWED["condensation"] | {"problem"}
+ALLOWED["state"] = ALLOWED["state"] | {"problem"}
+ALLOWED["condensation"] = ALLOWED["condensation"] | {"problem", "state"}
 ALLOWED["recipes"] = ALLOWED["recipes"] | {"config"}
+ALLOWED["partition"] = ALLOWED["partition"] | {"synthetic"}
 ALLOWED["page"] = ALLOWED["page"] | {"report"}
-for _room in ("pool", "runlog", "export", "report", "page"):
+for _room in ("pool", "checkpoint", "runlog", "export", "report", "page"):
     ALLOWED[_room] = ALLOWED[_room] | {"store"}
+ALLOWED["runlog"] = ALLOWED["runlog"] | {"checkpoint"}
 
 # Rooms that `attar --help` reads: what takes long to import stays out of their top level.
 LIGHT = TOP | {"errors", "config", "recipes"}

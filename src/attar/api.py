@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from attar import condensation, evaluation, problem, recipes
+import torch
+
+from attar import checkpoint, condensation, evaluation, partition, problem, recipes, runlog, session, store
 from attar import data as sources
 from attar import device as devices
 from attar import pool as pools
+from attar.checkpoint import Interval
 from attar.config import FLAGS, Recipe
 from attar.data import ImageData
 from attar.pool import Pool
@@ -26,13 +30,24 @@ def load(
     nclass: int | None = None,
     size: int | None = None,
     device: str = "auto",
+    load_memory: bool = False,
+    cache_dir: str | Path | None = None,
 ) -> ImageData:
     """Real images: a known name, a folder with `train/<class>/*` and `test/<class>/*`, or `ImageData`.
 
-    nclass: only the first so many classes; size: short side in pixels, centre-cropped to a square. Raises `UserError`
-    for an unknown name or unusable files, `MissingError` (a `FileNotFoundError`) when nothing is found.
+    nclass: only the first so many classes; size: short side in pixels, centre-cropped to a square. Images of a large
+    folder are decoded once into a file below `cache_dir` (~/.cache/attar) and stay there, unless `load_memory`. Raises
+    `UserError` for an unknown name or unusable files, `MissingError` (a `FileNotFoundError`) when nothing is found.
     """
-    return sources.load(source, data_dir=data_dir, nclass=nclass, size=size, device=devices.pick(device))
+    return sources.load(
+        source,
+        data_dir=data_dir,
+        nclass=nclass,
+        size=size,
+        device=devices.pick(device),
+        load_memory=load_memory,
+        cache_dir=cache_dir,
+    )
 
 
 def pretrain(data: ImageData, *, recipe: str | None = None, folder: str | Path | None = None, **settings: Any) -> Pool:
@@ -44,9 +59,20 @@ def pretrain(data: ImageData, *, recipe: str | None = None, folder: str | Path |
     return pools.pretrain(data, chosen.pool, chosen.network, folder=Path(folder) if folder else None)
 
 
-def condense(data: ImageData, pool: Pool | None = None, *, recipe: str | None = None, **settings: Any) -> SyntheticSet:
+def condense(
+    data: ImageData,
+    pool: Pool | None = None,
+    *,
+    recipe: str | None = None,
+    folder: str | Path | None = None,
+    save_every: str = checkpoint.EVERY,
+    **settings: Any,
+) -> SyntheticSet:
     """Distil `data` into a `SyntheticSet`, matching gradients on the pool's models (trained first when there is none).
 
+    folder: keeps a run there, with a checkpoint every so often (`save_every`, such as "10m" or "50it"). The same call
+    again goes on with a run that was interrupted, makes one longer whose `niter` has grown, and reads one that is done.
+    With `nclass_sub` and no `phase` all parts are condensed, one after another, each in `folder`/parts/<phase>.
     settings: the fields of `CondenseConfig`, such as ipc=10, factor=2, speedup=10; without a pool those of
     `NetworkConfig`, epochs and models too, or model_path.
     """
@@ -55,8 +81,42 @@ def condense(data: ImageData, pool: Pool | None = None, *, recipe: str | None = 
         problem.check(data, chosen.condense)
         paths = [Path(name) for name in chosen.condense.model_path]
         pool = pools.load(paths, data, chosen.network) if paths else pools.pretrain(data, chosen.pool, chosen.network)
-    small = condensation.run(data, pool, chosen.condense)
-    return replace(small, recipe=recipes.as_sections(replace(chosen, network=pool.network)))
+    chosen = replace(chosen, network=pool.network)
+    path = None if folder is None else Path(folder)
+    if chosen.condense.nclass_sub is None or chosen.condense.phase is not None:
+        return _condense_one(path, data, pool, chosen, save_every)
+    small = []
+    for phase in range(partition.parts_of(data.nclass, chosen.condense.nclass_sub)):
+        part = replace(chosen, condense=replace(chosen.condense, phase=phase))
+        small.append(_condense_one(path and path / "parts" / str(phase), data, pool, part, save_every))
+    return partition.concatenate(small)
+
+
+def _condense_one(path: Path | None, data: ImageData, pool: Pool, recipe: Recipe, save_every: str) -> SyntheticSet:
+    if path is not None:
+        return _condense_in(path, data, pool, recipe, checkpoint.interval(save_every))
+    return replace(condensation.run(data, pool, recipe.condense), recipe=recipes.as_sections(recipe))
+
+
+def _condense_in(path: Path, data: ImageData, pool: Pool, recipe: Recipe, every: Interval) -> SyntheticSet:
+    problem.prepare(data, pool, recipe.condense)
+    with runlog.opened(path) as folder:
+        if (path / runlog.CONFIG).exists():
+            begun = session.begun(folder, recipe, warnings.warn)
+            recipe, about, saved = begun.recipe, begun.about, begun.saved
+            if begun.finished:
+                return store.load_set(path)
+        else:
+            runlog.create(path, overwrite=False)
+            about, saved = {"environment": runlog.environment(data.device)}, None
+        folder.write(runlog.CONFIG, recipes.as_sections(recipe) | {"attar": about})
+        start = time.perf_counter() - (saved["seconds"] if saved is not None else 0.0)
+        small = session.condense(folder, data, pool, recipe, saved=saved, every=every)
+        seconds = {"condense": time.perf_counter() - start}
+        inner = recipe.condense.outer_iterations * recipe.condense.inner_loop
+        result = {"accuracy": {}, "seconds": seconds, "inner_iterations": inner}
+        folder.write(runlog.RESULT, describe_result(small, data) | result)
+    return small
 
 
 def evaluate(small: SyntheticSet, data: ImageData, *, recipe: str | None = None, **settings: Any) -> dict[str, Any]:
@@ -75,17 +135,25 @@ def evaluate(small: SyntheticSet, data: ImageData, *, recipe: str | None = None,
 
 def describe_result(small: SyntheticSet, data: ImageData) -> dict[str, Any]:
     """The head of `result.json`."""
+    real = int(torch.isin(data.labels, small.labels.to(data.labels.device)).sum())
+    return describe_set(small, data.name, devices.describe(data.device), real)
+
+
+def describe_set(small: SyntheticSet, dataset: str, device: str, real: int | None) -> dict[str, Any]:
+    """The head of `result.json`; `real`: training images of the set's classes, None where that is not known."""
+    pixels = math.prod(small.images.shape[1:])
+    sizes = {
+        "real": {"images": real or 0, "bytes": (real or 0) * pixels},
+        "stored": {"images": len(small.images), "bytes": len(small.images) * pixels},
+    }  # bytes of 8-bit pixels
     return {
         "attar": version("attar"),
-        "dataset": data.name,
+        "dataset": dataset,
         "ipc": small.ipc,
         "factor": small.factor,
         "method": "accdd",
-        "device": devices.describe(data.device),
-        "sizes": {
-            "real": {"images": len(data.labels), "bytes": len(data.labels) * math.prod(small.images.shape[1:])},
-            "stored": {"images": len(small.images), "bytes": small.images.numel()},
-        },  # bytes of 8-bit pixels
+        "device": device,
+        **({"sizes": sizes} if real is not None else {}),
     }
 
 

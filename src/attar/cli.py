@@ -15,15 +15,21 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 from cyclopts import App, CycloptsError, Parameter, Token, UnusedCliTokensError
 
+from attar import interrupts
 from attar.config import FLAGS, SECTIONS
 from attar.errors import UserError
 
 EXIT_USER = 2
+ADDRESS = re.compile(r"auto|local|ray://\S+|[^/\s]+:[0-9]+")  # of a Ray cluster
 RUN_FLAGS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "recipe": (str, "a recipe's name, a TOML file or a run's config.json; flags go on top", ()),
     "reproduce": (bool, "insist on the published settings of the data set", ()),
     "out": (str, "the folder to write to", ("-o",)),
     "overwrite": (bool, "replace the run that --out already holds", ()),
+    "resume": (str, "go on with the run in this folder; auto: with the one that --out holds, if it holds one", ()),
+    "save_every": (str, "time (600s, 10m, 2h) or inner iterations (50it) between checkpoints; none (default: 5m)", ()),
+    "ray": (str, "compute on a Ray cluster: at this ADDRESS, or without one on a cluster started here", ()),
+    "ray_cpus": (int, "CPU threads of each part on the cluster (default: as many as a part takes here)", ()),
     "quiet": (bool, "say nothing while it runs", ("-q",)),
     "json": (bool, "print the result as one JSON object, and nothing else, on standard output", ()),
     "log": (tuple[str, ...], "send the events to tensorboard, wandb or both as well", ()),
@@ -32,10 +38,11 @@ RUN_FLAGS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; exits with status 0, 2 (unusable input), or 130 (interrupted)."""
-    tokens = sys.argv[1:] if arguments is None else arguments
+    """Run the command line; exits with status 0, 2 (unusable input), 130 (interrupted) or 143 (terminated)."""
+    tokens = _complete(sys.argv[1:] if arguments is None else arguments)
     try:
-        _app()(tokens, exit_on_error=False, print_error=False)
+        with interrupts.raised():
+            _app()(tokens, exit_on_error=False, print_error=False)
     except UnusedCliTokensError as error:
         _fail(f"unexpected argument '{(error.unused_tokens or [''])[0]}'; --help lists the flags")
     except CycloptsError as error:
@@ -52,12 +59,22 @@ def main(arguments: list[str] | None = None) -> None:
         if "--debug" in tokens or not (isinstance(error, MemoryError) or "allocate" in str(error)):
             raise
         _fail("not enough memory; smaller batches, images or a smaller --width need less (--debug shows where)")
-    except KeyboardInterrupt:
-        print("attar: interrupted", file=sys.stderr, flush=True)
+    except KeyboardInterrupt as error:
+        print("; ".join(filter(None, ("attar: interrupted", str(error)))), file=sys.stderr, flush=True)
+        status = error.status if isinstance(error, interrupts.Interrupted) else 130
         execution = sys.modules.get("attar.execution")
         if execution is not None and execution.busy():  # the interpreter would wait until the workers are done
-            os._exit(130)
-        sys.exit(130)
+            os._exit(status)
+        sys.exit(status)
+
+
+def _complete(tokens: list[str]) -> list[str]:
+    """The address that `--ray` leaves out. What follows it is one only when it looks like one: a run may follow too."""
+    following = (*tokens[1:], "")
+    return [
+        "--ray=local" if token == "--ray" and not ADDRESS.fullmatch(after) else token
+        for token, after in zip(tokens, following, strict=True)
+    ]
 
 
 def _fail(error: object) -> None:
@@ -80,9 +97,10 @@ def _app() -> App:
         suppress_keyboard_interrupt=False,  # `main` says a word
     )
     app.command(_verb("demo", demo, "out", "overwrite", "quiet", "json", "log", "debug"))
-    app.command(_verb("pretrain", pretrain, "recipe", "out", "quiet", "json", "debug"))
+    app.command(_verb("pretrain", pretrain, "recipe", "out", "ray", "quiet", "json", "debug"))
     app.command(_verb("condense", condense, *RUN_FLAGS))
-    app.command(_verb("evaluate", evaluate, "quiet", "json", "debug"))
+    app.command(_verb("merge", merge, "out", "overwrite", "json", "debug"))
+    app.command(_verb("evaluate", evaluate, "ray", "quiet", "json", "debug"))
     app.command(recipes)
     app.register_install_completion_command(help="Install completion of verbs and flags for your shell.")
     return app
@@ -90,7 +108,8 @@ def _app() -> App:
 
 def _verb(name: str, function: Callable[..., None], *run_flags: str) -> Callable[..., None]:
     """`function` with the settings' flags (from the fields' metadata) added to its signature, None when not given."""
-    own = [p for p in inspect.signature(function).parameters.values() if p.kind is p.POSITIONAL_ONLY]
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
+    own = [p for p in inspect.signature(function).parameters.values() if p.kind in positional]
     parameters = [p.replace(annotation=get_type_hints(function, include_extras=True)[p.name]) for p in own]
     for flag in run_flags:
         kind, help, short = RUN_FLAGS[flag]
@@ -100,7 +119,7 @@ def _verb(name: str, function: Callable[..., None], *run_flags: str) -> Callable
         parameters.append(
             inspect.Parameter(flag, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         )
-    for section, field_name in dict.fromkeys(FLAGS[name].values()):
+    for section, field_name in dict.fromkeys(FLAGS.get(name, {}).values()):
         item = next(item for item in fields(SECTIONS[section]) if item.name == field_name)
         kind = get_type_hints(SECTIONS[section])[field_name]
         parameter = _parameter(field_name, item.metadata["help"], item.metadata["names"], kind)
@@ -162,6 +181,7 @@ def pretrain(
     *,
     recipe: str | None = None,
     out: str | None = None,
+    ray: str | None = None,
     quiet: bool = False,
     json: bool = False,
     debug: bool = False,
@@ -170,7 +190,7 @@ def pretrain(
     """Train early-stage models and keep them in a pool folder (default: pool/<data set>-<network>)."""
     from attar import verbs
 
-    verbs.pretrain(out, given, recipe=recipe, quiet=quiet, json=json)
+    verbs.pretrain(out, given, recipe=recipe, quiet=quiet, json=json, ray=ray)
 
 
 def condense(
@@ -179,6 +199,10 @@ def condense(
     reproduce: bool = False,
     out: str | None = None,
     overwrite: bool = False,
+    resume: str | None = None,
+    save_every: str | None = None,
+    ray: str | None = None,
+    ray_cpus: int | None = None,
     quiet: bool = False,
     json: bool = False,
     log: tuple[str, ...] = (),
@@ -188,10 +212,49 @@ def condense(
     """Distil a data set into synthetic images, by gradient matching on perturbed early-stage models."""
     from attar import verbs
 
-    verbs.condense(out, given, recipe=recipe, published=reproduce, overwrite=overwrite, quiet=quiet, json=json, log=log)
+    verbs.condense(
+        out,
+        given,
+        recipe=recipe,
+        published=reproduce,
+        overwrite=overwrite,
+        quiet=quiet,
+        json=json,
+        log=log,
+        resume=resume,
+        save_every=save_every,
+        ray=ray,
+        ray_cpus=ray_cpus,
+    )
 
 
-def evaluate(run: str, /, *, quiet: bool = False, json: bool = False, debug: bool = False, **given: Any) -> None:
+def merge(
+    part: str, /, *parts: str, out: str | None = None, overwrite: bool = False, json: bool = False, debug: bool = False
+) -> None:
+    """Join the parts of a partition, made with `attar condense --nclass_sub N --phase K`, into one run folder.
+
+    Parameters
+    ----------
+    part: str
+        a part's run folder, or its condensed.safetensors file
+    parts: str
+        the other parts, in any order
+    """
+    from attar import verbs
+
+    verbs.merge([part, *parts], out, overwrite=overwrite, json=json)
+
+
+def evaluate(
+    run: str,
+    /,
+    *,
+    ray: str | None = None,
+    quiet: bool = False,
+    json: bool = False,
+    debug: bool = False,
+    **given: Any,
+) -> None:
     """Train fresh networks on a run's condensed set and test them on real images.
 
     Parameters
@@ -201,7 +264,7 @@ def evaluate(run: str, /, *, quiet: bool = False, json: bool = False, debug: boo
     """
     from attar import verbs
 
-    verbs.evaluate(run, given, quiet=quiet, json=json)
+    verbs.evaluate(run, given, quiet=quiet, json=json, ray=ray)
 
 
 def recipes(name: str | None = None) -> None:

@@ -68,6 +68,8 @@ class DataConfig:
     nclass: int | None = setting(None, "use the first NCLASS classes (imagenet: 10 or 100)")
     data_dir: str | None = setting(None, "the folder that holds the data set's files")
     size: int | None = setting(None, "resize the short side to SIZE and crop the centre")
+    load_memory: bool = setting(False, "keep all images of a folder in memory, not in a cache on disk")
+    cache_dir: str | None = setting(None, "where image folders are cached (default: $ATTAR_CACHE or ~/.cache/attar)")
     device: str = setting("auto", "cpu, cuda, cuda:1, ...; auto takes a GPU when there is one")
 
     def __post_init__(self) -> None:
@@ -144,8 +146,10 @@ class CondenseConfig:
     weight_decay: float = setting(5e-4, "weight decay of the network")
     batch_size: int = setting(64, "images per network step")
     mix_p: float = setting(0.5, "probability of CutMix in a network step; 0 turns it off")
-    nclass_sub: int | None = setting(None, "condense only NCLASS_SUB classes (with --phase)")
-    phase: int | None = setting(None, "which part of NCLASS_SUB classes: 0, 1, ...")
+    nclass_sub: int | None = setting(
+        None, "condense in parts of NCLASS_SUB classes: all of them, or the one of --phase"
+    )
+    phase: int | None = setting(None, "condense only this part of NCLASS_SUB classes: 0, 1, ...")
     seed: int = setting(0, "seed of everything random in the run")
     precision: str = setting("float32", "float32, tf32 (NVIDIA GPUs) or bf16")
     compile: str = setting("auto", "compile the sweep and the network step: auto (long runs), on or off")
@@ -176,8 +180,8 @@ class CondenseConfig:
             raise UserError(f"mom_img must be below 1, not {self.mom_img}")
         if self.vmax < self.vmin:
             raise UserError(f"vmax ({self.vmax}) must not be below vmin ({self.vmin})")
-        if (self.nclass_sub is None) != (self.phase is None):
-            raise UserError("nclass_sub and phase go together: nclass_sub classes, part number phase")
+        if self.phase is not None and self.nclass_sub is None:
+            raise UserError("phase needs nclass_sub: the number of classes of a part")
 
     @property
     def outer_iterations(self) -> int:
@@ -248,7 +252,7 @@ def flags_of(section: str, *only: str) -> dict[str, tuple[str, str]]:
 FLAGS: dict[str, dict[str, tuple[str, str]]] = {
     "pretrain": flags_of("data") | flags_of("network") | flags_of("pool"),
     "condense": flags_of("data") | flags_of("network") | flags_of("pool", "epochs", "models") | flags_of("condense"),
-    "evaluate": flags_of("data", "dataset", "data_dir", "device")
+    "evaluate": flags_of("data", "dataset", "data_dir", "load_memory", "cache_dir", "device")
     | flags_of("network", "width", "norm_type")
     | flags_of("evaluate"),
     "demo": flags_of("data", "device") | flags_of("condense", "ipc", "seed"),

@@ -1,6 +1,7 @@
 """What each verb of the command line does, from settings to files and printed words."""
 
 from attar.verbs.measure import evaluate as evaluate
+from attar.verbs.merge import merge as merge
 from attar.verbs.pools import pretrain as pretrain
 from attar.verbs.runs import condense as condense
 from attar.verbs.runs import demo as demo

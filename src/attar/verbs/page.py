@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from attar import page, runlog, snapshots
+from attar.config import MOST
 from attar.page import Moment
 from attar.runlog import RunFolder
 from attar.synthetic import SyntheticSet
@@ -14,9 +15,9 @@ def write_report(folder: RunFolder, small: SyntheticSet, result: dict[str, Any])
     """report.html: the images and what they were before, accuracies, settings."""
     config = folder.read(runlog.CONFIG, "attar") or dict(small.recipe)
     about = config.pop("attar", {})
-    steps = {event["outer"]: event for event in folder.events() if event.get("event") == "step"}
+    steps = {event["outer"]: event for event in folder.events() if _is_step(event)}
     labels, kept = folder.snapshots()
-    if not kept and small.initial is not None:  # a run that kept no more than its beginning, such as joined parts
+    if not kept and small.initial is not None:  # a run that kept no more than its beginning, such as joined files
         images, labels = snapshots.small(small.initial, small.labels)
         kept = [(0, images)]
     end = max([*steps, *(outer for outer, _ in kept)], default=0)
@@ -33,17 +34,28 @@ def write_report(folder: RunFolder, small: SyntheticSet, result: dict[str, Any])
     )
 
 
+def _is_step(event: dict[str, Any]) -> bool:
+    """Whether an event tells of a finished outer iteration, and of which."""
+    return event.get("event") == "step" and isinstance(event.get("outer"), int)
+
+
 def _moment(outer: int, images: Any, steps: dict[int, dict[str, Any]]) -> Moment:
-    step = steps.get(outer, {})
+    step = {key: value for key, value in steps.get(outer, {}).items() if _is_number(value)}
     return Moment(outer, images, 0.0 if outer == 0 else step.get("seconds"), step.get("loss"))
 
 
 def curve(folder: RunFolder) -> list[tuple[float, float]]:
     """(seconds, accuracy) of the evaluations during the run."""
-    points, seconds = [], 0.0
+    points: list[tuple[Any, Any]] = []
+    seconds: Any = 0.0
     for event in folder.events():
         if event.get("event") == "step":
-            seconds = event["seconds"]
-        elif event.get("outer") is not None:
-            points.append((seconds, next(iter(event["accuracy"].values()))))
-    return points
+            seconds = event.get("seconds")
+        elif event.get("event") == "evaluation" and event.get("outer") is not None:
+            right = event.get("accuracy")
+            points.append((seconds, next(iter(right.values()), None) if isinstance(right, dict) else None))
+    return [point for point in points if all(map(_is_number, point))]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST

@@ -9,25 +9,34 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from attar import lock, recipes, runlog, store
 from attar import pool as pools
-from attar import recipes, runlog
 from attar.config import FLAGS, Recipe
 from attar.data import ImageData
+from attar.execution import Workers
 from attar.pool import Pool
 from attar.runlog import Watch
-from attar.verbs.shared import POOLS, load_data, named_folder
+from attar.verbs.shared import POOLS, elsewhere, load_data, named_folder
 
 
-def pretrain(out: str | None, given: dict[str, Any], *, recipe: str | None, quiet: bool, json: bool = False) -> None:
+def pretrain(
+    out: str | None,
+    given: dict[str, Any],
+    *,
+    recipe: str | None,
+    quiet: bool,
+    json: bool = False,
+    ray: str | None = None,
+) -> None:
     """Train members into a pool folder and show the accuracy of each."""
     chosen = recipes.resolve(FLAGS["pretrain"], given, recipe=recipe)
     if "seed" in given and not {"models", "model_num"} & given.keys():
         chosen = replace(chosen, pool=replace(chosen.pool, models=1))
-    data = load_data(chosen)
-    folder = named_folder(out) if out is not None else POOLS / pools.folder_name(data, chosen.network)
-    runlog.check_folder(folder)
     watch = Watch(quiet=quiet, json=json)
-    pool = train_pool(data, chosen, folder, watch)
+    data = load_data(chosen, watch)
+    folder = named_folder(out) if out is not None else POOLS / pools.folder_name(data, chosen.network)
+    with elsewhere(ray, data.device, watch.say) as workers:
+        pool = train_pool(data, chosen, folder, watch, workers=workers)
     members = [
         {"name": member.name, "accuracy": member.accuracy, "settings": member.settings} for member in pool.members
     ]
@@ -43,19 +52,46 @@ def print_members(pool: Pool, title: str) -> None:
     Console().print(table)
 
 
-def train_pool(data: ImageData, recipe: Recipe, folder: Path | None, watch: Watch, *, fill: bool = False) -> Pool:
-    """The recipe's pool, with one step of progress per epoch; `fill`: other members of the folder may be part of it."""
-    with watch.stage("pretrain", recipe.pool.models * recipe.pool.epochs, images=len(data.labels)) as stage:
+def train_pool(
+    data: ImageData,
+    recipe: Recipe,
+    folder: Path | None,
+    watch: Watch,
+    *,
+    fill: bool = False,
+    workers: Workers | None = None,
+) -> Pool:
+    """The recipe's pool, with one step of progress per epoch; `fill`: other members of the folder may be part of it.
+
+    One process at a time trains into a folder: another one waits, and finds the members there.
+    """
+    if folder is not None:
+        runlog.check_folder(folder)
+        with lock.held(folder, wait=watch.say):
+            store.clean(folder, f"*{store.SUFFIX}")
+            return _train(data, recipe, folder, watch, fill=fill, workers=workers)
+    return _train(data, recipe, None, watch, fill=False, workers=workers)
+
+
+def _train(
+    data: ImageData, recipe: Recipe, folder: Path | None, watch: Watch, *, fill: bool, workers: Workers | None
+) -> Pool:
+    epochs = recipe.pool.epochs
+    step, each = (": epoch ", epochs) if workers is None else (": accuracy ", 1)  # what is heard of a member
+    images = len(data.labels) * epochs // each
+    with watch.stage("pretrain", recipe.pool.models * each, images=images) as stage:
 
         def say(line: str) -> None:
-            (stage.advance if ": epoch " in line else watch.say)(line)
+            (stage.advance if step in line else watch.say)(line)
 
         if fill and folder is not None:
-            return pools.fill(data, recipe.pool, recipe.network, folder, report=say)
-        return pools.pretrain(data, recipe.pool, recipe.network, folder=folder, report=say)
+            return pools.fill(data, recipe.pool, recipe.network, folder, report=say, workers=workers)
+        return pools.pretrain(data, recipe.pool, recipe.network, folder=folder, report=say, workers=workers)
 
 
-def find_pool(data: ImageData, recipe: Recipe, given: dict[str, Any], watch: Watch) -> tuple[Pool, tuple[str, ...]]:
+def find_pool(
+    data: ImageData, recipe: Recipe, given: dict[str, Any], watch: Watch, workers: Workers | None = None
+) -> tuple[Pool, tuple[str, ...]]:
     """The pool that `model_path` names, else that of the default folder, and the files to name for the same pool again.
 
     A pool that the recipe describes needs no files: the same is trained wherever it is missing.
@@ -71,7 +107,7 @@ def find_pool(data: ImageData, recipe: Recipe, given: dict[str, Any], watch: Wat
         watch.say(f"pool: {len(pool)} models from {', '.join(recipe.condense.model_path)}")
     else:
         folder = POOLS / pools.folder_name(data, recipe.network)
-        pool = train_pool(data, recipe, folder, watch, fill=True)
+        pool = train_pool(data, recipe, folder, watch, fill=True, workers=workers)
         if pools.is_described(pool, recipe.pool):
             return pool, ()
     return pool, tuple(str(member.file) for member in pool.members)

@@ -35,6 +35,8 @@ TINY = f"-d digits {POOL} --niter 4 --inner_loop 2 --n_data 64 --eval_at 0 2"
 CONDENSE = f"condense --recipe quick.toml {TINY} --out run --save_every 1it --resume auto"
 EVALUATE = "evaluate run --runs 2 --epochs 5 --whole_epochs 2"
 QUICK = "[evaluate]\nepochs = 1\n"  # of the evaluations during the run
+PARTS = f"condense {TINY.replace(' --eval_at 0 2', '')} --nclass_sub 5 --phase"
+IMAGES = "-d imagenet --nclass 100 --data_dir images --size 8 --cache_dir run/cache"
 
 
 @dataclass(frozen=True)
@@ -43,21 +45,25 @@ class Case:
 
     name: str
     command: str
-    before: str | None  # a command that makes what this one needs
-    makes: str  # a folder
+    before: tuple[str, ...]  # commands that make what this one needs
+    makes: str = "run"  # a folder
 
 
 CASES = (
-    Case("pretrain", f"pretrain -d digits {POOL} --out run", None, "run"),
-    Case("condense", CONDENSE, None, "run"),
-    Case("evaluate", EVALUATE, CONDENSE, "run"),
+    Case("pretrain", f"pretrain -d digits {POOL} --out run", ()),
+    Case("condense", CONDENSE, ()),
+    Case("evaluate", EVALUATE, (CONDENSE,)),
+    Case("merge", "merge part0 part1 --out run", (f"{PARTS} 0 --out part0", f"{PARTS} 1 --out part1")),
+    Case("cache", f"pretrain {IMAGES} --width 0.05 --pt_from 1 --model_num 1 --out run/pool", ("jpegs",)),
 )
 
 
 def attar(command: str, folder: Path, **more: Any) -> subprocess.Popen[str]:
     """Start attar in a folder."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    line = [sys.executable, "-m", "attar", *command.split(), "--quiet"]
+    line = [sys.executable, "-m", "attar", *command.split()]
+    if command == "jpegs":
+        line = [sys.executable, "-m", "benchmarks.jpegs", "images", "--per_class", "30", "--test", "5", "--side", "32"]
     return subprocess.Popen(
         line, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **more
     )
@@ -96,17 +102,18 @@ def kill(case: Case, kills: int, root: Path, draws: random.Random) -> dict[str, 
     start = root / f"{case.name}-start"
     start.mkdir()
     (start / "quick.toml").write_text(QUICK, encoding="utf-8")
-    if case.before is not None:
-        must(finished(case.before, start))
-    straight = shutil.copytree(start, root / f"{case.name}-straight")
+    for command in case.before:
+        must(finished(command, start))
+    folder = shutil.copytree(start, root / case.name)  # always the same one: a cache belongs to its images' folder
     began = time.perf_counter()
-    must(finished(case.command, straight))
+    must(finished(case.command, folder))
     duration = time.perf_counter() - began
-    wanted = left(straight / case.makes)
+    wanted = left(folder / case.makes)
     counts: Counter[str] = Counter()
     failures = []
-    for number in range(kills):
-        folder = shutil.copytree(start, root / f"{case.name}-{number}")
+    for _ in range(kills):
+        shutil.rmtree(folder)
+        shutil.copytree(start, folder)
         moment = draws.uniform(0, duration)
         with attar(case.command, folder, start_new_session=True) as process:
             time.sleep(moment)
@@ -117,7 +124,6 @@ def kill(case: Case, kills: int, root: Path, draws: random.Random) -> dict[str, 
         counts["equal" if equal else "different"] += 1
         if not equal:
             failures.append({"moment": moment, "status": status, "said": said[-300:]})
-        shutil.rmtree(folder)
     return {"seconds": duration, "kills": kills, **counts, "failures": failures}
 
 

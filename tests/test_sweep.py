@@ -503,7 +503,10 @@ def test_what_cannot_be_condensed() -> None:
     problem = condensation.prepare(data, pool_of(data), settings())
     with pytest.raises(UserError, match="call begin_outer before step"):
         condensation.step(condensation.init(problem), problem)
+    state = condensation.init(problem)
     for loss in (float("nan"), float("inf"), -float("inf")):
+        state.losses = [torch.tensor(loss)]
         with pytest.raises(UserError, match=r"the matching loss is .*; lower the learning rate of the images"):
-            condensation.check_finite(loss, settings())
-    condensation.check_finite(0.0, settings())
+            condensation.check_finite(state, settings())
+    state.losses = [torch.tensor(0.0)]
+    condensation.check_finite(state, settings())

@@ -6,7 +6,7 @@ WORKERS ?= auto
 TESTS    = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check lint types format clean
+.PHONY: demo test check lint types docs format clean
 
 demo: $(VENV)/.installed          ## distil the embedded digits and show the result
 	$(VENV)/bin/attar demo
@@ -14,7 +14,7 @@ demo: $(VENV)/.installed          ## distil the embedded digits and show the res
 test: $(VENV)/.installed-test     ## run the tests
 	$(TESTS)
 
-check: lint types                 ## all that CI runs: lint, format, types, tests
+check: lint types docs            ## all that CI runs: lint, format, types, docs, tests
 	$(TESTS)
 
 lint: $(VENV)/.installed-test
@@ -24,12 +24,15 @@ lint: $(VENV)/.installed-test
 types: $(VENV)/.installed-test
 	$(VENV)/bin/mypy
 
+docs: $(VENV)/.installed-test     ## build the documentation into site/, a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
+
 format: $(VENV)/.installed-test   ## mend what can be mended without thinking
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
 clean:                            ## remove the environment and the caches, never a run or a pool
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "attar needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -40,5 +43,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[test,docs,tensorboard,wandb]'
 	@touch $@

@@ -71,7 +71,8 @@ def members(folder: str | Path) -> dict[str, int]:
 def check_run_folder(path: Path, *, steps: int, shape: list[int]) -> None:
     """What the design promises of a run folder, the accuracies aside."""
     names = {"config.json", "metrics.jsonl", "condensed.safetensors", "initial.safetensors", "result.json"}
-    assert {file.name for file in path.iterdir()} == names | {"images.png", "report.html", "checkpoint"}
+    names |= {"snapshots.safetensors", "checkpoint"}
+    assert {file.name for file in path.iterdir()} == names | {"images.png", "report.html"}
     events = [json.loads(line) for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     done = [event for event in events if event["event"] == "step"]
     assert [event["outer"] for event in done] == list(range(1, steps + 1))
@@ -96,6 +97,7 @@ def check_run_folder(path: Path, *, steps: int, shape: list[int]) -> None:
     page = (path / "report.html").read_text(encoding="utf-8")
     assert page.lower().startswith("<!doctype html>")
     assert not re.search(r"""(src|href)\s*=\s*["'](?!data:|#)|@import|url\((?!["']?data:)""", page)
+    assert f"after {steps} outer iteration" in page
     assert "data:image/png;base64," in page
 
 
@@ -315,6 +317,45 @@ def test_quiet_says_only_where_the_product_is(copied: Path, capsys: pytest.Captu
     assert said.out == "run/condensed.safetensors\nnext: attar evaluate run\n"
 
 
+def test_json_is_the_result_and_nothing_else(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Progress goes to standard error, so that a program can read the rest."""
+    call("condense", "-d", "digits", *TINY, "--out", "run", "--json")
+    said = capsys.readouterr()
+    assert json.loads(said.out) == result("run")
+    assert "condense 1/1" in said.err
+    call("evaluate", "run", *QUICK, "--yardsticks", "none", "--json", "--quiet")
+    said = capsys.readouterr()
+    assert (json.loads(said.out), said.err) == (result("run"), "")
+    assert result("run")["sizes"] == {"real": {"images": 1198, "bytes": 76672}, "stored": {"images": 10, "bytes": 640}}
+    call("pretrain", "-d", "digits", *POOL, "--json", "--quiet")
+    found = json.loads(capsys.readouterr().out)
+    assert found["folder"] == FOLDER
+    assert [f"{member['name']}.safetensors" for member in found["members"]] == sorted(members(FOLDER))
+    assert all(0 <= member["accuracy"] <= 1 for member in found["members"])
+
+
+def test_events_go_where_log_says(copied: Path) -> None:
+    call("condense", "-d", "digits", *TINY, "--out", "run", "--quiet", "--log", "tensorboard")
+    assert len(list(Path("run/tensorboard").iterdir())) == 1
+
+
+def test_completion_of_a_shell(run_attar: Run, tmp_path: Path) -> None:
+    """bash completes verbs and flags of a verb, and its start-up file is told once."""
+    for _ in range(2):
+        done = run_attar("--install-completion", "--shell", "bash", cwd=tmp_path, env={"HOME": str(tmp_path)})
+        assert done.returncode == 0, done.stderr
+    (file,) = tmp_path.glob(".local/share/**/attar")
+    assert (tmp_path / ".bashrc").read_text(encoding="utf-8").count(str(file)) == 2  # if it is there, read it
+    code = f"""source '{file}'; f=$(complete -p attar | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+    for words in "attar co" "attar condense --lr_"; do
+      COMP_WORDS=($words); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMP_LINE=$words; COMP_POINT=${{#words}}; $f
+      echo "${{COMPREPLY[@]}}"
+    done"""
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    verbs, flags = done.stdout.splitlines()
+    assert verbs.split() == ["condense"] and flags.split() == ["--lr_img"]
+
+
 def test_help_names_verbs_flags_and_defaults(run_attar: Run, tmp_path: Path) -> None:
     done = run_attar("--help", cwd=tmp_path)
     assert done.returncode == 0
@@ -358,7 +399,8 @@ def test_an_interrupt_ends_a_run_soon_and_says_how_to_go_on(tmp_path: Path, thre
         said = process.communicate(timeout=30)[1]
     assert process.returncode == 130
     assert said.endswith("attar: interrupted; attar condense --resume new goes on\n") and "Traceback" not in said
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["checkpoint", "config.json", "metrics.jsonl"]
+    left = {path.name for path in (tmp_path / "new").iterdir()}
+    assert left == {"checkpoint", "config.json", "metrics.jsonl", "snapshots.safetensors"}
 
 
 # ---- the pool that is found ----
@@ -499,7 +541,7 @@ def test_evaluating_a_folder_with_nothing_but_the_set(copied: Path) -> None:
     shutil.copy("base/condensed.safetensors", "bare")
     call("evaluate", "bare", *QUICK, "--quiet")
     assert result("bare")["accuracy"]["convnet2"]["n"] == 2
-    assert "condense.ipc" in Path("bare/report.html").read_text(encoding="utf-8")
+    assert "<td>ipc</td>" in Path("bare/report.html").read_text(encoding="utf-8")
 
 
 # ---- a folder of one's own, of odd size ----

@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 from torch import Generator
 
 import attar
-from attar import lock, partition, runlog, store
+from attar import lock, partition, runlog, sinks, store
 from attar.cli import main
 from attar.errors import UserError
 from attar.partition import concatenate
@@ -197,6 +199,10 @@ def test_merged_parts_are_a_run(here: Path, capsys: pytest.CaptureFixture[str]) 
     assert (config["condense"]["nclass_sub"], config["condense"]["phase"]) == (4, None)
     assert [part["phase"] for part in config["attar"]["parts"]] == [0, 1, 2]
     assert result["parts"] == 3 and result["inner_iterations"] == 2
+    assert result["sizes"] == {"real": {"images": 1198, "bytes": 1198 * 64}, "stored": {"images": 10, "bytes": 640}}
+    labels, moments = runlog.RunFolder(Path("merged")).snapshots()
+    assert labels.tolist() == list(range(10)) and [outer for outer, _ in moments] == [0, 1]
+    assert torch.equal(moments[1][1], (small.images * 255).round().to(torch.uint8))
     for name in ("pretrain", "condense"):
         assert result["seconds"][name] == pytest.approx(
             sum(read(f"part{phase}/result.json")["seconds"][name] for phase in ALL)
@@ -204,6 +210,30 @@ def test_merged_parts_are_a_run(here: Path, capsys: pytest.CaptureFixture[str]) 
     assert steps("merged")[0]["loss"] == pytest.approx(sum(steps(f"part{phase}")[0]["loss"] for phase in ALL))
     call("evaluate", "merged", "--runs", "1", "--epochs", "1", "--whole_epochs", "1", "--quiet")
     assert 0 <= read("merged/result.json")["accuracy"]["convnet2"]["mean"] <= 1
+
+
+def test_a_merge_as_json_and_of_parts_that_kept_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is missing in a part's folder is missing in the joined one, and the rest is there."""
+    Path("part1", runlog.SNAPSHOTS).unlink()
+    result = read("part1/result.json")
+    Path("part1/result.json").write_text(json.dumps({**result, "sizes": {"real": 3}}), encoding="utf-8")
+    call("merge", "part0", "part1", "part2", "--out", "merged", "--json")
+    merged = read("merged/result.json")
+    assert json.loads(capsys.readouterr().out) == merged
+    assert "sizes" not in merged and not Path("merged", runlog.SNAPSHOTS).exists()
+    assert Path("merged", runlog.REPORT).exists()
+
+
+def test_every_part_tells_its_sinks(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, int]] = []
+
+    @contextmanager
+    def sink(folder: Path, settings: dict[str, Any]) -> Iterator[sinks.Sink]:
+        yield lambda event: told.append((str(folder), event["outer"]))
+
+    monkeypatch.setitem(sinks.SINKS, "tensorboard", sink)
+    call("condense", "-d", "digits", *PARTS, "--out", "new", "--log", "tensorboard", "--quiet")
+    assert told == [(f"new/parts/{phase}", 1) for phase in ALL]
 
 
 def test_all_parts_leave_their_own_run_folders(here: Path) -> None:

@@ -270,8 +270,9 @@ def until(there: Callable[[], bool], process: subprocess.Popen[str]) -> None:
         time.sleep(0.005)
 
 
-def product(run: str | Path) -> bytes:
-    return (Path(run) / "condensed.safetensors").read_bytes()
+def product(run: str | Path) -> list[bytes]:
+    """The condensed set and the images on the way to it."""
+    return [(Path(run) / name).read_bytes() for name in ("condensed.safetensors", runlog.SNAPSHOTS)]
 
 
 @pytest.fixture(scope="module")
@@ -439,6 +440,8 @@ def test_going_on_and_growing(here: Path, capsys: pytest.CaptureFixture[str]) ->
     assert settings["condense"]["niter"] == 3
     assert len(settings["attar"]["continued"]) == 1
     assert result["inner_iterations"] == 6
+    call("condense", "--resume", "run", "--json", "--quiet")
+    assert json.loads(capsys.readouterr().out) == result
     events = runlog.RunFolder(Path("run")).events()
     assert same(events) == same(runlog.RunFolder(Path("whole")).events())
     assert [event["seconds"] for event in events] == sorted(event["seconds"] for event in events)
@@ -534,7 +537,7 @@ def test_a_full_disk_stops_a_run_that_can_go_on(
         said = refused(capsys, *command)
     goes_on = "with more room attar condense --resume run goes on"
     assert said == f"run/checkpoint cannot be written: No space left on device; the one before it is whole; {goes_on}"
-    for name in ("condensed.safetensors", "images.png", "report.html", "result.json"):
+    for name in (runlog.SNAPSHOTS, "condensed.safetensors", "images.png", "report.html", "result.json"):
         replace_file = Path.replace
 
         def fails(path: Path, target: Path, name: str = name, how: Any = replace_file) -> Path:

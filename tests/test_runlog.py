@@ -129,14 +129,32 @@ def watch(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, quiet: bool = Fals
 
 def test_without_a_terminal_progress_is_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     made, text = watch(monkeypatch, terminal=False)
-    clock = iter([0.0, 1.0, 12.0, 13.0, 24.0])
+    clock = iter([0.0, 2.0, 4.0, 4.5, 6.0, 6.5])
     monkeypatch.setattr(runlog.time, "perf_counter", lambda: next(clock))
-    with made.stage("condense", 4) as stage:
-        for loss in range(4):
+    with made.stage("condense", 5, images=1000) as stage:
+        for loss in range(5):
+            stage.accuracy = None if loss < 3 else 0.815
             stage.advance(f"loss {loss}")
+    # one line per step, at most one a second, and the last; the time left goes by the steps so far
+    assert text.getvalue().splitlines() == [
+        "condense 1/5  2 s, 8 s left  loss 0, 500 images/s",
+        "condense 2/5  4 s, 6 s left  loss 1, 500 images/s",
+        "condense 4/5  6 s, 2 s left  loss 3, 667 images/s, accuracy 81.5 %",
+        "condense 5/5  6 s, 0 s left  loss 4, 769 images/s, accuracy 81.5 %",
+    ]
+
+
+def test_images_per_second_are_those_of_the_last_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first step may have waited for a compiler."""
+    made, text = watch(monkeypatch, terminal=False)
+    clock = iter([0.0, *(100.0 + step for step in range(20))])
+    monkeypatch.setattr(runlog.time, "perf_counter", lambda: next(clock))
+    with made.stage("condense", 20, images=300) as stage:
+        for _ in range(20):
+            stage.advance()
     lines = text.getvalue().splitlines()
-    # at most one line in ten seconds, and the last; the time left goes by the steps so far
-    assert lines == ["condense 2/4  12 s, 12 s left  loss 1", "condense 4/4  24 s, 0 s left  loss 3"]
+    assert lines[0] == "condense 1/20  100 s, 1900 s left  3 images/s"
+    assert lines[-1] == "condense 20/20  119 s, 0 s left  300 images/s"
 
 
 def test_steps_from_several_threads_are_all_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,14 +166,25 @@ def test_steps_from_several_threads_are_all_counted(monkeypatch: pytest.MonkeyPa
 
 def test_on_a_terminal_there_is_a_bar_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     made, text = watch(monkeypatch, terminal=True)
-    with made.stage("condense", 2) as stage:
+    with made.stage("condense", 2, images=64) as stage:
         stage.advance("loss 1")
+        stage.accuracy = 0.75
         stage.advance("loss 0.5")
     shown = text.getvalue()
+    assert "images/s" in shown
+    assert "accuracy 75.0 %" in shown
     assert "condense" in shown
     assert "2/2" in shown
     assert "left" in shown
     assert "loss 0.5" in shown
+
+
+def test_the_result_as_json_or_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    for wanted in (False, True):
+        Watch(json=wanted).result({"accuracy": 0.5}, lambda: print("words"))
+    said = capsys.readouterr()
+    assert said.out.startswith("words\n") and json.loads(said.out.removeprefix("words\n")) == {"accuracy": 0.5}
+    assert said.err == ""
 
 
 @pytest.mark.parametrize("terminal", [True, False])

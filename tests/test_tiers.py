@@ -13,8 +13,8 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "attar"
 
 LEAVES = {"config", "recipes", "data", "augment", "models", "training", "perturb", "synthetic", "matching"}
-LEAVES |= {"selection", "partition", "device", "execution", "interrupts", "lock"}
-MIDDLE = {"pool", "engine", "store", "checkpoint", "export", "report", "runlog"}
+LEAVES |= {"selection", "partition", "device", "execution", "interrupts", "lock", "snapshots", "sinks"}
+MIDDLE = {"pool", "engine", "store", "checkpoint", "export", "report", "page", "runlog"}
 STAGES = {"condensation", "evaluation"}  # `problem` and `state` are condensation's own: what it works on
 TOP = {"cli", "__init__", "__main__"}
 BELOW_STAGES = {"errors"} | LEAVES | MIDDLE
@@ -35,7 +35,8 @@ ALLOWED["state"] = ALLOWED["state"] | {"problem"}
 ALLOWED["condensation"] = ALLOWED["condensation"] | {"problem", "state"}
 ALLOWED["recipes"] = ALLOWED["recipes"] | {"config"}
 ALLOWED["partition"] = ALLOWED["partition"] | {"synthetic"}
-for _room in ("pool", "checkpoint", "runlog", "export", "report"):
+ALLOWED["page"] = ALLOWED["page"] | {"report"}
+for _room in ("pool", "checkpoint", "runlog", "export", "report", "page"):
     ALLOWED[_room] = ALLOWED[_room] | {"store"}
 ALLOWED["runlog"] = ALLOWED["runlog"] | {"checkpoint"}
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from attar import checkpoint, condensation, evaluation, partition, problem, recipes, runlog, session, store
 from attar import data as sources
@@ -132,11 +135,17 @@ def evaluate(small: SyntheticSet, data: ImageData, *, recipe: str | None = None,
 
 def describe_result(small: SyntheticSet, data: ImageData) -> dict[str, Any]:
     """The head of `result.json`."""
-    return describe_set(small, data.name, devices.describe(data.device))
+    real = int(torch.isin(data.labels, small.labels.to(data.labels.device)).sum())
+    return describe_set(small, data.name, devices.describe(data.device), real)
 
 
-def describe_set(small: SyntheticSet, dataset: str, device: str) -> dict[str, Any]:
-    """The head of `result.json`, where the real images are not at hand."""
+def describe_set(small: SyntheticSet, dataset: str, device: str, real: int | None) -> dict[str, Any]:
+    """The head of `result.json`; `real`: training images of the set's classes, None where that is not known."""
+    pixels = math.prod(small.images.shape[1:])
+    sizes = {
+        "real": {"images": real or 0, "bytes": (real or 0) * pixels},
+        "stored": {"images": len(small.images), "bytes": len(small.images) * pixels},
+    }  # bytes of 8-bit pixels
     return {
         "attar": version("attar"),
         "dataset": dataset,
@@ -144,6 +153,7 @@ def describe_set(small: SyntheticSet, dataset: str, device: str) -> dict[str, An
         "factor": small.factor,
         "method": "accdd",
         "device": device,
+        **({"sizes": sizes} if real is not None else {}),
     }
 
 

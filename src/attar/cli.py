@@ -31,6 +31,8 @@ RUN_FLAGS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "ray": (str, "compute on a Ray cluster: at this ADDRESS, or without one on a cluster started here", ()),
     "ray_cpus": (int, "CPU threads of each part on the cluster (default: as many as a part takes here)", ()),
     "quiet": (bool, "say nothing while it runs", ("-q",)),
+    "json": (bool, "print the result as one JSON object, and nothing else, on standard output", ()),
+    "log": (tuple[str, ...], "send the events to tensorboard, wandb or both as well", ()),
     "debug": (bool, "show the traceback of an error", ()),
 }
 
@@ -94,12 +96,13 @@ def _app() -> App:
         version=version("attar"),
         suppress_keyboard_interrupt=False,  # `main` says a word
     )
-    app.command(_verb("demo", demo, "out", "overwrite", "quiet", "debug"))
-    app.command(_verb("pretrain", pretrain, "recipe", "out", "ray", "quiet", "debug"))
+    app.command(_verb("demo", demo, "out", "overwrite", "quiet", "json", "log", "debug"))
+    app.command(_verb("pretrain", pretrain, "recipe", "out", "ray", "quiet", "json", "debug"))
     app.command(_verb("condense", condense, *RUN_FLAGS))
-    app.command(_verb("merge", merge, "out", "overwrite", "debug"))
-    app.command(_verb("evaluate", evaluate, "ray", "quiet", "debug"))
+    app.command(_verb("merge", merge, "out", "overwrite", "json", "debug"))
+    app.command(_verb("evaluate", evaluate, "ray", "quiet", "json", "debug"))
     app.command(recipes)
+    app.register_install_completion_command(help="Install completion of verbs and flags for your shell.")
     return app
 
 
@@ -159,12 +162,19 @@ def _whole_numbers(name: str) -> Callable[[Any, Sequence[Token]], int | tuple[in
 
 
 def demo(
-    *, out: str | None = None, overwrite: bool = False, quiet: bool = False, debug: bool = False, **given: Any
+    *,
+    out: str | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+    json: bool = False,
+    log: tuple[str, ...] = (),
+    debug: bool = False,
+    **given: Any,
 ) -> None:
     """Distil the embedded digits into one image per class, evaluate, and write a report: two minutes on a CPU."""
     from attar import verbs
 
-    verbs.demo(out, given, overwrite=overwrite, quiet=quiet)
+    verbs.demo(out, given, overwrite=overwrite, quiet=quiet, json=json, log=log)
 
 
 def pretrain(
@@ -173,13 +183,14 @@ def pretrain(
     out: str | None = None,
     ray: str | None = None,
     quiet: bool = False,
+    json: bool = False,
     debug: bool = False,
     **given: Any,
 ) -> None:
     """Train early-stage models and keep them in a pool folder (default: pool/<data set>-<network>)."""
     from attar import verbs
 
-    verbs.pretrain(out, given, recipe=recipe, quiet=quiet, ray=ray)
+    verbs.pretrain(out, given, recipe=recipe, quiet=quiet, json=json, ray=ray)
 
 
 def condense(
@@ -193,6 +204,8 @@ def condense(
     ray: str | None = None,
     ray_cpus: int | None = None,
     quiet: bool = False,
+    json: bool = False,
+    log: tuple[str, ...] = (),
     debug: bool = False,
     **given: Any,
 ) -> None:
@@ -206,6 +219,8 @@ def condense(
         published=reproduce,
         overwrite=overwrite,
         quiet=quiet,
+        json=json,
+        log=log,
         resume=resume,
         save_every=save_every,
         ray=ray,
@@ -213,7 +228,9 @@ def condense(
     )
 
 
-def merge(part: str, /, *parts: str, out: str | None = None, overwrite: bool = False, debug: bool = False) -> None:
+def merge(
+    part: str, /, *parts: str, out: str | None = None, overwrite: bool = False, json: bool = False, debug: bool = False
+) -> None:
     """Join the parts of a partition, made with `attar condense --nclass_sub N --phase K`, into one run folder.
 
     Parameters
@@ -225,10 +242,19 @@ def merge(part: str, /, *parts: str, out: str | None = None, overwrite: bool = F
     """
     from attar import verbs
 
-    verbs.merge([part, *parts], out, overwrite=overwrite)
+    verbs.merge([part, *parts], out, overwrite=overwrite, json=json)
 
 
-def evaluate(run: str, /, *, ray: str | None = None, quiet: bool = False, debug: bool = False, **given: Any) -> None:
+def evaluate(
+    run: str,
+    /,
+    *,
+    ray: str | None = None,
+    quiet: bool = False,
+    json: bool = False,
+    debug: bool = False,
+    **given: Any,
+) -> None:
     """Train fresh networks on a run's condensed set and test them on real images.
 
     Parameters
@@ -238,7 +264,7 @@ def evaluate(run: str, /, *, ray: str | None = None, quiet: bool = False, debug:
     """
     from attar import verbs
 
-    verbs.evaluate(run, given, quiet=quiet, ray=ray)
+    verbs.evaluate(run, given, quiet=quiet, json=json, ray=ray)
 
 
 def recipes(name: str | None = None) -> None:

@@ -22,11 +22,13 @@ from attar.execution import Notice
 from attar.perturb import perturb
 from attar.pool import Pool
 from attar.problem import Problem, prepare
+from attar.snapshots import moments
 from attar.state import State, as_begun, check_finite, init, restore, snapshot, start_network
 from attar.synthetic import SyntheticSet, decoded_count
 
 Event = Callable[[dict[str, Any]], None]
 Evaluation = Callable[[SyntheticSet], dict[str, Any]]
+Show = Callable[[int, SyntheticSet], None]
 Keep = Callable[[Callable[[], Values], bool], None]  # keeps what the function gives if it is due, or wanted now
 
 
@@ -125,6 +127,7 @@ def run(
     *,
     event: Event = lambda values: None,
     evaluation: Evaluation | None = None,
+    show: Show | None = None,
     notice: Notice = lambda line: None,
     keep: Keep = lambda values, now: None,
     saved: Values | None = None,
@@ -132,7 +135,8 @@ def run(
     """Condense, or go on from what `keep` was given last (`saved`), with the same bits as without a pause.
 
     `event` gets one dict per outer iteration; `evaluation` is called after the outer iterations of `eval_at` (0: before
-    the first); `keep` may keep the state after every inner iteration, and should before an evaluation and at the end.
+    the first); `show` gets the set at some moments, the first and the last included (`snapshots.moments`); `keep` may
+    keep the state after every inner iteration, and should before an evaluation and at the end.
     Raises `Diverged` when a loss or an image is not finite.
     """
     problem = prepare(data, pool, as_begun(config, saved), notice)
@@ -153,6 +157,7 @@ def run(
             tell({"event": "evaluation", "outer": state.outer, **evaluation(product(state, problem))})
             state.evaluated = state.outer
 
+    show_at(state, problem, show)
     evaluate()
     while state.outer < config.outer_iterations:
         if state.inner == 0:
@@ -167,6 +172,13 @@ def run(
         seconds = time.perf_counter() - start
         tell({"event": "step", "outer": state.outer, "inner": state.inner, "loss": mean, "seconds": seconds})
         state.inner, state.losses = 0, []
+        show_at(state, problem, show)
         evaluate()
     save(True)
     return product(state, problem)
+
+
+def show_at(state: State, problem: Problem, show: Show | None) -> None:
+    """Hand the set over at the moments that are kept (0: before the first outer iteration), never within one."""
+    if show is not None and state.inner == 0 and state.outer in moments(problem.config.outer_iterations):
+        show(state.outer, product(state, problem))

@@ -1,17 +1,13 @@
-"""Pictures and pages for people: PNG grids of a set, and one self-contained report.html."""
+"""Pictures for people: a set laid out by class as a PNG, with the names of the classes."""
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -21,14 +17,6 @@ from attar.errors import UserError
 GAP = 2  # pixels between the images of a class
 BACKGROUND, INK, FAINT = "#dfdfe3", "#1d1d22", "#5c5c66"
 MANY_CLASSES = 20  # beyond this the cells get smaller and several classes share a row
-
-# The four measured sets in the order of the columns: key in result.json, name on paper, what it is.
-SETS = {
-    "accuracy": ("condensed", "the images of this run"),
-    "initial": ("initial", "the same set before it was optimised"),
-    "random_real": ("random real", "as many real images of full size, drawn at random"),
-    "whole": ("whole set", "all training images"),
-}
 
 
 def grid(
@@ -44,7 +32,7 @@ def grid(
     Up to two images a class: a flow of classes with the name underneath. More: one row a class, the name at its left.
     Enlarged pixels stay sharp (nearest neighbour). Raises `UserError` when shapes do not fit.
     """
-    pixels, index = _pixels(images), _index(labels, len(classes))
+    pixels, index = rgb(images), class_numbers(labels, len(classes))
     if len(pixels) != len(index) or not len(pixels):
         raise UserError(f"a grid needs images and as many labels; got {len(pixels)} images and {len(index)} labels")
     rows = {c: np.flatnonzero(index == c) for c in np.unique(index).tolist()}
@@ -70,53 +58,6 @@ def save_grid(path: str | Path, images: Any, labels: Any, classes: Sequence[str]
     store.atomically(Path(path), lambda name: picture.save(name, format="PNG"))
 
 
-def write(
-    path: str | Path,
-    *,
-    result: Mapping[str, Any],  # as in result.json; yardsticks may be missing
-    images: Iterable[tuple[str, Image.Image | bytes]],  # (title, picture or bytes of a PNG)
-    settings: Mapping[str, Any],  # may be nested
-    command: str,
-    curve: Sequence[tuple[float, float]] | None = None,  # (seconds, accuracy in [0, 1]) during condensation
-) -> None:
-    """Write one HTML file that holds all it shows: pictures, accuracies, times, settings and the command."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("attar", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    measured = {key: names for key, names in SETS.items() if result.get(key)}
-    page = environment.get_template("report.html.j2").render(
-        title=_title(result),
-        result=result,
-        pictures=[(name, *_inline(picture)) for name, picture in images],
-        sets=measured,
-        networks=[
-            (network, [(key, _cell(result, key, network)) for key in measured])
-            for network in dict.fromkeys(network for key in measured for network in result[key])
-        ],
-        protocols=_protocols(result, measured),
-        seconds=[(stage, duration(value)) for stage, value in result.get("seconds", {}).items()],
-        settings=list(_flat(settings)),
-        command=command,
-        chart=_chart([point for point in curve or () if math.isfinite(point[1])]),
-    )
-    store.atomically(Path(path), lambda name: name.write_text(page, encoding="utf-8"))
-
-
-def duration(seconds: float) -> str:
-    """7.25 -> "7.2 s", 452.1 -> "7 min 32 s (452.1 s)"."""
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    hours, minutes, rest = int(seconds) // 3600, int(seconds) % 3600 // 60, int(seconds) % 60
-    return (f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s") + f" ({seconds:.1f} s)"
-
-
-# ---- pictures ----
-
-
 def _numpy(values: Any) -> np.ndarray:
     """A tensor on any device, or anything that numpy reads."""
     if hasattr(values, "detach"):
@@ -125,7 +66,7 @@ def _numpy(values: Any) -> np.ndarray:
     return np.asarray(values)
 
 
-def _pixels(images: Any) -> np.ndarray:
+def rgb(images: Any) -> np.ndarray:
     """uint8 [N, H, W, 3]; images of neither one nor three channels are shown as the grey mean of theirs."""
     array = _numpy(images)
     if array.ndim != 4:
@@ -137,7 +78,7 @@ def _pixels(images: Any) -> np.ndarray:
     return np.ascontiguousarray(array.transpose(0, 2, 3, 1))
 
 
-def _index(labels: Any, nclass: int) -> np.ndarray:
+def class_numbers(labels: Any, nclass: int) -> np.ndarray:
     """Class numbers [N]; of soft labels the largest."""
     array = _numpy(labels)
     array = array.argmax(axis=1) if array.ndim == 2 else array.astype(np.int64)
@@ -217,109 +158,3 @@ def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: i
     while text and font.getlength(text + "...") > width:
         text = text[:-1]
     return text.rstrip() + "..."
-
-
-def _inline(picture: Image.Image | bytes) -> tuple[str, int, int]:
-    """Data address, width and height of a picture."""
-    buffer = io.BytesIO(picture if isinstance(picture, bytes) else b"")
-    if isinstance(picture, bytes):
-        picture = Image.open(buffer)
-    else:
-        picture.save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii"), *picture.size
-
-
-# ---- numbers ----
-
-
-def _title(result: Mapping[str, Any]) -> str:
-    ipc = result.get("ipc")
-    return f"{result.get('dataset', 'condensed set')}" + (f": {ipc} image{'s' * (ipc != 1)} per class" if ipc else "")
-
-
-def _cell(result: Mapping[str, Any], key: str, network: str) -> dict[str, Any] | None:
-    """One accuracy as text in percent and as the length of its bar; None where it was not measured."""
-    entry, condensed = result[key].get(network), result.get("accuracy", {}).get(network)
-    if not entry:
-        return None
-    gain = 100 * (condensed["mean"] - entry["mean"]) if condensed and key != "accuracy" else None
-    runs = entry.get("runs", [])
-    return {
-        "mean": f"{100 * entry['mean']:.1f}",
-        "std": f"{100 * entry['std']:.1f}" if entry.get("std") is not None else None,
-        "bar": max(0.0, min(100.0, 100 * entry["mean"])),
-        "gain": None if gain is None else f"{gain:+.1f}".replace("-", "−"),
-        "images": entry.get("images"),
-        "n": entry.get("n", len(runs)),
-        "runs": ", ".join(f"{100 * run:.1f}" for run in runs),
-    }
-
-
-def _protocols(result: Mapping[str, Any], measured: Iterable[str]) -> list[tuple[str, str]]:
-    """Each distinct protocol with the sets it was used for; networks are named where those of a set differ."""
-    used: dict[str, list[str]] = {}
-    for key in measured:
-        words = {network: _protocol(entry) for network, entry in result[key].items()}
-        if len(set(words.values())) == 1:
-            words = {"": next(iter(words.values()))}
-        for network, text in words.items():
-            used.setdefault(text, []).append(SETS[key][0] + (f" ({network})" if network else ""))
-    return [(text, ", ".join(who)) for text, who in used.items()]
-
-
-def _protocol(entry: Mapping[str, Any]) -> str:
-    """The protocol's name and whatever else the entry says about it, such as the epochs."""
-    extras = {key: entry[key] for key in entry.keys() - {"mean", "std", "runs", "n", "images", "protocol"}}
-    return ", ".join(
-        [str(entry.get("protocol", "not stated")), *(f"{k} {_text(v)}" for k, v in sorted(extras.items()))]
-    )
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    """(dotted name, text) of all values of a nested mapping."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", _text(value)
-
-
-def _text(value: Any) -> str:
-    """As in a recipe, but without quotes around a lone word."""
-    if isinstance(value, str):
-        return value or '""'
-    return "none" if value is None else json.dumps(value, default=str, ensure_ascii=False)
-
-
-def _chart(curve: Sequence[tuple[float, float]]) -> dict[str, Any] | None:
-    """Coordinates of accuracy over seconds in a box of 600 × 224, with round values at the axes; None for no points."""
-    if not curve:
-        return None
-    left, right, top, bottom = 58.0, 588.0, 12.0, 186.0
-    longest = max(seconds for seconds, _ in curve) or 1.0
-    low = math.floor(min(accuracy for _, accuracy in curve) * 10) / 10
-    high = max(math.ceil(max(accuracy for _, accuracy in curve) * 10) / 10, low + 0.1)
-
-    def x(seconds: float) -> float:
-        return round(left + (right - left) * seconds / longest, 1)
-
-    def y(accuracy: float) -> float:
-        return round(bottom - (bottom - top) * (accuracy - low) / (high - low), 1)
-
-    power = 10.0 ** math.floor(math.log10(longest))
-    every = next(power * part for part in (0.2, 0.5, 1, 2) if power * part * 6 > longest)
-    level = 0.1 if high - low < 0.55 else 0.2
-    return {
-        "points": [
-            (x(seconds), y(accuracy), f"{seconds:.1f} s: {100 * accuracy:.1f} %") for seconds, accuracy in curve
-        ],
-        "levels": [(y(low + level * k), f"{100 * (low + level * k):.0f} %") for k in _steps(high - low, level)],
-        "times": [(x(every * k), f"{every * k:g} s") for k in _steps(longest, every)],
-        "first": f"{100 * curve[0][1]:.1f} %",
-        "last": f"{100 * curve[-1][1]:.1f} %",
-    }
-
-
-def _steps(length: float, step: float) -> range:
-    """0, 1, … up to the last whole step within `length`."""
-    return range(int(length / step + 1e-6) + 1)

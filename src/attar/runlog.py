@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import shlex
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,29 +21,40 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
 
-from attar import checkpoint, lock, store
+from attar import checkpoint, lock, snapshots, store
 from attar import device as devices
 from attar.errors import UserError, WriteError
+from attar.sinks import Sink
+from attar.synthetic import SyntheticSet
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
 IMAGES = "images.png"
 REPORT = "report.html"
+SNAPSHOTS = "snapshots.safetensors"
 SEEDS = "evaluation.jsonl"  # only while an evaluation runs
-FILES = (CONFIG, METRICS, RESULT, IMAGES, REPORT, SEEDS, store.CONDENSED, store.INITIAL)
-LINE_EVERY = 10.0  # seconds between two plain lines where there is no terminal
+FILES = (CONFIG, METRICS, SNAPSHOTS, RESULT, IMAGES, REPORT, SEEDS, store.CONDENSED, store.INITIAL)
+LINE_EVERY = 1.0  # seconds between two plain lines: an outer iteration of a real run takes longer
+RECENT = 10  # steps over which images per second are counted: the first may have waited for a compiler
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run's folder. `metrics.jsonl` grows line by line; every other file is replaced whole."""
+    """One run's folder. `metrics.jsonl` grows line by line; every other file is replaced whole.
+
+    What is appended goes to the `sinks` too.
+    """
 
     path: Path
+    sinks: tuple[Sink, ...] = ()
 
     def event(self, values: dict[str, Any]) -> None:
         """Append one JSON object to `metrics.jsonl`."""
+        for sink in self.sinks:
+            sink(values)
         append(self.path / METRICS, values)
 
     def keep_events(self, count: int) -> None:
@@ -79,6 +92,40 @@ class RunFolder:
         if not all(isinstance(event, dict) for event in events):
             raise UserError(f"{path} is damaged: every line must be a JSON object; remove it to go on without")
         return events
+
+    def snapshot(self, outer: int, small: SyntheticSet) -> None:
+        """Add the images as they are after `outer` outer iterations to `snapshots.safetensors`.
+
+        A moment that is there already is replaced, so a run that goes on from an older state leaves what an undisturbed
+        one does.
+        """
+        images, labels = snapshots.small(small.images, small.labels)
+        there = {old: pixels for old, pixels in self.snapshots()[1] if pixels.shape == images.shape}
+        self.keep_snapshots(labels, sorted({**there, outer: images}.items()))
+
+    def keep_snapshots(self, labels: Tensor, moments: Sequence[tuple[int, Tensor]]) -> None:
+        """Write what `snapshots` gives; no file where there is no moment."""
+        if moments:
+            tensors = {f"{outer:08d}": images for outer, images in moments}
+            store.save_tensors(self.path / SNAPSHOTS, {**tensors, "labels": labels}, "snapshots", {})
+
+    def snapshots(self) -> tuple[Tensor, list[tuple[int, Tensor]]]:
+        """Labels [n], and in order (outer iteration, uint8 [n, ch, h, w]); nothing where nothing was kept.
+
+        Raises `UserError` for a damaged file.
+        """
+        path = self.path / SNAPSHOTS
+        if not path.exists():
+            return torch.empty(0, dtype=torch.int64), []
+        tensors, _ = store.load_tensors(path, "snapshots")
+        labels = tensors.pop("labels", None)
+        sound = labels is not None and all(
+            name.isdigit() and pixels.dtype == torch.uint8 and pixels.dim() == 4 and len(pixels) == len(labels)
+            for name, pixels in tensors.items()
+        )
+        if labels is None or not sound:
+            raise UserError(f"{path} is damaged: its images and labels do not fit; remove it to go on without")
+        return labels, [(int(name), tensors[name]) for name in sorted(tensors)]
 
     def discard(self) -> None:
         """Remove what a run left: that came to nothing, or that another replaces."""
@@ -199,60 +246,90 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 class Watch:
-    """Progress on standard error: a bar with the time left on a terminal, a plain line now and then elsewhere."""
+    """Progress on standard error: a bar with the time left on a terminal, plain lines elsewhere.
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    quiet: say nothing; json: the result goes to standard output as one JSON object, and nothing else does.
+    """
+
+    def __init__(self, *, quiet: bool = False, json: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet)
         self.quiet = quiet
+        self.json = json
 
     def say(self, line: str) -> None:
         """One line."""
         if not self.quiet:
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
+    def result(self, value: dict[str, Any], show: Callable[[], None]) -> None:
+        """What a verb ends with: the JSON object where that is wanted, else what `show` prints."""
+        if self.json:
+            print(json.dumps(value, indent=2))
+        else:
+            show()
+
     @contextmanager
-    def stage(self, name: str, total: int, done: int = 0) -> Iterator[Stage]:
-        """A stage of `total` steps, of which some are `done` before."""
-        with self.stages([name], total, done) as (stage,):
+    def stage(self, name: str, total: int, done: int = 0, *, images: int = 0) -> Iterator[Stage]:
+        """A stage of `total` steps, of which some are `done` before.
+
+        images: real images that a step reads, to say how many a second.
+        """
+        with self.stages([name], total, done, images=images) as (stage,):
             yield stage
 
     @contextmanager
-    def stages(self, names: Sequence[str], total: int, done: int = 0) -> Iterator[list[Stage]]:
+    def stages(self, names: Sequence[str], total: int, done: int = 0, *, images: int = 0) -> Iterator[list[Stage]]:
         """Stages that go on side by side, each with its own bar."""
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=False),
-            TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=self.console, disable=self.quiet or not self.console.is_terminal) as bar:
-            yield [Stage(self, name, total, done, bar) for name in names]
+            yield [Stage(self, name, total, done, images, bar) for name in names]
 
 
 class Stage:
-    """One bar, or the lines in its place."""
+    """One bar, or the lines in its place: one per step, at most one in `LINE_EVERY` seconds, and the last."""
 
-    def __init__(self, watch: Watch, name: str, total: int, done: int, bar: Progress) -> None:
-        self.watch, self.name, self.total, self.bar = watch, name, total, bar
+    def __init__(self, watch: Watch, name: str, total: int, done: int, images: int, bar: Progress) -> None:
+        self.watch, self.name, self.total, self.images, self.bar = watch, name, total, images, bar
         self.task = bar.add_task(name, total=total, completed=done, note="")
         self.first = self.done = done
+        self.accuracy: float | None = None  # the last one that was measured, a fraction
         self.lock = threading.Lock()  # members of a pool are trained side by side
-        self.start = self.last = time.perf_counter()
+        self.start = time.perf_counter()
+        self.said = -math.inf
+        self.recent = deque([(self.start, done)], RECENT + 1)  # (moment, steps done by then)
 
     def advance(self, note: str = "") -> None:
         """One step is done."""
         with self.lock:
             self.done += 1
-            self.bar.update(self.task, advance=1, note=note)
             now = time.perf_counter()
-            if self.bar.disable and (now - self.last > LINE_EVERY or self.done == self.total):
-                self.last = now
+            self.recent.append((now, self.done))
+            words = self.words(note)
+            self.bar.update(self.task, advance=1, note=words)
+            if self.bar.disable and (now - self.said >= LINE_EVERY or self.done == self.total):
+                self.said = now
                 left = (now - self.start) / (self.done - self.first) * (self.total - self.done)
                 spent = f"{now - self.start:.0f} s, {left:.0f} s left"
-                self.watch.say(f"{self.name} {self.done}/{self.total}  {spent}  {note}".rstrip())
+                self.watch.say(f"{self.name} {self.done}/{self.total}  {spent}  {words}".rstrip())
+
+    def words(self, note: str) -> str:
+        """The note, the images per second of the last steps, and the last accuracy."""
+        parts = [note] if note else []
+        seconds = self.recent[-1][0] - self.recent[0][0]
+        if self.images and seconds > 0:
+            steps = self.recent[-1][1] - self.recent[0][1]
+            parts.append(f"{steps * self.images / seconds:,.0f} images/s")
+        if self.accuracy is not None:
+            parts.append(f"accuracy {100 * self.accuracy:.1f} %")
+        return ", ".join(parts)
 
 
 def command_line() -> str:

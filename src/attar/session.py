@@ -1,7 +1,7 @@
 """A condensation that lives in a run folder: begun, interrupted, continued, extended. The lock is the caller's.
 
 What a session needs stands in the folder: the settings in `config.json`, the state in `checkpoint/`, and
-`metrics.jsonl` up to the state's position.
+`metrics.jsonl` and the snapshots up to the state's position.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def condense(
     evaluation: Evaluation | None = None,
     notice: Notice = lambda line: None,
 ) -> SyntheticSet:
-    """Condense in a folder from the beginning or from `saved`, and leave checkpoint, metrics and the condensed set.
+    """Condense in a folder from the beginning or from `saved`, and leave checkpoint, metrics, snapshots and the set.
 
     A run that ends early keeps its last checkpoint; without one nothing is left. SIGINT and SIGTERM wait for the next
     inner iteration, write a checkpoint and raise `Interrupted`.
@@ -112,6 +112,7 @@ def condense(
         event(values)
 
     try:
+        folder.snapshots()  # a damaged file is refused before the work, not after it
         folder.keep_events(saved["events"] if saved is not None else 0)
         with interrupts.held() as stop:
 
@@ -125,6 +126,7 @@ def condense(
                 recipe.condense,
                 event=tell,
                 evaluation=measure if evaluation is not None else None,
+                show=folder.snapshot,
                 notice=notice,
                 keep=Keeper(folder.path, every, stop),
                 saved=saved,

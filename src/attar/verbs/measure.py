@@ -23,7 +23,7 @@ from attar.verbs.shared import elsewhere, load_data
 SHOWN = {"accuracy": "condensed", "initial": "initial", "random_real": "random real", "whole": "whole set"}
 
 
-def evaluate(run: str, given: dict[str, Any], *, quiet: bool, ray: str | None = None) -> None:
+def evaluate(run: str, given: dict[str, Any], *, quiet: bool, json: bool = False, ray: str | None = None) -> None:
     """Evaluate a run folder (its result.json and report.html are brought up to date) or a condensed file."""
     path = Path(run)
     if not path.exists():
@@ -31,7 +31,7 @@ def evaluate(run: str, given: dict[str, Any], *, quiet: bool, ray: str | None = 
     small = store.load_set(path)
     base = recipes.overlay(Recipe(), small.recipe) if small.recipe else recipes.for_data(small.source)
     recipe = recipes.overlay(base, recipes.by_section(FLAGS["evaluate"], given))
-    watch = Watch(quiet=quiet)
+    watch = Watch(quiet=quiet, json=json)
     data = load_data(recipe, watch)
     with runlog.opened(path) if path.is_dir() else nullcontext() as folder:
         if folder is not None:
@@ -55,6 +55,7 @@ def evaluate_into(
     result = describe_result(small, data) | {"accuracy": {}, "seconds": {}}
     if folder is not None:
         folder.events()  # a damaged file is refused before the work, not after it
+        folder.snapshots()
         result |= folder.read(runlog.RESULT, "seconds", "protocol", *SHOWN)
     protocol = evaluation.protocol(recipe.evaluate, recipe.network, data)
     if result.get("protocol", protocol) != protocol:  # numbers of two protocols must not stand side by side
@@ -78,7 +79,6 @@ def evaluate_into(
     result["protocol"] = protocol
     for name, entries in measured.items():
         result[name] = {**result.get(name, {}), **entries}
-    print_table(result, measured)
     if folder is not None:
         event = {"event": "evaluation", "outer": None, **measured}
         if folder.events()[-1:] != [event]:  # told already, by a session that ended before its report
@@ -86,7 +86,13 @@ def evaluate_into(
         folder.write(runlog.RESULT, result)
         write_report(folder, small, result)
         seeds.forget()
-        print(f"report: {folder.path / runlog.REPORT}")
+
+    def show() -> None:
+        print_table(result, measured)
+        if folder is not None:
+            print(f"report: {folder.path / runlog.REPORT}")
+
+    watch.result(result, show)
 
 
 def print_table(result: dict[str, Any], measured: dict[str, Any]) -> None:

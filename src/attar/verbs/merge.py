@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from json import dumps
 from pathlib import Path
 from typing import Any
 
-from attar import partition, report, runlog, store
+import torch
+from torch import Tensor
+
+from attar import partition, report, runlog, snapshots, store
 from attar.api import describe_set
 from attar.errors import MissingError, UserError
-from attar.runlog import RunFolder
+from attar.runlog import RunFolder, Watch
 from attar.synthetic import SyntheticSet
 from attar.verbs.page import write_report
 from attar.verbs.shared import RUNS, named_folder
@@ -26,6 +29,7 @@ class Part:
     about: dict[str, Any]  # what config.json says about the run itself
     result: dict[str, Any]
     events: list[dict[str, Any]]
+    snapshots: tuple[Tensor, list[tuple[int, Tensor]]]  # as `RunFolder.snapshots` gives them
 
 
 def read_part(path: Path) -> Part:
@@ -35,9 +39,10 @@ def read_part(path: Path) -> Part:
     small = store.load_set(path)
     folder = RunFolder(path if path.is_dir() else path.parent)
     if path.is_file() and path.name != store.CONDENSED:
-        return Part(path, small, {}, {}, [])
+        return Part(path, small, {}, {}, [], (small.labels[:0], []))
     about = folder.read(runlog.CONFIG, "attar").get("attar", {})
-    return Part(path, small, about, folder.read(runlog.RESULT, "seconds"), folder.events())
+    result = folder.read(runlog.RESULT, "seconds", "sizes")
+    return Part(path, small, about, result, folder.events(), folder.snapshots())
 
 
 def whole_of(parts: Sequence[Part]) -> SyntheticSet:
@@ -52,7 +57,7 @@ def whole_of(parts: Sequence[Part]) -> SyntheticSet:
     return small
 
 
-def merge(paths: Sequence[str], out: str | None, *, overwrite: bool) -> None:
+def merge(paths: Sequence[str], out: str | None, *, overwrite: bool, json: bool = False) -> None:
     """Join parts, run folders or condensed files, into a run folder. Parts that do not fit are refused before that.
 
     A folder that an interrupted `attar merge` left without its last file is made anew.
@@ -69,7 +74,8 @@ def merge(paths: Sequence[str], out: str | None, *, overwrite: bool) -> None:
     with runlog.opened(path) as folder:
         runlog.create(path, overwrite=overwrite or begun)
         merge_into(folder, parts, small, {"command": runlog.command_line()}, {})
-    print(f"{path / store.CONDENSED}\nnext: attar evaluate {path}")
+        words = f"{path / store.CONDENSED}\nnext: attar evaluate {path}"
+        Watch(json=json).result(folder.read(runlog.RESULT), lambda: print(words))
 
 
 def merge_into(
@@ -81,9 +87,11 @@ def merge_into(
     """
     ordered = sorted(parts, key=lambda part: int(part.small.labels.min()))
     folder.write(runlog.CONFIG, small.recipe | {"attar": of_parts(ordered) | about})
-    lines = "".join(json.dumps(event) + "\n" for event in events_of(ordered))
+    lines = "".join(dumps(event) + "\n" for event in events_of(ordered))
     if lines:
         store.atomically(folder.path / runlog.METRICS, lambda name: name.write_text(lines, encoding="utf-8"))
+    labels, moments = snapshots_of(ordered)
+    folder.keep_snapshots(labels, moments)
     store.save_set(folder.path / store.CONDENSED, small)
     report.save_grid(folder.path / runlog.IMAGES, small.images, small.labels, small.classes)
     result = result_of(ordered, small, seconds)
@@ -113,11 +121,34 @@ def result_of(parts: Sequence[Part], small: SyntheticSet, seconds: dict[str, flo
     names = [name for name in ("pretrain", "condense") if all(name in own for own in spent)]
     summed = {name: sum(own[name] for own in spent) for name in names}
     devices = ", ".join(dict.fromkeys(part.result.get("device", "unknown") for part in parts))
-    result = describe_set(small, small.source, devices)
+    real = [real_images(part) for part in parts]
+    known = [count for count in real if count is not None]
+    result = describe_set(small, small.source, devices, sum(known) if len(known) == len(parts) else None)
     result |= {"accuracy": {}, "seconds": seconds | summed}
     result |= {"parts": len(parts), "seconds_are": "summed over the parts"}
     inner = {part.result.get("inner_iterations") for part in parts}
     return result | ({"inner_iterations": inner.pop()} if len(inner) == 1 and None not in inner else {})
+
+
+def real_images(part: Part) -> int | None:
+    """The training images of a part's classes, where its result tells."""
+    real = part.result.get("sizes", {}).get("real")
+    count = real.get("images") if isinstance(real, dict) else None
+    return count if isinstance(count, int) else None
+
+
+def snapshots_of(parts: Sequence[Part]) -> tuple[Tensor, list[tuple[int, Tensor]]]:
+    """The moments of all parts as those of one run, no larger than a run's own; none unless all kept the same ones."""
+    times = [[(outer, images.shape[1:]) for outer, images in part.snapshots[1]] for part in parts]
+    labels = torch.cat([part.snapshots[0] for part in parts])
+    if not times[0] or times.count(times[0]) < len(parts):
+        return labels[:0], []
+    kept, joined = labels, []
+    for moment in zip(*(part.snapshots[1] for part in parts), strict=True):
+        images = torch.cat([images for _, images in moment]).float() / 255
+        small, kept = snapshots.small(images, labels)
+        joined.append((moment[0][0], small))
+    return kept, joined
 
 
 def events_of(parts: Sequence[Part]) -> list[dict[str, Any]]:

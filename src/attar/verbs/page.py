@@ -4,39 +4,47 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-
-from attar import report, runlog
+from attar import page, runlog, snapshots
 from attar.config import MOST
+from attar.page import Moment
 from attar.runlog import RunFolder
 from attar.synthetic import SyntheticSet
 
 
 def write_report(folder: RunFolder, small: SyntheticSet, result: dict[str, Any]) -> None:
-    """report.html: the stored and the decoded images, the table, the settings."""
-    pictures = [("stored images", picture(small.images, small.labels, small))]
-    if small.factor > 1:
-        pictures.append(("decoded images", picture(*small.decoded(), small)))
-    if small.initial is not None:
-        pictures.append(("as initialised", picture(small.initial, small.labels, small)))
+    """report.html: the images and what they were before, accuracies, settings."""
     config = folder.read(runlog.CONFIG, "attar") or dict(small.recipe)
     about = config.pop("attar", {})
-    report.write(
+    steps = {event["outer"]: event for event in folder.events() if _is_step(event)}
+    labels, kept = folder.snapshots()
+    if not kept and small.initial is not None:  # a run that kept no more than its beginning, such as joined files
+        images, labels = snapshots.small(small.initial, small.labels)
+        kept = [(0, images)]
+    end = max([*steps, *(outer for outer, _ in kept)], default=0)
+    page.write(
         folder.path / runlog.REPORT,
         result=result,
-        images=pictures,
         settings=config | {"environment": about.get("environment", {})},
         command=about.get("command", runlog.command_line()),
+        small=small,
+        moments=[_moment(outer, images, steps) for outer, images in kept if outer < max(end, 1)],
+        labels=labels,
+        last=_moment(end, small.images, steps),
         curve=curve(folder),
     )
 
 
-def picture(images: Tensor, labels: Tensor, small: SyntheticSet) -> Any:
-    """A grid of images as a PIL image."""
-    return report.grid(images, labels, small.classes)
+def _is_step(event: dict[str, Any]) -> bool:
+    """Whether an event tells of a finished outer iteration, and of which."""
+    return event.get("event") == "step" and isinstance(event.get("outer"), int)
 
 
-def curve(folder: RunFolder) -> list[tuple[float, float]] | None:
+def _moment(outer: int, images: Any, steps: dict[int, dict[str, Any]]) -> Moment:
+    step = {key: value for key, value in steps.get(outer, {}).items() if _is_number(value)}
+    return Moment(outer, images, 0.0 if outer == 0 else step.get("seconds"), step.get("loss"))
+
+
+def curve(folder: RunFolder) -> list[tuple[float, float]]:
     """(seconds, accuracy) of the evaluations during the run."""
     points: list[tuple[Any, Any]] = []
     seconds: Any = 0.0
@@ -46,7 +54,7 @@ def curve(folder: RunFolder) -> list[tuple[float, float]] | None:
         elif event.get("event") == "evaluation" and event.get("outer") is not None:
             right = event.get("accuracy")
             points.append((seconds, next(iter(right.values()), None) if isinstance(right, dict) else None))
-    return [point for point in points if all(map(_is_number, point))] or None
+    return [point for point in points if all(map(_is_number, point))]
 
 
 def _is_number(value: Any) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from attar import device as devices
-from attar import partition, recipes, runlog, session, store
+from attar import partition, recipes, runlog, session, sinks, store
 from attar.checkpoint import Interval
 from attar.config import Recipe
 from attar.data import ImageData
@@ -32,12 +32,13 @@ def is_split(recipe: Recipe) -> bool:
 
 @dataclass(frozen=True)
 class Job:
-    """One part: its settings, its folder, how often its state is kept, the command that asked for it."""
+    """One part: its settings, its folder, how often its state is kept, the command that asked for it, its sinks."""
 
     recipe: Recipe
     path: Path
     every: Interval
     command: str
+    log: tuple[str, ...]  # where its events go besides its folder
 
 
 def condense_parts(
@@ -50,6 +51,7 @@ def condense_parts(
     every: Interval,
     workers: Workers | None,
     into: CondenseInto,
+    log: Sequence[str] = (),
 ) -> None:
     """Condense all parts, one after another here or as tasks of `workers`, and merge them. Parts that are done stay.
 
@@ -63,7 +65,7 @@ def condense_parts(
         about = {"command": command, "environment": runlog.environment(data.device), "seconds": dict(seconds)}
     folder.write(runlog.CONFIG, recipes.as_sections(recipe) | {"attar": about})
     jobs = [
-        Job(replace(recipe, condense=replace(recipe.condense, phase=phase)), path, every, command)
+        Job(replace(recipe, condense=replace(recipe.condense, phase=phase)), path, every, command, tuple(log))
         for phase, path in enumerate(part_folders(folder.path, data, recipe))
     ]
     try:
@@ -116,7 +118,9 @@ def condense_part(data: ImageData, pool: Pool, job: Job, into: CondenseInto, wat
             runlog.create(job.path, overwrite=False)
         name = f"part {recipe.condense.phase}"
         seconds: dict[str, float] = {}
-        into(folder, data, pool, recipe, watch, seconds, job.every, about, saved, name=name, command=job.command)
+        with sinks.opened(job.log, job.path, recipes.as_sections(recipe)) as opened:
+            own = replace(folder, sinks=opened)
+            into(own, data, pool, recipe, watch, seconds, job.every, about, saved, name=name, command=job.command)
     return read_part(job.path)
 
 
@@ -166,6 +170,7 @@ def keep_part(part: Part) -> None:
         folder.write(runlog.CONFIG, part.small.recipe | {"attar": part.about})
         for event in part.events:
             folder.event(event)
+        folder.keep_snapshots(*part.snapshots)
         store.save_set(part.path / store.CONDENSED, part.small)
         folder.write(runlog.RESULT, part.result)
 

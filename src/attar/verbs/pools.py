@@ -20,18 +20,32 @@ from attar.verbs.shared import POOLS, elsewhere, load_data, named_folder
 
 
 def pretrain(
-    out: str | None, given: dict[str, Any], *, recipe: str | None, quiet: bool, ray: str | None = None
+    out: str | None,
+    given: dict[str, Any],
+    *,
+    recipe: str | None,
+    quiet: bool,
+    json: bool = False,
+    ray: str | None = None,
 ) -> None:
     """Train members into a pool folder and show the accuracy of each."""
     chosen = recipes.resolve(FLAGS["pretrain"], given, recipe=recipe)
     if "seed" in given and not {"models", "model_num"} & given.keys():
         chosen = replace(chosen, pool=replace(chosen.pool, models=1))
-    watch = Watch(quiet=quiet)
+    watch = Watch(quiet=quiet, json=json)
     data = load_data(chosen, watch)
     folder = named_folder(out) if out is not None else POOLS / pools.folder_name(data, chosen.network)
     with elsewhere(ray, data.device, watch.say) as workers:
         pool = train_pool(data, chosen, folder, watch, workers=workers)
-    table = Table("model", "epochs", "seed", "accuracy", title=f"{folder}")
+    members = [
+        {"name": member.name, "accuracy": member.accuracy, "settings": member.settings} for member in pool.members
+    ]
+    watch.result({"folder": str(folder), "members": members}, lambda: print_members(pool, str(folder)))
+
+
+def print_members(pool: Pool, title: str) -> None:
+    """Epochs, seed and accuracy of each member."""
+    table = Table("model", "epochs", "seed", "accuracy", title=title)
     for member in pool.members:
         settings = member.settings
         table.add_row(member.name, str(settings["epochs"]), str(settings["seed"]), pools.shown(member.accuracy))
@@ -62,8 +76,10 @@ def train_pool(
 def _train(
     data: ImageData, recipe: Recipe, folder: Path | None, watch: Watch, *, fill: bool, workers: Workers | None
 ) -> Pool:
-    step, each = (": epoch ", recipe.pool.epochs) if workers is None else (": accuracy ", 1)  # what is heard of them
-    with watch.stage("pretrain", recipe.pool.models * each) as stage:
+    epochs = recipe.pool.epochs
+    step, each = (": epoch ", epochs) if workers is None else (": accuracy ", 1)  # what is heard of a member
+    images = len(data.labels) * epochs // each
+    with watch.stage("pretrain", recipe.pool.models * each, images=images) as stage:
 
         def say(line: str) -> None:
             (stage.advance if step in line else watch.say)(line)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from attar import checkpoint, evaluation, problem, recipes, report, runlog, session, store
+from attar import checkpoint, evaluation, partition, problem, recipes, report, runlog, session, sinks, snapshots, store
 from attar.api import describe_result
 from attar.checkpoint import Interval, Values
-from attar.config import FLAGS, Recipe
+from attar.config import FLAGS, CondenseConfig, Recipe
 from attar.data import ImageData
 from attar.errors import UserError
 from attar.execution import Workers
@@ -26,12 +27,23 @@ from attar.verbs.shared import RUNS, check, elsewhere, load_data, named_folder, 
 ON_TOP = ("niter", "memory_gb", "data_dir", "device")  # flags beside --resume RUN
 
 
-def demo(out: str | None, given: dict[str, Any], *, overwrite: bool, quiet: bool) -> None:
+def demo(
+    out: str | None,
+    given: dict[str, Any],
+    *,
+    overwrite: bool,
+    quiet: bool,
+    json: bool = False,
+    log: Sequence[str] = (),
+) -> None:
     """Digits from data to report; without `out` it replaces the demo before."""
     recipe = recipes.resolve(FLAGS["demo"], given, recipe="digits")
+    times = snapshots.moments(recipe.condense.outer_iterations)
+    recipe = replace(recipe, condense=replace(recipe.condense, eval_at=(*times[:-1:2], times[-1])))
     path = named_folder(out) if out is not None else RUNS / "demo"
     overwrite = overwrite or out is None
-    watch = Watch(quiet=quiet)
+    watch = Watch(quiet=quiet, json=json)
+    sinks.check(log)
     seconds: dict[str, float] = {}
     data = load_data(recipe, watch)
     check(data, recipe, path, overwrite=overwrite)
@@ -39,8 +51,10 @@ def demo(out: str | None, given: dict[str, Any], *, overwrite: bool, quiet: bool
         pool = train_pool(data, recipe, None, watch)
     with runlog.opened(path) as folder:
         runlog.create(path, overwrite=overwrite)
-        condense_into(folder, data, pool, recipe, watch, seconds, checkpoint.interval(checkpoint.EVERY))
-        evaluate_into(folder, store.load_set(folder.path), data, recipe, watch)
+        with sinks.opened(log, path, recipes.as_sections(recipe)) as opened:
+            folder = replace(folder, sinks=opened)
+            condense_into(folder, data, pool, recipe, watch, seconds, checkpoint.interval(checkpoint.EVERY))
+            evaluate_into(folder, store.load_set(folder.path), data, recipe, watch)
 
 
 def condense(
@@ -51,8 +65,10 @@ def condense(
     published: bool,
     overwrite: bool,
     quiet: bool,
-    resume: str | None,
-    save_every: str | None,
+    json: bool = False,
+    log: Sequence[str] = (),
+    resume: str | None = None,
+    save_every: str | None = None,
     ray: str | None = None,
     ray_cpus: int | None = None,
 ) -> None:
@@ -62,7 +78,8 @@ def condense(
     """
     cluster = Cluster(ray, ray_cpus)
     every = checkpoint.interval(save_every or checkpoint.EVERY)
-    watch = Watch(quiet=quiet)
+    watch = Watch(quiet=quiet, json=json)
+    sinks.check(log)
     if resume is not None and overwrite:
         raise UserError("--resume goes on with a run, and --overwrite replaces it; leave one out")
     if resume not in (None, "auto"):
@@ -73,13 +90,13 @@ def condense(
         path = named_folder(resume or "")
         wanted = session.kept_recipe(RunFolder(path))
         wanted = recipes.overlay(wanted, recipes.by_section(FLAGS["condense"], given))
-        go_on(path, load_data(wanted, watch), wanted, given, watch, every, cluster)
+        go_on(path, load_data(wanted, watch), wanted, given, watch, every, cluster, log)
         return
     wanted = recipes.resolve(FLAGS["condense"], given, recipe=recipe, published=published)
     data = load_data(wanted, watch)
     path = named_folder(out) if out is not None else RUNS / run_name(data, wanted)
     if resume is not None and (path / runlog.CONFIG).exists():
-        go_on(path, data, wanted, given, watch, every, cluster)
+        go_on(path, data, wanted, given, watch, every, cluster, log)
         return
     check(data, wanted, path, overwrite=overwrite)
     seconds: dict[str, float] = {}
@@ -94,10 +111,11 @@ def condense(
             if overwrite:
                 discard_parts(path)
             if is_split(wanted):
-                condense_parts(folder, data, pool, wanted, watch, seconds, every, workers, condense_into)
+                condense_parts(folder, data, pool, wanted, watch, seconds, every, workers, condense_into, log)
             else:
-                condense_into(folder, data, pool, wanted, watch, seconds, every)
-    say_next(path, wanted)
+                with sinks.opened(log, path, recipes.as_sections(wanted)) as opened:
+                    condense_into(replace(folder, sinks=opened), data, pool, wanted, watch, seconds, every)
+            say_next(folder, wanted, watch)
 
 
 @dataclass(frozen=True)
@@ -122,44 +140,55 @@ def go_on(
     watch: Watch,
     every: Interval,
     cluster: Cluster,
+    log: Sequence[str],
 ) -> None:
     """Continue the run in a folder, extend it, or say that it is done."""
     with cluster.workers(wanted, data, watch) as workers, runlog.opened(path) as folder:
         if is_split(wanted):
             if check_split(folder, wanted):
-                length = wanted.condense.outer_iterations
-                print(f"{path} is done: {length} outer iterations; a larger --niter makes it longer")
+                say_done(folder, wanted, watch)
                 return
             watch.say(f"going on with the parts in {path / PARTS}")
             seconds = dict(folder.read(runlog.CONFIG, "attar").get("attar", {}).get("seconds", {}))
             pool, files = find_pool(data, wanted, {}, watch, workers)
             wanted = replace(wanted, network=pool.network, condense=replace(wanted.condense, model_path=files))
-            condense_parts(folder, data, pool, wanted, watch, seconds, every, workers, condense_into)
-            say_next(path, wanted)
+            condense_parts(folder, data, pool, wanted, watch, seconds, every, workers, condense_into, log)
+            say_next(folder, wanted, watch)
             return
         begun = session.begun(folder, wanted, watch.say)
-        length = begun.recipe.condense.outer_iterations
         if begun.finished:
-            print(f"{path} is done: {length} outer iterations; a larger --niter makes it longer")
+            say_done(folder, begun.recipe, watch)
             return
+        length = begun.recipe.condense.outer_iterations
         done = begun.saved["outer"] if begun.saved is not None else 0
         watch.say(f"going on with {path} after {done} of {length} outer iterations")
         pool, files = find_pool(data, begun.recipe, {}, watch)
         recipe = replace(begun.recipe, condense=replace(begun.recipe.condense, model_path=files))
         seconds = dict(begun.about.get("seconds", {}))
-        condense_into(folder, data, pool, recipe, watch, seconds, every, begun.about, begun.saved)
-    say_next(path, recipe)
+        with sinks.opened(log, path, recipes.as_sections(recipe)) as opened:
+            folder = replace(folder, sinks=opened)
+            condense_into(folder, data, pool, recipe, watch, seconds, every, begun.about, begun.saved)
+        say_next(folder, recipe, watch)
 
 
-def say_next(path: Path, recipe: Recipe) -> None:
+def say_done(folder: RunFolder, recipe: Recipe, watch: Watch) -> None:
+    """What is said where nothing is left to do."""
+    length = recipe.condense.outer_iterations
+    words = f"{folder.path} is done: {length} outer iterations; a larger --niter makes it longer"
+    watch.result(folder.read(runlog.RESULT), lambda: print(words))
+
+
+def say_next(folder: RunFolder, recipe: Recipe, watch: Watch) -> None:
     """Where the product is, and what can be done with it."""
+    path = folder.path
     part = recipe.condense.phase is not None
     then = f"attar evaluate {path}"
     if part:  # the last digits of a part's folder are usually its phase
         name = str(path).removesuffix(str(recipe.condense.phase))
         parts = f"{name}*" if name != str(path) else "PART..."
         then = f"attar merge {parts} --out DIR, when all parts are there"
-    print(f"{path / store.CONDENSED}\nnext: {then}")
+    words = f"{path / store.CONDENSED}\nnext: {then}"
+    watch.result(folder.read(runlog.RESULT), lambda: print(words))
 
 
 def condense_into(
@@ -195,15 +224,15 @@ def condense_into(
     folder.write(runlog.CONFIG, recipes.as_sections(recipe) | {"attar": about})
     total = recipe.condense.outer_iterations
     before = saved["seconds"] if saved is not None else 0.0
-    with (
-        stopwatch(seconds, "condense"),
-        watch.stage(name, total, saved["outer"] if saved is not None else 0) as stage,
-    ):
+    done = saved["outer"] if saved is not None else 0
+    images = real_images(data, recipe.condense)
+    with stopwatch(seconds, "condense"), watch.stage(name, total, done, images=images) as stage:
 
         def event(values: dict[str, Any]) -> None:
             if values["event"] == "step":
                 stage.advance(f"loss {values['loss']:.4g}")
             else:
+                stage.accuracy = next(iter(values["accuracy"].values()))
                 watch.say(f"after {values['outer']} outer iterations: {values['accuracy']}")
 
         def accuracy(small: SyntheticSet) -> dict[str, Any]:
@@ -220,3 +249,10 @@ def condense_into(
     result = describe_result(small, data) | {"accuracy": {}, "seconds": seconds, "inner_iterations": inner}
     write_report(folder, small, result)
     folder.write(runlog.RESULT, result)
+
+
+def real_images(data: ImageData, config: CondenseConfig) -> int:
+    """Real images that one outer iteration reads, for matching and for the network update."""
+    labels = partition.labels_of(data.nclass, config.nclass_sub, config.phase)
+    matched = sum(min(config.batch_real, data.counts[label]) for label in labels)
+    return config.inner_loop * (matched + config.n_data)

@@ -1,0 +1,152 @@
+"""Pages that are written by the code itself: settings from the dataclasses, the Python reference from the docstrings.
+
+MkDocs calls `on_files` (see `hooks` in mkdocs.yml).
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from dataclasses import fields
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+import attar
+from attar.cli import RUN_FLAGS
+from attar.config import FLAGS, SECTIONS, Recipe
+from attar.recipes import RECIPES, as_sections
+
+WIDTH = 100  # characters of a line of code
+
+SETTINGS = """# Recipes and settings
+
+A *recipe* is a complete configuration. Every data set has its own, any other takes `default`. A file, then flags or
+keyword arguments go on top: `attar condense --recipe my.toml --lr_img 5e-3`. `attar recipes cifar10` prints one as
+TOML; a run's `config.json` is a recipe too. Hyphens and underscores are the same; unknown names are refused with the
+nearest valid one.
+"""
+API = """# Python
+
+Everything a script needs is in `import attar`. Settings are keyword arguments with the names of the
+[settings](settings.md). What cannot be used raises `attar.UserError` (a `ValueError`), with the words that the command
+line prints.
+"""
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages."""
+    for name, content in (("settings.md", settings()), ("api.md", api())):
+        files.append(File.generated(config, name, content=content))
+    return files
+
+
+# ---- settings ----
+
+
+def settings() -> str:
+    """Recipes as what differs from the defaults; every setting with its flags, default, help and verbs."""
+    parts = [SETTINGS, "## Recipes\n", "What each sets differently from the defaults below.\n"]
+    for name, recipe in RECIPES.items():
+        parts += [f"### {name}\n", f"{inspect.getdoc(recipe)}\n", *differences(recipe()), ""]
+    parts.append("## Settings\n")
+    for section, kind in SECTIONS.items():
+        parts += [f"### [{section}]\n", f"{inspect.getdoc(kind)}\n"]
+        parts += table(("flags", "default", "what", "verbs"), [row(section, item) for item in fields(kind)])
+    parts += ["### How a verb runs\n", "Flags that change no number, so they stand in no recipe.\n"]
+    flags = [(code(f"--{name}", *others), help) for name, (_, help, others) in RUN_FLAGS.items()]
+    return "\n".join([*parts, *table(("flags", "what"), flags)])
+
+
+def differences(recipe: Recipe) -> list[str]:
+    """One line per section."""
+    plain = as_sections(Recipe())
+    lines = []
+    for section, values in as_sections(recipe).items():
+        changed = [f"`{key} = {json.dumps(value)}`" for key, value in values.items() if value != plain[section][key]]
+        lines += [f"- **{section}**: {', '.join(changed)}"] if changed else []
+    return lines or ["The defaults."]
+
+
+def row(section: str, item: Any) -> tuple[str, ...]:
+    """One setting."""
+    verbs = [verb for verb, table in FLAGS.items() if (section, item.name) in table.values()]
+    default = "" if item.default is None else f"`{json.dumps(item.default)}`"
+    return code(f"--{item.name}", *item.metadata["names"]), default, item.metadata["help"], ", ".join(verbs)
+
+
+def code(*words: str) -> str:
+    """Words as code, with no break inside."""
+    return " ".join(f"`{word}`" for word in words)
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    """A table in Markdown."""
+    lines = [head, tuple("---" for _ in head), *rows]
+    return [*(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines), ""]
+
+
+# ---- the Python reference ----
+
+
+def api() -> str:
+    """Every public name: functions first, then classes with their methods."""
+    public = {name: getattr(attar, name) for name in attar.__all__}
+    functions = [name for name, value in public.items() if not inspect.isclass(value)]
+    classes = [name for name, value in public.items() if inspect.isclass(value)]
+    parts = [API, "## Functions\n"]
+    for name in functions:
+        parts += [f"### attar.{name}\n", signature(name, public[name]), documentation(public[name])]
+    parts.append("## Classes\n")
+    for name in classes:
+        parts += [f"### attar.{name}\n", signature(name, public[name]), documentation(public[name])]
+        for method, value in members(public[name]):
+            own = value.fget if isinstance(value, property) else value
+            kind = "property" if isinstance(value, property) else "method"
+            head = "" if kind == "property" else signature(method, own)
+            parts += [f"#### {name}.{method}\n", f"*{kind}*\n", head, documentation(own)]
+    return "\n".join(parts)
+
+
+def members(kind: type) -> list[tuple[str, Any]]:
+    """Public methods and properties that the class itself defines and describes."""
+    own = [(name, value) for name, value in vars(kind).items() if not name.startswith("_")]
+    return [
+        (name, value)
+        for name, value in own
+        if (inspect.isfunction(value) and value.__doc__) or (isinstance(value, property) and value.__doc__)
+    ]
+
+
+def signature(name: str, value: Any) -> str:
+    """The call as code, one argument a line where it is long."""
+    if inspect.isclass(value) and issubclass(value, Exception):
+        return ""
+    found = inspect.signature(value)
+    text = f"{name}{found}"
+    if len(text) > WIDTH:
+        returned = "" if found.return_annotation is found.empty else f" -> {found.return_annotation}"
+        text = "\n".join([f"{name}(", *(f"    {argument}," for argument in arguments(found)), f"){returned}"])
+    text = re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)  # annotations are kept as strings
+    return f"```python\n{text}\n```\n"
+
+
+def arguments(found: inspect.Signature) -> list[str]:
+    """The arguments with the signs that stand between their kinds."""
+    texts: list[str] = []
+    last = None
+    for parameter in found.parameters.values():
+        if last is parameter.POSITIONAL_ONLY and parameter.kind is not last:
+            texts.append("/")
+        if parameter.kind is parameter.KEYWORD_ONLY and last not in (parameter.KEYWORD_ONLY, parameter.VAR_POSITIONAL):
+            texts.append("*")
+        texts.append(str(parameter))
+        last = parameter.kind
+    return texts
+
+
+def documentation(value: Any) -> str:
+    """The docstring."""
+    return (inspect.getdoc(value) or "") + "\n"

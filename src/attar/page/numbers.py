@@ -1,0 +1,133 @@
+"""What stands in result.json and config.json, in words for the page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# The four measured sets in their order: key in result.json, name on paper, what it is.
+SETS = {
+    "accuracy": ("condensed", "the images of this run"),
+    "initial": ("initial", "the same set before it was optimised"),
+    "random_real": ("random real", "as many real images of full size, drawn at random"),
+    "whole": ("whole set", "all training images"),
+}
+
+
+def title(result: Mapping[str, Any]) -> str:
+    """Data set and images per class."""
+    ipc = result.get("ipc")
+    return f"{result.get('dataset', 'condensed set')}" + (f": {ipc} image{'s' * (ipc != 1)} per class" if ipc else "")
+
+
+def duration(seconds: float) -> str:
+    """7.25 -> "7.2 s", 452.1 -> "7 min 32 s (452.1 s)"."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    hours, minutes, rest = int(seconds) // 3600, int(seconds) % 3600 // 60, int(seconds) % 60
+    return (f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s") + f" ({seconds:.1f} s)"
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units with two digits or more: 640 -> "640 B", 7840 -> "7.8 kB", 47040000 -> "47 MB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            break
+        count /= 1000
+    return f"{count:.0f} {unit}" if unit == "B" or count >= 10 else f"{count:.1f} {unit}"
+
+
+def sizes(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """("60,000 images", "47 MB") before and after; empty where it is not known."""
+    known = result.get("sizes", {})
+    if not {"real", "stored"} <= known.keys():
+        return []
+    both = [known["real"], known["stored"]]
+    return [(f"{item['images']:,} image{'s' * (item['images'] != 1)}", size(item["bytes"])) for item in both]
+
+
+def headline(result: Mapping[str, Any]) -> dict[str, str]:
+    """Set → accuracy of the first network that the condensed set was measured with; empty where there is none."""
+    network = next(iter(result.get("accuracy") or {}), None)
+    entries = {key: (result.get(key) or {}).get(network) for key in SETS}
+    return {key: percent(entry) if entry else "" for key, entry in entries.items()}
+
+
+def percent(entry: Mapping[str, Any]) -> str:
+    """Mean ± standard deviation."""
+    spread = "" if entry.get("std") is None else f" ± {100 * entry['std']:.1f}"
+    return f"{100 * entry['mean']:.1f}{spread} %"
+
+
+def measured(result: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Those of `SETS` that the result has."""
+    return {key: words for key, words in SETS.items() if result.get(key)}
+
+
+def table(result: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """(network, one row per measured set)."""
+    networks = dict.fromkeys(network for key in measured(result) for network in result[key])
+    return [(network, list(_rows(result, network))) for network in networks]
+
+
+def _rows(result: Mapping[str, Any], network: str) -> Iterable[dict[str, Any]]:
+    condensed = result.get("accuracy", {}).get(network)
+    for key in measured(result):
+        entry = result[key].get(network)
+        if not entry:
+            continue
+        gain = 100 * (condensed["mean"] - entry["mean"]) if condensed and key != "accuracy" else None
+        runs = entry.get("runs", [])
+        yield {
+            "key": key,
+            "name": SETS[key][0],
+            "accuracy": percent(entry),
+            "bar": round(max(0.0, min(100.0, 100 * entry["mean"])), 1),
+            "gain": "" if gain is None else f"{gain:+.1f}".replace("-", "−"),
+            "images": "" if entry.get("images") is None else f"{entry['images']:,}",
+            "n": entry.get("n", len(runs)),
+            "runs": [f"{100 * run:.1f}" for run in runs],
+        }
+
+
+def protocols(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Each distinct protocol with the sets it was used for; networks are named where those of a set differ."""
+    used: dict[str, list[str]] = {}
+    for key in measured(result):
+        words = {network: _protocol(entry) for network, entry in result[key].items()}
+        if len(set(words.values())) == 1:
+            words = {"": next(iter(words.values()))}
+        for network, text in words.items():
+            used.setdefault(text, []).append(SETS[key][0] + (f" ({network})" if network else ""))
+    return [(text, ", ".join(who)) for text, who in used.items()]
+
+
+def _protocol(entry: Mapping[str, Any]) -> str:
+    """The protocol's name and whatever else the entry says about it, such as the epochs."""
+    extras = {key: entry[key] for key in entry.keys() - {"mean", "std", "runs", "n", "images", "protocol"}}
+    return ", ".join(
+        [str(entry.get("protocol", "not stated")), *(f"{k} {_text(v)}" for k, v in sorted(extras.items()))]
+    )
+
+
+def groups(settings: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """(section, its (dotted name, text)); values outside any section come first, without a name."""
+    alone = [(name, _text(value)) for name, value in settings.items() if not isinstance(value, Mapping)]
+    sections = [(name, list(_flat(value, ""))) for name, value in settings.items() if isinstance(value, Mapping)]
+    return [group for group in (("", alone), *sections) if group[1]]
+
+
+def _flat(settings: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, str]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", _text(value)
+
+
+def _text(value: Any) -> str:
+    """As in a recipe, but without quotes around a lone word."""
+    if isinstance(value, str):
+        return value or '""'
+    return "none" if value is None else json.dumps(value, default=str, ensure_ascii=False)

@@ -1,0 +1,97 @@
+"""Other places that a run's events go to besides `metrics.jsonl`: TensorBoard, Weights & Biases.
+
+Each is an optional package, imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from attar.errors import MissingError, choose
+
+Sink = Callable[[dict[str, Any]], None]
+
+
+def check(names: Sequence[str]) -> None:
+    """Raise `UserError` for an unknown name, `MissingError` with pip's command for a package that is not there."""
+    for name in names:
+        choose("log", name, SINKS)
+        if find_spec(name) is None:
+            raise MissingError(f"{name} is not installed; pip install 'attar[{name}]'")
+
+
+@contextmanager
+def opened(names: Sequence[str], folder: Path, settings: Mapping[str, Any]) -> Iterator[tuple[Sink, ...]]:
+    """The named sinks for the run in `folder`; they are closed at the end, whatever it is."""
+    check(names)
+    with ExitStack() as stack:
+        yield tuple(stack.enter_context(SINKS[name](folder, settings)) for name in dict.fromkeys(names))
+
+
+def numbers(event: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of an event by name: the loss and seconds of a step, the accuracies of an evaluation."""
+    if event.get("event") == "step":
+        return {key: float(event[key]) for key in ("loss", "seconds") if key in event}
+    found = {}
+    for kind, entries in event.items():
+        for network, value in entries.items() if isinstance(entries, Mapping) else ():
+            mean = value["mean"] if isinstance(value, Mapping) else value
+            # An accuracy on the way is that of one network; those at the end are means over the seeds.
+            found[f"{kind if event.get('outer') is not None else f'final {kind}'}/{network}"] = float(mean)
+    return found
+
+
+@contextmanager
+def tensorboard(folder: Path, settings: Mapping[str, Any]) -> Iterator[Sink]:
+    """Event files in `tensorboard/` of the run folder."""
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+    writer: SummaryWriter | None = None
+    step = 0
+
+    def sink(event: dict[str, Any]) -> None:
+        nonlocal writer, step
+        step = step if event.get("outer") is None else event["outer"]
+        if writer is None:  # what a former run wrote from here on is not shown
+            writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+        for name, value in numbers(event).items():
+            writer.add_scalar(name, value, step)
+
+    try:
+        yield sink
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+@contextmanager
+def wandb(folder: Path, settings: Mapping[str, Any]) -> Iterator[Sink]:
+    """A run of Weights & Biases, files in `wandb/` of the run folder. Its own variables say where it goes.
+
+    WANDB_PROJECT (default: attar), WANDB_MODE=offline, WANDB_ENTITY, ...
+    """
+    import wandb as library
+
+    project = os.environ.get("WANDB_PROJECT", "attar")
+    run = library.init(project=project, name=folder.name, dir=str(folder), config=dict(settings))
+    step = 0
+
+    def sink(event: dict[str, Any]) -> None:
+        nonlocal step
+        step = step if event.get("outer") is None else event["outer"]
+        run.log(numbers(event), step=step)
+
+    try:
+        yield sink
+    except BaseException:
+        run.finish(exit_code=1)
+        raise
+    run.finish()
+
+
+SINKS = {"tensorboard": tensorboard, "wandb": wandb}

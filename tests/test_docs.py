@@ -1,0 +1,86 @@
+"""The documentation says what is there: generated pages, fidelity page, notebook, a build without warnings."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+
+def resolved(dotted: str) -> Any:
+    """What a name such as attar.pool.Pool.draw stands for."""
+    parts = dotted.split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            value = importlib.import_module(".".join(parts[:cut]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[cut:]:
+            value = getattr(value, part)
+        return value
+    raise AssertionError(f"there is no {dotted}")
+
+
+def test_fidelity_names_code_and_tests_that_exist() -> None:
+    text = (DOCS / "fidelity.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \|(.*)\|(.*)\|(.*)\|$", text, re.M)
+    assert [int(row[0]) for row in rows] == list(range(1, len(rows) + 1)) and len(rows) > 30
+    for number, _, code, tests in rows:
+        named = re.findall(r"`(attar\.[\w.]+)`", code)
+        held = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", tests)
+        assert named and held, f"row {number} needs code and a test"
+        for dotted in named:
+            assert resolved(dotted) is not None
+        for file, function in held:
+            assert re.search(rf"^def {function}\(", (ROOT / file).read_text(encoding="utf-8"), re.M), (file, function)
+
+
+def test_the_site_is_built_without_a_warning_and_asks_for_nothing(tmp_path: Path) -> None:
+    """Settings and Python reference are complete; styles, scripts and pictures are the site's own."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "true"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    settings, api = ((tmp_path / name).read_text(encoding="utf-8") for name in ("settings.html", "api.html"))
+    import attar
+    from attar.config import FLAGS
+    from attar.recipes import RECIPES
+
+    flags = {flag for table in FLAGS.values() for flag in table}
+    assert [flag for flag in flags if f"<code>--{flag}</code>" not in settings] == []
+    assert [name for name in RECIPES if f'id="{name}"' not in settings] == []
+    assert [name for name in attar.__all__ if f"attar.{name}" not in api] == []
+    for page in tmp_path.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(r"<(?:script|img|iframe)[^>]*\ssrc=[\"']?([^\"' >]+)", text)
+        loaded += re.findall(r"<link[^>]*rel=[\"']?(?:stylesheet|icon|preconnect)[^>]*href=[\"']?([^\"' >]+)", text)
+        assert [address for address in loaded if re.match(r"(https?:)?//", address)] == [], page.name
+
+
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cell by cell, as a kernel would; the condensed images train better than those they began as."""
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((DOCS / "quickstart.ipynb").read_text(encoding="utf-8"))
+    names: dict[str, Any] = {}
+    said = io.StringIO()
+    with redirect_stdout(said):
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "code":
+                exec(compile(cell["source"], "quickstart.ipynb", "exec"), names)
+    result = names["result"]
+    means = {kind: result[kind]["convnet2"]["mean"] for kind in ("accuracy", "initial", "random_real")}
+    assert means["accuracy"] > means["initial"], means
+    assert "1198 images, 10 classes" in said.getvalue()
+    assert list(tmp_path.iterdir()) == []

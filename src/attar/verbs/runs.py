@@ -39,7 +39,7 @@ def demo(
     """Digits from data to report; without `out` it replaces the demo before."""
     recipe = recipes.resolve(FLAGS["demo"], given, recipe="digits")
     times = snapshots.moments(recipe.condense.outer_iterations)
-    recipe = replace(recipe, condense=replace(recipe.condense, eval_at=(*times[:-1:2], times[-1])))
+    recipe = replace(recipe, condense=replace(recipe.condense, eval_at=(times[0], times[len(times) // 4], times[-1])))
     path = named_folder(out) if out is not None else RUNS / "demo"
     overwrite = overwrite or out is None
     watch = Watch(quiet=quiet, json=json)

@@ -1,54 +1,80 @@
-"""Any folder of images: train/<class>/* with, if there is a test set, test/<class>/* or val/<class>/*."""
+"""Any folder of images: train/<class>/* and, if there is a test set, test/<class>/* or val/<class>/*; or <class>/*."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from attar.data.arrays import check_nclass, crop_plan
+from attar.data.arrays import check_nclass
 from attar.data.images import ImageData
-from attar.data.places import words
+from attar.data.picture import GREY_MODES, BadImage, blame, decode, left_out, opened
 from attar.errors import MissingError, UserError
 
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".pnm")
 )
-LAYOUT = "expected train/<class>/<image files> and, for a test set, test/<class>/* or val/<class>/*"
-GREY_MODES = frozenset(("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"))
+LAYOUT = "expected train/<class>/<image files> and, for a test set, test/<class>/* or val/<class>/*; or <class>/*"
 
 
-def read(root: Path, nclass: int | None, size: int | None) -> ImageData:
+def read(
+    root: Path,
+    nclass: int | None,
+    size: int | None,
+    *,
+    skip_bad: bool = False,
+    notice: Callable[[str], None] = lambda line: None,
+) -> ImageData:
     """The images of a folder, classes sorted by name; only the first nclass classes when that is given.
 
     Grey when all images have a single colour channel, RGB otherwise (transparency is dropped); 16-bit values become
     8-bit; a rotation noted by the camera (EXIF) is applied; of an animation the first frame counts. With `size` the
     short side becomes that many pixels (bilinear, antialiased) and the centre square is kept.
 
-    Raises UserError for another layout, an empty class folder, a test class that is not in train/, a damaged image,
-    and images of several sizes when no size is given.
+    Without train/ all images are training images. Raises UserError for another layout, an empty class folder, a test
+    class that is not in train/, a damaged image unless `skip_bad` (`notice` then gets one line), and images of several
+    sizes when no size is given.
     """
     if not os.path.isdir(root):
         what = "is not a folder" if os.path.exists(root) else "does not exist"
         raise MissingError(f"{root} {what}; {LAYOUT}")
-    if not os.path.isdir(root / "train"):
+    train = root / "train" if os.path.isdir(root / "train") else root
+    if train is root and not has_classes(root):
         raise MissingError(f"{root} has no folder train/; {LAYOUT}")
-    classes = class_folders(root / "train")
-    test = next((root / part for part in ("test", "val") if os.path.isdir(root / part)), None)
+    classes = class_folders(train)
+    splits = () if train is root else ("test", "val")
+    test = next((root / part for part in splits if os.path.isdir(root / part)), None)
     if test is not None:
         strangers = [name for name in class_folders(test) if name not in classes]
         if strangers:
-            raise UserError(f"{test} has the class '{strangers[0]}', which {root / 'train'} has not")
+            raise UserError(f"{test} has the class '{strangers[0]}', which {train} has not")
     if len(classes) < 2:
-        raise UserError(f"{root / 'train'} has 1 class folder, '{classes[0]}'; at least 2 classes are needed")
+        raise UserError(f"{train} has 1 class folder, '{classes[0]}'; at least 2 classes are needed")
     if nclass is not None:
         check_nclass(nclass, len(classes), str(root))
-    return read_splits(root / "train", test, classes[:nclass], root.resolve().name, size)
+    chosen = classes[:nclass]
+
+    def everything() -> list[Path]:
+        places = [split / name for split in (train, test) if split for name in chosen if os.path.isdir(split / name)]
+        return [file for place in places for file in _image_files(place.parent, [place.name])[0]]
+
+    try:
+        data = read_splits(train, test, chosen, root.resolve().name, size, skip_bad=skip_bad)
+    except BadImage:  # how many there are is worth a second reading
+        files = everything()
+        raise blame([error for error in _faults(files, size) if error], len(files)) from None
+    if skip_bad:
+        notice(left_out(len(everything()) - len(data.images) - (0 if data.test_images is None else len(data.test_images))))
+    return data
+
+
+def has_classes(root: Path) -> bool:
+    """Whether images lie directly in the folders of `root`."""
+    inner = (root / name for name in _listed(root))
+    return any(_is_image(file) for folder in inner if os.path.isdir(folder) for file in _listed(folder))
 
 
 def read_splits(
@@ -60,11 +86,12 @@ def read_splits(
     channels: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    skip_bad: bool = False,
 ) -> ImageData:
     """ImageData of the folders <split>/<class>, label = place in `classes`; channels 1, 3 or as the images need."""
-    files, labels = _image_files(train, classes)
+    files, labels = _image_files(train, classes, size, skip_bad)
     held = [label for label, folder in enumerate(classes) if test and os.path.isdir(test / folder)]
-    test_files, places = _image_files(test, [classes[label] for label in held]) if test else ([], [])
+    test_files, places = _image_files(test, [classes[label] for label in held], size, skip_bad) if test else ([], [])
     with ThreadPoolExecutor() as threads:
         if channels is None:
             channels = 1 if all(threads.map(_is_grey, [*files, *test_files])) else 3
@@ -89,57 +116,48 @@ def _listed(folder: Path) -> list[str]:
         raise UserError(f"{folder} cannot be read: {error.strerror}") from error
 
 
-def _image_files(split: Path, classes: Sequence[str]) -> tuple[list[Path], list[int]]:
-    """Every image below split/<class>, and the place of its class in `classes`."""
+def _image_files(
+    split: Path, classes: Sequence[str], size: int | None = None, skip_bad: bool = False
+) -> tuple[list[Path], list[int]]:
+    """Every image below split/<class>, with `skip_bad` every readable one, and the place of its class in `classes`."""
     files, labels = [], []
     for label, name in enumerate(classes):
-        found = [split / name / file for file in _listed(split / name) if Path(file).suffix.lower() in SUFFIXES]
+        found = [split / name / file for file in _listed(split / name) if _is_image(file)]
+        if skip_bad:
+            found = [file for file, error in zip(found, _faults(found, size), strict=True) if error is None]
         if not found:
-            raise UserError(f"{split / name} has no images; a class folder needs files such as .png, .jpg or .webp")
+            kind = "readable images" if skip_bad else "images"
+            raise UserError(f"{split / name} has no {kind}; a class folder needs files such as .png, .jpg or .webp")
         files += found
         labels += [label] * len(found)
     return files, labels
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    try:
-        with Image.open(path) as image:
-            yield image
-    except (UserError, MemoryError):
-        raise
-    except Exception as error:  # every format fails in its own way on damaged data
-        raise UserError(f"{path} is not a readable image: {words(error)}") from error
+def _is_image(file: str) -> bool:
+    return Path(file).suffix.lower() in SUFFIXES
 
 
 def _is_grey(path: Path) -> bool:
-    with _opened(path) as image:
+    with opened(str(path), path) as image:
         return image.mode in GREY_MODES
 
 
 def _decode(path: Path, channels: int, size: int | None) -> np.ndarray:
-    """uint8 [channels, H, W]."""
-    with _opened(path) as image:
-        ImageOps.exif_transpose(image, in_place=True)
-        flat = _convert(image, "L" if channels == 1 else "RGB", path)
-        if size is not None:
-            tall, wide, top, left = crop_plan(flat.height, flat.width, size)
-            flat = flat.resize((wide, tall), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
-        return np.asarray(flat).reshape(flat.height, flat.width, channels).transpose(2, 0, 1)
+    return decode(str(path), path, channels, size)
 
 
-def _convert(image: Image.Image, mode: str, path: Path) -> Image.Image:
-    """The image with 8 bits a channel in mode L or RGB."""
-    if image.mode == "F":
-        raise UserError(f"{path} has 32-bit float pixels; save it with 8 or 16 bits a channel")
-    if image.mode.startswith("I"):  # PIL clips 16-bit values at 255 when it converts
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise UserError(f"{path} has 32-bit pixels; save it with 8 or 16 bits a channel")
-        image = Image.fromarray(np.rint(values / 257).astype(np.uint8))
-    elif image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # directly to RGB PIL warns
-    return image.convert(mode)
+def _faults(files: Sequence[Path], size: int | None) -> list[BadImage | None]:
+    """For each file what keeps it from being decoded."""
+
+    def one(path: Path) -> BadImage | None:
+        try:
+            decode(str(path), path, None, size)
+        except BadImage as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(one, files))
 
 
 def _decode_all(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from attar.data import ImageData as ImageData
     from attar.errors import MissingError as MissingError
     from attar.errors import UserError as UserError
+    from attar.export import export as export
     from attar.pool import Pool as Pool
     from attar.store import load_set as load_set
     from attar.store import save_set as save_set
@@ -30,6 +31,7 @@ _ROOMS = {
     "ImageData": "data",
     "MissingError": "errors",
     "UserError": "errors",
+    "export": "export",
     "Pool": "pool",
     "load_set": "store",
     "save_set": "store",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from attar import condensation, evaluation, problem, recipes
+from attar import condensation, evaluation, problem, recipes, schedule
 from attar import data as sources
 from attar import device as devices
 from attar import pool as pools
@@ -19,19 +20,42 @@ from attar.synthetic import SyntheticSet
 
 
 def load(
-    source: str | Path | ImageData,
+    source: Any,
     *,
     data_dir: str | Path | None = None,
     nclass: int | None = None,
     size: int | None = None,
     device: str = "auto",
+    image_column: str | None = None,
+    label_column: str | None = None,
+    test_fraction: float | None = None,
+    test_seed: int = 0,
+    skip_bad: bool = False,
 ) -> ImageData:
-    """Real images: a known name, a folder with `train/<class>/*` and `test/<class>/*`, or `ImageData`.
+    """Real images: a known name, a folder of images, parquet, or `USER/NAME` on the Hugging Face hub; a `Dataset` or
+    `DatasetDict`, a torch `Dataset` of (image, label) pairs, `(images, labels)`, a dict of these with the keys train
+    and test; or `ImageData`.
 
-    nclass: only the first so many classes; size: short side in pixels, centre-cropped to a square. Raises `UserError`
-    for an unknown name or unusable files, `MissingError` (a `FileNotFoundError`) when nothing is found.
+    nclass: only the first so many classes; size: short side in pixels, centre-cropped to a square; image_column,
+    label_column: of a table, where their types do not tell; test_fraction: the share of each class that is tested on
+    where there is no test set (a fifth; of `ImageData` nothing), chosen by test_seed; skip_bad: leave unreadable images
+    out. What was taken or left out goes to the logger `attar`.
+
+    Raises `UserError` for an unknown name or unusable files, `MissingError` (a `FileNotFoundError`) when there is none.
     """
-    return sources.load(source, data_dir=data_dir, nclass=nclass, size=size, device=devices.pick(device))
+    return sources.load(
+        source,
+        data_dir=data_dir,
+        nclass=nclass,
+        size=size,
+        device=devices.pick(device),
+        image_column=image_column,
+        label_column=label_column,
+        test_fraction=test_fraction,
+        test_seed=test_seed,
+        skip_bad=skip_bad,
+        notice=logging.getLogger("attar").warning,
+    )
 
 
 def pretrain(data: ImageData, *, recipe: str | None = None, folder: str | Path | None = None, **settings: Any) -> Pool:
@@ -43,13 +67,23 @@ def pretrain(data: ImageData, *, recipe: str | None = None, folder: str | Path |
     return pools.pretrain(data, chosen.pool, chosen.network, folder=Path(folder) if folder else None)
 
 
-def condense(data: ImageData, pool: Pool | None = None, *, recipe: str | None = None, **settings: Any) -> SyntheticSet:
+def condense(
+    data: ImageData,
+    pool: Pool | None = None,
+    *,
+    recipe: str | None = None,
+    minutes: float | None = None,
+    **settings: Any,
+) -> SyntheticSet:
     """Distil `data` into a `SyntheticSet`, matching gradients on the pool's models (trained first when there is none).
 
     settings: the fields of `CondenseConfig`, such as ipc=10, factor=2, speedup=10; without a pool those of
-    `NetworkConfig`, epochs and models too, or model_path.
+    `NetworkConfig`, epochs and models too, or model_path. minutes: as many iterations as fit into them on this machine.
     """
     chosen = _recipe("condense", data, recipe, settings)
+    if minutes is not None:
+        problem.check(data, chosen.condense)
+        chosen = schedule.fit(data, chosen, 60 * minutes, logging.getLogger("attar").warning)
     if pool is None:
         problem.check(data, chosen.condense)
         paths = [Path(name) for name in chosen.condense.model_path]
@@ -85,6 +119,7 @@ def describe_result(small: SyntheticSet, data: ImageData) -> dict[str, Any]:
 
 
 def _recipe(verb: str, data: ImageData, recipe: str | None, settings: dict[str, Any]) -> Recipe:
-    name = recipe or (data.name if data.name in recipes.RECIPES else "default")
-    chosen = recipes.resolve(FLAGS[verb], settings, recipe=name)
+    if recipe is None and not recipes.has_own(data.name):
+        return recipes.resolve(FLAGS[verb], {"dataset": data.name} | settings, shape=recipes.shape_of(data))
+    chosen = recipes.resolve(FLAGS[verb], settings, recipe=recipe or data.name)
     return recipes.overlay(chosen, {"data": {"dataset": data.name}})

@@ -24,6 +24,13 @@ RUN_FLAGS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "reproduce": (bool, "insist on the published settings of the data set", ()),
     "out": (str, "the folder to write to", ("-o",)),
     "overwrite": (bool, "replace the run that --out already holds", ()),
+    "minutes": (float, "choose as many iterations as fit into MINUTES on this machine", ()),
+    "to": (str, "parquet, imagefolder, npz or pt", ()),
+    "what": (str, "stored, decoded or both (default: parquet both, else decoded)", ()),
+    "private": (bool, "only you can see it", ()),
+    "factor": (int, "how stored images made elsewhere are decoded: FACTOR x FACTOR each (default: 1)", ("-f",)),
+    "decode_type": (str, "single, multi or bound, for stored images made elsewhere", ()),
+    "normalized": (bool, "the images made elsewhere are normalised with the data's mean and std", ()),
     "quiet": (bool, "say nothing while it runs", ("-q",)),
     "debug": (bool, "show the traceback of an error", ()),
 }
@@ -79,8 +86,12 @@ def _app() -> App:
     )
     app.command(_verb("demo", demo, "out", "overwrite", "quiet", "debug"))
     app.command(_verb("pretrain", pretrain, "recipe", "out", "quiet", "debug"))
-    app.command(_verb("condense", condense, *RUN_FLAGS))
-    app.command(_verb("evaluate", evaluate, "quiet", "debug"))
+    run = ("recipe", "reproduce", "out", "overwrite", "minutes", "quiet", "debug")
+    app.command(_verb("condense", condense, *run))
+    app.command(_verb("evaluate", evaluate, "factor", "decode_type", "normalized", "quiet", "debug"))
+    app.command(_verb("inspect", inspect_, "out", "quiet", "debug"))
+    app.command(_verb("export", export, "to", "out", "what", "overwrite", "debug"))
+    app.command(_verb("push", push, "what", "private", "debug"))
     app.command(recipes)
     return app
 
@@ -163,6 +174,7 @@ def condense(
     reproduce: bool = False,
     out: str | None = None,
     overwrite: bool = False,
+    minutes: float | None = None,
     quiet: bool = False,
     debug: bool = False,
     **given: Any,
@@ -170,11 +182,56 @@ def condense(
     """Distil a data set into synthetic images, by gradient matching on perturbed early-stage models."""
     from attar import verbs
 
-    verbs.condense(out, given, recipe=recipe, published=reproduce, overwrite=overwrite, quiet=quiet)
+    verbs.condense(out, given, recipe=recipe, published=reproduce, overwrite=overwrite, quiet=quiet, minutes=minutes)
 
 
-def evaluate(run: str, /, *, quiet: bool = False, debug: bool = False, **given: Any) -> None:
-    """Train fresh networks on a run's condensed set and test them on real images.
+def evaluate(
+    run: str,
+    /,
+    *,
+    factor: int | None = None,
+    decode_type: str | None = None,
+    normalized: bool = False,
+    quiet: bool = False,
+    debug: bool = False,
+    **given: Any,
+) -> None:
+    """Train fresh networks on a condensed set and test them on real images.
+
+    Parameters
+    ----------
+    run: str
+        a run folder, a condensed.safetensors file, or a set made elsewhere: .pt pair, .npz, parquet, image folder
+    """
+    from attar import verbs
+
+    verbs.evaluate(run, given, quiet=quiet, factor=factor, decode_type=decode_type, normalized=normalized)
+
+
+def inspect_(data: str, /, *, out: str | None = None, quiet: bool = False, debug: bool = False, **given: Any) -> None:
+    """Show what is in a data set, which recipe fits it, and what distilling it takes on this machine.
+
+    Parameters
+    ----------
+    data: str
+        a known name, a folder of images, parquet, or USER/NAME on Hugging Face
+    """
+    from attar import verbs
+
+    verbs.inspect(data, out, given, quiet=quiet)
+
+
+def export(
+    run: str,
+    /,
+    *,
+    to: str | None = None,
+    out: str | None = None,
+    what: str | None = None,
+    overwrite: bool = False,
+    debug: bool = False,
+) -> None:
+    """Write a run's condensed set for other tools, by default into the run folder.
 
     Parameters
     ----------
@@ -183,7 +240,22 @@ def evaluate(run: str, /, *, quiet: bool = False, debug: bool = False, **given: 
     """
     from attar import verbs
 
-    verbs.evaluate(run, given, quiet=quiet)
+    verbs.export(run, to, out, what, overwrite=overwrite)
+
+
+def push(run: str, name: str, /, *, what: str | None = None, private: bool = False, debug: bool = False) -> None:
+    """Put a run's condensed set onto the Hugging Face hub, as parquet with a card.
+
+    Parameters
+    ----------
+    run: str
+        a run folder, or a condensed.safetensors file
+    name: str
+        USER/NAME of the data set there
+    """
+    from attar import verbs
+
+    verbs.push(run, name, what, private=private)
 
 
 def recipes(name: str | None = None) -> None:

@@ -24,7 +24,7 @@ class Columns(NamedTuple):
 
 
 def features_of(schema: Any) -> dict[str, Any]:
-    """What a pyarrow schema says about its columns, in the words of Hugging Face: {"_type": "Image"}, "ClassLabel", ..."""
+    """What a pyarrow schema says about its columns, in the words of Hugging Face, such as {"_type": "Image"}."""
     said = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     known = said.get("info", {}).get("features") or {}
     return {field.name: known.get(field.name) or _guess(field) for field in schema}
@@ -97,8 +97,8 @@ def to_classes(
 ) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
     """Labels as int64 places in the classes, and the classes' names.
 
-    With `names` labels are places already; else the classes are the distinct labels in ascending order. Raises UserError
-    for missing labels, for numbers that are not whole, and for as many labels as images.
+    With `names` labels are places already; else the classes are the distinct labels in ascending order. Raises
+    UserError for missing labels, for numbers that are not whole, and for almost as many labels as images.
     """
     values = _plain(train, where)
     held = None if test is None else _plain(test, where)
@@ -130,5 +130,7 @@ def _plain(labels: Sequence[Any] | np.ndarray, where: str) -> np.ndarray:
         values = values.astype(np.int64)
     if values.ndim != 1 or values.dtype.kind not in "iuU":
         shape = "" if values.ndim == 1 else f" of shape {list(values.shape)}"
-        raise UserError(f"the labels of {where} are {values.dtype}{shape}, not classes: whole numbers or names, one each")
+        raise UserError(
+            f"the labels of {where} are {values.dtype}{shape}, not classes: whole numbers or names, one each"
+        )
     return values

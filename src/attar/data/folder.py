@@ -67,7 +67,9 @@ def read(
         files = everything()
         raise blame([error for error in _faults(files, size) if error], len(files)) from None
     if skip_bad:
-        notice(left_out(len(everything()) - len(data.images) - (0 if data.test_images is None else len(data.test_images))))
+        notice(
+            left_out(len(everything()) - len(data.images) - (0 if data.test_images is None else len(data.test_images)))
+        )
     return data
 
 

@@ -55,7 +55,7 @@ def load(name: str, reading: Reading) -> ImageData:
 
 
 def _out_of_reach(path: str) -> str | None:
-    """Why the hub does not give a data set; asked first because `datasets` tries for minutes where there is no network."""
+    """Why the hub does not give a data set; asked first, because `datasets` tries for minutes without a network."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 

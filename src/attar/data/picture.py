@@ -184,4 +184,8 @@ def blame(errors: Sequence[UserError], count: int) -> UserError:
 
 def left_out(count: int) -> str:
     """The line about images that `skip_bad` left out."""
-    return f"{count:,} image{' was' if count == 1 else 's were'} left out: unreadable" if count else "all images are readable"
+    return (
+        f"{count:,} image{' was' if count == 1 else 's were'} left out: unreadable"
+        if count
+        else "all images are readable"
+    )

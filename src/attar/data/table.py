@@ -95,7 +95,9 @@ def _labels(split: Split, column: str) -> np.ndarray:
         raise UserError(f"{split.where} has no rows")
     whole = pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks])
     if whole.null_count:
-        raise UserError(f"{whole.null_count:,} of {len(whole):,} labels of {split.where} are missing; remove those rows")
+        raise UserError(
+            f"{whole.null_count:,} of {len(whole):,} labels of {split.where} are missing; remove those rows"
+        )
     values = whole.to_numpy() if not pa.types.is_string(whole.type) else np.asarray(whole.to_pylist())
     return np.asarray(values.tolist()) if values.dtype.kind == "O" else values
 

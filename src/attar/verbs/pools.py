@@ -15,18 +15,20 @@ from attar.config import FLAGS, Recipe
 from attar.data import ImageData
 from attar.pool import Pool
 from attar.runlog import Watch
-from attar.verbs.shared import POOLS, load_data, named_folder
+from attar.verbs.shared import POOLS, for_own, load_data, named_folder
 
 
 def pretrain(out: str | None, given: dict[str, Any], *, recipe: str | None, quiet: bool) -> None:
     """Train members into a pool folder and show the accuracy of each."""
     chosen = recipes.resolve(FLAGS["pretrain"], given, recipe=recipe)
+    watch = Watch(quiet=quiet)
+    data = load_data(chosen, watch)
+    chosen = for_own(chosen, given, recipe, data, "pretrain", watch)
     if "seed" in given and not {"models", "model_num"} & given.keys():
         chosen = replace(chosen, pool=replace(chosen.pool, models=1))
-    data = load_data(chosen)
     folder = named_folder(out) if out is not None else POOLS / pools.folder_name(data, chosen.network)
     runlog.check_folder(folder)
-    pool = train_pool(data, chosen, folder, Watch(quiet=quiet))
+    pool = train_pool(data, chosen, folder, watch)
     table = Table("model", "epochs", "seed", "accuracy", title=f"{folder}")
     for member in pool.members:
         settings = member.settings

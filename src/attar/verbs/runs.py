@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
-from attar import condensation, evaluation, problem, recipes, report, runlog, store
+from attar import condensation, evaluation, problem, recipes, report, runlog, schedule, store
 from attar.api import describe_result
 from attar.config import FLAGS, Recipe
 from attar.data import ImageData
@@ -15,7 +16,7 @@ from attar.synthetic import SyntheticSet
 from attar.verbs.measure import evaluate_into
 from attar.verbs.page import write_report
 from attar.verbs.pools import find_pool, train_pool
-from attar.verbs.shared import RUNS, check, load_data, named_folder, run_name, stopwatch
+from attar.verbs.shared import RUNS, check, for_own, load_data, named_folder, run_name, stopwatch
 
 
 def demo(out: str | None, given: dict[str, Any], *, overwrite: bool, quiet: bool) -> None:
@@ -25,7 +26,7 @@ def demo(out: str | None, given: dict[str, Any], *, overwrite: bool, quiet: bool
     overwrite = overwrite or out is None
     watch = Watch(quiet=quiet)
     seconds: dict[str, float] = {}
-    data = load_data(recipe)
+    data = load_data(recipe, watch)
     check(data, recipe, path, overwrite=overwrite)
     with stopwatch(seconds, "pretrain"):
         pool = train_pool(data, recipe, None, watch)
@@ -42,13 +43,21 @@ def condense(
     published: bool,
     overwrite: bool,
     quiet: bool,
+    minutes: float | None = None,
 ) -> None:
-    """Condense into a run folder. Everything that can be refused is refused before the folder is made."""
+    """Condense into a run folder, in so many minutes where they are named.
+
+    Everything that can be refused is refused before the folder is made.
+    """
+    started = time.perf_counter()
+    watch = Watch(quiet=quiet)
     chosen = recipes.resolve(FLAGS["condense"], given, recipe=recipe, published=published)
-    data = load_data(chosen)
+    data = load_data(chosen, watch)
+    chosen = for_own(chosen, given, recipe, data, "condense", watch)
     path = named_folder(out) if out is not None else RUNS / run_name(data, chosen)
     check(data, chosen, path, overwrite=overwrite)
-    watch = Watch(quiet=quiet)
+    if minutes is not None:
+        chosen = schedule.fit(data, chosen, 60 * minutes - (time.perf_counter() - started), watch.say)
     seconds: dict[str, float] = {}
     with stopwatch(seconds, "pretrain"):
         pool, files = find_pool(data, chosen, given, watch)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from attar import data as sources
 from attar import device as devices
-from attar import evaluation, problem, runlog
-from attar.config import Recipe
+from attar import evaluation, own, problem, recipes, runlog
+from attar.config import FLAGS, Recipe
 from attar.data import ImageData
 from attar.errors import UserError
 from attar.execution import check_precision
+from attar.runlog import Watch
 
 POOLS = Path("pool")
 RUNS = Path("runs")
@@ -26,8 +28,8 @@ def named_folder(out: str) -> Path:
     return Path(out)
 
 
-def load_data(recipe: Recipe) -> ImageData:
-    """The real images that a recipe names, on its device."""
+def load_data(recipe: Recipe, watch: Watch) -> ImageData:
+    """The real images that a recipe names, on its device; `watch` says where the test set was taken from them."""
     wanted = recipe.data
     return sources.load(
         wanted.dataset,
@@ -35,7 +37,24 @@ def load_data(recipe: Recipe) -> ImageData:
         nclass=wanted.nclass,
         size=wanted.size,
         device=devices.pick(wanted.device),
+        image_column=wanted.image_column,
+        label_column=wanted.label_column,
+        test_fraction=wanted.test_fraction,
+        test_seed=wanted.test_seed,
+        skip_bad=wanted.skip_bad,
+        notice=watch.say,
     )
+
+
+def for_own(
+    chosen: Recipe, given: Mapping[str, Any], recipe: str | None, data: ImageData, verb: str, watch: Watch
+) -> Recipe:
+    """Settings that fit data of the user's own, where neither a recipe nor published settings speak of them."""
+    if recipe is not None or recipes.has_own(chosen.data.dataset):
+        return chosen
+    fitted = recipes.resolve(FLAGS[verb], given, shape=recipes.shape_of(data))
+    watch.say(own.words(fitted, recipes.shape_of(data)))
+    return fitted
 
 
 def run_name(data: ImageData, recipe: Recipe) -> str:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from attar.data.columns import choose
+from attar.data.folder import LAYOUT
 from attar.data.images import ImageData
 from attar.data.places import words
 from attar.data.table import READ, Reading, Split, halves, read
@@ -38,7 +39,8 @@ def load(name: str, reading: Reading) -> ImageData:
         import datasets
     except ImportError as error:
         raise MissingError(
-            f"there is no folder {name}; a data set of that name on the Hugging Face hub needs pip install 'attar[hf]'"
+            f"the folder {name} does not exist; {LAYOUT}; or, for a data set of that name on the Hugging Face hub, "
+            f"pip install 'attar[hf]'"
         ) from error
     path, _, configuration = name.partition(":")
     problem = _out_of_reach(path)
@@ -49,7 +51,8 @@ def load(name: str, reading: Reading) -> ImageData:
         raise
     except Exception as error:  # datasets raises many kinds; what was wrong with the hub says more
         raise MissingError(
-            f"there is no folder {name}, and the Hugging Face hub gives no data set {name}: {problem or words(error)}"
+            f"the folder {name} does not exist; {LAYOUT}; and the Hugging Face hub gives no data set of that name: "
+            f"{problem or words(error)}"
         ) from error
     return from_datasets(found, reading, name.replace("/", "--").replace(":", "--"), keep=True)
 

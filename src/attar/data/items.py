@@ -16,7 +16,7 @@ from attar.data.picture import BadImage, blame, decode, left_out
 from attar.data.table import Reading, halves
 from attar.errors import UserError
 
-KINDS = "a known name, a folder, a parquet file, a Hugging Face or torch data set, (images, labels) or an ImageData"
+KINDS = "a name, a folder, a parquet file, a Hugging Face or torch data set, (images, labels) or an ImageData"
 
 
 def is_pair(source: object) -> bool:

@@ -15,8 +15,8 @@ from PIL import Image
 import attar
 from attar import foreign
 from attar.data import ImageData
-from attar.export import bytes_of, export, folder_names
-from attar.push import push
+from attar.export import bytes_of, export_set, folder_names
+from attar.push import push_set
 from tiny import call
 
 QUICK = ("--runs", "2", "--epochs", "2", "--yardsticks", "none", "--quiet")
@@ -54,10 +54,10 @@ def eight(images: torch.Tensor) -> torch.Tensor:
 def test_what_goes_out_comes_back(to: str, what: str, channels: int, tmp_path: Path) -> None:
     if (to, what) == ("pt", "both"):
         with pytest.raises(attar.UserError, match="holds one set of images"):
-            export(make(), to, tmp_path / "out", what=what)
+            export_set(make(), to, tmp_path / "out", what=what)
         return
     small = make(channels=channels)
-    out = export(small, to, tmp_path / "out", what=what)
+    out = export_set(small, to, tmp_path / "out", what=what)
     factor = 2 if to == "pt" and what == "stored" else None
     back = foreign.as_set(foreign.read(out), real(channels), factor=factor)
     images, labels = small.decoded() if what == "decoded" else (small.images, small.labels)
@@ -71,7 +71,7 @@ def test_what_goes_out_comes_back(to: str, what: str, channels: int, tmp_path: P
 def test_datasets_reads_the_parquet(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     small = make()
-    export(small, "parquet", tmp_path / "out")
+    export_set(small, "parquet", tmp_path / "out")
     for what, (images, labels) in {"stored": (small.images, small.labels), "decoded": small.decoded()}.items():
         read = datasets.load_dataset(str(tmp_path / "out"), what, cache_dir=str(tmp_path / "cache"))["train"]
         assert read.features["label"].names == list(CLASSES)
@@ -85,7 +85,7 @@ def test_names_that_are_no_folder_names(tmp_path: Path) -> None:
     classes = ("T-shirt/top", "Ankle boot", "..")
     assert folder_names(CLASSES) == list(CLASSES)
     assert folder_names(classes) == ["0_T-shirt_top", "1_Ankle_boot", "2"]
-    out = export(make(classes=classes), "imagefolder", tmp_path / "out", what="stored")
+    out = export_set(make(classes=classes), "imagefolder", tmp_path / "out", what="stored")
     assert sorted(path.name for path in (out / "train").iterdir()) == folder_names(classes)
     back = foreign.as_set(foreign.read(out), real(classes=classes))
     assert torch.equal(eight(back.images), eight(make().images))
@@ -93,17 +93,17 @@ def test_names_that_are_no_folder_names(tmp_path: Path) -> None:
 
 def test_places_that_are_taken(tmp_path: Path) -> None:
     for to in ("parquet", "npz"):
-        out = export(make(), to, tmp_path / to)
+        out = export_set(make(), to, tmp_path / to)
         with pytest.raises(attar.UserError, match=r"(is not empty|exists); name another place with --out, or add"):
-            export(make(), to, tmp_path / to)
-        assert export(make(factor=1), to, tmp_path / to, overwrite=True) == out
+            export_set(make(), to, tmp_path / to)
+        assert export_set(make(factor=1), to, tmp_path / to, overwrite=True) == out
     (tmp_path / "empty").mkdir()
     (tmp_path / "folder.npz").mkdir()
-    export(make(), "imagefolder", tmp_path / "empty")
+    export_set(make(), "imagefolder", tmp_path / "empty")
     with pytest.raises(attar.UserError, match="is a folder; name another place"):
-        export(make(), "npz", tmp_path / "folder.npz")
+        export_set(make(), "npz", tmp_path / "folder.npz")
     with pytest.raises(attar.UserError, match="unknown format 'parket'; did you mean 'parquet'"):
-        export(make(), "parket", tmp_path / "x")
+        export_set(make(), "parket", tmp_path / "x")
 
 
 # ---- sets that others made ----
@@ -167,7 +167,7 @@ def test_normalised_images(tmp_path: Path) -> None:
 
 
 def test_classes_are_matched_by_name(tmp_path: Path) -> None:
-    out = export(make(), "imagefolder", tmp_path / "out", what="stored")
+    out = export_set(make(), "imagefolder", tmp_path / "out", what="stored")
     (out / "attar.json").unlink()
     turned = real(classes=("cow", "bee", "ant"))
     assert foreign.as_set(foreign.read(out), turned).labels.tolist() == [2, 2, 1, 1, 0, 0]
@@ -240,11 +240,11 @@ def test_push(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         attar.MissingError, match="no Hugging Face token; run `hf auth login`, or put one into HF_TOKEN"
     ):
-        push(make(), "me/zoo")
+        push_set(make(), "me/zoo")
     monkeypatch.setattr(hub, "get_token", lambda: "hf_x")
     with pytest.raises(attar.UserError, match="'zoo' is no name on the Hugging Face hub; a name is USER/NAME"):
-        push(make(), "zoo")
-    assert push(make(), "me/zoo", private=True).endswith("me/zoo")
+        push_set(make(), "zoo")
+    assert push_set(make(), "me/zoo", private=True).endswith("me/zoo")
     assert FakeApi.calls[0] == ("me/zoo", {"repo_type": "dataset", "private": True, "exist_ok": True})
     parts = [f"{what}/train-00000-of-00001.parquet" for what in ("decoded", "stored")]
     assert FakeApi.calls[1] == ("me/zoo", ["README.md", *parts])
@@ -254,16 +254,16 @@ def test_push_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
     hub = pytest.importorskip("huggingface_hub")
     monkeypatch.setattr(hub, "get_token", lambda: "hf_x")
     with pytest.raises(attar.MissingError, match=r"me/zoo cannot be pushed: (HF_HUB_OFFLINE is set|no network)"):
-        push(make(), "me/zoo")
+        push_set(make(), "me/zoo")
 
 
 def test_the_card_says_what_is_inside(tmp_path: Path) -> None:
-    text = (export(make(), "parquet", tmp_path / "out") / "README.md").read_text(encoding="utf-8")
+    text = (export_set(make(), "parquet", tmp_path / "out") / "README.md").read_text(encoding="utf-8")
     assert "config_name: decoded\n  data_files: decoded/train-*.parquet\n  default: true" in text
     assert "6 synthetic images of 3x8x8, 2 for each of 3 classes" in text and "0.5000, 0.5000, 0.5000" in text
 
 
 def test_png_folder_is_plain_files(tmp_path: Path) -> None:
-    out = export(make(), "imagefolder", tmp_path / "out", what="stored")
+    out = export_set(make(), "imagefolder", tmp_path / "out", what="stored")
     with Image.open(out / "train" / "bee" / "00001.png") as image:
         assert (np.asarray(image) == bytes_of(make().images)[3]).all()

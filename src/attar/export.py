@@ -33,7 +33,7 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_
 Parts = dict[str, tuple[Tensor, Tensor]]  # "stored", "decoded" → float images [n, ch, H, W] in [0, 1], labels [n]
 
 
-def export(small: SyntheticSet, to: str, out: Path, *, what: str | None = None, overwrite: bool = False) -> Path:
+def export_set(small: SyntheticSet, to: str, out: Path, *, what: str | None = None, overwrite: bool = False) -> Path:
     """Write the set to a folder (parquet, imagefolder) or a file (npz, pt), whole or not at all. Returns its path.
 
     what: the images as stored, decoded, or both; by default both in parquet and decoded elsewhere, since other tools do

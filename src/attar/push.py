@@ -7,13 +7,13 @@ import tempfile
 from pathlib import Path
 
 from attar.errors import MissingError, UserError
-from attar.export import export
+from attar.export import export_set
 from attar.synthetic import SyntheticSet
 
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def push(small: SyntheticSet, name: str, *, what: str | None = None, private: bool = False) -> str:
+def push_set(small: SyntheticSet, name: str, *, what: str | None = None, private: bool = False) -> str:
     """Put the set as parquet with its card into the data set USER/NAME, made if need be. Returns its address.
 
     Raises UserError for a name of another form and when the hub refuses, MissingError without package, token or
@@ -29,7 +29,7 @@ def push(small: SyntheticSet, name: str, *, what: str | None = None, private: bo
     if not get_token():
         raise MissingError("there is no Hugging Face token; run `hf auth login`, or put one into HF_TOKEN")
     with tempfile.TemporaryDirectory() as scratch:
-        folder = export(small, "parquet", Path(scratch) / "set", what=what)
+        folder = export_set(small, "parquet", Path(scratch) / "set", what=what)
         try:
             api = HfApi()
             address = api.create_repo(name, repo_type="dataset", private=private, exist_ok=True)

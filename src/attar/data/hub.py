@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -71,21 +72,19 @@ def _out_of_reach(path: str) -> str | None:
     return None
 
 
-class _offline:
+@contextmanager
+def _offline(datasets: Any, wanted: bool) -> Iterator[None]:
     """Inside, `datasets` and the hub's client look at what was downloaded before, and nowhere else."""
+    import huggingface_hub.constants as constants
 
-    def __init__(self, datasets: Any, wanted: bool) -> None:
-        import huggingface_hub.constants as constants
-
-        self.places = (constants, datasets.config) if wanted else ()
-        self.before = [place.HF_HUB_OFFLINE for place in self.places]
-
-    def __enter__(self) -> None:
-        for place in self.places:
+    places = (constants, datasets.config) if wanted else ()
+    before = [place.HF_HUB_OFFLINE for place in places]
+    try:
+        for place in places:
             place.HF_HUB_OFFLINE = True
-
-    def __exit__(self, *_: object) -> None:
-        for place, value in zip(self.places, self.before, strict=True):
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
             place.HF_HUB_OFFLINE = value
 
 

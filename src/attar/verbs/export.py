@@ -19,9 +19,9 @@ def export(run: str, to: str | None, out: str | None, what: str | None, *, overw
     if out is not None and not out.strip():
         raise UserError("out must name a file or folder, and it is empty")
     home = Path(run) if Path(run).is_dir() else Path(run).parent
-    print(exports.export(small, to, Path(out) if out else home / f"export-{to}", what=what, overwrite=overwrite))
+    print(exports.export_set(small, to, Path(out) if out else home / f"export-{to}", what=what, overwrite=overwrite))
 
 
 def push(run: str, name: str, what: str | None, *, private: bool) -> None:
     """Put the set of a run onto the Hugging Face hub."""
-    print(pushes.push(store.load_set(Path(run)), name, what=what, private=private))
+    print(pushes.push_set(store.load_set(Path(run)), name, what=what, private=private))

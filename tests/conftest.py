@@ -17,8 +17,8 @@ from tiny import TINY, call
 torch.set_num_threads(1)
 # No test opens the network, and none writes into the caches of whoever runs it.
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
-os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="attar-hf-")
-os.environ.setdefault("ATTAR_CACHE", tempfile.mkdtemp(prefix="attar-cache-"))
+SCRATCH = Path(tempfile.gettempdir()) / f"attar-tests-{os.getuid()}"
+os.environ |= {"HF_HOME": str(SCRATCH / "hf"), "ATTAR_CACHE": str(SCRATCH / "cache")}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -58,7 +58,8 @@ def _read(source: Any, reading: Reading, split: str) -> tuple[np.ndarray, np.nda
     if not is_torch(source):
         raise UserError(f"a data set is {KINDS}, found {type(source).__name__}")
     found: list[np.ndarray] = []
-    labels, bad = [], []
+    marks: list[Any] = []
+    bad: list[BadImage] = []
     for row in range(len(source)):
         item = source[row]
         if not isinstance(item, tuple | list) or len(item) != 2:
@@ -68,7 +69,7 @@ def _read(source: Any, reading: Reading, split: str) -> tuple[np.ndarray, np.nda
         except BadImage as error:
             bad.append(error)
             continue
-        labels.append(item[1].item() if hasattr(item[1], "item") else item[1])
+        marks.append(item[1].item() if hasattr(item[1], "item") else item[1])
     if bad and not (reading.skip_bad and found):
         raise blame(bad, len(source))
     if reading.skip_bad:
@@ -81,7 +82,7 @@ def _read(source: Any, reading: Reading, split: str) -> tuple[np.ndarray, np.nda
     if len(shapes) > 1:
         named = " and ".join(f"{width}x{height}" for height, width in sorted(shapes)[:2])
         raise UserError(f"images of mixed sizes: {named}; give one size for all with size=")
-    return np.stack(found), np.asarray(labels)
+    return np.stack(found), np.asarray(marks)
 
 
 def _image(value: Any, name: str, size: int | None) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,7 +100,8 @@ def _meta(text: bytes | str, where: Path) -> dict[str, Any]:
 
 def _read_pt(path: Path) -> Foreign:
     try:
-        pair = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of formats it may not read; what it cannot read is refused
+            pair = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} holds more than tensors and may run code when it is opened, so it is not opened; "
@@ -115,7 +117,7 @@ def _read_pt(path: Path) -> Foreign:
 
 def _read_npz(path: Path) -> Foreign:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             missing = [name for name in ("images", "labels") if name not in file]
             if missing:
                 raise UserError(f"{path} must hold the arrays images and labels; it holds {', '.join(file) or 'none'}")

@@ -31,8 +31,9 @@ def kept(key: str, make: Callable[[], tuple[np.ndarray, list[int]]]) -> tuple[np
     A file that cannot be read is made anew; a folder that cannot be written costs the next start its time, no more.
     """
     path = room() / f"{key}.npz"
-    with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile), np.load(path, allow_pickle=False) as file:
-        return file["images"], file["bad"].tolist()
+    with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile):
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            return file["images"], file["bad"].tolist()
     images, bad = make()
     part = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     with suppress(OSError):

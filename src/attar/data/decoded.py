@@ -12,6 +12,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+DAMAGED = (OSError, ValueError, KeyError, EOFError, BadZipFile)
 FORMAT = "1"  # of what is kept; another one is another key
 
 
@@ -31,9 +32,8 @@ def kept(key: str, make: Callable[[], tuple[np.ndarray, list[int]]]) -> tuple[np
     A file that cannot be read is made anew; a folder that cannot be written costs the next start its time, no more.
     """
     path = room() / f"{key}.npz"
-    with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile):
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return file["images"], file["bad"].tolist()
+    with suppress(*DAMAGED), path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        return file["images"], file["bad"].tolist()
     images, bad = make()
     part = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     with suppress(OSError):

@@ -29,7 +29,8 @@ class Shape:
 
 def shape_of(data: Any) -> Shape:
     """The shape of an `ImageData`."""
-    return Shape(data.channels, *data.size, data.nclass, len(data.labels), data.device.type == "cpu")
+    height, width = data.size
+    return Shape(data.channels, height, width, data.nclass, len(data.labels), data.device.type == "cpu")
 
 
 def fitting(shape: Shape) -> Recipe:

@@ -77,7 +77,7 @@ def _offline(datasets: Any, wanted: bool) -> Iterator[None]:
     """Inside, `datasets` and the hub's client look at what was downloaded before, and nowhere else."""
     import huggingface_hub.constants as constants
 
-    places = (constants, datasets.config) if wanted else ()
+    places: tuple[Any, ...] = (constants, datasets.config) if wanted else ()
     before = [place.HF_HUB_OFFLINE for place in places]
     try:
         for place in places:

@@ -23,11 +23,13 @@ def pretrain(out: str | None, given: dict[str, Any], *, recipe: str | None, quie
     chosen = recipes.resolve(FLAGS["pretrain"], given, recipe=recipe)
     watch = Watch(quiet=quiet)
     data = load_data(chosen, watch)
-    chosen = for_own(chosen, given, recipe, data, "pretrain", watch)
+    chosen, line = for_own(chosen, given, recipe, data, "pretrain")
     if "seed" in given and not {"models", "model_num"} & given.keys():
         chosen = replace(chosen, pool=replace(chosen.pool, models=1))
     folder = named_folder(out) if out is not None else POOLS / pools.folder_name(data, chosen.network)
     runlog.check_folder(folder)
+    if line:
+        watch.say(line)
     pool = train_pool(data, chosen, folder, watch)
     table = Table("model", "epochs", "seed", "accuracy", title=f"{folder}")
     for member in pool.members:

@@ -53,9 +53,11 @@ def condense(
     watch = Watch(quiet=quiet)
     chosen = recipes.resolve(FLAGS["condense"], given, recipe=recipe, published=published)
     data = load_data(chosen, watch)
-    chosen = for_own(chosen, given, recipe, data, "condense", watch)
+    chosen, line = for_own(chosen, given, recipe, data, "condense")
     path = named_folder(out) if out is not None else RUNS / run_name(data, chosen)
     check(data, chosen, path, overwrite=overwrite)
+    if line:
+        watch.say(line)
     if minutes is not None:
         chosen = schedule.fit(data, chosen, 60 * minutes - (time.perf_counter() - started), watch.say)
     seconds: dict[str, float] = {}

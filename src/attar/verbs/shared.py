@@ -47,14 +47,16 @@ def load_data(recipe: Recipe, watch: Watch) -> ImageData:
 
 
 def for_own(
-    chosen: Recipe, given: Mapping[str, Any], recipe: str | None, data: ImageData, verb: str, watch: Watch
-) -> Recipe:
-    """Settings that fit data of the user's own, where neither a recipe nor published settings speak of them."""
+    chosen: Recipe, given: Mapping[str, Any], recipe: str | None, data: ImageData, verb: str
+) -> tuple[Recipe, str]:
+    """Settings that fit data of the user's own, where neither a recipe nor published settings speak of them.
+
+    The line that says what was chosen is for after the checks.
+    """
     if recipe is not None or recipes.has_own(chosen.data.dataset):
-        return chosen
+        return chosen, ""
     fitted = recipes.resolve(FLAGS[verb], given, shape=recipes.shape_of(data))
-    watch.say(own.words(fitted, recipes.shape_of(data)))
-    return fitted
+    return fitted, own.words(fitted, recipes.shape_of(data))
 
 
 def run_name(data: ImageData, recipe: Recipe) -> str:

@@ -101,14 +101,14 @@ def test_minutes(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_schedule_keeps_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     data = attar.load("digits")
     base = recipes.named("digits")
-    monkeypatch.setattr(schedule, "estimate", lambda data, recipe: schedule.Estimate(pool=10.0, inner=0.5))
+    monkeypatch.setattr(schedule, "estimate", lambda data, recipe: schedule.Estimate(epoch=1.0, inner=0.5))
     said: list[str] = []
-    for seconds, expected in {1000: (60, 20), 110: (10, 19), 10.7: (1, 1)}.items():
+    for seconds, expected in {1000: (60, 20), 110: (10, 19), 10.7: (13, 1)}.items():
         wide = replace(base, condense=replace(base.condense, full_niter=60))
         fitted = schedule.fit(data, wide, seconds, said.append).condense
         assert (fitted.niter, fitted.inner_loop) == expected
-    with pytest.raises(attar.UserError, match=r"the pool takes about 10\.0 s and one iteration 0\.5 s"):
-        schedule.fit(data, base, 10.2, said.append)
+    with pytest.raises(attar.UserError, match=r"the pool takes about 1\.0 s and one iteration 0\.5 s"):
+        schedule.fit(data, base, 1.2, said.append)
     timed = replace(base, condense=replace(base.condense, eval_at=(1,)))
     with pytest.raises(attar.UserError, match="eval_at and minutes exclude each other"):
         schedule.fit(data, timed, 100, said.append)

@@ -44,7 +44,7 @@ def fitting(shape: Shape) -> Recipe:
     large = side > LARGE
     factor = 3 if large else 1 if side < TINY else 2
     metric, lr_img = ("l1", 3e-3) if large or shape.cpu else ("l1", 1e-4) if shape.channels == 1 else ("mse", 1e-2)
-    epochs = max(2, math.ceil(POOL_IMAGES / shape.images))
+    epochs = max(1 if shape.cpu else 2, math.ceil(POOL_IMAGES / shape.images))
     mix_p = 1.0 if large else 0.5
     schedule: dict[str, Any] = {"full_niter": 500} if large else {}
     whole = 200

@@ -75,7 +75,7 @@ def _estimate(data: ImageData, recipe: Recipe) -> None:
     count = condense.outer_iterations * condense.inner_loop
     print(
         f"estimate for ipc {condense.ipc} on this machine, from {schedule.MEASURED} iterations measured now: pool "
-        f"{_time(found.pool)}, {count:,} iterations of {found.inner:.2g} s {_time(found.inner * count)}; together "
+        f"{_time(found.pool(recipe.pool))}, {count:,} iterations of {found.inner:.2g} s {_time(found.inner * count)}; together "
         f"{_time(found.total(recipe))}, without the evaluation"
     )
     network = ", ".join(evaluation.chosen_networks(recipe.evaluate, recipe.network))

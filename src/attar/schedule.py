@@ -101,8 +101,8 @@ def fit(data: ImageData, recipe: Recipe, seconds: float, notice: Callable[[str],
     """The recipe with as many iterations as fit into `seconds` for pool and condensation.
 
     The pool gets half of the time at most, with fewer models and then fewer epochs where it would take more; inner
-    iterations get fewer where less than ten outer ones would fit. Raises UserError when the time does not hold one model
-    and one iteration.
+    iterations get fewer where less than ten outer ones would fit. Raises UserError when the time does not hold one
+    model and one iteration.
     """
     if not math.isfinite(seconds):
         raise UserError("minutes must be a number of minutes above 0")

@@ -73,10 +73,11 @@ def _estimate(data: ImageData, recipe: Recipe) -> None:
     module = build(recipe.network, describe(data), 0)
     working = class_bytes(module, data.channels, data.size, condense.batch_real + decoded)
     count = condense.outer_iterations * condense.inner_loop
+    pool, total = _time(found.pool(recipe.pool)), _time(found.total(recipe))
     print(
         f"estimate for ipc {condense.ipc} on this machine, from {schedule.MEASURED} iterations measured now: pool "
-        f"{_time(found.pool(recipe.pool))}, {count:,} iterations of {found.inner:.2g} s {_time(found.inner * count)}; together "
-        f"{_time(found.total(recipe))}, without the evaluation"
+        f"{pool}, {count:,} iterations of {found.inner:.2g} s {_time(found.inner * count)}; together "
+        f"{total}, without the evaluation"
     )
     network = ", ".join(evaluation.chosen_networks(recipe.evaluate, recipe.network))
     print(f"memory: about {working / MEGABYTE:,.0f} MB for one class at a time with {network}, besides the images")

@@ -71,7 +71,7 @@ def members(folder: str | Path) -> dict[str, int]:
 def check_run_folder(path: Path, *, steps: int, shape: list[int]) -> None:
     """What the design promises of a run folder, the accuracies aside."""
     names = {"config.json", "metrics.jsonl", "condensed.safetensors", "initial.safetensors", "result.json"}
-    assert {file.name for file in path.iterdir()} == names | {"images.png", "report.html"}
+    assert {file.name for file in path.iterdir()} == names | {"images.png", "report.html", "checkpoint"}
     events = [json.loads(line) for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     done = [event for event in events if event["event"] == "step"]
     assert [event["outer"] for event in done] == list(range(1, steps + 1))
@@ -346,7 +346,7 @@ def test_interrupting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
-def test_an_interrupt_ends_a_run_soon_and_leaves_nothing_in_the_way(tmp_path: Path, threads: str) -> None:
+def test_an_interrupt_ends_a_run_soon_and_says_how_to_go_on(tmp_path: Path, threads: str) -> None:
     command = [sys.executable, "-m", "attar", "condense", "-d", "digits", *POOL, "--niter", "100000"]
     command += ["--inner_loop", "2", "--compile", "off", "--out", "new"]
     environment = {**os.environ, "OMP_NUM_THREADS": threads}
@@ -357,8 +357,8 @@ def test_an_interrupt_ends_a_run_soon_and_leaves_nothing_in_the_way(tmp_path: Pa
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=30)[1]
     assert process.returncode == 130
-    assert said.endswith("attar: interrupted\n") and "Traceback" not in said
-    assert not (tmp_path / "new").exists()
+    assert said.endswith("attar: interrupted; attar condense --resume new goes on\n") and "Traceback" not in said
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["checkpoint", "config.json", "metrics.jsonl"]
 
 
 # ---- the pool that is found ----

@@ -16,8 +16,9 @@ from attar import condensation
 from attar.config import DECODES, INITS, MATCHES, METRICS, CondenseConfig, NetworkConfig, PoolConfig
 from attar.data import ImageData
 from attar.errors import UserError
+from attar.partition import concatenate
 from attar.pool import Pool, describe, pretrain
-from attar.synthetic import concatenate, decoded_count
+from attar.synthetic import decoded_count
 
 TINY = CondenseConfig(ipc=2, factor=2, niter=1, inner_loop=2, n_data=64, lr_img=0.1, batch_real=16, base_size=8)
 

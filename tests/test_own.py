@@ -114,6 +114,41 @@ def test_a_schedule_keeps_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
         schedule.fit(data, timed, 100, said.append)
 
 
+def test_a_run_that_goes_on_keeps_what_was_chosen(
+    pets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The schedule that was fitted to a time, and the settings for data of one's own, are those of the beginning."""
+    monkeypatch.setattr(schedule, "estimate", lambda data, recipe: schedule.Estimate(epoch=0.01, inner=0.3))
+    begin = (
+        "condense",
+        "-d",
+        str(pets),
+        "--ipc",
+        "1",
+        "--width",
+        "0.05",
+        "--minutes",
+        "0.02",
+        "--resume",
+        "auto",
+        "-q",
+    )
+    call(*begin)
+    config = Path("runs/pets-ipc1/config.json").read_text()
+    assert "is done" not in capsys.readouterr().out
+    monkeypatch.setattr(schedule, "estimate", lambda data, recipe: pytest.fail("measured again"))
+    monkeypatch.setattr(own, "LAST_MAP", 8)  # now another depth would be chosen
+    call(*begin)
+    assert "is done" in capsys.readouterr().out
+    assert Path("runs/pets-ipc1/config.json").read_text() == config
+    with pytest.raises(SystemExit):
+        main(["condense", "--resume", "runs/pets-ipc1", "--minutes", "1"])
+    assert "--minutes cannot change what a run was begun with" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*begin, "--depth", "1"])
+    assert "holds a run with depth 2, and 1 is asked for" in capsys.readouterr().err
+
+
 def test_inspect(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("inspect", str(pets), "--ipc", "1", "--quiet")
     said = capsys.readouterr().out

@@ -18,6 +18,7 @@ from attar.config import CondenseConfig, NetworkConfig, strategy_names
 from attar.data import ImageData
 from attar.engine import Execution, Sweep
 from attar.errors import UserError
+from attar.execution import Notice
 from attar.pool import Member, Pool, describe
 from attar.synthetic import SyntheticSet, pending
 
@@ -214,16 +215,19 @@ class Given:
     problem: condensation.Problem
     arguments: tuple[Any, ...]  # images, momentum, θ, real, draws, subsets
 
-    def swept(self, order: list[int] | None = None, chunk: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-        images, momentum, params, real, draws, subsets = self.arguments
-        rows = list(range(5)) if order is None else order
-        sweep = Sweep(
+    def sweep(self, rows: list[int], chunk: int, notice: Notice = print) -> Sweep:
+        return Sweep(
             self.problem.module,
             self.problem.sweep.matching,
             self.problem.data.normalize,
             torch.tensor(rows),
-            Execution(chunk=chunk),
+            Execution(chunk=chunk, notice=notice),
         )
+
+    def swept(self, order: list[int] | None = None, chunk: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+        images, momentum, params, real, draws, subsets = self.arguments
+        rows = list(range(5)) if order is None else order
+        sweep = self.sweep(rows, chunk)
         some = None if subsets is None else [subsets[c] for c in rows]
         drawn = {name: value[rows] for name, value in draws.items()}
         return sweep(images[rows], momentum[rows], params, [real[c] for c in rows], drawn, some)
@@ -261,6 +265,39 @@ def test_the_grouping_of_the_classes_does_not_matter(case: dict[str, Any], even:
     for chunk in (2, 5):
         for a, b in zip(alone, setup.swept(chunk=chunk), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # vmap has no rule for affine_grid
+def test_short_memory_halves_the_classes_at_once() -> None:
+    """A step of more than two classes does not fit; later sweeps begin with what did."""
+    setup, lines = given({}, even=True), list[str]()
+    sweep = setup.sweep(list(range(5)), 5, lines.append)
+    real, sizes = sweep.grouped[True], list[int]()
+
+    def short(images: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        sizes.append(len(images))
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return real(images, *rest)
+
+    sweep.grouped[True] = short
+    for _ in range(2):
+        for a, b in zip(setup.swept(), sweep(*setup.arguments), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+    assert sizes == [5, 3, 2, 2, 2, 2]  # the class that is left over is a step of its own
+    assert lines == [f"not enough memory: from now on {n} classes are computed at once" for n in (3, 2)]
+
+
+def test_memory_for_less_than_one_class_is_an_error() -> None:
+    setup = given({}, even=True)
+    sweep = setup.sweep(list(range(5)), 1)
+
+    def short(*args: Any) -> tuple[Tensor, Tensor]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    sweep.step = short
+    with pytest.raises(torch.OutOfMemoryError):
+        sweep(*setup.arguments)
 
 
 # ---- a whole run ----

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from attar.synthetic import (
     SyntheticSet,
     cell,
     check_factor,
-    concatenate,
     decode,
     decode_class,
     decode_plan,
@@ -242,36 +240,3 @@ def test_the_start_of_a_set() -> None:
     assert torch.equal(small.start().labels, small.labels)
     with pytest.raises(UserError, match="does not hold its initial images"):
         a_set([0, 1]).start()
-
-
-def test_concatenate_orders_by_label() -> None:
-    late, early = a_set([4, 4, 5, 5], 1, initial=torch.ones(4, 3, 6, 6)), a_set([1, 1, 0, 0], 2)
-    whole = concatenate([late, early])
-    assert whole.labels.tolist() == [0, 0, 1, 1, 4, 4, 5, 5]
-    assert torch.equal(whole.images, torch.cat([early.images[2:], early.images[:2], late.images]))
-    assert whole.initial is None, "one part does not know its start"
-    assert (whole.factor, whole.classes, whole.mean, whole.source) == (2, tuple("abcdef"), (0.1, 0.2, 0.3), "thing")
-
-
-def test_concatenate_keeps_the_start_when_every_part_has_it() -> None:
-    late = a_set([3], 1, initial=torch.full((1, 3, 6, 6), 0.3))
-    early = a_set([1], 2, initial=torch.full((1, 3, 6, 6), 0.1))
-    assert concatenate([late, early]).initial.amax((1, 2, 3)).tolist() == pytest.approx([0.1, 0.3])  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"factor": 3}, "parts differ in factor: 2 and 3"),
-        ({"decode_type": "multi"}, "parts differ in decode_type: single and multi"),
-        ({"classes": tuple("xyzabc")}, "parts differ in classes"),
-        ({"source": "other"}, "parts differ in source: thing and other"),
-        ({"mean": (0.0, 0.2, 0.3)}, "parts differ in mean"),
-        ({"std": (1.0, 0.6, 0.7)}, "parts differ in std"),
-        ({"images": torch.zeros(2, 3, 7, 7)}, "parts differ in image shape"),
-        ({"labels": torch.tensor([3, 1])}, "class 1 stands in two parts"),
-    ],
-)
-def test_concatenate_refuses_parts_that_do_not_fit(changes: dict[str, Any], words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        concatenate([a_set([0, 1]), replace(a_set([2, 3]), **changes)])

@@ -13,9 +13,9 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "attar"
 
 LEAVES = {"config", "recipes", "data", "augment", "models", "training", "perturb", "synthetic", "matching"}
-LEAVES |= {"own", "selection", "partition", "device", "execution"}
-MIDDLE = {"pool", "engine", "store", "export", "foreign", "push", "report", "runlog"}
-STAGES = {"condensation", "evaluation"}  # `problem` is condensation's own: what it works on
+LEAVES |= {"own", "selection", "partition", "device", "execution", "interrupts", "lock"}
+MIDDLE = {"pool", "engine", "store", "checkpoint", "export", "foreign", "push", "report", "runlog"}
+STAGES = {"condensation", "evaluation"}  # `problem` and `state` are condensation's own: what it works on
 TOP = {"cli", "__init__", "__main__"}
 BELOW_STAGES = {"errors"} | LEAVES | MIDDLE
 
@@ -24,21 +24,25 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     **{room: {"errors"} for room in LEAVES},
     **{room: {"errors"} | LEAVES for room in MIDDLE},
-    **dict.fromkeys(STAGES | {"problem"}, BELOW_STAGES),  # and so never each other
+    **dict.fromkeys(STAGES | {"problem", "state"}, BELOW_STAGES),  # and so never each other
     "schedule": BELOW_STAGES | {"condensation", "problem"},
-    "ray_runner": BELOW_STAGES | STAGES,
-    "api": BELOW_STAGES | STAGES | {"ray_runner", "problem", "schedule"},
-    "verbs": BELOW_STAGES | STAGES | {"ray_runner", "problem", "api", "schedule"},
+    "session": BELOW_STAGES | STAGES | {"state"},
+    "ray_runner": BELOW_STAGES | STAGES | {"session"},
+    "api": BELOW_STAGES | STAGES | {"ray_runner", "problem", "schedule", "session"},
+    "verbs": BELOW_STAGES | STAGES | {"ray_runner", "problem", "schedule", "session", "api"},
     **dict.fromkeys(TOP, BELOW_STAGES | STAGES | {"ray_runner", "api", "verbs"} | TOP),
 }
-ALLOWED["condensation"] = ALLOWED["condensation"] | {"problem"}
+ALLOWED["state"] = ALLOWED["state"] | {"problem"}
+ALLOWED["condensation"] = ALLOWED["condensation"] | {"problem", "state"}
 ALLOWED["own"] = ALLOWED["own"] | {"config"}
 ALLOWED["recipes"] = ALLOWED["recipes"] | {"config", "own"}
 ALLOWED["synthetic"] = ALLOWED["synthetic"] | {"augment", "config"}  # its loader augments
+ALLOWED["partition"] = ALLOWED["partition"] | {"synthetic"}
 ALLOWED["push"] = ALLOWED["push"] | {"export"}
 ALLOWED["foreign"] = ALLOWED["foreign"] | {"store", "export"}
-for _room in ("pool", "runlog", "export", "report"):
+for _room in ("pool", "checkpoint", "runlog", "export", "report"):
     ALLOWED[_room] = ALLOWED[_room] | {"store"}
+ALLOWED["runlog"] = ALLOWED["runlog"] | {"checkpoint"}
 
 # Rooms that `attar --help` reads: what takes long to import stays out of their top level.
 LIGHT = TOP | {"errors", "config", "own", "recipes"}

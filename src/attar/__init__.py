@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from attar.errors import MissingError as MissingError
     from attar.errors import UserError as UserError
     from attar.export import export_set as export_set
+    from attar.partition import concatenate as concatenate
     from attar.pool import Pool as Pool
     from attar.push import push_set as push_set
     from attar.store import load_set as load_set
     from attar.store import save_set as save_set
     from attar.synthetic import SyntheticSet as SyntheticSet
-    from attar.synthetic import concatenate as concatenate
 
 _ROOMS = {
     "condense": "api",
@@ -38,7 +38,7 @@ _ROOMS = {
     "load_set": "store",
     "save_set": "store",
     "SyntheticSet": "synthetic",
-    "concatenate": "synthetic",
+    "concatenate": "partition",
 }
 
 __all__ = sorted(_ROOMS)

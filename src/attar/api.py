@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from attar import condensation, evaluation, problem, recipes, schedule
+from attar import (
+    checkpoint,
+    condensation,
+    evaluation,
+    own,
+    partition,
+    problem,
+    recipes,
+    runlog,
+    schedule,
+    session,
+    store,
+)
 from attar import data as sources
 from attar import device as devices
 from attar import pool as pools
+from attar.checkpoint import Interval
 from attar.config import FLAGS, Recipe
 from attar.data import ImageData
 from attar.pool import Pool
+from attar.runlog import RunFolder
 from attar.synthetic import SyntheticSet
 
 
@@ -31,6 +46,8 @@ def load(
     test_fraction: float | None = None,
     test_seed: int = 0,
     skip_bad: bool = False,
+    load_memory: bool = False,
+    cache_dir: str | Path | None = None,
 ) -> ImageData:
     """Real images: a known name, a folder of images, parquet, or `USER/NAME` on the Hugging Face hub; a `Dataset` or
     `DatasetDict`, a torch `Dataset` of (image, label) pairs, `(images, labels)`, a dict of these with the keys train
@@ -39,7 +56,8 @@ def load(
     nclass: only the first so many classes; size: short side in pixels, centre-cropped to a square; image_column,
     label_column: of a table, where their types do not tell; test_fraction: the share of each class that is tested on
     where there is no test set (a fifth; of `ImageData` nothing), chosen by test_seed; skip_bad: leave unreadable images
-    out. What was taken or left out goes to the logger `attar`.
+    out. What was taken or left out goes to the logger `attar`. Images of a large folder are decoded once into a file
+    below `cache_dir` (~/.cache/attar) and stay there, unless `load_memory`.
 
     Raises `UserError` for an unknown name or unusable files, `MissingError` (a `FileNotFoundError`) when there is none.
     """
@@ -54,6 +72,8 @@ def load(
         test_fraction=test_fraction,
         test_seed=test_seed,
         skip_bad=skip_bad,
+        load_memory=load_memory,
+        cache_dir=cache_dir,
         notice=logging.getLogger("attar").warning,
     )
 
@@ -72,24 +92,75 @@ def condense(
     pool: Pool | None = None,
     *,
     recipe: str | None = None,
+    folder: str | Path | None = None,
+    save_every: str = checkpoint.EVERY,
     minutes: float | None = None,
     **settings: Any,
 ) -> SyntheticSet:
     """Distil `data` into a `SyntheticSet`, matching gradients on the pool's models (trained first when there is none).
 
+    folder: keeps a run there, with a checkpoint every so often (`save_every`, such as "10m" or "50it"). The same call
+    again goes on with a run that was interrupted, makes one longer whose `niter` has grown, and reads one that is done.
+    With `nclass_sub` and no `phase` all parts are condensed, one after another, each in `folder`/parts/<phase>.
     settings: the fields of `CondenseConfig`, such as ipc=10, factor=2, speedup=10; without a pool those of
-    `NetworkConfig`, epochs and models too, or model_path. minutes: as many iterations as fit into them on this machine.
+    `NetworkConfig`, epochs and models too, or model_path. minutes: as many iterations as fit into them on this machine;
+    a run that goes on keeps its own.
     """
     chosen = _recipe("condense", data, recipe, settings)
-    if minutes is not None:
+    path = None if folder is None else Path(folder)
+    split = chosen.condense.nclass_sub is not None and chosen.condense.phase is None
+    kept = None if path is None else _kept(path / "parts" / "0" if split else path)
+    if kept is not None and recipe is None and not recipes.has_own(data.name):
+        chosen = session.as_chosen(kept, chosen, own.CHOSEN, recipes.by_section(FLAGS["condense"], settings))
+    if minutes is not None and kept is not None:
+        chosen = session.as_chosen(kept, chosen, schedule.FITTED)
+    elif minutes is not None:
         problem.check(data, chosen.condense)
         chosen = schedule.fit(data, chosen, 60 * minutes, logging.getLogger("attar").warning)
     if pool is None:
         problem.check(data, chosen.condense)
         paths = [Path(name) for name in chosen.condense.model_path]
         pool = pools.load(paths, data, chosen.network) if paths else pools.pretrain(data, chosen.pool, chosen.network)
-    small = condensation.run(data, pool, chosen.condense)
-    return replace(small, recipe=recipes.as_sections(replace(chosen, network=pool.network)))
+    chosen = replace(chosen, network=pool.network)
+    if not split:
+        return _condense_one(path, data, pool, chosen, save_every)
+    small = []
+    for phase in range(partition.parts_of(data.nclass, chosen.condense.nclass_sub or data.nclass)):
+        part = replace(chosen, condense=replace(chosen.condense, phase=phase))
+        small.append(_condense_one(path and path / "parts" / str(phase), data, pool, part, save_every))
+    return partition.concatenate(small)
+
+
+def _kept(path: Path) -> Recipe | None:
+    """The settings of the run that a folder holds, if it holds one."""
+    return session.kept_recipe(RunFolder(path)) if (path / runlog.CONFIG).exists() else None
+
+
+def _condense_one(path: Path | None, data: ImageData, pool: Pool, recipe: Recipe, save_every: str) -> SyntheticSet:
+    if path is not None:
+        return _condense_in(path, data, pool, recipe, checkpoint.interval(save_every))
+    return replace(condensation.run(data, pool, recipe.condense), recipe=recipes.as_sections(recipe))
+
+
+def _condense_in(path: Path, data: ImageData, pool: Pool, recipe: Recipe, every: Interval) -> SyntheticSet:
+    problem.prepare(data, pool, recipe.condense)
+    with runlog.opened(path) as folder:
+        if (path / runlog.CONFIG).exists():
+            begun = session.begun(folder, recipe, warnings.warn)
+            recipe, about, saved = begun.recipe, begun.about, begun.saved
+            if begun.finished:
+                return store.load_set(path)
+        else:
+            runlog.create(path, overwrite=False)
+            about, saved = {"environment": runlog.environment(data.device)}, None
+        folder.write(runlog.CONFIG, recipes.as_sections(recipe) | {"attar": about})
+        start = time.perf_counter() - (saved["seconds"] if saved is not None else 0.0)
+        small = session.condense(folder, data, pool, recipe, saved=saved, every=every)
+        seconds = {"condense": time.perf_counter() - start}
+        inner = recipe.condense.outer_iterations * recipe.condense.inner_loop
+        result = {"accuracy": {}, "seconds": seconds, "inner_iterations": inner}
+        folder.write(runlog.RESULT, describe_result(small, data) | result)
+    return small
 
 
 def evaluate(small: SyntheticSet, data: ImageData, *, recipe: str | None = None, **settings: Any) -> dict[str, Any]:
@@ -108,13 +179,18 @@ def evaluate(small: SyntheticSet, data: ImageData, *, recipe: str | None = None,
 
 def describe_result(small: SyntheticSet, data: ImageData) -> dict[str, Any]:
     """The head of `result.json`."""
+    return describe_set(small, data.name, devices.describe(data.device))
+
+
+def describe_set(small: SyntheticSet, dataset: str, device: str) -> dict[str, Any]:
+    """The head of `result.json`, where the real images are not at hand."""
     return {
         "attar": version("attar"),
-        "dataset": data.name,
+        "dataset": dataset,
         "ipc": small.ipc,
         "factor": small.factor,
         "method": "accdd",
-        "device": devices.describe(data.device),
+        "device": device,
     }
 
 

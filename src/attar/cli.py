@@ -15,15 +15,21 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 from cyclopts import App, CycloptsError, Parameter, Token, UnusedCliTokensError
 
+from attar import interrupts
 from attar.config import FLAGS, SECTIONS
 from attar.errors import UserError
 
 EXIT_USER = 2
+ADDRESS = re.compile(r"auto|local|ray://\S+|[^/\s]+:[0-9]+")  # of a Ray cluster
 RUN_FLAGS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "recipe": (str, "a recipe's name, a TOML file or a run's config.json; flags go on top", ()),
     "reproduce": (bool, "insist on the published settings of the data set", ()),
     "out": (str, "the folder to write to", ("-o",)),
     "overwrite": (bool, "replace the run that --out already holds", ()),
+    "resume": (str, "go on with the run in this folder; auto: with the one that --out holds, if it holds one", ()),
+    "save_every": (str, "time (600s, 10m, 2h) or inner iterations (50it) between checkpoints; none (default: 5m)", ()),
+    "ray": (str, "compute on a Ray cluster: at this ADDRESS, or without one on a cluster started here", ()),
+    "ray_cpus": (int, "CPU threads of each part on the cluster (default: as many as a part takes here)", ()),
     "minutes": (float, "choose as many iterations as fit into MINUTES on this machine", ()),
     "to": (str, "parquet, imagefolder, npz or pt", ()),
     "what": (str, "stored, decoded or both (default: parquet both, else decoded)", ()),
@@ -37,10 +43,11 @@ RUN_FLAGS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; exits with status 0, 2 (unusable input), or 130 (interrupted)."""
-    tokens = sys.argv[1:] if arguments is None else arguments
+    """Run the command line; exits with status 0, 2 (unusable input), 130 (interrupted) or 143 (terminated)."""
+    tokens = _complete(sys.argv[1:] if arguments is None else arguments)
     try:
-        _app()(tokens, exit_on_error=False, print_error=False)
+        with interrupts.raised():
+            _app()(tokens, exit_on_error=False, print_error=False)
     except UnusedCliTokensError as error:
         _fail(f"unexpected argument '{(error.unused_tokens or [''])[0]}'; --help lists the flags")
     except CycloptsError as error:
@@ -57,12 +64,22 @@ def main(arguments: list[str] | None = None) -> None:
         if "--debug" in tokens or not (isinstance(error, MemoryError) or "allocate" in str(error)):
             raise
         _fail("not enough memory; smaller batches, images or a smaller --width need less (--debug shows where)")
-    except KeyboardInterrupt:
-        print("attar: interrupted", file=sys.stderr, flush=True)
+    except KeyboardInterrupt as error:
+        print("; ".join(filter(None, ("attar: interrupted", str(error)))), file=sys.stderr, flush=True)
+        status = error.status if isinstance(error, interrupts.Interrupted) else 130
         execution = sys.modules.get("attar.execution")
         if execution is not None and execution.busy():  # the interpreter would wait until the workers are done
-            os._exit(130)
-        sys.exit(130)
+            os._exit(status)
+        sys.exit(status)
+
+
+def _complete(tokens: list[str]) -> list[str]:
+    """The address that `--ray` leaves out. What follows it is one only when it looks like one: a run may follow too."""
+    following = (*tokens[1:], "")
+    return [
+        "--ray=local" if token == "--ray" and not ADDRESS.fullmatch(after) else token
+        for token, after in zip(tokens, following, strict=True)
+    ]
 
 
 def _fail(error: object) -> None:
@@ -85,10 +102,11 @@ def _app() -> App:
         suppress_keyboard_interrupt=False,  # `main` says a word
     )
     app.command(_verb("demo", demo, "out", "overwrite", "quiet", "debug"))
-    app.command(_verb("pretrain", pretrain, "recipe", "out", "quiet", "debug"))
-    run = ("recipe", "reproduce", "out", "overwrite", "minutes", "quiet", "debug")
-    app.command(_verb("condense", condense, *run))
-    app.command(_verb("evaluate", evaluate, "factor", "decode_type", "normalized", "quiet", "debug"))
+    app.command(_verb("pretrain", pretrain, "recipe", "out", "ray", "quiet", "debug"))
+    run = ("recipe", "reproduce", "out", "overwrite", "minutes", "resume", "save_every", "ray", "ray_cpus")
+    app.command(_verb("condense", condense, *run, "quiet", "debug"))
+    app.command(_verb("merge", merge, "out", "overwrite", "debug"))
+    app.command(_verb("evaluate", evaluate, "factor", "decode_type", "normalized", "ray", "quiet", "debug"))
     app.command(_verb("inspect", inspect_, "out", "quiet", "debug"))
     app.command(_verb("export", export, "to", "out", "what", "overwrite", "debug"))
     app.command(_verb("push", push, "what", "private", "debug"))
@@ -98,7 +116,8 @@ def _app() -> App:
 
 def _verb(name: str, function: Callable[..., None], *run_flags: str) -> Callable[..., None]:
     """`function` with the settings' flags (from the fields' metadata) added to its signature, None when not given."""
-    own = [p for p in inspect.signature(function).parameters.values() if p.kind is p.POSITIONAL_ONLY]
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
+    own = [p for p in inspect.signature(function).parameters.values() if p.kind in positional]
     parameters = [p.replace(annotation=get_type_hints(function, include_extras=True)[p.name]) for p in own]
     for flag in run_flags:
         kind, help, short = RUN_FLAGS[flag]
@@ -108,7 +127,7 @@ def _verb(name: str, function: Callable[..., None], *run_flags: str) -> Callable
         parameters.append(
             inspect.Parameter(flag, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         )
-    for section, field_name in dict.fromkeys(FLAGS[name].values()):
+    for section, field_name in dict.fromkeys(FLAGS.get(name, {}).values()):
         item = next(item for item in fields(SECTIONS[section]) if item.name == field_name)
         kind = get_type_hints(SECTIONS[section])[field_name]
         parameter = _parameter(field_name, item.metadata["help"], item.metadata["names"], kind)
@@ -160,12 +179,18 @@ def demo(
 
 
 def pretrain(
-    *, recipe: str | None = None, out: str | None = None, quiet: bool = False, debug: bool = False, **given: Any
+    *,
+    recipe: str | None = None,
+    out: str | None = None,
+    ray: str | None = None,
+    quiet: bool = False,
+    debug: bool = False,
+    **given: Any,
 ) -> None:
     """Train early-stage models and keep them in a pool folder (default: pool/<data set>-<network>)."""
     from attar import verbs
 
-    verbs.pretrain(out, given, recipe=recipe, quiet=quiet)
+    verbs.pretrain(out, given, recipe=recipe, quiet=quiet, ray=ray)
 
 
 def condense(
@@ -175,6 +200,10 @@ def condense(
     out: str | None = None,
     overwrite: bool = False,
     minutes: float | None = None,
+    resume: str | None = None,
+    save_every: str | None = None,
+    ray: str | None = None,
+    ray_cpus: int | None = None,
     quiet: bool = False,
     debug: bool = False,
     **given: Any,
@@ -182,7 +211,34 @@ def condense(
     """Distil a data set into synthetic images, by gradient matching on perturbed early-stage models."""
     from attar import verbs
 
-    verbs.condense(out, given, recipe=recipe, published=reproduce, overwrite=overwrite, quiet=quiet, minutes=minutes)
+    verbs.condense(
+        out,
+        given,
+        recipe=recipe,
+        published=reproduce,
+        overwrite=overwrite,
+        quiet=quiet,
+        minutes=minutes,
+        resume=resume,
+        save_every=save_every,
+        ray=ray,
+        ray_cpus=ray_cpus,
+    )
+
+
+def merge(part: str, /, *parts: str, out: str | None = None, overwrite: bool = False, debug: bool = False) -> None:
+    """Join the parts of a partition, made with `attar condense --nclass_sub N --phase K`, into one run folder.
+
+    Parameters
+    ----------
+    part: str
+        a part's run folder, or its condensed.safetensors file
+    parts: str
+        the other parts, in any order
+    """
+    from attar import verbs
+
+    verbs.merge([part, *parts], out, overwrite=overwrite)
 
 
 def evaluate(
@@ -192,6 +248,7 @@ def evaluate(
     factor: int | None = None,
     decode_type: str | None = None,
     normalized: bool = False,
+    ray: str | None = None,
     quiet: bool = False,
     debug: bool = False,
     **given: Any,
@@ -205,7 +262,7 @@ def evaluate(
     """
     from attar import verbs
 
-    verbs.evaluate(run, given, quiet=quiet, factor=factor, decode_type=decode_type, normalized=normalized)
+    verbs.evaluate(run, given, quiet=quiet, factor=factor, decode_type=decode_type, normalized=normalized, ray=ray)
 
 
 def inspect_(data: str, /, *, out: str | None = None, quiet: bool = False, debug: bool = False, **given: Any) -> None:

@@ -1,21 +1,20 @@
-"""Condensation (Acc-DD algorithm 1): the state of a run, its start, one inner iteration, the whole loop.
+"""Condensation (Acc-DD algorithm 1): one inner iteration, the whole loop.
 
 Whatever changes during a run is in `State`; whatever does not is in `Problem`.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from attar import training
 from attar.augment import augment, draw, without
+from attar.checkpoint import Values
 from attar.config import CondenseConfig, strategy_names
 from attar.data import ImageData
 from attar.errors import UserError
@@ -23,56 +22,12 @@ from attar.execution import Notice
 from attar.perturb import perturb
 from attar.pool import Pool
 from attar.problem import Problem, prepare
-from attar.synthetic import SyntheticSet, decoded_count, mix, noise
-from attar.training import Deck, Learner
+from attar.state import State, as_begun, check_finite, init, restore, snapshot, start_network
+from attar.synthetic import SyntheticSet, decoded_count
 
 Event = Callable[[dict[str, Any]], None]
 Evaluation = Callable[[SyntheticSet], dict[str, Any]]
-
-
-@dataclass
-class State:
-    """A run between two inner iterations."""
-
-    images: Tensor  # float32 [C, ipc, ch, H, W]
-    momentum: Tensor  # same shape
-    network: Learner | None  # None before the first outer iteration
-    decks: list[Deck]  # one per condensed class
-    update_deck: Deck  # all real rows, for the network update
-    generator: Generator  # on the data's device
-    host: Generator  # on the CPU: which member of the pool is next
-    outer: int = 0  # finished outer iterations
-    inner: int = 0  # finished inner iterations of the current outer one
-
-
-def init(problem: Problem) -> State:
-    """The state before the first iteration: initial images, no momentum, fresh decks."""
-    data, config = problem.data, problem.config
-    generator = Generator(data.device).manual_seed(config.seed)
-    host = Generator().manual_seed(config.seed)
-    images = torch.stack([initial_images(data, label, config, generator) for label in problem.labels])
-    return State(
-        images=images,
-        momentum=torch.zeros_like(images),
-        network=None,
-        decks=[Deck(data.rows(label), config.batch_real, generator) for label in problem.labels],
-        update_deck=Deck(torch.arange(len(data.labels), device=data.device), config.batch_size, generator),
-        generator=generator,
-        host=host,
-    )
-
-
-def initial_images(data: ImageData, label: int, config: CondenseConfig, generator: Generator) -> Tensor:
-    """[ipc, ch, H, W] in [0, 1]: noise, real images, or grids of real images, drawn at random without replacement.
-
-    A class with fewer images than cells gives them again in a new order.
-    """
-    if config.init == "noise":
-        return noise(config.ipc, data.channels, data.size, generator)
-    factor = config.factor if config.init == "mix" else 1
-    deck = Deck(data.rows(label), 1, generator)
-    rows = torch.cat([deck.draw() for _ in range(config.ipc * factor**2)])
-    return mix(data.images[rows].float() / 255, factor)
+Keep = Callable[[Callable[[], Values], bool], None]  # keeps what the function gives if it is due, or wanted now
 
 
 def begin_outer(state: State, problem: Problem) -> State:
@@ -86,9 +41,7 @@ def begin_outer(state: State, problem: Problem) -> State:
         params = perturb(params, vmin=config.vmin, vmax=config.vmax, generator=state.generator)
     buffers = {name: value.to(device) for name, value in member.buffers.items()}
     if state.network is None:
-        state.network = training.learner(
-            problem.module, params, buffers, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-        )
+        state.network = start_network(problem, params, buffers)
     training.reset(state.network, params, buffers)
     state.inner = 0
     return state
@@ -147,7 +100,7 @@ def update_network(state: State, problem: Problem) -> None:
         seen += len(rows)
 
 
-def product(state: State, problem: Problem, initial: Tensor | None = None) -> SyntheticSet:
+def product(state: State, problem: Problem) -> SyntheticSet:
     """The condensed set as it stands."""
     data, config = problem.data, problem.config
     images = (state.images + problem.sweep.matching.lr * problem.pending * state.momentum).clamp(0, 1)
@@ -160,7 +113,8 @@ def product(state: State, problem: Problem, initial: Tensor | None = None) -> Sy
         mean=data.mean,
         std=data.std,
         source=data.name,
-        initial=None if initial is None else initial.flatten(0, 1),
+        initial=state.initial.flatten(0, 1),
+        fingerprint=data.fingerprint,
     )
 
 
@@ -172,36 +126,47 @@ def run(
     event: Event = lambda values: None,
     evaluation: Evaluation | None = None,
     notice: Notice = lambda line: None,
+    keep: Keep = lambda values, now: None,
+    saved: Values | None = None,
 ) -> SyntheticSet:
-    """Condense. `event` gets one dict per outer iteration; `evaluation` is called at `config.eval_at`."""
-    problem = prepare(data, pool, config, notice)
-    state = init(problem)
-    initial = state.images.clone()
-    start = time.perf_counter()
-    evaluate_at(0, state, problem, event, evaluation)
+    """Condense, or go on from what `keep` was given last (`saved`), with the same bits as without a pause.
+
+    `event` gets one dict per outer iteration; `evaluation` is called after the outer iterations of `eval_at` (0: before
+    the first); `keep` may keep the state after every inner iteration, and should before an evaluation and at the end.
+    Raises `Diverged` when a loss or an image is not finite.
+    """
+    problem = prepare(data, pool, as_begun(config, saved), notice)
+    state = init(problem) if saved is None else restore(saved, problem, notice)
+    start = time.perf_counter() - state.seconds
+
+    def tell(values: dict[str, Any]) -> None:
+        event(values)
+        state.events += 1
+
+    def save(now: bool) -> None:
+        state.seconds = time.perf_counter() - start
+        keep(lambda: snapshot(state, problem), now)
+
+    def evaluate() -> None:
+        if evaluation is not None and state.outer in config.eval_at and state.evaluated < state.outer:
+            save(True)
+            tell({"event": "evaluation", "outer": state.outer, **evaluation(product(state, problem))})
+            state.evaluated = state.outer
+
+    evaluate()
     while state.outer < config.outer_iterations:
-        state = begin_outer(state, problem)
-        losses = []
-        for _ in range(config.inner_loop):
-            state, loss = step(state, problem)
-            losses.append(loss)
+        if state.inner == 0:
+            begin_outer(state, problem)
+        while state.inner < config.inner_loop:
+            _, loss = step(state, problem)
+            state.losses.append(loss)
+            save(False)
         state.outer += 1
-        mean = float(torch.stack(losses).mean())  # the only value read back in an outer iteration
-        check_finite(mean, config)
+        check_finite(state, config)  # reads the losses, for the only time in an outer iteration
+        mean = float(torch.stack(state.losses).mean())
         seconds = time.perf_counter() - start
-        event({"event": "step", "outer": state.outer, "inner": state.inner, "loss": mean, "seconds": seconds})
-        evaluate_at(state.outer, state, problem, event, evaluation)
-    return product(state, problem, initial)
-
-
-def check_finite(loss: float, config: CondenseConfig) -> None:
-    """Raise `UserError` when the loss is not a finite number."""
-    if not math.isfinite(loss):
-        rates = f"lr_img is {config.lr_img}, lr is {config.lr}"
-        raise UserError(f"the matching loss is {loss}; lower the learning rate of the images or the network ({rates})")
-
-
-def evaluate_at(outer: int, state: State, problem: Problem, event: Event, evaluation: Evaluation | None) -> None:
-    """Call the evaluation after the outer iterations of `eval_at` (0: before the first)."""
-    if evaluation is not None and outer in problem.config.eval_at:
-        event({"event": "evaluation", "outer": outer, **evaluation(product(state, problem))})
+        tell({"event": "step", "outer": state.outer, "inner": state.inner, "loss": mean, "seconds": seconds})
+        state.inner, state.losses = 0, []
+        evaluate()
+    save(True)
+    return product(state, problem)

@@ -73,6 +73,8 @@ class DataConfig:
     test_fraction: float = setting(0.2, "the share of each class that is tested on where there is no test set")
     test_seed: int = setting(0, "which images those are")
     skip_bad: bool = setting(False, "leave unreadable images out")
+    load_memory: bool = setting(False, "keep all images in memory, not in a cache on disk")
+    cache_dir: str | None = setting(None, "where decoded images are cached (default: $ATTAR_CACHE or ~/.cache/attar)")
     device: str = setting("auto", "cpu, cuda, cuda:1, ...; auto takes a GPU when there is one")
 
     def __post_init__(self) -> None:
@@ -152,8 +154,10 @@ class CondenseConfig:
     weight_decay: float = setting(5e-4, "weight decay of the network")
     batch_size: int = setting(64, "images per network step")
     mix_p: float = setting(0.5, "probability of CutMix in a network step; 0 turns it off")
-    nclass_sub: int | None = setting(None, "condense only NCLASS_SUB classes (with --phase)")
-    phase: int | None = setting(None, "which part of NCLASS_SUB classes: 0, 1, ...")
+    nclass_sub: int | None = setting(
+        None, "condense in parts of NCLASS_SUB classes: all of them, or the one of --phase"
+    )
+    phase: int | None = setting(None, "condense only this part of NCLASS_SUB classes: 0, 1, ...")
     seed: int = setting(0, "seed of everything random in the run")
     precision: str = setting("float32", "float32, tf32 (NVIDIA GPUs) or bf16")
     compile: str = setting("auto", "compile the sweep and the network step: auto (long runs), on or off")
@@ -184,8 +188,8 @@ class CondenseConfig:
             raise UserError(f"mom_img must be below 1, not {self.mom_img}")
         if self.vmax < self.vmin:
             raise UserError(f"vmax ({self.vmax}) must not be below vmin ({self.vmin})")
-        if (self.nclass_sub is None) != (self.phase is None):
-            raise UserError("nclass_sub and phase go together: nclass_sub classes, part number phase")
+        if self.phase is not None and self.nclass_sub is None:
+            raise UserError("phase needs nclass_sub: the number of classes of a part")
 
     @property
     def outer_iterations(self) -> int:

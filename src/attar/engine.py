@@ -75,6 +75,7 @@ class Sweep:
         self.execution = execution or Execution()
         self.workers = Workers(labels.device)
         self.warm = False
+        self.chunk = self.execution.chunk  # smaller once the memory did not suffice
         self.own = threading.local()
         step = grad_and_value(self.class_loss)
         self.step = self._executed(step, self.eager_step)
@@ -135,10 +136,29 @@ class Sweep:
         draws: Draw,  # C rows
         subsets: Sequence[Tensor] | None = None,  # per class int64 [m]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Sweep once. The loss stays on the device."""
-        params = dict(params)
+        """Sweep once. The loss stays on the device. Where memory is short, half the classes at once from then on."""
+        while True:
+            try:
+                return self._sweep(images, momentum, dict(params), real, draws, subsets)
+            except torch.OutOfMemoryError:
+                if self.chunk == 1 or _recording():
+                    raise
+            self.chunk = math.ceil(self.chunk / 2)
+            self.execution.notice(f"not enough memory: from now on {self.chunk} classes are computed at once")
+            if images.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _sweep(
+        self,
+        images: Tensor,
+        momentum: Tensor,
+        params: dict[str, Tensor],
+        real: Sequence[Tensor],
+        draws: Draw,
+        subsets: Sequence[Tensor] | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         every = range(len(self.labels))
-        groups = [every[first : first + self.execution.chunk] for first in every[:: self.execution.chunk]]
+        groups = [every[first : first + self.chunk] for first in every[:: self.chunk]]
 
         def compute(rows: range) -> list[tuple[Tensor, Tensor]]:
             return self._group(rows, images, params, real, draws, subsets)
@@ -231,6 +251,11 @@ class NetworkGradients:
             for name in params
         }
         return grads, torch.stack([share * loss for share, (_, loss) in zip(shares, done, strict=True)]).sum()
+
+
+def _recording() -> bool:
+    """Whether a CUDA graph is being recorded, in which no memory can be given back."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def own_module(own: threading.local, module: Network) -> Network:

@@ -17,6 +17,13 @@ class MissingError(UserError, FileNotFoundError):
         return " ".join(str(part) for part in self.args)
 
 
+class WriteError(UserError, OSError):
+    """A file that cannot be written, such as on a full disk."""
+
+    def __str__(self) -> str:
+        return " ".join(str(part) for part in self.args)
+
+
 def nearest(name: str, options: Iterable[str]) -> str:
     """The words that follow "unknown thing 'name'": the nearest valid name, then all of them."""
     names = sorted(options)

@@ -6,9 +6,11 @@ epochs.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +21,7 @@ from attar import models
 from attar.augment import augment
 from attar.config import EvaluateConfig, NetworkConfig, settings_of, strategy_names
 from attar.data import ImageData
+from attar.data.mapped import Mapped
 from attar.errors import UserError
 from attar.execution import Workers
 from attar.pool import build, describe
@@ -26,7 +29,8 @@ from attar.synthetic import SyntheticSet, decoded_count
 from attar.training import Batch, accuracy, fit, learner, shuffled
 
 Report = Callable[[str], None]
-Images = tuple[Tensor, Tensor]  # uint8 or float in [0, 1] [n, ch, H, W], labels int64 [n]
+Keep = Callable[[str, tuple[float, int]], None]
+Images = tuple[Tensor | Mapped, Tensor]  # uint8 or float in [0, 1] [n, ch, H, W], labels int64 [n]
 
 SMALL = 64  # pixels: up to this side the protocol has a fixed number of epochs
 
@@ -38,10 +42,15 @@ def evaluate(
     network: NetworkConfig,
     *,
     report: Report = lambda line: None,
+    known: Mapping[str, tuple[float, int]] | None = None,
+    keep: Keep = lambda key, done: None,
+    workers: Workers | None = None,
 ) -> dict[str, Any]:
     """Accuracies as fractions: {"accuracy": {"convnet3": {"mean", "std", "runs", …}}, "initial": …, "whole": …}.
 
-    network: the run's own; `config.networks` names others. Raises `UserError` when set and data do not fit.
+    network: the run's own; `config.networks` names others. `keep` gets each trained network's (accuracy, number of
+    images) under a key as soon as it is there, from any thread; what is `known` under its key is not computed again.
+    workers: who trains, this machine's by default. Raises `UserError` when set and data do not fit.
     """
     check(small, data)
     networks = chosen_networks(config, network)
@@ -54,14 +63,22 @@ def evaluate(
     seeds = range(config.seed, config.seed + config.runs)
     jobs = [(label, name, seed) for label in networks for name in kinds for seed in seeds]
     epochs = {name: config.whole_epochs if name == "whole" else epochs_for(small, data, config) for name in kinds}
+    workers = workers or Workers(data.device)
+    shared = [protocol(config, network, data), data.device.type, torch.__version__]
+    sets = {name: fingerprint(name, small) for name in kinds}
 
     def run(job: tuple[str, str, int]) -> tuple[float, int]:
         label, name, seed = job
-        images, labels = training_set(name, small, data, seed)
-        return train_once(images, labels, data, config, networks[label], epochs[name], seed), len(images)
+        own = [*shared, sets[name], settings_of(networks[label]), epochs[name], seed]
+        key = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
+        if known is not None and key in known:
+            return known[key]
+        done = workers.call(run_once, name, small, data, config, networks[label], epochs[name], seed)
+        keep(key, done)
+        return done
 
     runs: dict[tuple[str, str], list[tuple[float, int]]] = {}
-    for (label, name, _), (right, count) in zip(jobs, Workers(data.device).map(run, jobs), strict=True):
+    for (label, name, _), (right, count) in zip(jobs, workers.map(run, jobs), strict=True):
         done = runs.setdefault((label, name), [])
         done.append((right, count))
         report(f"{name} {label} run {len(done)} of {config.runs}: {right:.4f}")
@@ -84,6 +101,20 @@ def entry(runs: list[float], epochs: int, images: int, network: NetworkConfig) -
     }
 
 
+def run_once(
+    name: str,
+    small: SyntheticSet,
+    data: ImageData,
+    config: EvaluateConfig,
+    network: NetworkConfig,
+    epochs: int,
+    seed: int,
+) -> tuple[float, int]:
+    """The accuracy of one network trained on the set of that name, and the number of training images."""
+    images, labels = training_set(name, small, data, seed)
+    return train_once(images, labels, data, config, network, epochs, seed), len(images)
+
+
 def training_set(name: str, small: SyntheticSet, data: ImageData, seed: int) -> Images:
     """What a run trains on: normalised decoded images, or rows of the real data as uint8."""
     if name == "whole":
@@ -92,6 +123,18 @@ def training_set(name: str, small: SyntheticSet, data: ImageData, seed: int) -> 
         return random_real(data, small, seed)
     images, labels = (small.start() if name == "initial" else small).decoded()
     return images.to(data.device), labels.to(data.device)
+
+
+def fingerprint(name: str, small: SyntheticSet) -> str:
+    """What stands for a training set besides the real data and the seed."""
+    found = hashlib.sha256(name.encode())
+    if name != "whole":
+        found.update(small.labels.cpu().numpy().tobytes())
+    if name not in ("whole", "random_real"):
+        images = small.start().images if name == "initial" else small.images
+        found.update(images.cpu().numpy().tobytes())
+        found.update(json.dumps([small.factor, small.decode_type, list(images.shape)]).encode())
+    return found.hexdigest()
 
 
 def random_real(data: ImageData, small: SyntheticSet, seed: int) -> Images:
@@ -108,7 +151,7 @@ def random_real(data: ImageData, small: SyntheticSet, seed: int) -> Images:
 
 
 def train_once(
-    images: Tensor,
+    images: Tensor | Mapped,
     labels: Tensor,
     data: ImageData,
     config: EvaluateConfig,
@@ -191,5 +234,5 @@ def check(small: SyntheticSet, data: ImageData) -> None:
     present = len(small.labels.unique())
     if present < small.nclass:
         raise UserError(
-            f"the set is a part: it holds {present} of {small.nclass} classes; join all parts with attar.concatenate"
+            f"the set is a part: it holds {present} of {small.nclass} classes; join all parts with `attar merge`"
         )

@@ -182,20 +182,27 @@ class Workers:
     operations, keeps its speed where others use the machine too, and gives each job the same numbers however many
     run beside it. On a GPU the jobs run one after another in the calling thread. Threads that other code starts later
     compute with one thread too, unless they ask for more (`torch.set_num_threads`).
+
+    A few jobs more than threads begin together and share the cores: three on two cores take the time of one and a
+    half, where the third alone at the end would make it two.
     """
+
+    remote = False  # whether calls are computed elsewhere
 
     def __init__(self, device: torch.device) -> None:
         self.count = torch.get_num_threads() if device.type == "cpu" else 1
-        self.threads: ThreadPoolExecutor | None = None
+        self.threads: dict[int, ThreadPoolExecutor] = {}  # by how many jobs run at once
 
     def map(self, function: Callable[[Job], Done], jobs: Iterable[Job]) -> Iterator[Done]:
         """The results, in order. What a job raises is raised here; jobs that have not begun are then left."""
         if self.count == 1:
             yield from map(function, jobs)
             return
-        if self.threads is None:
-            self.threads = ThreadPoolExecutor(self.count, initializer=torch.set_num_threads, initargs=(1,))
-        waiting = [self.threads.submit(function, job) for job in jobs]
+        jobs = list(jobs)
+        at_once = len(jobs) if self.count < len(jobs) < 2 * self.count else self.count
+        if at_once not in self.threads:
+            self.threads[at_once] = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(1,))
+        waiting = [self.threads[at_once].submit(function, job) for job in jobs]
         SUBMITTED.update(waiting)
         try:
             for job in waiting:
@@ -203,3 +210,9 @@ class Workers:
         finally:
             for job in waiting:
                 job.cancel()
+
+    def call(
+        self, function: Callable[..., Any], *args: Any, many: bool = False, idle: Callable[[], None] = lambda: None
+    ) -> Any:
+        """`function(*args)`: here, in the job's own thread. Workers elsewhere heed `many` (threads) and `idle`."""
+        return function(*args)

@@ -66,7 +66,8 @@ def read(path: Path) -> Foreign:
         return _read_npz(path)
     inner = path / "stored" if (path / "stored").is_dir() else path
     parquet = parquet_files(inner)
-    data = load_data(inner, test_fraction=0)
+    data = load_data(inner, test_fraction=0, load_memory=True)
+    assert isinstance(data.images, Tensor)  # load_memory
     meta = _schema_meta(parquet[0]) if parquet else _folder_meta(path)
     return Foreign(data.images, data.labels, _class_names(data, meta), str(path), meta)
 

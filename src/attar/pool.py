@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,15 @@ class Member:
     accuracy: float | None  # a fraction
     name: str
     file: Path | None = None  # where it is kept
+
+    @cached_property
+    def digest(self) -> str:
+        """Twelve digits that stand for the tensors."""
+        found = hashlib.sha256()
+        for name, value in sorted((self.params | self.buffers).items()):
+            found.update(f"{name} {tuple(value.shape)}".encode())
+            found.update(value.cpu().numpy().tobytes())
+        return found.hexdigest()[:12]
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,21 +117,30 @@ def pretrain(
     *,
     folder: Path | None = None,
     report: Report = lambda line: None,
+    workers: Workers | None = None,
 ) -> Pool:
     """Train `config.models` members with seeds from `config.seed` up, and keep each in `folder` as it is done.
 
-    A member that stands in the folder already, with the same settings, is taken from there.
+    A member that stands in the folder already, with the same settings, is taken from there. workers: who trains, this
+    machine's by default.
     """
     build(network, describe(data), 0)  # refuse a network that does not fit before anything is written
+    workers = workers or Workers(data.device)
 
     def one(single: PoolConfig) -> Member:
-        return _member(data, single, network, folder, report)
+        return _member(data, single, network, folder, report, workers)
 
-    return Pool(network, describe(data), tuple(Workers(data.device).map(one, _singles(config))))
+    return Pool(network, describe(data), tuple(workers.map(one, _singles(config))))
 
 
 def fill(
-    data: ImageData, config: PoolConfig, network: NetworkConfig, folder: Path, *, report: Report = lambda line: None
+    data: ImageData,
+    config: PoolConfig,
+    network: NetworkConfig,
+    folder: Path,
+    *,
+    report: Report = lambda line: None,
+    workers: Workers | None = None,
 ) -> Pool:
     """`config.models` members of `folder` that were trained for `config.epochs`; missing ones are trained.
 
@@ -135,14 +154,15 @@ def fill(
     missing = [name for name in own if name not in there][: max(0, config.models - len(there))]
     report(f"pool: {config.models} models of {config.epochs} epochs in {folder}, {len(missing)} to train")
     wanted = [name for name in own if name in there or name in missing] + [name for name in there if name not in own]
+    workers = workers or Workers(data.device)
 
     def one(name: str) -> Member:
         if name not in there:
-            return _member(data, own[name], network, folder, report)
+            return _member(data, own[name], network, folder, report, workers)
         report(f"{name}: there already, accuracy {shown(there[name].accuracy)}")
         return there[name]
 
-    return Pool(network, describe(data), tuple(Workers(data.device).map(one, wanted[: config.models])))
+    return Pool(network, describe(data), tuple(workers.map(one, wanted[: config.models])))
 
 
 def is_described(pool: Pool, config: PoolConfig) -> bool:
@@ -155,14 +175,25 @@ def _singles(config: PoolConfig) -> list[PoolConfig]:
     return [replace(config, seed=seed, models=1) for seed in range(config.seed, config.seed + config.models)]
 
 
-def _member(data: ImageData, config: PoolConfig, network: NetworkConfig, folder: Path | None, report: Report) -> Member:
+def _member(
+    data: ImageData,
+    config: PoolConfig,
+    network: NetworkConfig,
+    folder: Path | None,
+    report: Report,
+    workers: Workers,
+) -> Member:
     """One member: taken from the folder, or trained and kept there."""
     path = folder / file_name(config, data, network) if folder else None
     if path is not None and path.exists():
         member = _load_fitting(path, data, network)
         report(f"{member.name}: there already, accuracy {shown(member.accuracy)}")
         return member
-    member = train_member(data, config, network, report)
+    if workers.remote:  # nothing is heard of it until it is done
+        member = workers.call(train_member, data, config, network)
+        report(f"{member.name}: accuracy {shown(member.accuracy)}")
+    else:
+        member = train_member(data, config, network, report)
     if path is None:
         return member
     meta = {"network": _resolved(network), "made_for": describe(data), "settings": member.settings}
@@ -172,7 +203,9 @@ def _member(data: ImageData, config: PoolConfig, network: NetworkConfig, folder:
     return replace(member, file=path)
 
 
-def train_member(data: ImageData, config: PoolConfig, network: NetworkConfig, report: Report) -> Member:
+def train_member(
+    data: ImageData, config: PoolConfig, network: NetworkConfig, report: Report = lambda line: None
+) -> Member:
     """Train one early-stage model. Its last epoch is kept; its accuracy is for show and chooses nothing."""
     generator = Generator(data.device).manual_seed(config.seed)
     module = build(network, describe(data), config.seed).to(data.device)
@@ -303,6 +336,8 @@ def _load_fitting(path: Path, data: ImageData, network: NetworkConfig) -> Member
     ):
         if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in wanted.items()}:
             raise UserError(f"{path} is damaged: its {what} are not those of a {_resolved(network)['architecture']}")
+        if any(value.dtype != wanted[name].dtype or not bool(value.isfinite().all()) for name, value in own.items()):
+            raise UserError(f"{path} is damaged: its {what} are no finite numbers of the right kind")
     return member
 
 

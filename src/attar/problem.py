@@ -17,6 +17,7 @@ from attar.engine import Execution, Matching, NetworkGradients, Sweep, choose_ch
 from attar.errors import UserError
 from attar.execution import Notice, Replayed, check_precision, set_matmul_precision, worth_compiling
 from attar.models import Network
+from attar.partition import labels_of
 from attar.pool import Pool
 from attar.synthetic import check_factor, decoded_count, effective_lr, pending
 from attar.training import Learner
@@ -43,6 +44,8 @@ class Problem:
 def prepare(data: ImageData, pool: Pool, config: CondenseConfig, notice: Notice = lambda line: None) -> Problem:
     """Check that data, pool, settings and device fit together. Raises `UserError`; `notice` gets one line at a time."""
     labels = check(data, config)
+    if config.nclass_sub is not None and config.phase is None:
+        raise UserError("nclass_sub without a phase means all parts, and one is condensed at a time; name a phase")
     if not len(pool):
         raise UserError("the pool is empty; `attar pretrain` fills it")
     pool.check(data)
@@ -97,32 +100,52 @@ def choose_execution(
 
 
 def sweep_from_rows(sweep: Sweep, data: ImageData, notice: Notice) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    """The sweep as a function of row numbers [n_c] per class; on a GPU recorded once and replayed."""
+    """The sweep as a function of row numbers [n_c] per class; on a GPU recorded once and replayed.
 
-    def from_rows(
+    Images that are not on the GPU are moved there before a replay, as bytes.
+    """
+
+    resident = data.device.type != "cuda" or isinstance(data.images, Tensor)
+    make = data.fetch if resident else data.scaled
+
+    def from_sources(
         images: Tensor,
         momentum: Tensor,
         params: dict[str, Tensor],
-        rows: list[Tensor],
+        sources: list[Tensor],
         draws: Draw,
         subsets: list[Tensor] | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return sweep(images, momentum, params, Fetched(data, rows), draws, subsets)
+        return sweep(images, momentum, params, Lazily(make, sources), draws, subsets)
 
-    return Replayed(from_rows, notice) if data.device.type == "cuda" else from_rows
+    if data.device.type != "cuda":
+        return from_sources
+    replayed = Replayed(from_sources, notice)
+    return replayed if resident else moved_first(data, replayed)
 
 
-class Fetched(Sequence[Tensor]):
-    """Real batches that are fetched when a class's turn comes, so that memory does not grow with the classes."""
+def moved_first(data: ImageData, replayed: Callable[..., Any]) -> Callable[..., Any]:
+    """`replayed` of uint8 batches as a function of row numbers: a recording cannot read a file."""
 
-    def __init__(self, data: ImageData, rows: list[Tensor]) -> None:
-        self.data, self.rows = data, rows
+    def from_rows(
+        images: Tensor, momentum: Tensor, params: dict[str, Tensor], rows: list[Tensor], *rest: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return replayed(images, momentum, params, [data.images[own] for own in rows], *rest)
+
+    return from_rows
+
+
+class Lazily(Sequence[Tensor]):
+    """Real batches that are made when a class's turn comes, so that memory does not grow with the classes."""
+
+    def __init__(self, make: Callable[[Tensor], Tensor], sources: list[Tensor]) -> None:
+        self.make, self.sources = make, sources
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.sources)
 
     def __getitem__(self, index: Any) -> Any:
-        return self.data.fetch(self.rows[index])
+        return self.make(self.sources[index])
 
 
 def network_step(sweep: Sweep, data: ImageData, notice: Notice) -> Callable[[Learner, Tensor, Tensor], Tensor]:
@@ -145,21 +168,9 @@ def network_step(sweep: Sweep, data: ImageData, notice: Notice) -> Callable[[Lea
 def check(data: ImageData, config: CondenseConfig) -> list[int]:
     """The labels that will be condensed. Raises `UserError` when the data cannot give what the settings ask for."""
     check_factor(config.factor, data.size)
-    labels = part(data.nclass, config.nclass_sub, config.phase)
+    labels = labels_of(data.nclass, config.nclass_sub, config.phase)
     for label in labels:
         if data.counts[label] < config.ipc:
             name, count = data.classes[label], data.counts[label]
             raise UserError(f"class '{name}' has {count} images, fewer than ipc {config.ipc}")
     return labels
-
-
-def part(nclass: int, nclass_sub: int | None, phase: int | None) -> list[int]:
-    """The labels that `nclass_sub` and `phase` name; all of them without (IDC section 5, class partitions)."""
-    if nclass_sub is None or phase is None:
-        return list(range(nclass))
-    parts = -(-nclass // nclass_sub)
-    if phase >= parts:
-        raise UserError(
-            f"phase {phase} does not exist: {nclass} classes in parts of {nclass_sub} are phases 0..{parts - 1}"
-        )
-    return list(range(nclass))[phase * nclass_sub : (phase + 1) * nclass_sub]

@@ -188,7 +188,7 @@ def read(path: Path) -> dict[str, Any]:
         raise MissingError(f"there is no recipe file {path}; named recipes: {', '.join(RECIPES)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as text: {error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no table of settings")

@@ -9,7 +9,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,16 +20,17 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from attar import checkpoint, lock, store
 from attar import device as devices
-from attar import store
-from attar.errors import UserError
+from attar.errors import UserError, WriteError
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
 IMAGES = "images.png"
 REPORT = "report.html"
-FILES = (CONFIG, METRICS, RESULT, IMAGES, REPORT, store.CONDENSED, store.INITIAL)
+SEEDS = "evaluation.jsonl"  # only while an evaluation runs
+FILES = (CONFIG, METRICS, RESULT, IMAGES, REPORT, SEEDS, store.CONDENSED, store.INITIAL)
 LINE_EVERY = 10.0  # seconds between two plain lines where there is no terminal
 
 
@@ -41,8 +42,14 @@ class RunFolder:
 
     def event(self, values: dict[str, Any]) -> None:
         """Append one JSON object to `metrics.jsonl`."""
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        append(self.path / METRICS, values)
+
+    def keep_events(self, count: int) -> None:
+        """Forget all but the first `count` events: a run goes on from there."""
+        path = self.path / METRICS
+        if path.exists():
+            lines = path.read_bytes().splitlines(keepends=True)
+            os.truncate(path, sum(map(len, lines[:count])))
 
     def write(self, name: str, value: dict[str, Any]) -> None:
         """Write `config.json` or `result.json`."""
@@ -67,24 +74,95 @@ class RunFolder:
             return []
         try:
             events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path} is damaged, {error}; remove it to go on without") from error
         if not all(isinstance(event, dict) for event in events):
             raise UserError(f"{path} is damaged: every line must be a JSON object; remove it to go on without")
         return events
 
     def discard(self) -> None:
-        """Remove what a run left that came to nothing."""
+        """Remove what a run left: that came to nothing, or that another replaces."""
+        checkpoint.remove(self.path)
         for name in FILES:
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):  # other files of the user
             self.path.rmdir()
 
 
+@contextmanager
+def opened(path: Path, *, wait: Callable[[str], None] | None = None) -> Iterator[RunFolder]:
+    """A run folder for this process alone, without what a killed one left half-written.
+
+    Raises `UserError` where another process is at work in it; with `wait` it waits for its end, after one line.
+    """
+    check_folder(path)
+    with lock.held(path, wait=wait):
+        store.clean(path, *FILES, *checkpoint.FOLDERS)
+        for name in (METRICS, SEEDS):
+            mend(path / name)
+        yield RunFolder(path)
+
+
+def append(path: Path, values: dict[str, Any]) -> None:
+    """Append one JSON object as a line, and wait until it is on the disk."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise WriteError(f"{path} cannot be written: {store.one_line(error)}") from error
+
+
+def mend(path: Path) -> None:
+    """Cut off a last line that was not written to its end."""
+    if path.exists():
+        text = path.read_bytes()
+        if not text.endswith(b"\n"):
+            os.truncate(path, text.rfind(b"\n") + 1)
+
+
+class Seeds:
+    """The networks that an evaluation has trained so far, so that an interrupted one goes on with the next seed.
+
+    Without a folder nothing is kept.
+    """
+
+    def __init__(self, folder: RunFolder | None) -> None:
+        self.path = folder.path / SEEDS if folder is not None else None
+        self.start = time.perf_counter()
+        self.before = 0.0  # seconds of earlier sessions
+        self.known: dict[str, tuple[float, int]] = {}
+        self.lock = threading.Lock()  # networks are trained side by side
+        lines = self.path.read_text(encoding="utf-8") if self.path is not None and self.path.exists() else ""
+        for line in lines.splitlines():
+            with suppress(ValueError, KeyError, TypeError):  # a line that cannot be read is computed again
+                values = json.loads(line)
+                self.known[str(values["key"])] = float(values["accuracy"]), int(values["images"])
+                self.before = max(self.before, float(values["seconds"]))
+
+    @property
+    def seconds(self) -> float:
+        """All that the evaluation took so far."""
+        return self.before + time.perf_counter() - self.start
+
+    def keep(self, key: str, done: tuple[float, int]) -> None:
+        """Keep one network's accuracy and number of training images."""
+        if self.path is not None:
+            accuracy, images = done
+            with self.lock:
+                append(self.path, {"key": key, "accuracy": accuracy, "images": images, "seconds": self.seconds})
+
+    def forget(self) -> None:
+        """The evaluation is done."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
 def check_free(path: Path, *, overwrite: bool) -> None:
     """Raise `UserError` when `path` cannot become a run folder."""
     check_folder(path)
-    taken = [name for name in FILES if (path / name).exists()]
+    taken = [name for name in (*FILES, *checkpoint.FOLDERS) if (path / name).exists()]
     if taken and not overwrite:
         raise UserError(f"{path} already holds a run ({taken[0]}); name another folder with --out, or add --overwrite")
 
@@ -101,10 +179,10 @@ def check_folder(path: Path) -> None:
 def create(path: Path, *, overwrite: bool) -> RunFolder:
     """Make the folder, without a former run's files. Raises `UserError` as `check_free` does."""
     check_free(path, overwrite=overwrite)
+    folder = RunFolder(path)
+    folder.discard()
     path.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
-        (path / name).unlink(missing_ok=True)
-    return RunFolder(path)
+    return folder
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -133,8 +211,14 @@ class Watch:
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Stage]:
-        """A stage of `total` steps."""
+    def stage(self, name: str, total: int, done: int = 0) -> Iterator[Stage]:
+        """A stage of `total` steps, of which some are `done` before."""
+        with self.stages([name], total, done) as (stage,):
+            yield stage
+
+    @contextmanager
+    def stages(self, names: Sequence[str], total: int, done: int = 0) -> Iterator[list[Stage]]:
+        """Stages that go on side by side, each with its own bar."""
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -145,16 +229,16 @@ class Watch:
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=self.console, disable=self.quiet or not self.console.is_terminal) as bar:
-            yield Stage(self, name, total, bar)
+            yield [Stage(self, name, total, done, bar) for name in names]
 
 
 class Stage:
     """One bar, or the lines in its place."""
 
-    def __init__(self, watch: Watch, name: str, total: int, bar: Progress) -> None:
+    def __init__(self, watch: Watch, name: str, total: int, done: int, bar: Progress) -> None:
         self.watch, self.name, self.total, self.bar = watch, name, total, bar
-        self.task = bar.add_task(name, total=total, note="")
-        self.done = 0
+        self.task = bar.add_task(name, total=total, completed=done, note="")
+        self.first = self.done = done
         self.lock = threading.Lock()  # members of a pool are trained side by side
         self.start = self.last = time.perf_counter()
 
@@ -166,7 +250,7 @@ class Stage:
             now = time.perf_counter()
             if self.bar.disable and (now - self.last > LINE_EVERY or self.done == self.total):
                 self.last = now
-                left = (now - self.start) / self.done * (self.total - self.done)
+                left = (now - self.start) / (self.done - self.first) * (self.total - self.done)
                 spent = f"{now - self.start:.0f} s, {left:.0f} s left"
                 self.watch.say(f"{self.name} {self.done}/{self.total}  {spent}  {note}".rstrip())
 

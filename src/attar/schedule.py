@@ -22,6 +22,9 @@ MEASURED = 3  # iterations under the clock
 POOL_SHARE = 0.5  # of the time there is, at most
 SHORT = 10  # outer iterations that a fitted schedule has at least: each one draws another model
 
+# section → settings that `fit` chooses
+FITTED = {"pool": ("epochs", "models"), "condense": ("niter", "inner_loop")}
+
 
 @dataclass(frozen=True)
 class Estimate:

@@ -6,7 +6,11 @@ Nothing here reads or writes a pickle.
 from __future__ import annotations
 
 import json
+import math
+import os
+import re
 import secrets
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from attar.errors import MissingError, UserError, choose
+from attar.errors import MissingError, UserError, WriteError, choose
 from attar.synthetic import DECODE, SyntheticSet
 
 VERSION = 1  # of the file format
@@ -30,18 +34,54 @@ SET_META = {
 }
 
 
-def atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary name beside `path`, then rename: readers see the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+def temporary(path: Path) -> Path:
+    """A name beside `path` for what is not complete yet."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+
+
+def clean(folder: Path, *names: str) -> None:
+    """Remove what a killed process left of `names` ('*.safetensors' and the like) under a temporary name."""
+    for path in folder.iterdir():
+        found = re.fullmatch(r"\.(.+)\.[0-9a-f]{12}", path.name)
+        if found and any(Path(found[1]).match(name) for name in names):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def sync(path: Path) -> None:
+    """Return when a file, or the names in a folder, are on the disk."""
+    windows = os.name == "nt"
+    if windows and path.is_dir():  # cannot be, and need not
+        return
+    handle = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
-        temporary.touch(exist_ok=False)
-        mode = temporary.stat().st_mode  # what the umask leaves; a writer may make a file of its own for itself alone
-        write(temporary)
-        temporary.chmod(mode)
-        temporary.replace(path)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` with a temporary name beside `path`, then rename: readers see the old file or the new one.
+
+    Raises `WriteError` when it cannot be written, such as on a full disk.
+    """
+    new = temporary(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new.touch(exist_ok=False)
+        mode = new.stat().st_mode  # what the umask leaves; a writer may make a file of its own for itself alone
+        write(new)
+        new.chmod(mode)
+        sync(new)
+        new.replace(path)
+        sync(path.parent)
+    except (OSError, SafetensorError) as error:
+        new.unlink(missing_ok=True)
+        raise WriteError(f"{path} cannot be written: {one_line(error)}") from error
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
         raise
 
 
@@ -56,24 +96,18 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MissingError(f"there is no {path}") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {_one_line(error)}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {one_line(error)}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} holds no JSON object")
     return value
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], kind: str, meta: Mapping[str, Any]) -> None:
-    """Write tensors and metadata of a `kind` ('set', 'member') to one safetensors file, atomically.
-
-    Raises `UserError` when it cannot be written, such as on a full disk.
-    """
+    """Write tensors and metadata of a `kind` ('set', 'member') to one safetensors file, atomically."""
     text = json.dumps({"format": VERSION, "kind": kind, **meta}, sort_keys=True)
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    try:
-        atomically(path, lambda name: save_file(whole, name, metadata={"attar": text}))
-    except SafetensorError as error:
-        raise UserError(f"{path} cannot be written: {_one_line(error)}") from error
+    atomically(path, lambda name: save_file(whole, name, metadata={"attar": text}))
 
 
 def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -85,8 +119,8 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
             text = (file.metadata() or {}).get("attar")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         meta = json.loads(text) if text is not None else None
-    except (SafetensorError, ValueError, OSError, RuntimeError) as error:
-        raise UserError(f"{path} is damaged or no safetensors file: {_one_line(error)}") from error
+    except (SafetensorError, ValueError, OSError, RuntimeError, TypeError) as error:
+        raise UserError(f"{path} is damaged or no safetensors file: {one_line(error)}") from error
     if not isinstance(meta, dict) or "format" not in meta:
         raise UserError(f"{path} was not written by attar (it has no 'attar' metadata)")
     if meta["format"] != VERSION:
@@ -117,6 +151,7 @@ def describe(small: SyntheticSet) -> dict[str, Any]:
         "std": list(small.std),
         "source": small.source,
         "recipe": small.recipe,
+        "fingerprint": small.fingerprint,
     }
 
 
@@ -135,6 +170,8 @@ def load_set(path: Path) -> SyntheticSet:
             f"{path} is no condensed set: it holds {', '.join(tensors) or 'nothing'}, not images and labels"
         )
     images, labels = tensors["images"], tensors["labels"]
+    if not (images.is_floating_point() or images.dtype == torch.uint8) or labels.dtype != torch.int64:
+        raise UserError(f"{path} is damaged: images are {images.dtype}, labels {labels.dtype}")
     small = SyntheticSet(
         images=images.float() / 255 if images.dtype == torch.uint8 else images.float(),
         labels=labels.long(),
@@ -146,6 +183,7 @@ def load_set(path: Path) -> SyntheticSet:
         source=meta["source"],
         initial=_initial(path, images),
         recipe=meta["recipe"],
+        fingerprint=str(meta.get("fingerprint", "")),
     )
     if not _sound(small):
         raise UserError(f"{path} is damaged: images {list(images.shape)}, labels and classes do not fit each other")
@@ -154,12 +192,16 @@ def load_set(path: Path) -> SyntheticSet:
 
 def _sound(small: SyntheticSet) -> bool:
     images, labels = small.images, small.labels
-    if images.dim() != 4 or labels.shape != images.shape[:1] or not len(labels) or not bool(images.isfinite().all()):
+    if images.dim() != 4 or labels.shape != images.shape[:1] or not images.numel():
+        return False
+    if not 0 <= float(images.min()) <= float(images.max()) <= 1 or not all(isinstance(n, str) for n in small.classes):
         return False
     if int(labels.min()) < 0 or int(labels.max()) >= small.nclass or not 1 <= small.factor <= min(images.shape[2:]):
         return False
     scale = (*small.mean, *small.std)
-    return len(small.mean) == len(small.std) == images.shape[1] and all(isinstance(value, float) for value in scale)
+    if not all(isinstance(value, float) and math.isfinite(value) for value in scale):
+        return False
+    return len(small.mean) == len(small.std) == images.shape[1] and all(value > 0 for value in small.std)
 
 
 def _initial(path: Path, images: Tensor) -> Tensor | None:
@@ -167,8 +209,13 @@ def _initial(path: Path, images: Tensor) -> Tensor | None:
     if path.name != CONDENSED or not beside.is_file():
         return None
     initial = load_tensors(beside, "set")[0].get("images")
-    return initial.float() if initial is not None and initial.shape == images.shape else None
+    if initial is None or initial.shape != images.shape or not initial.is_floating_point():
+        return None
+    return initial.float() if bool(initial.isfinite().all()) else None
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What an error says, as one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return " ".join(str(error).split()) or type(error).__name__

@@ -33,7 +33,7 @@ class SyntheticSet:
     """A condensed data set.
 
     images: float32 [N, ch, H, W] in [0, 1] as stored; labels: int64 [N]; mean, std: per channel, in [0, 1] units.
-    `initial` holds the images before any optimisation, where known.
+    `initial` holds the images before any optimisation, where known; `fingerprint` stands for the real images.
     """
 
     images: Tensor
@@ -46,6 +46,7 @@ class SyntheticSet:
     source: str = ""
     initial: Tensor | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
 
     @property
     def nclass(self) -> int:
@@ -252,33 +253,6 @@ def mix(
 def noise(n: int, channels: int, size: tuple[int, int], generator: Generator) -> Tensor:
     """Uniform noise [n, ch, H, W] in [0, 1): initialisation `noise`."""
     return torch.rand((n, channels, *size), generator=generator, device=generator.device)
-
-
-def concatenate(parts: Sequence[SyntheticSet]) -> SyntheticSet:
-    """Join the parts of a partition (IDC section 5, ImageNet-100) into one set, ordered by label.
-
-    Raises `UserError` when parts differ in factor, shape or data set, or when a class stands in two of them.
-    """
-    first = parts[0]
-    seen: set[int] = set()
-    for part in parts:
-        for name in ("factor", "decode_type", "classes", "source", "mean", "std"):
-            if getattr(part, name) != getattr(first, name):
-                raise UserError(f"parts differ in {name}: {getattr(first, name)} and {getattr(part, name)}")
-        if part.images.shape[1:] != first.images.shape[1:]:
-            raise UserError(f"parts differ in image shape: {first.images.shape[1:]} and {part.images.shape[1:]}")
-        labels = set(part.labels.tolist())
-        if labels & seen:
-            raise UserError(f"class {min(labels & seen)} stands in two parts")
-        seen |= labels
-    order = torch.cat([part.labels for part in parts]).argsort(stable=True)
-    known = [part.initial for part in parts if part.initial is not None]
-    return replace(
-        first,
-        images=torch.cat([part.images for part in parts])[order],
-        labels=torch.cat([part.labels for part in parts])[order],
-        initial=torch.cat(known)[order] if len(known) == len(parts) else None,
-    )
 
 
 def effective_lr(lr_img: float, ipc: int, side: int, base_size: int) -> float:

@@ -63,6 +63,19 @@ def reset(student: Learner, params: Mapping[str, Tensor], buffers: Mapping[str, 
             state["momentum_buffer"].zero_()  # μ·0 + g is what a first step starts from
 
 
+def optimizer_state(student: Learner) -> dict[str, Tensor]:
+    """What the optimiser keeps, as "parameter/what"."""
+    kept = student.optimizer.state
+    return {f"{name}/{key}": kept[leaf][key] for name, leaf in student.params.items() for key in kept.get(leaf, {})}
+
+
+def restore_optimizer(student: Learner, values: Mapping[str, Tensor]) -> None:
+    """Give the optimiser what `optimizer_state` found."""
+    for path, value in values.items():
+        name, _, key = path.rpartition("/")
+        student.optimizer.state[student.params[name]][key] = value
+
+
 def step(student: Learner, images: Tensor, targets: Tensor, gradients: Gradients | None = None) -> Tensor:
     """One step of the mean cross-entropy with soft targets [n, C]. Returns the loss, still on the device.
 

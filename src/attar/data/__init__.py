@@ -12,7 +12,8 @@ import torch
 from attar.data import cifar, digits, folder, hub, idx, imagenet, items, parquet, svhn
 from attar.data.arrays import check_nclass, check_size, stratified, usable_device
 from attar.data.images import ImageData
-from attar.data.table import Notice, Reading
+from attar.data.plan import SILENT, Keeping, Notice, Watch
+from attar.data.table import Reading
 from attar.errors import MissingError, UserError, nearest
 
 # name -> reader(data_dir, nclass, size). A reader may use nclass and size to read less; `load` applies what it left.
@@ -27,6 +28,8 @@ SOURCES: dict[str, Callable[[Path | None, int | None, int | None], ImageData]] =
     "imagenet10": imagenet.imagenet10,
     "imagenet100": imagenet.imagenet100,
 }
+# Those of SOURCES that read image files take one thing more: where the decoded images are kept.
+FOLDERS = {"imagenet": imagenet.imagenet, "imagenet10": imagenet.imagenet10, "imagenet100": imagenet.imagenet100}
 
 
 TEST_FRACTION = 0.2  # of the images, where there is no test set and nothing else is asked for
@@ -44,7 +47,10 @@ def load(
     test_fraction: float | None = None,
     test_seed: int = 0,
     skip_bad: bool = False,
+    load_memory: bool = False,
+    cache_dir: str | Path | None = None,
     notice: Notice = lambda line: None,
+    watch: Watch | None = None,
 ) -> ImageData:
     """Real images, on the device.
 
@@ -59,7 +65,11 @@ def load(
     test_fraction: the share of each class that becomes the test set where there is none: by default a fifth, of an
         ImageData nothing. 0 leaves the data without one.
     skip_bad: leave unreadable images out.
+    load_memory: keep the images of a folder in memory, however many there are. Without it many of them stay in a file,
+        decoded, below `cache_dir` ($ATTAR_CACHE or ~/.cache/attar); a `cache_dir` has few of them kept there too.
+        Images of parquet files and of the hub are always in memory, and kept there too unless load_memory.
     notice: gets a line about a test set that was taken, images that were left out.
+    watch: who is told about a cache that is built or used.
 
     Raises UserError, of which MissingError when a file or folder is not there, with one line that says what to do.
     """
@@ -73,8 +83,9 @@ def load(
     if isinstance(source, ImageData):
         data, test_fraction = source, test_fraction or 0
     else:
-        reading = Reading(size, image_column, label_column, skip_bad, notice)
-        data = _read(source, data_dir, nclass, reading)
+        root = Path(cache_dir) if cache_dir else None
+        keeping = Keeping(load_memory, root, watch or SILENT, skip_bad, notice)
+        data = _read(source, data_dir, nclass, Reading(size, image_column, label_column, keeping))
     if nclass is not None:
         data = data.subset(nclass)
     if size is not None:
@@ -105,12 +116,15 @@ def _read(source: Any, data_dir: str | Path | None, nclass: int | None, reading:
     if not str(source):
         raise UserError(f"a data set is {items.KINDS}, found {source!r}")
     if isinstance(source, str) and source in SOURCES:
-        return SOURCES[source](None if data_dir is None else Path(data_dir), nclass, reading.size)
+        place = None if data_dir is None else Path(data_dir)
+        if source in FOLDERS:
+            return FOLDERS[source](place, nclass, reading.size, reading.keeping)
+        return SOURCES[source](place, nclass, reading.size)
     path = Path(source).expanduser()
     if os.path.exists(path):
         if path.suffix == parquet.SUFFIX or (path.is_dir() and not _has_pictures(path) and parquet.found(path)):
             return parquet.load(path, reading)
-        return folder.read(path, nclass, reading.size, skip_bad=reading.skip_bad, notice=reading.notice)
+        return folder.read(path, nclass, reading.size, reading.keeping)
     if isinstance(source, str) and hub.is_name(source):
         return hub.load(source, reading)
     if isinstance(source, str) and os.sep not in source:

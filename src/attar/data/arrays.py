@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 
@@ -9,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attar.data.mapped import Mapped
 from attar.errors import UserError
 
 Array = np.ndarray | Tensor
-CHUNK_VALUES = 1 << 24  # pixels handled at once where uint8 becomes a wider type
+CHUNK_VALUES = 1 << 22  # pixels handled at once where uint8 becomes a wider type
 
 
 def usable_device(device: str | torch.device) -> torch.device:
@@ -62,8 +64,8 @@ def crop_plan(height: int, width: int, size: int) -> tuple[int, int, int, int]:
     return tall, wide, round((tall - size) / 2), round((wide - size) / 2)
 
 
-def _chunks(images: Tensor) -> Iterator[slice]:
-    step = max(1, CHUNK_VALUES // max(1, images[0].numel()))
+def _chunks(images: Tensor | Mapped) -> Iterator[slice]:
+    step = max(1, CHUNK_VALUES // max(1, math.prod(images.shape[1:])))
     return (slice(start, start + step) for start in range(0, len(images), step))
 
 
@@ -141,7 +143,16 @@ def class_names(labels: Tensor, classes: Sequence[str] | None) -> tuple[str, ...
     return tuple(str(c) for c in (range(nclass) if classes is None else classes))
 
 
-def statistics(images: Tensor) -> tuple[list[float], list[float]]:
+def fingerprint(images: Tensor | Mapped, labels: Tensor, classes: Sequence[str]) -> str:
+    """Twelve digits that stand for images, labels and class names."""
+    digest = hashlib.sha256(repr((tuple(images.shape), tuple(classes))).encode())
+    digest.update(labels.cpu().numpy().tobytes())
+    for part in _chunks(images):
+        digest.update(images[part].cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def statistics(images: Tensor | Mapped) -> tuple[list[float], list[float]]:
     """Mean and standard deviation per channel in units of [0, 1], from exact counts of the 256 values."""
     counts = torch.zeros(images.shape[1], 256, dtype=torch.int64, device=images.device)
     for part in _chunks(images):
@@ -171,7 +182,7 @@ def constants(
     return two[0], two[1]
 
 
-def resample(images: Tensor, size: int) -> Tensor:
+def resample(images: Tensor | Mapped, size: int) -> Tensor:
     """uint8 [N, ch, H, W] -> uint8 [N, ch, size, size]: short side resized (bilinear, antialiased), centre cropped."""
     tall, wide, top, left = crop_plan(images.shape[2], images.shape[3], size)
     out = torch.empty(len(images), images.shape[1], size, size, dtype=torch.uint8, device=images.device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,22 +15,17 @@ DAMAGED = (OSError, ValueError, KeyError, EOFError, BadZipFile)
 FORMAT = "1"  # of what is kept; another one is another key
 
 
-def room() -> Path:
-    """The folder: $ATTAR_CACHE or ~/.cache/attar."""
-    return Path(os.environ.get("ATTAR_CACHE") or Path.home() / ".cache" / "attar") / "decoded"
-
-
 def key_of(*parts: object) -> str:
     """Twelve digits that stand for a source and how it is read."""
     return hashlib.sha256(repr((FORMAT, *parts)).encode()).hexdigest()[:12]
 
 
-def kept(key: str, make: Callable[[], tuple[np.ndarray, list[int]]]) -> tuple[np.ndarray, list[int]]:
-    """What `make` gives: images uint8 [n, ch, H, W] and the rows left out; from disk where it was made before.
+def kept(key: str, make: Callable[[], tuple[np.ndarray, list[int]]], room: Path) -> tuple[np.ndarray, list[int]]:
+    """What `make` gives: images uint8 [n, ch, H, W] and the rows left out; from the folder `room` if made before.
 
     A file that cannot be read is made anew; a folder that cannot be written costs the next start its time, no more.
     """
-    path = room() / f"{key}.npz"
+    path = room / f"{key}.npz"
     with suppress(*DAMAGED), path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         return file["images"], file["bad"].tolist()
     images, bad = make()

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from attar.data import cache
 from attar.data.arrays import check_nclass
 from attar.data.images import ImageData
 from attar.data.picture import GREY_MODES, BadImage, blame, decode, left_out, opened
+from attar.data.plan import Keeping, Plan
 from attar.errors import MissingError, UserError
 
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".pnm")
 )
+CACHE_FROM = 16 << 20  # bytes of image files: reading fewer takes a second or two and little memory
 LAYOUT = "expected train/<class>/<image files> and, for a test set, test/<class>/* or val/<class>/*; or <class>/*"
+NEEDS = "a class folder needs files such as .png, .jpg or .webp"
 
 
-def read(
-    root: Path,
-    nclass: int | None,
-    size: int | None,
-    *,
-    skip_bad: bool = False,
-    notice: Callable[[str], None] = lambda line: None,
-) -> ImageData:
+def read(root: Path, nclass: int | None, size: int | None, keeping: Keeping | None = None) -> ImageData:
     """The images of a folder, classes sorted by name; only the first nclass classes when that is given.
 
     Grey when all images have a single colour channel, RGB otherwise (transparency is dropped); 16-bit values become
@@ -35,7 +33,7 @@ def read(
     short side becomes that many pixels (bilinear, antialiased) and the centre square is kept.
 
     Without train/ all images are training images. Raises UserError for another layout, an empty class folder, a test
-    class that is not in train/, a damaged image unless `skip_bad` (`notice` then gets one line), and images of several
+    class that is not in train/, a damaged image unless `keeping` leaves them out, and images of several
     sizes when no size is given.
     """
     if not os.path.isdir(root):
@@ -55,22 +53,7 @@ def read(
         raise UserError(f"{train} has 1 class folder, '{classes[0]}'; at least 2 classes are needed")
     if nclass is not None:
         check_nclass(nclass, len(classes), str(root))
-    chosen = classes[:nclass]
-
-    def everything() -> list[Path]:
-        places = [split / name for split in (train, test) if split for name in chosen if os.path.isdir(split / name)]
-        return [file for place in places for file in _image_files(place.parent, [place.name])[0]]
-
-    try:
-        data = read_splits(train, test, chosen, root.resolve().name, size, skip_bad=skip_bad)
-    except BadImage:  # how many there are is worth a second reading
-        files = everything()
-        raise blame([error for error in _faults(files, size) if error], len(files)) from None
-    if skip_bad:
-        notice(
-            left_out(len(everything()) - len(data.images) - (0 if data.test_images is None else len(data.test_images)))
-        )
-    return data
+    return read_splits(train, test, classes[:nclass], root.resolve().name, size, keeping=keeping)
 
 
 def has_classes(root: Path) -> bool:
@@ -88,19 +71,51 @@ def read_splits(
     channels: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    skip_bad: bool = False,
+    keeping: Keeping | None = None,
 ) -> ImageData:
-    """ImageData of the folders <split>/<class>, label = place in `classes`; channels 1, 3 or as the images need."""
-    files, labels = _image_files(train, classes, size, skip_bad)
+    """ImageData of the folders <split>/<class>, label = place in `classes`; channels 1, 3 or as the images need.
+
+    The images are decoded into memory, or into a cache where `keeping` names a place for it or the files are large.
+    """
+    files, labels = _image_files(train, classes)
     held = [label for label, folder in enumerate(classes) if test and os.path.isdir(test / folder)]
-    test_files, places = _image_files(test, [classes[label] for label in held], size, skip_bad) if test else ([], [])
-    with ThreadPoolExecutor() as threads:
-        if channels is None:
-            channels = 1 if all(threads.map(_is_grey, [*files, *test_files])) else 3
-        images = _decode_all(threads, files, files[0], channels, size)
-        test_images = _decode_all(threads, test_files, files[0], channels, size) if test_files else None
-    test_labels = [held[place] for place in places] if test_files else None
-    return ImageData(images, labels, test_images, test_labels, classes=classes, mean=mean, std=std, name=name)
+    test_files, places = _image_files(test, [classes[label] for label in held]) if test else ([], [])
+    images = _Images([*files, *test_files], channels, size)
+    keeping = keeping or Keeping()
+    stamps, total = ([], 0) if keeping.memory else _stamps(images.files)
+    plan = Plan(
+        name=name,
+        origin=str(train.parent.resolve()),
+        size=size,
+        classes=tuple(classes),
+        labels=np.asarray([*labels, *(held[place] for place in places)]),
+        train=len(files),
+        stamps=stamps,
+        shape=lambda: images.shape,
+        decode=images.decode,
+        mean=mean,
+        std=std,
+    )
+    cached = not keeping.memory and (keeping.root is not None or total >= CACHE_FROM)
+    if keeping.skip_bad:
+        bad = cache.known_bad(plan, keeping, images.faulty) if cached else images.faulty()
+        keeping.notice(left_out(len(bad)))
+        images.leave_out(bad)
+        plan = plan.without(bad)
+        lost = sorted(set(range(len(classes))) - set(plan.labels[: plan.train].tolist()))
+        if lost:
+            raise UserError(f"{train / classes[lost[0]]} has no readable images; {NEEDS}")
+    return cache.load(plan, keeping) if cached else _in_memory(plan, images)
+
+
+def _in_memory(plan: Plan, images: _Images) -> ImageData:
+    try:
+        train, test = (images.decode_all(rows.tolist()) for rows in np.split(np.arange(len(plan.labels)), [plan.train]))
+    except BadImage as error:  # how many there are is worth a second reading
+        raise blame([found for found in images.faults() if found] or [error], len(images.files)) from error
+    labels, test_labels = np.split(plan.labels, [plan.train])
+    tests = (test, test_labels) if len(test) else (None, None)
+    return ImageData(train, labels, *tests, classes=plan.classes, mean=plan.mean, std=plan.std, name=plan.name)
 
 
 def class_folders(split: Path) -> list[str]:
@@ -118,64 +133,97 @@ def _listed(folder: Path) -> list[str]:
         raise UserError(f"{folder} cannot be read: {error.strerror}") from error
 
 
-def _image_files(
-    split: Path, classes: Sequence[str], size: int | None = None, skip_bad: bool = False
-) -> tuple[list[Path], list[int]]:
-    """Every image below split/<class>, with `skip_bad` every readable one, and the place of its class in `classes`."""
-    files, labels = [], []
+def _image_files(split: Path, classes: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Every image below split/<class>, and the place of its class in `classes`."""
+    files: list[str] = []  # a Path takes five times the memory, and there may be millions
+    labels: list[int] = []
     for label, name in enumerate(classes):
-        found = [split / name / file for file in _listed(split / name) if _is_image(file)]
-        if skip_bad:
-            found = [file for file, error in zip(found, _faults(found, size), strict=True) if error is None]
+        found = [file for file in _listed(split / name) if _is_image(file)]
         if not found:
-            kind = "readable images" if skip_bad else "images"
-            raise UserError(f"{split / name} has no {kind}; a class folder needs files such as .png, .jpg or .webp")
-        files += found
+            raise UserError(f"{split / name} has no images; {NEEDS}")
+        files += [os.path.join(split, name, file) for file in found]
         labels += [label] * len(found)
     return files, labels
 
 
 def _is_image(file: str) -> bool:
-    return Path(file).suffix.lower() in SUFFIXES
+    return os.path.splitext(file)[1].lower() in SUFFIXES
 
 
-def _is_grey(path: Path) -> bool:
-    with opened(str(path), path) as image:
+def _is_grey(path: str) -> bool:
+    with opened(path, Path(path)) as image:
         return image.mode in GREY_MODES
 
 
-def _decode(path: Path, channels: int, size: int | None) -> np.ndarray:
-    return decode(str(path), path, channels, size)
+def _decode(path: str, channels: int | None, size: int | None) -> np.ndarray:
+    """uint8 [channels, H, W]."""
+    return decode(path, Path(path), channels, size)
 
 
-def _faults(files: Sequence[Path], size: int | None) -> list[BadImage | None]:
-    """For each file what keeps it from being decoded."""
+class _Images:
+    """Image files that become arrays of one shape: that of the first, with as many channels as all of them need."""
 
-    def one(path: Path) -> BadImage | None:
-        try:
-            decode(str(path), path, None, size)
-        except BadImage as error:
-            return error
-        return None
+    def __init__(self, files: Sequence[str], channels: int | None, size: int | None) -> None:
+        self.files, self.channels, self.size = files, channels, size
 
-    with ThreadPoolExecutor() as threads:
-        return list(threads.map(one, files))
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, H, W); opens every file where the channels are not given."""
+        if self.channels is None:
+            with ThreadPoolExecutor() as threads:
+                self.channels = 1 if all(threads.map(_is_grey, self.files)) else 3
+        return _decode(self.files[0], self.channels, self.size).shape
 
-
-def _decode_all(
-    threads: ThreadPoolExecutor, files: Sequence[Path], first: Path, channels: int, size: int | None
-) -> np.ndarray:
-    """uint8 [N, channels, H, W] of all files, which must have the size of `first`. PIL decodes without the GIL."""
-    shape = _decode(first, channels, size).shape
-    out = np.empty((len(files), *shape), np.uint8)
-
-    def place(row: int) -> None:
-        image = _decode(files[row], channels, size)
+    def decode(self, row: int) -> np.ndarray:
+        """uint8 [channels, H, W]. Raises UserError for another shape than the first file's."""
+        shape = self.shape
+        image = _decode(self.files[row], shape[0], self.size)
         if image.shape != shape:
-            sizes = [f"{first} is {shape[2]}x{shape[1]}", f"{files[row]} is {image.shape[2]}x{image.shape[1]}"]
-            raise UserError(f"images of mixed sizes: {', '.join(sizes)}; give one size for all with --size")
-        out[row] = image
+            first, other = (
+                f"{x} is {s[2]}x{s[1]}" for x, s in ((self.files[0], shape), (self.files[row], image.shape))
+            )
+            raise UserError(f"images of mixed sizes: {first}, {other}; give one size for all with --size")
+        return image
 
-    for _ in threads.map(place, range(len(files))):  # in order, so the first bad file is the one named
-        pass
-    return out
+    def decode_all(self, rows: Sequence[int]) -> np.ndarray:
+        """uint8 [N, channels, H, W]. PIL decodes without the GIL."""
+        out = np.empty((len(rows), *self.shape), np.uint8)
+        with ThreadPoolExecutor() as threads:
+            for place, image in enumerate(threads.map(self.decode, rows)):  # in order: the first bad file is named
+                out[place] = image
+        return out
+
+    def faults(self) -> list[BadImage | None]:
+        """For each file what keeps it from being decoded."""
+
+        def one(path: str) -> BadImage | None:
+            try:
+                _decode(path, None, self.size)
+            except BadImage as error:
+                return error
+            return None
+
+        with ThreadPoolExecutor() as threads:
+            return list(threads.map(one, self.files))
+
+    def faulty(self) -> list[int]:
+        """The rows of the files that cannot be decoded."""
+        return [row for row, error in enumerate(self.faults()) if error is not None]
+
+    def leave_out(self, rows: Sequence[int]) -> None:
+        """Go on without these files: the rows of those that follow move up."""
+        out = set(rows)
+        self.files = [file for row, file in enumerate(self.files) if row not in out]
+
+
+def _stamps(files: Sequence[str]) -> tuple[list[str], int]:
+    """What tells each image from another without opening it, and the size of all together."""
+    stamps, total = [], 0
+    for path in files:
+        try:
+            stat = os.stat(path)
+        except OSError as error:
+            raise UserError(f"{path} is not a readable image: {error.strerror}") from error
+        stamps.append(f"{os.sep.join(path.split(os.sep)[-3:])} {stat.st_size} {stat.st_mtime_ns}")
+        total += stat.st_size
+    return stamps, total

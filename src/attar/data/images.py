@@ -1,8 +1,7 @@
-"""Real images: one uint8 tensor on the device, with the rows of each class."""
+"""Real images: one uint8 tensor on the device, or a file that rows are gathered from, with the rows of each class."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -12,7 +11,10 @@ from torch import Tensor
 
 from attar.data import arrays
 from attar.data.arrays import Array
+from attar.data.mapped import Mapped
 from attar.errors import UserError
+
+TEST_PIXELS = 1 << 22  # of a batch of test images, at most
 
 
 class ImageData:
@@ -29,9 +31,9 @@ class ImageData:
     fewer than two classes, and a device that is not there.
     """
 
-    images: Tensor  # uint8 [N, ch, H, W]
+    images: Tensor | Mapped  # uint8 [N, ch, H, W]
     labels: Tensor  # int64 [N]
-    test_images: Tensor | None  # uint8 [M, ch, H, W]
+    test_images: Tensor | Mapped | None  # uint8 [M, ch, H, W]
     test_labels: Tensor | None  # int64 [M]
 
     def __init__(
@@ -70,11 +72,36 @@ class ImageData:
                 raise UserError(f"std must be positive in every channel, found {std}")
         self._fill(pixels, host, test_pixels, test_host, names, mean, std, name)
 
+    @classmethod
+    def mapped(
+        cls,
+        images: Mapped,
+        labels: Tensor,
+        test_images: Mapped | None,
+        test_labels: Tensor | None,
+        *,
+        classes: Sequence[str],
+        mean: Sequence[float],
+        std: Sequence[float],
+        computed: bool,
+        name: str,
+        fingerprint: str,
+    ) -> ImageData:
+        """Images that stay in a file; `computed`: mean and std are those of the images, not constants.
+
+        Raises UserError for labels that do not fit the classes.
+        """
+        names = arrays.class_names(labels, classes)
+        new = cls.__new__(cls)
+        new._fill(images, labels, test_images, test_labels, names, mean, std, name)
+        new._computed, new.fingerprint = computed, fingerprint
+        return new
+
     def _fill(
         self,
-        images: Tensor,
+        images: Tensor | Mapped,
         labels: Tensor,
-        test_images: Tensor | None,
+        test_images: Tensor | Mapped | None,
         test_labels: Tensor | None,
         classes: tuple[str, ...],
         mean: Sequence[float] | None,
@@ -121,11 +148,7 @@ class ImageData:
     @cached_property
     def fingerprint(self) -> str:
         """Twelve digits that stand for the training images, their labels and the names of the classes."""
-        digest = hashlib.sha256(repr((tuple(self.images.shape), self.classes)).encode())
-        digest.update(self.labels.cpu().numpy().tobytes())
-        for part in self.images.split(4096):
-            digest.update(part.cpu().numpy().tobytes())
-        return digest.hexdigest()[:12]
+        return arrays.fingerprint(self.images, self.labels, self.classes)
 
     def rows(self, c: int) -> Tensor:
         """Rows of the training images of class c, ascending, int64 [n_c] on the device."""
@@ -140,14 +163,19 @@ class ImageData:
 
     def fetch(self, rows: Tensor) -> Tensor:
         """Training images of these rows (int64 [n]), normalised, float32 [n, ch, H, W]."""
-        return self.normalize(self.images[rows].to(torch.float32).div_(255))
+        return self.scaled(self.images[rows])
+
+    def scaled(self, images: Tensor) -> Tensor:
+        """uint8 images as `fetch` gives them."""
+        return self.normalize(images.to(torch.float32).div_(255))
 
     def test_batches(self, batch: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
-        """Normalised test images float32 [n, ch, H, W] and their labels int64 [n], `batch` at a time."""
+        """Normalised test images float32 [n, ch, H, W] and their labels int64 [n], `batch` or fewer at a time."""
         if self.test_images is None or self.test_labels is None:
             raise UserError(f"{self.name} has no test images; put them in a folder test/<class>/* beside train/")
+        batch = max(1, min(batch, TEST_PIXELS // (self.size[0] * self.size[1])))
         for images, labels in zip(self.test_images.split(batch), self.test_labels.split(batch), strict=True):
-            yield self.normalize(images.to(torch.float32).div_(255)), labels
+            yield self.scaled(images), labels
 
     def to(self, device: str | torch.device) -> ImageData:
         """The same data on another device; itself when it is there already."""
@@ -155,19 +183,22 @@ class ImageData:
         if where == self.device:
             return self
         test = None if self.test_images is None else self.test_images.to(where)
-        return self._with(images=self.images.to(where), test_images=test, mean=self.mean, std=self.std)
+        moved = self._with(images=self.images.to(where), test_images=test, mean=self.mean, std=self.std)
+        if "fingerprint" in vars(self):
+            moved.fingerprint = self.fingerprint
+        return moved
 
     def subset(self, nclass: int) -> ImageData:
         """The first nclass classes. Mean and std that were computed are computed again from what remains."""
         arrays.check_nclass(nclass, self.nclass, self.name)
         if nclass == self.nclass:
             return self
-        keep = self.labels < nclass
-        changes: dict[str, Any] = {"images": self.images[keep], "labels": self.labels[keep]}
+        keep = torch.nonzero(self.labels < nclass).squeeze(1)
+        changes: dict[str, Any] = {"images": _chosen(self.images, keep), "labels": self.labels[keep]}
         if self.test_images is not None and self.test_labels is not None:
-            keep = self.test_labels < nclass
-            if keep.any():
-                changes |= {"test_images": self.test_images[keep], "test_labels": self.test_labels[keep]}
+            keep = torch.nonzero(self.test_labels < nclass).squeeze(1)
+            if len(keep):
+                changes |= {"test_images": _chosen(self.test_images, keep), "test_labels": self.test_labels[keep]}
             else:
                 changes |= {"test_images": None, "test_labels": None}
         return self._with(classes=self.classes[:nclass], **changes)
@@ -197,9 +228,9 @@ class ImageData:
         """The training images `kept`, tested on the training images `out` (rows, int64); mean and std stay."""
         kept, out = kept.to(self.device), out.to(self.device)
         return self._with(
-            images=self.images[kept],
+            images=_chosen(self.images, kept),
             labels=self.labels[kept],
-            test_images=self.images[out],
+            test_images=_chosen(self.images, out),
             test_labels=self.labels[out],
             mean=self.mean,
             std=self.std,
@@ -224,3 +255,8 @@ class ImageData:
         shape = "x".join(str(n) for n in self.images.shape[1:])
         test = 0 if self.test_images is None else len(self.test_images)
         return f"ImageData({self.name}: {len(self.images)} + {test} test images of {shape}, {self.nclass} classes)"
+
+
+def _chosen(images: Tensor | Mapped, rows: Tensor) -> Tensor | Mapped:
+    """These rows, copied from memory or left in their file."""
+    return images.select(rows) if isinstance(images, Mapped) else images[rows]

@@ -70,10 +70,10 @@ def _read(source: Any, reading: Reading, split: str) -> tuple[np.ndarray, np.nda
             bad.append(error)
             continue
         marks.append(item[1].item() if hasattr(item[1], "item") else item[1])
-    if bad and not (reading.skip_bad and found):
+    if bad and not (reading.keeping.skip_bad and found):
         raise blame(bad, len(source))
-    if reading.skip_bad:
-        reading.notice(left_out(len(bad)))
+    if reading.keeping.skip_bad:
+        reading.keeping.notice(left_out(len(bad)))
     if not found:
         raise UserError(f"the {split} data set is empty")
     channels = max(len(image) for image in found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,12 @@ from attar.data.columns import Columns, to_classes
 from attar.data.decoded import kept, key_of
 from attar.data.images import ImageData
 from attar.data.picture import Named, decode_all, left_out
+from attar.data.plan import Keeping
 from attar.errors import UserError
 
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "validation", "valid", "val", "dev", "eval")  # in this order
 READ = 1024  # rows at once
-
-Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,7 @@ class Reading:
     size: int | None = None
     image_column: str | None = None
     label_column: str | None = None
-    skip_bad: bool = False
-    notice: Notice = lambda line: None
+    keeping: Keeping = field(default_factory=Keeping)
 
 
 def halves(splits: Mapping[str, Any], where: str) -> tuple[str, str | None]:
@@ -61,10 +59,11 @@ def read(
     stamp: object = None,  # what changes when the source changes; without it nothing is kept on disk
 ) -> ImageData:
     """ImageData of the training and the test split. Raises UserError for damaged images and labels that do not fit."""
+    keeping = reading.keeping
     train, test = halves(splits, name)
     labels = {part: _labels(splits[part], columns.label) for part in (train, test) if part}
     if test is not None and _unlabelled(labels[test]):
-        reading.notice(f"the {test} images of {name} have no labels and are not used")
+        keeping.notice(f"the {test} images of {name} have no labels and are not used")
         test = None
     own, held, classes = to_classes(labels[train], labels[test] if test else None, columns.classes, name)
     parts = [splits[part] for part in (train, test) if part]
@@ -75,12 +74,12 @@ def read(
             yield from _cells(part, columns.image)
 
     def make() -> tuple[np.ndarray, list[int]]:
-        return decode_all(items, count, size=reading.size, skip_bad=reading.skip_bad)
+        return decode_all(items, count, size=reading.size, skip_bad=keeping.skip_bad)
 
-    key = key_of(stamp, train, test, columns.image, reading.size, reading.skip_bad)
-    images, bad = make() if stamp is None else kept(key, make)
-    if reading.skip_bad:
-        reading.notice(left_out(len(bad)))
+    key = key_of(stamp, train, test, columns.image, reading.size, keeping.skip_bad)
+    images, bad = make() if stamp is None or keeping.memory else kept(key, make, keeping.folder("decoded"))
+    if keeping.skip_bad:
+        keeping.notice(left_out(len(bad)))
     cut = len(own) - sum(row < len(own) for row in bad)
     marked = np.delete(own if held is None else np.concatenate([own, held]), bad)
     tests = (images[cut:], marked[cut:]) if len(images) > cut else (None, None)

@@ -4,6 +4,7 @@ from attar.verbs.export import export as export
 from attar.verbs.export import push as push
 from attar.verbs.inspect import inspect as inspect
 from attar.verbs.measure import evaluate as evaluate
+from attar.verbs.merge import merge as merge
 from attar.verbs.pools import pretrain as pretrain
 from attar.verbs.runs import condense as condense
 from attar.verbs.runs import demo as demo

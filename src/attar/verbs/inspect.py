@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def _describe(data: ImageData) -> None:
     Console().print(table)
     counts = data.counts
     print(f"{data.nclass} classes of {min(counts):,} to {max(counts):,} training images")
-    size = sum(counts) * data.images[0].numel()
+    size = sum(counts) * math.prod(data.images.shape[1:])
     kind = "grey" if data.channels == 1 else "colour"
     print(f"{kind} images of {data.size[1]}x{data.size[0]} pixels, {size / MEGABYTE:,.1f} MB for training")
     print(f"mean {_numbers(data.mean)}, std {_numbers(data.std)} per channel, in [0, 1]")

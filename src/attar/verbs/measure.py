@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from attar.api import describe_result
 from attar.config import FLAGS, Recipe
 from attar.data import ImageData
 from attar.errors import MissingError, UserError
-from attar.runlog import RunFolder, Watch
+from attar.execution import Workers
+from attar.runlog import RunFolder, Seeds, Watch
 from attar.synthetic import SyntheticSet
 from attar.verbs.page import write_report
-from attar.verbs.shared import load_data
+from attar.verbs.shared import elsewhere, load_data
 
 SHOWN = {"accuracy": "condensed", "initial": "initial", "random_real": "random real", "whole": "whole set"}
 
@@ -30,6 +31,7 @@ def evaluate(
     factor: int | None = None,
     decode_type: str | None = None,
     normalized: bool = False,
+    ray: str | None = None,
 ) -> None:
     """Evaluate a run folder (its result.json and report.html are brought up to date), a condensed file or other images.
 
@@ -41,22 +43,28 @@ def evaluate(
         raise MissingError(f"there is no run folder or file {run}")
     watch = Watch(quiet=quiet)
     if foreign.is_foreign(path):
-        return _evaluate_foreign(path, given, factor, decode_type, normalized, watch)
+        return _evaluate_foreign(path, given, factor, decode_type, normalized, watch, ray)
     if factor is not None or decode_type is not None or normalized:
         raise UserError(f"{run} says itself how it is decoded; factor, decode_type and normalized are for other sets")
     small = store.load_set(path)
     base = recipes.overlay(Recipe(), small.recipe) if small.recipe else recipes.for_data(small.source)
     recipe = recipes.overlay(base, recipes.by_section(FLAGS["evaluate"], given))
     data = load_data(recipe, watch)
-    folder = RunFolder(path) if path.is_dir() else None
-    if folder is not None:
-        runlog.check_folder(path)
-        folder.read(runlog.CONFIG, "attar")
-    evaluate_into(folder, small, data, recipe, watch)
+    with runlog.opened(path) if path.is_dir() else nullcontext() as folder:
+        if folder is not None:
+            folder.read(runlog.CONFIG, "attar")
+        with elsewhere(ray, data.device, watch.say) as workers:
+            evaluate_into(folder, small, data, recipe, watch, workers)
 
 
 def _evaluate_foreign(
-    path: Path, given: dict[str, Any], factor: int | None, decode_type: str | None, normalized: bool, watch: Watch
+    path: Path,
+    given: dict[str, Any],
+    factor: int | None,
+    decode_type: str | None,
+    normalized: bool,
+    watch: Watch,
+    ray: str | None,
 ) -> None:
     """Evaluate images that were exported or made by another tool, on the real data that `given` or they name."""
     found = foreign.read(path)
@@ -78,11 +86,22 @@ def _evaluate_foreign(
         normalized=normalized,
     )
     watch.say(f"{path}: {len(small.labels)} images, factor {small.factor}, decode type {small.decode_type}")
-    evaluate_into(None, small, data, recipe, watch)
+    with elsewhere(ray, data.device, watch.say) as workers:
+        evaluate_into(None, small, data, recipe, watch, workers)
 
 
-def evaluate_into(folder: RunFolder | None, small: SyntheticSet, data: ImageData, recipe: Recipe, watch: Watch) -> None:
-    """Evaluate, print the table, and bring result.json and report.html of the run folder up to date."""
+def evaluate_into(
+    folder: RunFolder | None,
+    small: SyntheticSet,
+    data: ImageData,
+    recipe: Recipe,
+    watch: Watch,
+    workers: Workers | None = None,
+) -> None:
+    """Evaluate, print the table, and bring result.json and report.html of the run folder up to date.
+
+    Each network that is trained is kept in the folder until all are, so that an interrupted evaluation goes on.
+    """
     result = describe_result(small, data) | {"accuracy": {}, "seconds": {}}
     if folder is not None:
         folder.events()  # a damaged file is refused before the work, not after it
@@ -91,20 +110,32 @@ def evaluate_into(folder: RunFolder | None, small: SyntheticSet, data: ImageData
     if result.get("protocol", protocol) != protocol:  # numbers of two protocols must not stand side by side
         result = {key: value for key, value in result.items() if key not in SHOWN}
     result |= describe_result(small, data)
-    start = time.perf_counter()
+    seeds = Seeds(folder)
     kinds = 1 + len(recipe.evaluate.yardsticks) - (small.initial is None and "initial" in recipe.evaluate.yardsticks)
     networks = evaluation.chosen_networks(recipe.evaluate, recipe.network)
     with watch.stage("evaluate", kinds * recipe.evaluate.runs * len(networks)) as stage:
-        measured = evaluation.evaluate(small, data, recipe.evaluate, recipe.network, report=stage.advance)
-    result["seconds"] = {**result["seconds"], "evaluate": time.perf_counter() - start}
+        measured = evaluation.evaluate(
+            small,
+            data,
+            recipe.evaluate,
+            recipe.network,
+            report=stage.advance,
+            known=seeds.known,
+            keep=seeds.keep,
+            workers=workers,
+        )
+    result["seconds"] = {**result["seconds"], "evaluate": seeds.seconds}
     result["protocol"] = protocol
     for name, entries in measured.items():
         result[name] = {**result.get(name, {}), **entries}
     print_table(result, measured)
     if folder is not None:
-        folder.event({"event": "evaluation", "outer": None, **measured})
+        event = {"event": "evaluation", "outer": None, **measured}
+        if folder.events()[-1:] != [event]:  # told already, by a session that ended before its report
+            folder.event(event)
         folder.write(runlog.RESULT, result)
         write_report(folder, small, result)
+        seeds.forget()
         print(f"report: {folder.path / runlog.REPORT}")
 
 

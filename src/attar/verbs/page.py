@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from attar import report, runlog
+from attar.config import MOST
 from attar.runlog import RunFolder
 from attar.synthetic import SyntheticSet
 
@@ -37,10 +38,16 @@ def picture(images: Tensor, labels: Tensor, small: SyntheticSet) -> Any:
 
 def curve(folder: RunFolder) -> list[tuple[float, float]] | None:
     """(seconds, accuracy) of the evaluations during the run."""
-    points, seconds = [], 0.0
+    points: list[tuple[Any, Any]] = []
+    seconds: Any = 0.0
     for event in folder.events():
         if event.get("event") == "step":
-            seconds = event["seconds"]
-        elif event.get("outer") is not None:
-            points.append((seconds, next(iter(event["accuracy"].values()))))
-    return points or None
+            seconds = event.get("seconds")
+        elif event.get("event") == "evaluation" and event.get("outer") is not None:
+            right = event.get("accuracy")
+            points.append((seconds, next(iter(right.values()), None) if isinstance(right, dict) else None))
+    return [point for point in points if all(map(_is_number, point))] or None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST

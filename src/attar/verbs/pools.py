@@ -9,16 +9,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from attar import lock, recipes, runlog, store
 from attar import pool as pools
-from attar import recipes, runlog
 from attar.config import FLAGS, Recipe
 from attar.data import ImageData
+from attar.execution import Workers
 from attar.pool import Pool
 from attar.runlog import Watch
-from attar.verbs.shared import POOLS, for_own, load_data, named_folder
+from attar.verbs.shared import POOLS, elsewhere, for_own, load_data, named_folder
 
 
-def pretrain(out: str | None, given: dict[str, Any], *, recipe: str | None, quiet: bool) -> None:
+def pretrain(
+    out: str | None, given: dict[str, Any], *, recipe: str | None, quiet: bool, ray: str | None = None
+) -> None:
     """Train members into a pool folder and show the accuracy of each."""
     chosen = recipes.resolve(FLAGS["pretrain"], given, recipe=recipe)
     watch = Watch(quiet=quiet)
@@ -28,9 +31,10 @@ def pretrain(out: str | None, given: dict[str, Any], *, recipe: str | None, quie
         chosen = replace(chosen, pool=replace(chosen.pool, models=1))
     folder = named_folder(out) if out is not None else POOLS / pools.folder_name(data, chosen.network)
     runlog.check_folder(folder)
-    if line:
-        watch.say(line)
-    pool = train_pool(data, chosen, folder, watch)
+    with elsewhere(ray, data.device, watch.say) as workers:
+        if line:
+            watch.say(line)
+        pool = train_pool(data, chosen, folder, watch, workers=workers)
     table = Table("model", "epochs", "seed", "accuracy", title=f"{folder}")
     for member in pool.members:
         settings = member.settings
@@ -38,19 +42,44 @@ def pretrain(out: str | None, given: dict[str, Any], *, recipe: str | None, quie
     Console().print(table)
 
 
-def train_pool(data: ImageData, recipe: Recipe, folder: Path | None, watch: Watch, *, fill: bool = False) -> Pool:
-    """The recipe's pool, with one step of progress per epoch; `fill`: other members of the folder may be part of it."""
-    with watch.stage("pretrain", recipe.pool.models * recipe.pool.epochs) as stage:
+def train_pool(
+    data: ImageData,
+    recipe: Recipe,
+    folder: Path | None,
+    watch: Watch,
+    *,
+    fill: bool = False,
+    workers: Workers | None = None,
+) -> Pool:
+    """The recipe's pool, with one step of progress per epoch; `fill`: other members of the folder may be part of it.
+
+    One process at a time trains into a folder: another one waits, and finds the members there.
+    """
+    if folder is not None:
+        runlog.check_folder(folder)
+        with lock.held(folder, wait=watch.say):
+            store.clean(folder, f"*{store.SUFFIX}")
+            return _train(data, recipe, folder, watch, fill=fill, workers=workers)
+    return _train(data, recipe, None, watch, fill=False, workers=workers)
+
+
+def _train(
+    data: ImageData, recipe: Recipe, folder: Path | None, watch: Watch, *, fill: bool, workers: Workers | None
+) -> Pool:
+    step, each = (": epoch ", recipe.pool.epochs) if workers is None else (": accuracy ", 1)  # what is heard of them
+    with watch.stage("pretrain", recipe.pool.models * each) as stage:
 
         def say(line: str) -> None:
-            (stage.advance if ": epoch " in line else watch.say)(line)
+            (stage.advance if step in line else watch.say)(line)
 
         if fill and folder is not None:
-            return pools.fill(data, recipe.pool, recipe.network, folder, report=say)
-        return pools.pretrain(data, recipe.pool, recipe.network, folder=folder, report=say)
+            return pools.fill(data, recipe.pool, recipe.network, folder, report=say, workers=workers)
+        return pools.pretrain(data, recipe.pool, recipe.network, folder=folder, report=say, workers=workers)
 
 
-def find_pool(data: ImageData, recipe: Recipe, given: dict[str, Any], watch: Watch) -> tuple[Pool, tuple[str, ...]]:
+def find_pool(
+    data: ImageData, recipe: Recipe, given: dict[str, Any], watch: Watch, workers: Workers | None = None
+) -> tuple[Pool, tuple[str, ...]]:
     """The pool that `model_path` names, else that of the default folder, and the files to name for the same pool again.
 
     A pool that the recipe describes needs no files: the same is trained wherever it is missing.
@@ -66,7 +95,7 @@ def find_pool(data: ImageData, recipe: Recipe, given: dict[str, Any], watch: Wat
         watch.say(f"pool: {len(pool)} models from {', '.join(recipe.condense.model_path)}")
     else:
         folder = POOLS / pools.folder_name(data, recipe.network)
-        pool = train_pool(data, recipe, folder, watch, fill=True)
+        pool = train_pool(data, recipe, folder, watch, fill=True, workers=workers)
         if pools.is_described(pool, recipe.pool):
             return pool, ()
     return pool, tuple(str(member.file) for member in pool.members)

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from attar import condensation, evaluation, problem, recipes, report, runlog, schedule, store
+from attar import checkpoint, evaluation, own, problem, recipes, report, runlog, schedule, session, store
 from attar.api import describe_result
+from attar.checkpoint import Interval, Values
 from attar.config import FLAGS, Recipe
 from attar.data import ImageData
+from attar.errors import UserError
+from attar.execution import Workers
 from attar.pool import Pool
 from attar.runlog import RunFolder, Watch
 from attar.synthetic import SyntheticSet
 from attar.verbs.measure import evaluate_into
 from attar.verbs.page import write_report
+from attar.verbs.parts import PARTS, check_split, condense_parts, discard_parts, is_split
 from attar.verbs.pools import find_pool, train_pool
-from attar.verbs.shared import RUNS, check, for_own, load_data, named_folder, run_name, stopwatch
+from attar.verbs.shared import RUNS, check, elsewhere, for_own, load_data, named_folder, run_name, stopwatch
+
+ON_TOP = ("niter", "memory_gb", *session.MOVABLE)  # flags beside --resume RUN
 
 
 def demo(out: str | None, given: dict[str, Any], *, overwrite: bool, quiet: bool) -> None:
@@ -30,9 +38,10 @@ def demo(out: str | None, given: dict[str, Any], *, overwrite: bool, quiet: bool
     check(data, recipe, path, overwrite=overwrite)
     with stopwatch(seconds, "pretrain"):
         pool = train_pool(data, recipe, None, watch)
-    folder = runlog.create(path, overwrite=overwrite)
-    condense_into(folder, data, pool, recipe, watch, seconds)
-    evaluate_into(folder, store.load_set(folder.path), data, recipe, watch)
+    with runlog.opened(path) as folder:
+        runlog.create(path, overwrite=overwrite)
+        condense_into(folder, data, pool, recipe, watch, seconds, checkpoint.interval(checkpoint.EVERY))
+        evaluate_into(folder, store.load_set(folder.path), data, recipe, watch)
 
 
 def condense(
@@ -43,50 +52,169 @@ def condense(
     published: bool,
     overwrite: bool,
     quiet: bool,
+    resume: str | None,
+    save_every: str | None,
     minutes: float | None = None,
+    ray: str | None = None,
+    ray_cpus: int | None = None,
 ) -> None:
-    """Condense into a run folder, in so many minutes where they are named.
+    """Condense into a run folder: a new one, the one that `resume` names, or with `auto` whichever is the case.
 
+    In so many minutes where they are named; a run that goes on keeps the schedule that was fitted when it began.
     Everything that can be refused is refused before the folder is made.
     """
     started = time.perf_counter()
+    cluster = Cluster(ray, ray_cpus)
+    every = checkpoint.interval(save_every or checkpoint.EVERY)
     watch = Watch(quiet=quiet)
-    chosen = recipes.resolve(FLAGS["condense"], given, recipe=recipe, published=published)
-    data = load_data(chosen, watch)
-    chosen, line = for_own(chosen, given, recipe, data, "condense")
-    path = named_folder(out) if out is not None else RUNS / run_name(data, chosen)
-    check(data, chosen, path, overwrite=overwrite)
+    if resume is not None and overwrite:
+        raise UserError("--resume goes on with a run, and --overwrite replaces it; leave one out")
+    if resume not in (None, "auto"):
+        flags = {"out": out, "recipe": recipe, "reproduce": published or None, "minutes": minutes}
+        for flag in (*given, *(name for name, value in flags.items() if value is not None)):
+            if FLAGS["condense"].get(flag, ("", flag))[1] not in ON_TOP:
+                raise UserError(f"--{flag} cannot change what a run was begun with; leave it out beside --resume")
+        path = named_folder(resume or "")
+        wanted = session.kept_recipe(RunFolder(path))
+        wanted = recipes.overlay(wanted, recipes.by_section(FLAGS["condense"], given))
+        go_on(path, load_data(wanted, watch), wanted, given, watch, every, cluster)
+        return
+    wanted = recipes.resolve(FLAGS["condense"], given, recipe=recipe, published=published)
+    data = load_data(wanted, watch)
+    wanted, line = for_own(wanted, given, recipe, data, "condense")
+    path = named_folder(out) if out is not None else RUNS / run_name(data, wanted)
+    if resume is not None and (path / runlog.CONFIG).exists():
+        kept = session.kept_recipe(RunFolder(path))
+        if line:
+            wanted = session.as_chosen(kept, wanted, own.CHOSEN, recipes.by_section(FLAGS["condense"], given))
+        if minutes is not None:
+            wanted = session.as_chosen(kept, wanted, schedule.FITTED)
+        go_on(path, data, wanted, given, watch, every, cluster)
+        return
+    check(data, wanted, path, overwrite=overwrite)
     if line:
         watch.say(line)
     if minutes is not None:
-        chosen = schedule.fit(data, chosen, 60 * minutes - (time.perf_counter() - started), watch.say)
+        wanted = schedule.fit(data, wanted, 60 * minutes - (time.perf_counter() - started), watch.say)
     seconds: dict[str, float] = {}
-    with stopwatch(seconds, "pretrain"):
-        pool, files = find_pool(data, chosen, given, watch)
-    chosen = replace(chosen, network=pool.network, condense=replace(chosen.condense, model_path=files))
-    problem.prepare(data, pool, chosen.condense)
-    folder = runlog.create(path, overwrite=overwrite)
-    condense_into(folder, data, pool, chosen, watch, seconds)
-    part = chosen.condense.phase is not None
-    then = "join all parts with attar.concatenate, then attar.evaluate" if part else f"attar evaluate {folder.path}"
-    print(f"{folder.path / store.CONDENSED}\nnext: {then}")
+    with cluster.workers(wanted, data, watch) as workers:
+        with stopwatch(seconds, "pretrain"):
+            pool, files = find_pool(data, wanted, given, watch, workers)
+        wanted = replace(wanted, network=pool.network, condense=replace(wanted.condense, model_path=files))
+        first = replace(wanted.condense, phase=0) if is_split(wanted) else wanted.condense
+        problem.prepare(data, pool, first)
+        with runlog.opened(path) as folder:
+            runlog.create(path, overwrite=overwrite)
+            if overwrite:
+                discard_parts(path)
+            if is_split(wanted):
+                condense_parts(folder, data, pool, wanted, watch, seconds, every, workers, condense_into)
+            else:
+                condense_into(folder, data, pool, wanted, watch, seconds, every)
+    say_next(path, wanted)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where the parts are condensed: on a Ray cluster, or here."""
+
+    ray: str | None
+    cpus: int | None
+
+    def workers(self, recipe: Recipe, data: ImageData, watch: Watch) -> AbstractContextManager[Workers | None]:
+        """Raises `UserError` where there are no parts to spread over a cluster."""
+        if self.ray is not None and not is_split(recipe):
+            raise UserError("--ray spreads the parts of a partition: give --nclass_sub, and no --phase")
+        return elsewhere(self.ray, data.device, watch.say, self.cpus)
+
+
+def go_on(
+    path: Path,
+    data: ImageData,
+    wanted: Recipe,
+    given: dict[str, Any],
+    watch: Watch,
+    every: Interval,
+    cluster: Cluster,
+) -> None:
+    """Continue the run in a folder, extend it, or say that it is done."""
+    with cluster.workers(wanted, data, watch) as workers, runlog.opened(path) as folder:
+        if is_split(wanted):
+            if check_split(folder, wanted):
+                length = wanted.condense.outer_iterations
+                print(f"{path} is done: {length} outer iterations; a larger --niter makes it longer")
+                return
+            watch.say(f"going on with the parts in {path / PARTS}")
+            seconds = dict(folder.read(runlog.CONFIG, "attar").get("attar", {}).get("seconds", {}))
+            pool, files = find_pool(data, wanted, {}, watch, workers)
+            wanted = replace(wanted, network=pool.network, condense=replace(wanted.condense, model_path=files))
+            condense_parts(folder, data, pool, wanted, watch, seconds, every, workers, condense_into)
+            say_next(path, wanted)
+            return
+        begun = session.begun(folder, wanted, watch.say)
+        length = begun.recipe.condense.outer_iterations
+        if begun.finished:
+            print(f"{path} is done: {length} outer iterations; a larger --niter makes it longer")
+            return
+        done = begun.saved["outer"] if begun.saved is not None else 0
+        watch.say(f"going on with {path} after {done} of {length} outer iterations")
+        pool, files = find_pool(data, begun.recipe, {}, watch)
+        recipe = replace(begun.recipe, condense=replace(begun.recipe.condense, model_path=files))
+        seconds = dict(begun.about.get("seconds", {}))
+        condense_into(folder, data, pool, recipe, watch, seconds, every, begun.about, begun.saved)
+    say_next(path, recipe)
+
+
+def say_next(path: Path, recipe: Recipe) -> None:
+    """Where the product is, and what can be done with it."""
+    part = recipe.condense.phase is not None
+    then = f"attar evaluate {path}"
+    if part:  # the last digits of a part's folder are usually its phase
+        name = str(path).removesuffix(str(recipe.condense.phase))
+        parts = f"{name}*" if name != str(path) else "PART..."
+        then = f"attar merge {parts} --out DIR, when all parts are there"
+    print(f"{path / store.CONDENSED}\nnext: {then}")
 
 
 def condense_into(
-    folder: RunFolder, data: ImageData, pool: Pool, recipe: Recipe, watch: Watch, seconds: dict[str, float]
+    folder: RunFolder,
+    data: ImageData,
+    pool: Pool,
+    recipe: Recipe,
+    watch: Watch,
+    seconds: dict[str, float],
+    every: Interval,
+    about: dict[str, Any] | None = None,
+    saved: Values | None = None,
+    *,
+    name: str = "condense",
+    command: str | None = None,
 ) -> None:
-    """Run the condensation and leave config.json, metrics.jsonl, the set, images.png, result.json and report.html."""
-    about = {
-        "command": runlog.command_line(),
-        "environment": runlog.environment(data.device),
-        "pool": [{"name": member.name, "accuracy": member.accuracy} for member in pool.members],
-    }
+    """Run the condensation and leave config.json, metrics.jsonl, checkpoint, the set, images.png, report and result.
+
+    about, saved: what a run that goes on was begun with, and its state; name: what its line of progress begins with;
+    command: what was typed, this process's own by default. result.json is written last: a run that has it is
+    done.
+    """
+    command = command or runlog.command_line()
+    if about is None:
+        about = {
+            "command": command,
+            "environment": runlog.environment(data.device),
+            "pool": [{"name": member.name, "accuracy": member.accuracy} for member in pool.members],
+            "seconds": dict(seconds),
+        }
+    else:
+        about = about | {"continued": [*about.get("continued", ()), command]}
     folder.write(runlog.CONFIG, recipes.as_sections(recipe) | {"attar": about})
     total = recipe.condense.outer_iterations
-    with stopwatch(seconds, "condense"), watch.stage("condense", total) as stage:
+    before = saved["seconds"] if saved is not None else 0.0
+    with (
+        stopwatch(seconds, "condense"),
+        watch.stage(name, total, saved["outer"] if saved is not None else 0) as stage,
+    ):
 
         def event(values: dict[str, Any]) -> None:
-            folder.event(values)
             if values["event"] == "step":
                 stage.advance(f"loss {values['loss']:.4g}")
             else:
@@ -97,15 +225,12 @@ def condense_into(
             measured = evaluation.evaluate(small, data, quick, recipe.network)
             return {"accuracy": {name: entry["mean"] for name, entry in measured["accuracy"].items()}}
 
-        try:
-            small = condensation.run(data, pool, recipe.condense, event=event, evaluation=accuracy, notice=watch.say)
-            small = replace(small, recipe=recipes.as_sections(recipe))
-            store.save_set(folder.path / store.CONDENSED, small)
-        except BaseException:  # a run without its product is of no use
-            folder.discard()
-            raise
+        small = session.condense(
+            folder, data, pool, recipe, saved=saved, every=every, event=event, evaluation=accuracy, notice=watch.say
+        )
+    seconds["condense"] += before
     report.save_grid(folder.path / runlog.IMAGES, small.images, small.labels, small.classes)
     inner = total * recipe.condense.inner_loop
     result = describe_result(small, data) | {"accuracy": {}, "seconds": seconds, "inner_iterations": inner}
-    folder.write(runlog.RESULT, result)
     write_report(folder, small, result)
+    folder.write(runlog.RESULT, result)

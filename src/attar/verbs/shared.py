@@ -8,13 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from attar import data as sources
 from attar import device as devices
 from attar import evaluation, own, problem, recipes, runlog
 from attar.config import FLAGS, Recipe
 from attar.data import ImageData
 from attar.errors import UserError
-from attar.execution import check_precision
+from attar.execution import Notice, Workers, check_precision
 from attar.runlog import Watch
 
 POOLS = Path("pool")
@@ -29,7 +31,9 @@ def named_folder(out: str) -> Path:
 
 
 def load_data(recipe: Recipe, watch: Watch) -> ImageData:
-    """The real images that a recipe names, on its device; `watch` says where the test set was taken from them."""
+    """The real images that a recipe names, on its device; `watch` tells where the test set was taken from them, and of
+    a cache that is built or used.
+    """
     wanted = recipe.data
     return sources.load(
         wanted.dataset,
@@ -42,7 +46,10 @@ def load_data(recipe: Recipe, watch: Watch) -> ImageData:
         test_fraction=wanted.test_fraction,
         test_seed=wanted.test_seed,
         skip_bad=wanted.skip_bad,
+        load_memory=wanted.load_memory,
+        cache_dir=wanted.cache_dir,
         notice=watch.say,
+        watch=watch,
     )
 
 
@@ -73,8 +80,26 @@ def check(data: ImageData, recipe: Recipe, path: Path, *, overwrite: bool) -> No
     evaluation.chosen_networks(recipe.evaluate, recipe.network)
     if recipe.condense.eval_at and data.test_images is None:
         raise UserError(f"eval_at needs test images, and {data.name} has none; leave it out")
-    if recipe.condense.eval_at and recipe.condense.phase is not None:
-        raise UserError("eval_at needs all classes, and a phase has some of them; leave it out")
+    if recipe.condense.eval_at and recipe.condense.nclass_sub is not None:
+        raise UserError("eval_at needs all classes, and a part has some of them; leave it out")
+
+
+@contextmanager
+def elsewhere(
+    ray: str | None, device: torch.device, notice: Notice, cpus: int | None = None
+) -> Iterator[Workers | None]:
+    """Workers on the Ray cluster at the address `ray`; None, which stands for this machine's own, without one."""
+    if ray is None:
+        if cpus is not None:
+            raise UserError("ray_cpus says how a Ray cluster is used; add --ray, or leave it out")
+        yield None
+        return
+    if cpus is not None and cpus < 1:
+        raise UserError(f"ray_cpus must be at least 1, not {cpus}")
+    from attar import ray_runner
+
+    with ray_runner.session(ray, device, cpus, notice) as workers:
+        yield workers
 
 
 @contextmanager

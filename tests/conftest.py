@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,10 @@ import torch
 from tiny import TINY, call
 
 torch.set_num_threads(1)
+# No test opens the network, and none writes into the caches of whoever runs it.
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+SCRATCH = Path(tempfile.gettempdir()) / f"attar-tests-{os.getuid()}"
+os.environ |= {"HF_HOME": str(SCRATCH / "hf"), "ATTAR_CACHE": str(SCRATCH / "cache")}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

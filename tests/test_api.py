@@ -89,7 +89,7 @@ def test_images_of_ones_own() -> None:
     with pytest.raises(attar.UserError, match="mine has no test images"):
         attar.evaluate(small, data)
     tested = attar.ImageData(images, labels, images[:8], labels[:8], classes=["a", "b", "c", "d"], name="mine")
-    assert attar.evaluate(small, tested, yardsticks=["none"], **QUICK)["accuracy"]["convnet3"]["n"] == 2
+    assert attar.evaluate(small, tested, yardsticks=["none"], **QUICK)["accuracy"]["convnet2"]["n"] == 2
 
 
 def test_a_recipe_by_name(digits: ImageData) -> None:

@@ -592,15 +592,15 @@ def test_a_folder_that_moved(here: Path) -> None:
     (here / "away").mkdir()
     shutil.move("bugs", "away/bugs")
     call("evaluate", "run", "-d", "away/bugs", *QUICK, "--quiet")
-    check_result(result("run"), "convnet3", n=2)
+    check_result(result("run"), "convnet2", n=2)
 
 
 def test_a_folder_without_a_test_set(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paint(here / "bugs", [(12, 12)])
     shutil.rmtree(here / "bugs" / "test")
-    call("pretrain", "-d", "bugs", *POOL)
+    call("pretrain", "-d", "bugs", *POOL, "--test_fraction", "0")
     assert capsys.readouterr().out.count("unknown (no test images)") == 2
-    call("condense", "-d", "bugs", "--ipc", "1", *TINY, "--out", "run", "--quiet")
+    call("condense", "-d", "bugs", "--ipc", "1", *TINY, "--test_fraction", "0", "--out", "run", "--quiet")
     assert images("run").shape == (3, 3, 12, 12)
 
 

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from attar.data import ImageData as ImageData
     from attar.errors import MissingError as MissingError
     from attar.errors import UserError as UserError
+    from attar.export import export_set as export_set
     from attar.partition import concatenate as concatenate
     from attar.pool import Pool as Pool
+    from attar.push import push_set as push_set
     from attar.store import load_set as load_set
     from attar.store import save_set as save_set
     from attar.synthetic import SyntheticSet as SyntheticSet
@@ -30,6 +32,8 @@ _ROOMS = {
     "ImageData": "data",
     "MissingError": "errors",
     "UserError": "errors",
+    "export_set": "export",
+    "push_set": "push",
     "Pool": "pool",
     "load_set": "store",
     "save_set": "store",

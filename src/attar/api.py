@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 import warnings
@@ -12,7 +13,19 @@ from typing import Any
 
 import torch
 
-from attar import checkpoint, condensation, evaluation, partition, problem, recipes, runlog, session, store
+from attar import (
+    checkpoint,
+    condensation,
+    evaluation,
+    own,
+    partition,
+    problem,
+    recipes,
+    runlog,
+    schedule,
+    session,
+    store,
+)
 from attar import data as sources
 from attar import device as devices
 from attar import pool as pools
@@ -20,24 +33,36 @@ from attar.checkpoint import Interval
 from attar.config import FLAGS, Recipe
 from attar.data import ImageData
 from attar.pool import Pool
+from attar.runlog import RunFolder
 from attar.synthetic import SyntheticSet
 
 
 def load(
-    source: str | Path | ImageData,
+    source: Any,
     *,
     data_dir: str | Path | None = None,
     nclass: int | None = None,
     size: int | None = None,
     device: str = "auto",
+    image_column: str | None = None,
+    label_column: str | None = None,
+    test_fraction: float | None = None,
+    test_seed: int = 0,
+    skip_bad: bool = False,
     load_memory: bool = False,
     cache_dir: str | Path | None = None,
 ) -> ImageData:
-    """Real images: a known name, a folder with `train/<class>/*` and `test/<class>/*`, or `ImageData`.
+    """Real images: a known name, a folder of images, parquet, or `USER/NAME` on the Hugging Face hub; a `Dataset` or
+    `DatasetDict`, a torch `Dataset` of (image, label) pairs, `(images, labels)`, a dict of these with the keys train
+    and test; or `ImageData`.
 
-    nclass: only the first so many classes; size: short side in pixels, centre-cropped to a square. Images of a large
-    folder are decoded once into a file below `cache_dir` (~/.cache/attar) and stay there, unless `load_memory`. Raises
-    `UserError` for an unknown name or unusable files, `MissingError` (a `FileNotFoundError`) when nothing is found.
+    nclass: only the first so many classes; size: short side in pixels, centre-cropped to a square; image_column,
+    label_column: of a table, where their types do not tell; test_fraction: the share of each class that is tested on
+    where there is no test set (a fifth; of `ImageData` nothing), chosen by test_seed; skip_bad: leave unreadable images
+    out. What was taken or left out goes to the logger `attar`. Images of a large folder are decoded once into a file
+    below `cache_dir` (~/.cache/attar) and stay there, unless `load_memory`.
+
+    Raises `UserError` for an unknown name or unusable files, `MissingError` (a `FileNotFoundError`) when there is none.
     """
     return sources.load(
         source,
@@ -45,8 +70,14 @@ def load(
         nclass=nclass,
         size=size,
         device=devices.pick(device),
+        image_column=image_column,
+        label_column=label_column,
+        test_fraction=test_fraction,
+        test_seed=test_seed,
+        skip_bad=skip_bad,
         load_memory=load_memory,
         cache_dir=cache_dir,
+        notice=logging.getLogger("attar").warning,
     )
 
 
@@ -66,6 +97,7 @@ def condense(
     recipe: str | None = None,
     folder: str | Path | None = None,
     save_every: str = checkpoint.EVERY,
+    minutes: float | None = None,
     **settings: Any,
 ) -> SyntheticSet:
     """Distil `data` into a `SyntheticSet`, matching gradients on the pool's models (trained first when there is none).
@@ -74,22 +106,37 @@ def condense(
     again goes on with a run that was interrupted, makes one longer whose `niter` has grown, and reads one that is done.
     With `nclass_sub` and no `phase` all parts are condensed, one after another, each in `folder`/parts/<phase>.
     settings: the fields of `CondenseConfig`, such as ipc=10, factor=2, speedup=10; without a pool those of
-    `NetworkConfig`, epochs and models too, or model_path.
+    `NetworkConfig`, epochs and models too, or model_path. minutes: as many iterations as fit into them on this machine;
+    a run that goes on keeps its own.
     """
     chosen = _recipe("condense", data, recipe, settings)
+    path = None if folder is None else Path(folder)
+    split = chosen.condense.nclass_sub is not None and chosen.condense.phase is None
+    kept = None if path is None else _kept(path / "parts" / "0" if split else path)
+    if kept is not None and recipe is None and not recipes.has_own(data.name):
+        chosen = session.as_chosen(kept, chosen, own.CHOSEN, recipes.by_section(FLAGS["condense"], settings))
+    if minutes is not None and kept is not None:
+        chosen = session.as_chosen(kept, chosen, schedule.FITTED)
+    elif minutes is not None:
+        problem.check(data, chosen.condense)
+        chosen = schedule.fit(data, chosen, 60 * minutes, logging.getLogger("attar").warning)
     if pool is None:
         problem.check(data, chosen.condense)
         paths = [Path(name) for name in chosen.condense.model_path]
         pool = pools.load(paths, data, chosen.network) if paths else pools.pretrain(data, chosen.pool, chosen.network)
     chosen = replace(chosen, network=pool.network)
-    path = None if folder is None else Path(folder)
-    if chosen.condense.nclass_sub is None or chosen.condense.phase is not None:
+    if not split:
         return _condense_one(path, data, pool, chosen, save_every)
     small = []
-    for phase in range(partition.parts_of(data.nclass, chosen.condense.nclass_sub)):
+    for phase in range(partition.parts_of(data.nclass, chosen.condense.nclass_sub or data.nclass)):
         part = replace(chosen, condense=replace(chosen.condense, phase=phase))
         small.append(_condense_one(path and path / "parts" / str(phase), data, pool, part, save_every))
     return partition.concatenate(small)
+
+
+def _kept(path: Path) -> Recipe | None:
+    """The settings of the run that a folder holds, if it holds one."""
+    return session.kept_recipe(RunFolder(path)) if (path / runlog.CONFIG).exists() else None
 
 
 def _condense_one(path: Path | None, data: ImageData, pool: Pool, recipe: Recipe, save_every: str) -> SyntheticSet:
@@ -158,6 +205,7 @@ def describe_set(small: SyntheticSet, dataset: str, device: str, real: int | Non
 
 
 def _recipe(verb: str, data: ImageData, recipe: str | None, settings: dict[str, Any]) -> Recipe:
-    name = recipe or (data.name if data.name in recipes.RECIPES else "default")
-    chosen = recipes.resolve(FLAGS[verb], settings, recipe=name)
+    if recipe is None and not recipes.has_own(data.name):
+        return recipes.resolve(FLAGS[verb], {"dataset": data.name} | settings, shape=recipes.shape_of(data))
+    chosen = recipes.resolve(FLAGS[verb], settings, recipe=recipe or data.name)
     return recipes.overlay(chosen, {"data": {"dataset": data.name}})

@@ -30,6 +30,13 @@ RUN_FLAGS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "save_every": (str, "time (600s, 10m, 2h) or inner iterations (50it) between checkpoints; none (default: 5m)", ()),
     "ray": (str, "compute on a Ray cluster: at this ADDRESS, or without one on a cluster started here", ()),
     "ray_cpus": (int, "CPU threads of each part on the cluster (default: as many as a part takes here)", ()),
+    "minutes": (float, "choose as many iterations as fit into MINUTES on this machine", ()),
+    "to": (str, "parquet, imagefolder, npz or pt", ()),
+    "what": (str, "stored, decoded or both (default: parquet both, else decoded)", ()),
+    "private": (bool, "only you can see it", ()),
+    "factor": (int, "how stored images made elsewhere are decoded: FACTOR x FACTOR each (default: 1)", ("-f",)),
+    "decode_type": (str, "single, multi or bound, for stored images made elsewhere", ()),
+    "normalized": (bool, "the images made elsewhere are normalised with the data's mean and std", ()),
     "quiet": (bool, "say nothing while it runs", ("-q",)),
     "json": (bool, "print the result as one JSON object, and nothing else, on standard output", ()),
     "log": (tuple[str, ...], "send the events to tensorboard, wandb or both as well", ()),
@@ -98,9 +105,14 @@ def _app() -> App:
     )
     app.command(_verb("demo", demo, "out", "overwrite", "quiet", "json", "log", "debug"))
     app.command(_verb("pretrain", pretrain, "recipe", "out", "ray", "quiet", "json", "debug"))
-    app.command(_verb("condense", condense, *RUN_FLAGS))
+    run = ("recipe", "reproduce", "out", "overwrite", "minutes", "resume", "save_every", "ray", "ray_cpus")
+    app.command(_verb("condense", condense, *run, "quiet", "json", "log", "debug"))
     app.command(_verb("merge", merge, "out", "overwrite", "json", "debug"))
-    app.command(_verb("evaluate", evaluate, "ray", "quiet", "json", "debug"))
+    foreign = ("factor", "decode_type", "normalized")
+    app.command(_verb("evaluate", evaluate, *foreign, "ray", "quiet", "json", "debug"))
+    app.command(_verb("inspect", inspect_, "out", "quiet", "debug"))
+    app.command(_verb("export", export, "to", "out", "what", "overwrite", "debug"))
+    app.command(_verb("push", push, "what", "private", "debug"))
     app.command(recipes)
     app.register_install_completion_command(help="Install completion of verbs and flags for your shell.")
     return app
@@ -199,6 +211,7 @@ def condense(
     reproduce: bool = False,
     out: str | None = None,
     overwrite: bool = False,
+    minutes: float | None = None,
     resume: str | None = None,
     save_every: str | None = None,
     ray: str | None = None,
@@ -221,6 +234,7 @@ def condense(
         quiet=quiet,
         json=json,
         log=log,
+        minutes=minutes,
         resume=resume,
         save_every=save_every,
         ray=ray,
@@ -249,13 +263,60 @@ def evaluate(
     run: str,
     /,
     *,
+    factor: int | None = None,
+    decode_type: str | None = None,
+    normalized: bool = False,
     ray: str | None = None,
     quiet: bool = False,
     json: bool = False,
     debug: bool = False,
     **given: Any,
 ) -> None:
-    """Train fresh networks on a run's condensed set and test them on real images.
+    """Train fresh networks on a condensed set and test them on real images.
+
+    Parameters
+    ----------
+    run: str
+        a run folder, a condensed.safetensors file, or a set made elsewhere: .pt pair, .npz, parquet, image folder
+    """
+    from attar import verbs
+
+    verbs.evaluate(
+        run,
+        given,
+        quiet=quiet,
+        json=json,
+        factor=factor,
+        decode_type=decode_type,
+        normalized=normalized,
+        ray=ray,
+    )
+
+
+def inspect_(data: str, /, *, out: str | None = None, quiet: bool = False, debug: bool = False, **given: Any) -> None:
+    """Show what is in a data set, which recipe fits it, and what distilling it takes on this machine.
+
+    Parameters
+    ----------
+    data: str
+        a known name, a folder of images, parquet, or USER/NAME on Hugging Face
+    """
+    from attar import verbs
+
+    verbs.inspect(data, out, given, quiet=quiet)
+
+
+def export(
+    run: str,
+    /,
+    *,
+    to: str | None = None,
+    out: str | None = None,
+    what: str | None = None,
+    overwrite: bool = False,
+    debug: bool = False,
+) -> None:
+    """Write a run's condensed set for other tools, by default into the run folder.
 
     Parameters
     ----------
@@ -264,7 +325,22 @@ def evaluate(
     """
     from attar import verbs
 
-    verbs.evaluate(run, given, quiet=quiet, json=json, ray=ray)
+    verbs.export(run, to, out, what, overwrite=overwrite)
+
+
+def push(run: str, name: str, /, *, what: str | None = None, private: bool = False, debug: bool = False) -> None:
+    """Put a run's condensed set onto the Hugging Face hub, as parquet with a card.
+
+    Parameters
+    ----------
+    run: str
+        a run folder, or a condensed.safetensors file
+    name: str
+        USER/NAME of the data set there
+    """
+    from attar import verbs
+
+    verbs.push(run, name, what, private=private)
 
 
 def recipes(name: str | None = None) -> None:

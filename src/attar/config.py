@@ -64,17 +64,25 @@ def probability(config: Any, *names: str) -> None:
 class DataConfig:
     """Which real images, and where they live while attar computes."""
 
-    dataset: str = setting("digits", "a known name or a folder with train/<class>/*", "-d")
+    dataset: str = setting("digits", "a known name, a folder of images, parquet, or USER/NAME on Hugging Face", "-d")
     nclass: int | None = setting(None, "use the first NCLASS classes (imagenet: 10 or 100)")
     data_dir: str | None = setting(None, "the folder that holds the data set's files")
     size: int | None = setting(None, "resize the short side to SIZE and crop the centre")
-    load_memory: bool = setting(False, "keep all images of a folder in memory, not in a cache on disk")
-    cache_dir: str | None = setting(None, "where image folders are cached (default: $ATTAR_CACHE or ~/.cache/attar)")
+    image_column: str | None = setting(None, "the column of images of a table (default: the one of that type)")
+    label_column: str | None = setting(None, "the column of classes of a table (default: the one of that type)")
+    test_fraction: float = setting(0.2, "the share of each class that is tested on where there is no test set")
+    test_seed: int = setting(0, "which images those are")
+    skip_bad: bool = setting(False, "leave unreadable images out")
+    load_memory: bool = setting(False, "keep all images in memory, not in a cache on disk")
+    cache_dir: str | None = setting(None, "where decoded images are cached (default: $ATTAR_CACHE or ~/.cache/attar)")
     device: str = setting("auto", "cpu, cuda, cuda:1, ...; auto takes a GPU when there is one")
 
     def __post_init__(self) -> None:
         at_least(self, 2, "nclass")
         at_least(self, 1, "size")
+        at_least(self, 0, "test_seed")
+        if not 0 <= self.test_fraction < 1:
+            raise UserError(f"test_fraction must be at least 0 and below 1, not {self.test_fraction}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,10 +260,11 @@ def flags_of(section: str, *only: str) -> dict[str, tuple[str, str]]:
 FLAGS: dict[str, dict[str, tuple[str, str]]] = {
     "pretrain": flags_of("data") | flags_of("network") | flags_of("pool"),
     "condense": flags_of("data") | flags_of("network") | flags_of("pool", "epochs", "models") | flags_of("condense"),
-    "evaluate": flags_of("data", "dataset", "data_dir", "load_memory", "cache_dir", "device")
-    | flags_of("network", "width", "norm_type")
-    | flags_of("evaluate"),
+    "evaluate": flags_of("data") | flags_of("network", "width", "norm_type") | flags_of("evaluate"),
     "demo": flags_of("data", "device") | flags_of("condense", "ipc", "seed"),
+    "inspect": flags_of("data") | flags_of("condense", "ipc"),
+    "export": {},
+    "push": {},
 }  # verb → the settings it takes
 
 

@@ -11,10 +11,13 @@ import torch
 from attar.errors import UserError
 from attar.synthetic import SyntheticSet
 
-# Settings in which parts may differ: which part it is, and where the same images and memory are found. What is
-# measured afterwards changes no image.
+# Settings in which parts may differ: which part it is, and where the same images (a fingerprint tells) and memory are
+# found. What is measured afterwards changes no image.
 OF_A_PART = {
-    "data": ("dataset", "data_dir", "device", "load_memory", "cache_dir"),
+    "data": (
+        *("dataset", "image_column", "label_column", "data_dir", "skip_bad"),
+        *("device", "load_memory", "cache_dir"),
+    ),
     "condense": ("phase", "memory_gb"),
     "evaluate": None,
 }

@@ -27,6 +27,8 @@ from attar.config import (
     typed,
 )
 from attar.errors import MissingError, UserError, choose, nearest
+from attar.own import Shape, fitting
+from attar.own import shape_of as shape_of
 
 FLIP = "color_crop_flip_scale_rotate"
 POOL_NO_FLIP = "color_crop_cutout_scale_rotate"  # a mirrored digit is another sign
@@ -149,13 +151,20 @@ def named(name: str) -> Recipe:
     return RECIPES[choose("recipe", name, RECIPES)]()
 
 
-def for_data(dataset: str, nclass: int | None = None, *, published: bool = False) -> Recipe:
-    """The recipe of a data set: its own, or `default` (which `published` refuses)."""
+def has_own(dataset: str) -> bool:
+    """Whether there is a recipe of that data set."""
+    return dataset in RECIPES or dataset == "imagenet"
+
+
+def for_data(dataset: str, nclass: int | None = None, *, published: bool = False, shape: Shape | None = None) -> Recipe:
+    """The recipe of a data set: its own, one that fits its `shape`, or `default` (which `published` refuses)."""
     name = f"imagenet{nclass or 10}" if dataset == "imagenet" else dataset
     if name not in RECIPES and published:
         known = ", ".join(key for key in RECIPES if key != "default" and not key.endswith("-cpu"))
         raise UserError(f"there are no published settings for the data set '{name}', only for {known}")
-    recipe = named(name if name in RECIPES else "default")
+    recipe = (
+        fitting(shape) if shape is not None and name not in RECIPES else named(name if name in RECIPES else "default")
+    )
     return overlay(recipe, {"data": {"dataset": dataset}})
 
 
@@ -210,6 +219,7 @@ def resolve(
     *,
     recipe: str | None = None,  # a name or a file
     published: bool = False,
+    shape: Shape | None = None,  # of data that may have no recipe of their own
 ) -> Recipe:
     """One complete configuration: the data set's recipe, then the recipe file, then what was given.
 
@@ -227,7 +237,7 @@ def resolve(
         layers.insert(0, by_section(flags, file, f"{path}: "))
     if recipe is None:
         wanted = dict(item for layer in layers for item in layer.get("data", {}).items())
-        base = for_data(wanted.get("dataset", "digits"), wanted.get("nclass"), published=published)
+        base = for_data(wanted.get("dataset", "digits"), wanted.get("nclass"), published=published, shape=shape)
     elif published:
         raise UserError(f"the published settings of the data set and the recipe '{recipe}' exclude each other")
     else:

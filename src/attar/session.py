@@ -7,6 +7,7 @@ What a session needs stands in the folder: the settings in `config.json`, the st
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +27,7 @@ from attar.synthetic import SyntheticSet
 LENGTH = ("niter", "speedup", "full_niter")
 # Settings that need not be those of the run. The pool is known by its content, and a run that was extended may have
 # another `compile` than the one it began with (`as_begun`).
-MOVABLE = ("data_dir", "device")
+MOVABLE = ("data_dir", "device", "load_memory", "cache_dir")
 ELSEWHERE = {"data": MOVABLE, "condense": (*LENGTH, "memory_gb", "model_path")}
 
 
@@ -81,6 +82,26 @@ def check_same(folder: RunFolder, kept: Recipe, wanted: Recipe) -> None:
     done, asked = (item.condense.outer_iterations for item in (kept, wanted))
     if asked < done:
         raise UserError(f"{folder.path} holds a run of {done} outer iterations; niter can make it longer, not {asked}")
+
+
+def as_chosen(
+    kept: Recipe,
+    wanted: Recipe,
+    chosen: Mapping[str, Sequence[str]],  # section → fields
+    asked: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Recipe:
+    """`wanted` with what was chosen for the run when it began, save for the fields that are `asked` for now.
+
+    Chosen again on another device, or by a clock, it could be something else, and the run another one.
+    """
+    values = recipes.as_sections(kept)
+    layer = {}
+    for section, names in chosen.items():
+        given = set((asked or {}).get(section, {}))
+        if given & set(LENGTH):  # each of them speaks of the others
+            given |= set(LENGTH)
+        layer[section] = {name: values[section][name] for name in names if name not in given}
+    return recipes.overlay(wanted, layer)
 
 
 def is_finished(folder: RunFolder, recipe: Recipe) -> bool:

@@ -137,7 +137,12 @@ def save_set(path: Path, small: SyntheticSet) -> None:
     """
     if path.name == CONDENSED and small.initial is not None:
         save_set(path.with_name(INITIAL), replace(small, images=small.initial))
-    meta = {
+    save_tensors(path, {"images": small.images.float(), "labels": small.labels}, "set", describe(small))
+
+
+def describe(small: SyntheticSet) -> dict[str, Any]:
+    """All that is known of a set besides its tensors."""
+    return {
         "factor": small.factor,
         "decode_type": small.decode_type,
         "ipc": small.ipc,
@@ -148,7 +153,6 @@ def save_set(path: Path, small: SyntheticSet) -> None:
         "recipe": small.recipe,
         "fingerprint": small.fingerprint,
     }
-    save_tensors(path, {"images": small.images.float(), "labels": small.labels}, "set", meta)
 
 
 def load_set(path: Path) -> SyntheticSet:

@@ -5,19 +5,26 @@ With factor f a stored image is an f×f grid; *decode* cuts it into f² patches 
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Generator, Tensor
 from torch.utils.data import Dataset, TensorDataset
 
+from attar.augment import apply, draw
+from attar.config import strategy_names
 from attar.errors import UserError, choose
 
 PAD = 0.5  # what a grid is padded with where the factor does not divide the side
+GALLERY, GALLERY_CLASSES = 10, 20  # images and classes that a notebook shows
 BOUND = 128  # decoded images per class of decode type `bound`
 
 
@@ -65,11 +72,93 @@ class SyntheticSet:
         images, labels = self.decoded()
         return TensorDataset(self.normalize(images) if normalized else images, labels)
 
+    def loader(
+        self,
+        batch_size: int = 64,
+        *,
+        shuffle: bool = True,
+        device: str | torch.device = "cpu",
+        augment: str | None = None,
+        normalized: bool = True,
+        seed: int = 0,
+    ) -> Loader:
+        """Batches of decoded images [n, ch, H, W] and labels [n], all on `device`, anew each time it is gone through.
+
+        normalized: per channel, as networks are trained; else in [0, 1]. augment: a strategy such as
+        "color_crop_flip_scale_rotate", drawn for each image, computed on the device. seed: of order and augmentation.
+        Raises `UserError` for an unknown strategy and for augmentation of images that are not normalised.
+        """
+        if augment is not None and not normalized:
+            raise UserError("augmentation works on normalised images; leave normalized=False or augment out")
+        if batch_size < 1:
+            raise UserError(f"batch_size must be at least 1, not {batch_size}")
+        images, labels = self.decoded()
+        images = self.normalize(images) if normalized else images
+        strategy = strategy_names(augment or "none")
+        generator = Generator(device).manual_seed(seed)
+        return Loader(images.to(device), labels.to(device), batch_size, shuffle, strategy, generator)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the first stored images of each class."""
+        return gallery(self.images, self.labels, self.classes, f"{self!r}")
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.images.shape[1:]))
+        kind = f"factor {self.factor}" + (f", {self.decode_type}" if self.decode_type != "single" else "")
+        return f"SyntheticSet({self.source}: {len(self.labels)} images of {shape}, {self.nclass} classes, {kind})"
+
     def start(self) -> SyntheticSet:
         """The set as it was initialised. Raises `UserError` where that was not kept."""
         if self.initial is None:
             raise UserError("this set does not hold its initial images")
         return replace(self, images=self.initial)
+
+
+@dataclass(frozen=True, eq=False)
+class Loader:
+    """Batches of images and labels that live on one device."""
+
+    images: Tensor
+    labels: Tensor
+    batch_size: int
+    shuffle: bool
+    strategy: tuple[str, ...]
+    generator: Generator
+
+    def __len__(self) -> int:
+        return -(-len(self.labels) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        count, device = len(self.labels), self.labels.device
+        order = torch.randperm(count, generator=self.generator, device=device) if self.shuffle else None
+        for start in range(0, count, self.batch_size):
+            rows = torch.arange(start, min(start + self.batch_size, count), device=device)
+            rows = rows if order is None else order[rows]
+            images = self.images[rows]
+            if self.strategy:
+                images = apply(images, draw(self.strategy, len(rows), _side(images), self.generator))
+            yield images, self.labels[rows]
+
+
+def _side(images: Tensor) -> tuple[int, int]:
+    return images.shape[2], images.shape[3]
+
+
+def gallery(images: Tensor, labels: Tensor, classes: Sequence[str], title: str) -> str:
+    """HTML: one line, and for each class up to `GALLERY` images as one PNG."""
+    rows = []
+    for label in labels.unique().tolist()[:GALLERY_CLASSES]:
+        own = (images[labels == label][:GALLERY].detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+        strip = torch.cat(list(own), dim=2).permute(1, 2, 0).numpy()
+        file = io.BytesIO()
+        Image.fromarray(strip[..., 0] if strip.shape[2] == 1 else strip).save(file, format="PNG")
+        picture = base64.b64encode(file.getvalue()).decode()
+        name = html.escape(str(classes[label]) if label < len(classes) else str(label))
+        style = f"height:{max(48, own.shape[2])}px;image-rendering:pixelated"
+        rows.append(
+            f'<tr><td>{name}</td><td><img alt="{name}" style="{style}" src="data:image/png;base64,{picture}"></td></tr>'
+        )
+    return f"<div>{html.escape(title)}</div><table>{''.join(rows)}</table>"
 
 
 def cell(side: int, factor: int) -> int:

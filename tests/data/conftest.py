@@ -16,6 +16,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "home").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("ATTAR_CACHE", raising=False)  # so that caches lie in that home
     monkeypatch.delenv("ATTAR_DATA", raising=False)
 
 

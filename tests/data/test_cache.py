@@ -356,6 +356,27 @@ def test_a_bad_image_is_named_and_the_rest_is_kept(pets: Path, tmp_path: Path, r
     assert "parts are there" in watch.lines[1]  # only the part with that image, and what came after, is made again
 
 
+def test_unreadable_files_are_left_out_and_remembered(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder without a test set, whose images are divided while they stay in the file."""
+    for name in ("2.png", "3.jpg"):
+        (pets / "train" / "bee" / name).write_bytes(b"junk")
+    said: list[str] = []
+    given: dict[str, Any] = {"size": 8, "skip_bad": True, "test_fraction": 0.25, "notice": said.append}
+    whole = load(pets / "train", **given)
+    first = load(pets / "train", cache_dir=tmp_path / "c", **given)
+    assert (whole.counts, isinstance(first.test_images, Mapped)) == ([4, 3, 4], True)
+    same(whole, first)
+    monkeypatch.setattr(folder, "_decode", lambda *_: pytest.fail("decoded again"))
+    same(whole, load(pets / "train", cache_dir=tmp_path / "c", **given))
+    assert [line for line in said if "left out" in line] == ["2 images were left out: unreadable"] * 3
+    monkeypatch.undo()
+    for list_of_bad in (tmp_path / "c" / "images").glob("*.bad.json"):
+        list_of_bad.write_text(list_of_bad.read_text().replace("[", "[0, "))
+    same(whole, load(pets / "train", cache_dir=tmp_path / "c", **given))
+
+
 def test_mixed_sizes_are_refused(pets: Path, tmp_path: Path, refused: Refused) -> None:
     Image.new("RGB", (5, 6)).save(pets / "train" / "cat" / "4.png")
     with refused("images of mixed sizes", "is 11x9", "4.png is 5x6", "--size"):

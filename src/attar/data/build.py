@@ -37,8 +37,8 @@ def build(folder: Path, plan: Plan, source: str, watch: Watch) -> None:
     if whole is None or whole["source"] != source or intact(work, whole, len(plan.stamps)) is None:
         (work / MANIFEST).unlink(missing_ok=True)
         checks = _fill(work, plan, shape, watch)
-        _write(work / CHECKS, checks.astype("<u4").tobytes())
-        _write(work / MANIFEST, json.dumps(_describe(work, plan, source, shape, checks), indent=2).encode())
+        write(work / CHECKS, checks.astype("<u4").tobytes())
+        write(work / MANIFEST, json.dumps(_describe(work, plan, source, shape, checks), indent=2).encode())
     (work / JOURNAL).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     work.rename(folder)
@@ -152,7 +152,7 @@ def _describe(work: Path, plan: Plan, source: str, shape: tuple[int, ...], check
     return values | {"seal": _seal(values)}
 
 
-def _write(path: Path, raw: bytes) -> None:
+def write(path: Path, raw: bytes) -> None:
     """Write a file whole or not at all. Its temporary name is always the same: nothing is left by a build that ends."""
     part = path.with_name(f"{path.name}.part")
     with part.open("wb") as file:

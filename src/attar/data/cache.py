@@ -12,17 +12,19 @@ take as long as an epoch.
 from __future__ import annotations
 
 import fcntl
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from attar.data.build import MANIFEST, PIXELS, build, intact, manifest
+from attar.data.build import MANIFEST, PIXELS, build, intact, manifest, write
 from attar.data.images import ImageData
 from attar.data.mapped import Mapped, Store
-from attar.data.plan import Keeping, Plan, Watch
+from attar.data.picture import BadImage
+from attar.data.plan import Keeping, Plan, Watch, digest
 from attar.errors import UserError
 
 
@@ -31,7 +33,7 @@ def load(plan: Plan, keeping: Keeping) -> ImageData:
 
     One process builds; others wait for it. Raises UserError when the cache cannot be written, or an image not be read.
     """
-    folder = keeping.folder() / plan.place
+    folder = keeping.folder("images") / plan.place
     source = plan.source
     with _blamed_on(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -52,10 +54,40 @@ def load(plan: Plan, keeping: Keeping) -> ImageData:
     return found
 
 
+def known_bad(plan: Plan, keeping: Keeping, find: Callable[[], list[int]]) -> list[int]:
+    """The rows of a plan whose files cannot be decoded: `find` says it once, until a file changes. Kept on disk."""
+    folder = keeping.folder("images") / plan.place
+    file = folder.with_name(f"{folder.name}.bad.json")
+    with _blamed_on(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        found = _listed(file, plan)
+        if found is not None:
+            return found
+        with _locked(folder.with_name(f"{folder.name}.lock"), fcntl.LOCK_EX, keeping.watch):
+            found = _listed(file, plan)  # another process may have looked by now
+            if found is None:
+                keeping.watch.say(f"{plan.name}: {len(plan.stamps)} images are tried for unreadable ones, once")
+                found = find()
+                write(file, json.dumps({"rows": found, "seal": digest([plan.source, *map(str, found)])}).encode())
+    return found
+
+
+def _listed(file: Path, plan: Plan) -> list[int] | None:
+    """The rows in a list of unreadable files; None when there is none, it is damaged, or the files have changed."""
+    try:
+        said = json.loads(file.read_bytes())
+        rows = [int(row) for row in said["rows"]]
+        return rows if said["seal"] == digest([plan.source, *map(str, rows)]) else None
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+
+
 @contextmanager
 def _blamed_on(folder: Path) -> Iterator[None]:
     try:
         yield
+    except BadImage as error:  # how many there are would take a second reading of many images
+        raise UserError(f"{error}; repair or remove it, or leave unreadable images out with --skip_bad") from error
     except UserError:
         raise
     except OSError as error:

@@ -1,21 +1,19 @@
-"""Any folder of images: train/<class>/* with, if there is a test set, test/<class>/* or val/<class>/*."""
+"""Any folder of images: train/<class>/* and, if there is a test set, test/<class>/* or val/<class>/*; or <class>/*."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from attar.data import cache
-from attar.data.arrays import check_nclass, crop_plan
+from attar.data.arrays import check_nclass
 from attar.data.images import ImageData
-from attar.data.places import words
+from attar.data.picture import GREY_MODES, BadImage, blame, decode, left_out, opened
 from attar.data.plan import Keeping, Plan
 from attar.errors import MissingError, UserError
 
@@ -23,8 +21,8 @@ SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".pnm")
 )
 CACHE_FROM = 16 << 20  # bytes of image files: reading fewer takes a second or two and little memory
-LAYOUT = "expected train/<class>/<image files> and, for a test set, test/<class>/* or val/<class>/*"
-GREY_MODES = frozenset(("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"))
+LAYOUT = "expected train/<class>/<image files> and, for a test set, test/<class>/* or val/<class>/*; or <class>/*"
+NEEDS = "a class folder needs files such as .png, .jpg or .webp"
 
 
 def read(root: Path, nclass: int | None, size: int | None, keeping: Keeping | None = None) -> ImageData:
@@ -34,25 +32,34 @@ def read(root: Path, nclass: int | None, size: int | None, keeping: Keeping | No
     8-bit; a rotation noted by the camera (EXIF) is applied; of an animation the first frame counts. With `size` the
     short side becomes that many pixels (bilinear, antialiased) and the centre square is kept.
 
-    Raises UserError for another layout, an empty class folder, a test class that is not in train/, a damaged image,
-    and images of several sizes when no size is given.
+    Without train/ all images are training images. Raises UserError for another layout, an empty class folder, a test
+    class that is not in train/, a damaged image unless `keeping` leaves them out, and images of several
+    sizes when no size is given.
     """
     if not os.path.isdir(root):
         what = "is not a folder" if os.path.exists(root) else "does not exist"
         raise MissingError(f"{root} {what}; {LAYOUT}")
-    if not os.path.isdir(root / "train"):
+    train = root / "train" if os.path.isdir(root / "train") else root
+    if train is root and not has_classes(root):
         raise MissingError(f"{root} has no folder train/; {LAYOUT}")
-    classes = class_folders(root / "train")
-    test = next((root / part for part in ("test", "val") if os.path.isdir(root / part)), None)
+    classes = class_folders(train)
+    splits = () if train is root else ("test", "val")
+    test = next((root / part for part in splits if os.path.isdir(root / part)), None)
     if test is not None:
         strangers = [name for name in class_folders(test) if name not in classes]
         if strangers:
-            raise UserError(f"{test} has the class '{strangers[0]}', which {root / 'train'} has not")
+            raise UserError(f"{test} has the class '{strangers[0]}', which {train} has not")
     if len(classes) < 2:
-        raise UserError(f"{root / 'train'} has 1 class folder, '{classes[0]}'; at least 2 classes are needed")
+        raise UserError(f"{train} has 1 class folder, '{classes[0]}'; at least 2 classes are needed")
     if nclass is not None:
         check_nclass(nclass, len(classes), str(root))
-    return read_splits(root / "train", test, classes[:nclass], root.resolve().name, size, keeping=keeping)
+    return read_splits(train, test, classes[:nclass], root.resolve().name, size, keeping=keeping)
+
+
+def has_classes(root: Path) -> bool:
+    """Whether images lie directly in the folders of `root`."""
+    inner = (root / name for name in _listed(root))
+    return any(_is_image(file) for folder in inner if os.path.isdir(folder) for file in _listed(folder))
 
 
 def read_splits(
@@ -73,22 +80,15 @@ def read_splits(
     files, labels = _image_files(train, classes)
     held = [label for label, folder in enumerate(classes) if test and os.path.isdir(test / folder)]
     test_files, places = _image_files(test, [classes[label] for label in held]) if test else ([], [])
-    test_labels = [held[place] for place in places]
     images = _Images([*files, *test_files], channels, size)
     keeping = keeping or Keeping()
     stamps, total = ([], 0) if keeping.memory else _stamps(images.files)
-    if keeping.memory or (keeping.root is None and total < CACHE_FROM):
-        rows = range(len(images.files))
-        tests = (images.decode_all(rows[len(files) :]), test_labels) if test_files else (None, None)
-        return ImageData(
-            images.decode_all(rows[: len(files)]), labels, *tests, classes=classes, mean=mean, std=std, name=name
-        )
     plan = Plan(
         name=name,
         origin=str(train.parent.resolve()),
         size=size,
         classes=tuple(classes),
-        labels=np.asarray([*labels, *test_labels]),
+        labels=np.asarray([*labels, *(held[place] for place in places)]),
         train=len(files),
         stamps=stamps,
         shape=lambda: images.shape,
@@ -96,7 +96,26 @@ def read_splits(
         mean=mean,
         std=std,
     )
-    return cache.load(plan, keeping)
+    cached = not keeping.memory and (keeping.root is not None or total >= CACHE_FROM)
+    if keeping.skip_bad:
+        bad = cache.known_bad(plan, keeping, images.faulty) if cached else images.faulty()
+        keeping.notice(left_out(len(bad)))
+        images.leave_out(bad)
+        plan = plan.without(bad)
+        lost = sorted(set(range(len(classes))) - set(plan.labels[: plan.train].tolist()))
+        if lost:
+            raise UserError(f"{train / classes[lost[0]]} has no readable images; {NEEDS}")
+    return cache.load(plan, keeping) if cached else _in_memory(plan, images)
+
+
+def _in_memory(plan: Plan, images: _Images) -> ImageData:
+    try:
+        train, test = (images.decode_all(rows.tolist()) for rows in np.split(np.arange(len(plan.labels)), [plan.train]))
+    except BadImage as error:  # how many there are is worth a second reading
+        raise blame([found for found in images.faults() if found] or [error], len(images.files)) from error
+    labels, test_labels = np.split(plan.labels, [plan.train])
+    tests = (test, test_labels) if len(test) else (None, None)
+    return ImageData(train, labels, *tests, classes=plan.classes, mean=plan.mean, std=plan.std, name=plan.name)
 
 
 def class_folders(split: Path) -> list[str]:
@@ -119,53 +138,26 @@ def _image_files(split: Path, classes: Sequence[str]) -> tuple[list[str], list[i
     files: list[str] = []  # a Path takes five times the memory, and there may be millions
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = [file for file in _listed(split / name) if os.path.splitext(file)[1].lower() in SUFFIXES]
+        found = [file for file in _listed(split / name) if _is_image(file)]
         if not found:
-            raise UserError(f"{split / name} has no images; a class folder needs files such as .png, .jpg or .webp")
+            raise UserError(f"{split / name} has no images; {NEEDS}")
         files += [os.path.join(split, name, file) for file in found]
         labels += [label] * len(found)
     return files, labels
 
 
-@contextmanager
-def _opened(path: str) -> Iterator[Image.Image]:
-    try:
-        with Image.open(path) as image:
-            yield image
-    except (UserError, MemoryError):
-        raise
-    except Exception as error:  # every format fails in its own way on damaged data
-        raise UserError(f"{path} is not a readable image: {words(error)}") from error
+def _is_image(file: str) -> bool:
+    return os.path.splitext(file)[1].lower() in SUFFIXES
 
 
 def _is_grey(path: str) -> bool:
-    with _opened(path) as image:
+    with opened(path, Path(path)) as image:
         return image.mode in GREY_MODES
 
 
-def _decode(path: str, channels: int, size: int | None) -> np.ndarray:
+def _decode(path: str, channels: int | None, size: int | None) -> np.ndarray:
     """uint8 [channels, H, W]."""
-    with _opened(path) as image:
-        ImageOps.exif_transpose(image, in_place=True)
-        flat = _convert(image, "L" if channels == 1 else "RGB", path)
-        if size is not None:
-            tall, wide, top, left = crop_plan(flat.height, flat.width, size)
-            flat = flat.resize((wide, tall), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
-        return np.asarray(flat).reshape(flat.height, flat.width, channels).transpose(2, 0, 1)
-
-
-def _convert(image: Image.Image, mode: str, path: str) -> Image.Image:
-    """The image with 8 bits a channel in mode L or RGB."""
-    if image.mode == "F":
-        raise UserError(f"{path} has 32-bit float pixels; save it with 8 or 16 bits a channel")
-    if image.mode.startswith("I"):  # PIL clips 16-bit values at 255 when it converts
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise UserError(f"{path} has 32-bit pixels; save it with 8 or 16 bits a channel")
-        image = Image.fromarray(np.rint(values / 257).astype(np.uint8))
-    elif image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # directly to RGB PIL warns
-    return image.convert(mode)
+    return decode(path, Path(path), channels, size)
 
 
 class _Images:
@@ -193,13 +185,35 @@ class _Images:
             raise UserError(f"images of mixed sizes: {first}, {other}; give one size for all with --size")
         return image
 
-    def decode_all(self, rows: range) -> np.ndarray:
+    def decode_all(self, rows: Sequence[int]) -> np.ndarray:
         """uint8 [N, channels, H, W]. PIL decodes without the GIL."""
         out = np.empty((len(rows), *self.shape), np.uint8)
         with ThreadPoolExecutor() as threads:
             for place, image in enumerate(threads.map(self.decode, rows)):  # in order: the first bad file is named
                 out[place] = image
         return out
+
+    def faults(self) -> list[BadImage | None]:
+        """For each file what keeps it from being decoded."""
+
+        def one(path: str) -> BadImage | None:
+            try:
+                _decode(path, None, self.size)
+            except BadImage as error:
+                return error
+            return None
+
+        with ThreadPoolExecutor() as threads:
+            return list(threads.map(one, self.files))
+
+    def faulty(self) -> list[int]:
+        """The rows of the files that cannot be decoded."""
+        return [row for row, error in enumerate(self.faults()) if error is not None]
+
+    def leave_out(self, rows: Sequence[int]) -> None:
+        """Go on without these files: the rows of those that follow move up."""
+        out = set(rows)
+        self.files = [file for row, file in enumerate(self.files) if row not in out]
 
 
 def _stamps(files: Sequence[str]) -> tuple[list[str], int]:

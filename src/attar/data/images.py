@@ -222,7 +222,11 @@ class ImageData:
         if min(self.counts) < 2:
             lone = self.classes[self.counts.index(1)]
             raise UserError(f"nothing can be held out of class '{lone}': it has 1 image, at least 2 are needed")
-        kept, out = (rows.to(self.device) for rows in arrays.stratified(self.labels.cpu(), fraction, seed))
+        return self.split(*arrays.stratified(self.labels.cpu(), fraction, seed))
+
+    def split(self, kept: Tensor, out: Tensor) -> ImageData:
+        """The training images `kept`, tested on the training images `out` (rows, int64); mean and std stay."""
+        kept, out = kept.to(self.device), out.to(self.device)
         return self._with(
             images=_chosen(self.images, kept),
             labels=self.labels[kept],

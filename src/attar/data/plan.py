@@ -6,13 +6,15 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 FORMAT = 1  # of a cache's files
+
+Notice = Callable[[str], None]
 
 
 class Stage(Protocol):
@@ -51,19 +53,24 @@ SILENT = Silent()
 
 @dataclass(frozen=True)
 class Keeping:
-    """Where decoded images are kept: in memory, or in a cache below `root` when their files are large or it is named.
+    """Where decoded images are kept, and what becomes of those that cannot be decoded.
 
-    root: $ATTAR_CACHE or ~/.cache/attar where None.
+    In memory, or in a cache below `root` when their files are large or it is named.
+
+    root: $ATTAR_CACHE or ~/.cache/attar where None; skip_bad: leave unreadable images out; notice: gets a line about
+    them.
     """
 
     memory: bool = False
     root: Path | None = None
     watch: Watch = SILENT
+    skip_bad: bool = False
+    notice: Notice = lambda line: None
 
-    def folder(self) -> Path:
-        """The folder that holds all caches."""
+    def folder(self, kind: str) -> Path:
+        """The folder that holds all caches of a kind: `images` of folders, `decoded` tables."""
         named = self.root or os.environ.get("ATTAR_CACHE")
-        return (Path(named).expanduser() if named else Path.home() / ".cache" / "attar") / "images"
+        return (Path(named).expanduser() if named else Path.home() / ".cache" / "attar") / kind
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,13 @@ class Plan:
         """A digest of all that decides what the cache holds."""
         fixed = [str(FORMAT), self.place, str(self.train), repr(self.mean), repr(self.std)]
         return digest([*fixed, *map(str, self.labels.tolist()), *self.stamps])
+
+    def without(self, rows: Sequence[int]) -> Plan:
+        """The same without the images of these rows, which `decode` has to count without them then."""
+        out = set(rows)
+        stamps = [stamp for row, stamp in enumerate(self.stamps) if row not in out]
+        train = self.train - sum(row < self.train for row in out)
+        return replace(self, labels=np.delete(self.labels, sorted(out)), train=train, stamps=stamps)
 
     def halves(self) -> list[np.ndarray]:
         """The rows of the training images and those of the test images, int64."""

@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from attar import evaluation, recipes, runlog, store
+from attar import evaluation, foreign, recipes, runlog, store
 from attar.api import describe_result
 from attar.config import FLAGS, Recipe
 from attar.data import ImageData
-from attar.errors import MissingError
+from attar.errors import MissingError, UserError
 from attar.execution import Workers
 from attar.runlog import RunFolder, Seeds, Watch
 from attar.synthetic import SyntheticSet
@@ -23,21 +23,72 @@ from attar.verbs.shared import elsewhere, load_data
 SHOWN = {"accuracy": "condensed", "initial": "initial", "random_real": "random real", "whole": "whole set"}
 
 
-def evaluate(run: str, given: dict[str, Any], *, quiet: bool, json: bool = False, ray: str | None = None) -> None:
-    """Evaluate a run folder (its result.json and report.html are brought up to date) or a condensed file."""
+def evaluate(
+    run: str,
+    given: dict[str, Any],
+    *,
+    quiet: bool,
+    json: bool = False,
+    factor: int | None = None,
+    decode_type: str | None = None,
+    normalized: bool = False,
+    ray: str | None = None,
+) -> None:
+    """Evaluate a run folder (its result.json and report.html are brought up to date), a condensed file or other images.
+
+    factor, decode_type, normalized: how images that do not say so themselves are decoded, and whether they hold
+    normalised values instead of [0, 1].
+    """
     path = Path(run)
     if not path.exists():
         raise MissingError(f"there is no run folder or file {run}")
+    watch = Watch(quiet=quiet, json=json)
+    if foreign.is_foreign(path):
+        return _evaluate_foreign(path, given, factor, decode_type, normalized, watch, ray)
+    if factor is not None or decode_type is not None or normalized:
+        raise UserError(f"{run} says itself how it is decoded; factor, decode_type and normalized are for other sets")
     small = store.load_set(path)
     base = recipes.overlay(Recipe(), small.recipe) if small.recipe else recipes.for_data(small.source)
     recipe = recipes.overlay(base, recipes.by_section(FLAGS["evaluate"], given))
-    watch = Watch(quiet=quiet, json=json)
     data = load_data(recipe, watch)
     with runlog.opened(path) if path.is_dir() else nullcontext() as folder:
         if folder is not None:
             folder.read(runlog.CONFIG, "attar")
         with elsewhere(ray, data.device, watch.say) as workers:
             evaluate_into(folder, small, data, recipe, watch, workers)
+
+
+def _evaluate_foreign(
+    path: Path,
+    given: dict[str, Any],
+    factor: int | None,
+    decode_type: str | None,
+    normalized: bool,
+    watch: Watch,
+    ray: str | None,
+) -> None:
+    """Evaluate images that were exported or made by another tool, on the real data that `given` or they name."""
+    found = foreign.read(path)
+    known = found.meta.get("recipe")
+    layer = recipes.by_section(FLAGS["evaluate"], given)
+    if not known and "dataset" not in given and "d" not in given:
+        raise UserError(f"{path} does not say which data it stands for; name the real data with -d")
+    recipe = recipes.overlay(recipes.overlay(Recipe(), known or {}), layer)
+    data = load_data(recipe, watch)
+    if not known:
+        recipe = recipes.overlay(
+            recipes.for_data(recipe.data.dataset, data.nclass, shape=recipes.shape_of(data)), layer
+        )
+    small = foreign.as_set(
+        found,
+        data,
+        factor=factor,
+        decode_type=decode_type,
+        normalized=normalized,
+    )
+    watch.say(f"{path}: {len(small.labels)} images, factor {small.factor}, decode type {small.decode_type}")
+    with elsewhere(ray, data.device, watch.say) as workers:
+        evaluate_into(None, small, data, recipe, watch, workers)
 
 
 def evaluate_into(

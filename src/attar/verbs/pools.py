@@ -16,7 +16,7 @@ from attar.data import ImageData
 from attar.execution import Workers
 from attar.pool import Pool
 from attar.runlog import Watch
-from attar.verbs.shared import POOLS, elsewhere, load_data, named_folder
+from attar.verbs.shared import POOLS, elsewhere, for_own, load_data, named_folder
 
 
 def pretrain(
@@ -30,12 +30,16 @@ def pretrain(
 ) -> None:
     """Train members into a pool folder and show the accuracy of each."""
     chosen = recipes.resolve(FLAGS["pretrain"], given, recipe=recipe)
-    if "seed" in given and not {"models", "model_num"} & given.keys():
-        chosen = replace(chosen, pool=replace(chosen.pool, models=1))
     watch = Watch(quiet=quiet, json=json)
     data = load_data(chosen, watch)
+    chosen, line = for_own(chosen, given, recipe, data, "pretrain")
+    if "seed" in given and not {"models", "model_num"} & given.keys():
+        chosen = replace(chosen, pool=replace(chosen.pool, models=1))
     folder = named_folder(out) if out is not None else POOLS / pools.folder_name(data, chosen.network)
+    runlog.check_folder(folder)
     with elsewhere(ray, data.device, watch.say) as workers:
+        if line:
+            watch.say(line)
         pool = train_pool(data, chosen, folder, watch, workers=workers)
     members = [
         {"name": member.name, "accuracy": member.accuracy, "settings": member.settings} for member in pool.members

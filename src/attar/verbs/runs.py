@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from attar import checkpoint, evaluation, partition, problem, recipes, report, runlog, session, sinks, snapshots, store
+from attar import (
+    checkpoint,
+    evaluation,
+    own,
+    partition,
+    problem,
+    recipes,
+    report,
+    runlog,
+    schedule,
+    session,
+    sinks,
+    snapshots,
+    store,
+)
 from attar.api import describe_result
 from attar.checkpoint import Interval, Values
 from attar.config import FLAGS, CondenseConfig, Recipe
@@ -22,9 +37,9 @@ from attar.verbs.measure import evaluate_into
 from attar.verbs.page import write_report
 from attar.verbs.parts import PARTS, check_split, condense_parts, discard_parts, is_split
 from attar.verbs.pools import find_pool, train_pool
-from attar.verbs.shared import RUNS, check, elsewhere, load_data, named_folder, run_name, stopwatch
+from attar.verbs.shared import RUNS, check, elsewhere, for_own, load_data, named_folder, run_name, stopwatch
 
-ON_TOP = ("niter", "memory_gb", "data_dir", "device")  # flags beside --resume RUN
+ON_TOP = ("niter", "memory_gb", *session.MOVABLE)  # flags beside --resume RUN
 
 
 def demo(
@@ -69,13 +84,16 @@ def condense(
     log: Sequence[str] = (),
     resume: str | None = None,
     save_every: str | None = None,
+    minutes: float | None = None,
     ray: str | None = None,
     ray_cpus: int | None = None,
 ) -> None:
     """Condense into a run folder: a new one, the one that `resume` names, or with `auto` whichever is the case.
 
+    In so many minutes where they are named; a run that goes on keeps the schedule that was fitted when it began.
     Everything that can be refused is refused before the folder is made.
     """
+    started = time.perf_counter()
     cluster = Cluster(ray, ray_cpus)
     every = checkpoint.interval(save_every or checkpoint.EVERY)
     watch = Watch(quiet=quiet, json=json)
@@ -83,7 +101,7 @@ def condense(
     if resume is not None and overwrite:
         raise UserError("--resume goes on with a run, and --overwrite replaces it; leave one out")
     if resume not in (None, "auto"):
-        flags = {"out": out, "recipe": recipe, "reproduce": published or None}
+        flags = {"out": out, "recipe": recipe, "reproduce": published or None, "minutes": minutes}
         for flag in (*given, *(name for name, value in flags.items() if value is not None)):
             if FLAGS["condense"].get(flag, ("", flag))[1] not in ON_TOP:
                 raise UserError(f"--{flag} cannot change what a run was begun with; leave it out beside --resume")
@@ -94,11 +112,21 @@ def condense(
         return
     wanted = recipes.resolve(FLAGS["condense"], given, recipe=recipe, published=published)
     data = load_data(wanted, watch)
+    wanted, line = for_own(wanted, given, recipe, data, "condense")
     path = named_folder(out) if out is not None else RUNS / run_name(data, wanted)
     if resume is not None and (path / runlog.CONFIG).exists():
+        kept = session.kept_recipe(RunFolder(path))
+        if line:
+            wanted = session.as_chosen(kept, wanted, own.CHOSEN, recipes.by_section(FLAGS["condense"], given))
+        if minutes is not None:
+            wanted = session.as_chosen(kept, wanted, schedule.FITTED)
         go_on(path, data, wanted, given, watch, every, cluster, log)
         return
     check(data, wanted, path, overwrite=overwrite)
+    if line:
+        watch.say(line)
+    if minutes is not None:
+        wanted = schedule.fit(data, wanted, 60 * minutes - (time.perf_counter() - started), watch.say)
     seconds: dict[str, float] = {}
     with cluster.workers(wanted, data, watch) as workers:
         with stopwatch(seconds, "pretrain"):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from attar import data as sources
 from attar import device as devices
-from attar import evaluation, problem, runlog
-from attar.config import Recipe
+from attar import evaluation, own, problem, recipes, runlog
+from attar.config import FLAGS, Recipe
 from attar.data import ImageData
 from attar.errors import UserError
 from attar.execution import Notice, Workers, check_precision
@@ -30,7 +31,9 @@ def named_folder(out: str) -> Path:
 
 
 def load_data(recipe: Recipe, watch: Watch) -> ImageData:
-    """The real images that a recipe names, on its device; `watch` tells of a cache that is built or used."""
+    """The real images that a recipe names, on its device; `watch` tells where the test set was taken from them, and of
+    a cache that is built or used.
+    """
     wanted = recipe.data
     return sources.load(
         wanted.dataset,
@@ -38,10 +41,29 @@ def load_data(recipe: Recipe, watch: Watch) -> ImageData:
         nclass=wanted.nclass,
         size=wanted.size,
         device=devices.pick(wanted.device),
+        image_column=wanted.image_column,
+        label_column=wanted.label_column,
+        test_fraction=wanted.test_fraction,
+        test_seed=wanted.test_seed,
+        skip_bad=wanted.skip_bad,
         load_memory=wanted.load_memory,
         cache_dir=wanted.cache_dir,
+        notice=watch.say,
         watch=watch,
     )
+
+
+def for_own(
+    chosen: Recipe, given: Mapping[str, Any], recipe: str | None, data: ImageData, verb: str
+) -> tuple[Recipe, str]:
+    """Settings that fit data of the user's own, where neither a recipe nor published settings speak of them.
+
+    The line that says what was chosen is for after the checks.
+    """
+    if recipe is not None or recipes.has_own(chosen.data.dataset):
+        return chosen, ""
+    fitted = recipes.resolve(FLAGS[verb], given, shape=recipes.shape_of(data))
+    return fitted, own.words(fitted, recipes.shape_of(data))
 
 
 def run_name(data: ImageData, recipe: Recipe) -> str:

@@ -55,7 +55,7 @@ def settings() -> str:
     for section, kind in SECTIONS.items():
         parts += [f"### [{section}]\n", f"{inspect.getdoc(kind)}\n"]
         parts += table(("flags", "default", "what", "verbs"), [row(section, item) for item in fields(kind)])
-    parts += ["### How a verb runs\n", "Flags that change no number, so they stand in no recipe.\n"]
+    parts += ["### How a verb runs\n", "These stand in no recipe; `attar VERB --help` says which a verb takes.\n"]
     flags = [(code(f"--{name}", *others), help) for name, (_, help, others) in RUN_FLAGS.items()]
     return "\n".join([*parts, *table(("flags", "what"), flags)])
 

@@ -548,6 +548,8 @@ def test_debug_shows_the_traceback(run_attar: Callable[..., Any], tmp_path: Path
         ("evaluate small -d digits", "small has the class 'cat', which digits has not"),
         ("inspect nowhere", "unknown data set 'nowhere'"),
         ("condense -d digits --ipc 1 --minutes 0.0001", "minutes is too short: the pool takes about"),
+        ("condense -d digits --ipc 1 --minutes 1 --niter 3", "niter and minutes exclude each other"),
+        ("condense -d digits --minutes 1 --nclass_sub 5 --phase 0", "minutes would give every part another schedule"),
         ("condense -d digits --test_fraction 1.5", "test_fraction must be at least 0 and below 1, not 1.5"),
     ],
 )

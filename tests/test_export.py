@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 import attar
-from attar import foreign
+from attar import foreign, push
 from attar.data import ImageData
 from attar.export import bytes_of, export_set, folder_names
 from attar.push import push_set
@@ -121,7 +122,7 @@ def test_a_pickle_that_wants_to_run_code(how: str, tmp_path: Path, monkeypatch: 
         torch.save([torch.zeros(2, 1, 8, 8), Evil()], "evil.pt")
     else:
         Path("evil.pt").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(attar.UserError, match=r"may run code when it is opened|is damaged"):
+    with pytest.raises(attar.UserError, match=r"may run code, so it is not opened|is damaged"):
         foreign.read(Path("evil.pt"))
     assert not Path("ran").exists()
 
@@ -250,6 +251,20 @@ def test_push(monkeypatch: pytest.MonkeyPatch) -> None:
     assert FakeApi.calls[1] == ("me/zoo", ["README.md", *parts])
 
 
+def test_a_pushed_recipe_names_no_place_of_this_machine(tmp_path: Path) -> None:
+    recipe = {
+        "data": {"dataset": str(tmp_path), "data_dir": "/home/me", "cache_dir": "/x"},
+        "condense": {"model_path": ["/p"]},
+    }
+    told = replace(make(), recipe=recipe)
+    pushed = push._without_places(told)
+    assert pushed.recipe == {
+        "data": {"dataset": told.source, "data_dir": None, "cache_dir": None},
+        "condense": {"model_path": []},
+    }
+    assert told.recipe == recipe and recipe["condense"]["model_path"] == ["/p"]
+
+
 def test_push_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
     hub = pytest.importorskip("huggingface_hub")
     monkeypatch.setattr(hub, "get_token", lambda: "hf_x")
@@ -267,3 +282,22 @@ def test_png_folder_is_plain_files(tmp_path: Path) -> None:
     out = export_set(make(), "imagefolder", tmp_path / "out", what="stored")
     with Image.open(out / "train" / "bee" / "00001.png") as image:
         assert (np.asarray(image) == bytes_of(make().images)[3]).all()
+
+
+def test_overwriting_replaces_exports_only(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    attar.export_set(make(), "imagefolder", out)
+    attar.export_set(make(), "parquet", out, overwrite=True)
+    (out / "precious.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(attar.UserError, match=r"holds something else than an export \(precious.txt\)"):
+        attar.export_set(make(), "imagefolder", out, overwrite=True)
+    assert (out / "precious.txt").read_text(encoding="utf-8") == "mine"
+    (tmp_path / "empty").mkdir()
+    attar.export_set(make(), "imagefolder", str(tmp_path / "empty"))
+
+
+@pytest.mark.parametrize("text", [b"abc", b"<html>no", b""])
+def test_a_file_that_is_no_pair(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "x.pt").write_bytes(text)
+    with pytest.raises(attar.UserError, match=r"no file of torch\.save"):
+        foreign.read(tmp_path / "x.pt")

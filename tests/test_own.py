@@ -158,7 +158,7 @@ def test_inspect(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Image.open("inspect-pets.png") as picture:
         assert min(picture.size) > 50
     call("inspect", "digits", "--out", "grid.png", "--quiet")
-    assert Path("grid.png").exists() and "convnet2 of width 0.5" in capsys.readouterr().out
+    assert Path("grid.png").exists() and "recipe digits: convnet2 of width 0.5" in capsys.readouterr().out
     assert not Path("runs").exists() and not Path("pool").exists()
 
 

@@ -198,7 +198,7 @@ def describe_set(small: SyntheticSet, dataset: str, device: str, real: int | Non
         "dataset": dataset,
         "ipc": small.ipc,
         "factor": small.factor,
-        "method": "accdd",
+        "method": "accdd" if small.recipe else "unknown",
         "device": device,
         **({"sizes": sizes} if real is not None else {}),
     }

@@ -24,7 +24,7 @@ ADDRESS = re.compile(r"auto|local|ray://\S+|[^/\s]+:[0-9]+")  # of a Ray cluster
 RUN_FLAGS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "recipe": (str, "a recipe's name, a TOML file or a run's config.json; flags go on top", ()),
     "reproduce": (bool, "insist on the published settings of the data set", ()),
-    "out": (str, "the folder to write to", ("-o",)),
+    "out": (str, "the folder (or file, for inspect, npz and pt) to write to", ("-o",)),
     "overwrite": (bool, "replace the run that --out already holds", ()),
     "resume": (str, "go on with the run in this folder; auto: with the one that --out holds, if it holds one", ()),
     "save_every": (str, "time (600s, 10m, 2h) or inner iterations (50it) between checkpoints; none (default: 5m)", ()),

@@ -33,13 +33,16 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_
 Parts = dict[str, tuple[Tensor, Tensor]]  # "stored", "decoded" → float images [n, ch, H, W] in [0, 1], labels [n]
 
 
-def export_set(small: SyntheticSet, to: str, out: Path, *, what: str | None = None, overwrite: bool = False) -> Path:
+def export_set(
+    small: SyntheticSet, to: str, out: str | Path, *, what: str | None = None, overwrite: bool = False
+) -> Path:
     """Write the set to a folder (parquet, imagefolder) or a file (npz, pt), whole or not at all. Returns its path.
 
     what: the images as stored, decoded, or both; by default both in parquet and decoded elsewhere, since other tools do
     not decode. Raises UserError for an unknown format, a place that is taken, and `both` in a `.pt` pair.
     """
     choose("format", to, FORMATS)
+    out = Path(out)
     chosen = choose("what", what or ("both" if to == "parquet" else "decoded"), WHATS)
     if to == "pt" and chosen == "both":
         raise UserError("a .pt pair holds one set of images: choose --what stored or decoded")
@@ -77,7 +80,15 @@ def about(small: SyntheticSet, what: str) -> dict[str, Any]:
 def _check_free(out: Path, *, folder: bool, overwrite: bool) -> None:
     if out.exists() and out.is_dir() != folder:
         raise UserError(f"{out} is a {'folder' if out.is_dir() else 'file'}; name another place with --out")
-    if overwrite or not out.exists():
+    if not out.exists():
+        return
+    if folder and overwrite:  # what it replaces must be an export: nobody's run or pictures
+        names = {file.name for file in out.iterdir()}
+        strange = sorted(names - {"stored", "decoded", "train", "README.md", ABOUT})
+        if names and (strange or not names & {"stored", "decoded", ABOUT}):
+            held = f" ({strange[0]})" if strange else ""
+            raise UserError(f"{out} holds something else than an export{held}; name another place with --out")
+    if overwrite:
         return
     if not folder or any(out.iterdir()):
         raise UserError(

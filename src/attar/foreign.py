@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,12 @@ class Foreign:
     classes: tuple[str, ...] | None  # where the format names them
     where: str
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The settings that an export of attar was made with; nothing for what other tools made."""
+        found = self.meta.get("recipe")
+        return found if isinstance(found, dict) else {}
 
 
 def is_foreign(path: Path) -> bool:
@@ -105,10 +112,10 @@ def _read_pt(path: Path) -> Foreign:
             pair = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} holds more than tensors and may run code when it is opened, so it is not opened; "
+            f"{path} is no file of torch.save, or holds more than tensors and may run code, so it is not opened; "
             f"save [images, labels], two tensors"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+    except Exception as error:  # a damaged pickle raises whatever its opcodes lead to
         raise UserError(f"{path} is damaged or no file of torch.save: {' '.join(str(error).split())}") from error
     if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(part, Tensor) for part in pair):
         held = f"{len(pair)} things" if isinstance(pair, list | tuple) else f"a {type(pair).__name__}"
@@ -124,10 +131,12 @@ def _read_npz(path: Path) -> Foreign:
                 raise UserError(f"{path} must hold the arrays images and labels; it holds {', '.join(file) or 'none'}")
             images, labels = file["images"], file["labels"]
             meta = _meta(str(file[KEY]), path) if KEY in file else {}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} is damaged or no npz file: {' '.join(str(error).split())}") from error
+    if images.dtype.kind not in "uif" or labels.dtype.kind not in "uif":
+        raise UserError(f"{path} holds {images.dtype} images and {labels.dtype} labels; numbers are needed")
     x = torch.from_numpy(images)
     if x.dim() == 4 and x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3):
         x = x.permute(0, 3, 1, 2)
@@ -162,7 +171,9 @@ def as_set(
     if images.shape[1] == 1 and data.channels == 3 and found.classes is not None:
         images = images.expand(-1, 3, -1, -1)  # image files whose colours are all grey
     pixels = _unit(images, data, where, normalized)
-    chosen = factor or int(found.meta.get("factor", 1))
+    chosen = found.meta.get("factor", 1) if factor is None else factor
+    if not isinstance(chosen, int) or chosen < 1:
+        raise UserError(f"factor must be a whole number from 1, not {chosen!r}")
     check_factor(chosen, (images.shape[2], images.shape[3]))
     return SyntheticSet(
         images=pixels.to(data.device),
@@ -173,6 +184,7 @@ def as_set(
         mean=data.mean,
         std=data.std,
         source=data.name,
+        recipe=found.recipe,
     )
 
 
@@ -181,6 +193,8 @@ def _matched(labels: Tensor, classes: tuple[str, ...] | None, data: ImageData, w
     if classes is None or classes == data.classes:
         return labels
     strangers = [name for name in classes if name not in data.classes]
+    if strangers and all(name.isdecimal() for name in classes):
+        return torch.tensor([int(name) for name in classes])[labels]
     if strangers:
         raise UserError(f"{where} has the class '{strangers[0]}', which {data.name} has not; name classes as there")
     return torch.tensor([data.classes.index(name) for name in classes])[labels]

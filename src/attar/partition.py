@@ -18,7 +18,7 @@ OF_A_PART = {
         *("dataset", "image_column", "label_column", "data_dir", "skip_bad"),
         *("device", "load_memory", "cache_dir"),
     ),
-    "condense": ("phase", "memory_gb"),
+    "condense": ("phase", "memory_gb", "compile"),
     "evaluate": None,
 }
 WORDS = {"source": "the data set", "fingerprint": "the fingerprint of the real images"}

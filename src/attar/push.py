@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from attar.errors import MissingError, UserError
@@ -29,7 +30,7 @@ def push_set(small: SyntheticSet, name: str, *, what: str | None = None, private
     if not get_token():
         raise MissingError("there is no Hugging Face token; run `hf auth login`, or put one into HF_TOKEN")
     with tempfile.TemporaryDirectory() as scratch:
-        folder = export_set(small, "parquet", Path(scratch) / "set", what=what)
+        folder = export_set(_without_places(small), "parquet", Path(scratch) / "set", what=what)
         try:
             api = HfApi()
             address = api.create_repo(name, repo_type="dataset", private=private, exist_ok=True)
@@ -43,3 +44,15 @@ def push_set(small: SyntheticSet, name: str, *, what: str | None = None, private
             kind = type(error).__name__
             raise MissingError(f"{name} cannot be pushed: no network, or the hub does not answer ({kind})") from error
     return str(address)
+
+
+def _without_places(small: SyntheticSet) -> SyntheticSet:
+    """The set with a recipe that names no folder of this machine."""
+    recipe = {name: dict(values) for name, values in small.recipe.items()}
+    if "data" in recipe:
+        recipe["data"] |= {"data_dir": None, "cache_dir": None}
+        if Path(str(recipe["data"].get("dataset"))).expanduser().exists():
+            recipe["data"]["dataset"] = small.source
+    if "condense" in recipe:
+        recipe["condense"]["model_path"] = []
+    return replace(small, recipe=recipe)

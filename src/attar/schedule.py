@@ -31,7 +31,7 @@ class Estimate:
     """Seconds of the parts of a run on this machine, from a few measured iterations."""
 
     epoch: float  # one epoch of an early-stage model
-    inner: float  # one inner iteration
+    inner: float  # one inner iteration, of every part where there are several
     at_once: int = 1  # models that are trained side by side
 
     def pool(self, config: PoolConfig) -> float:
@@ -48,6 +48,9 @@ def estimate(data: ImageData, recipe: Recipe) -> Estimate:
     module = build(recipe.network, describe(data), 0)
     member = Member(models.parameters_of(module), models.buffers_of(module), {}, None, "untrained")
     config = replace(recipe.condense, compile="off", model_path=())
+    parts = 1
+    if config.nclass_sub is not None and config.phase is None:
+        parts, config = -(-data.nclass // config.nclass_sub), replace(config, phase=0)
     task = problem.prepare(data, Pool(recipe.network, describe(data), (member,)), config)
     state = condensation.begin_outer(condensation.init(task), task)
 
@@ -58,7 +61,7 @@ def estimate(data: ImageData, recipe: Recipe) -> Estimate:
 
     steps = -(-len(data.labels) // recipe.pool.batch_size)
     epoch = steps * _seconds(_pool_step(data, recipe))
-    return Estimate(epoch=epoch, inner=_seconds(inner), at_once=Workers(data.device).count)
+    return Estimate(epoch=epoch, inner=parts * _seconds(inner), at_once=Workers(data.device).count)
 
 
 def _pool_step(data: ImageData, recipe: Recipe) -> Callable[[], None]:
@@ -100,8 +103,10 @@ def _seconds(step: Callable[[], None]) -> float:
     return (time.perf_counter() - start) / MEASURED
 
 
-def fit(data: ImageData, recipe: Recipe, seconds: float, notice: Callable[[str], None]) -> Recipe:
-    """The recipe with as many iterations as fit into `seconds` for pool and condensation.
+def fit(
+    data: ImageData, recipe: Recipe, seconds: float, notice: Callable[[str], None], *, before: float = 0.0
+) -> Recipe:
+    """The recipe with as many iterations as fit into `seconds` for pool and condensation, `before` of which are gone.
 
     The pool gets half of the time at most, with fewer models and then fewer epochs where it would take more; inner
     iterations get fewer where less than ten outer ones would fit. Raises UserError when the time does not hold one
@@ -111,7 +116,7 @@ def fit(data: ImageData, recipe: Recipe, seconds: float, notice: Callable[[str],
         raise UserError("minutes must be a number of minutes above 0")
     if recipe.condense.eval_at:
         raise UserError("eval_at and minutes exclude each other: evaluations take time that is not known before")
-    start = time.perf_counter()
+    start = time.perf_counter() - before
     found = estimate(data, recipe)
     pool = recipe.pool if recipe.condense.model_path else _smaller(recipe.pool, found, POOL_SHARE * seconds)
     spent = 0.0 if recipe.condense.model_path else found.pool(pool)

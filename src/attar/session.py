@@ -153,6 +153,7 @@ def condense(
                 saved=saved,
             )
         small = replace(small, recipe=recipes.as_sections(recipe))
+        (folder.path / runlog.RESULT).unlink(missing_ok=True)  # of a shorter run: another set than the one to come
         store.save_set(folder.path / store.CONDENSED, small)
     except BaseException as error:
         if not checkpoint.exists(folder.path):  # a run without a state or a product is of no use

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from attar import evaluation, own, problem, recipes, report, runlog, schedule
+from attar import evaluation, models, own, problem, recipes, report, runlog, schedule
 from attar.config import FLAGS, Recipe
 from attar.data import ImageData
 from attar.engine import class_bytes
@@ -39,9 +39,18 @@ def inspect(source: str, out: str | None, given: dict[str, Any], *, quiet: bool)
     rows = torch.cat([data.rows(c)[:SHOWN] for c in range(data.nclass)])
     report.save_grid(path, data.images[rows], data.labels[rows], data.classes)
     print(f"picture: {path}")
-    print(own.words(recipe, shape))
+    print(_named(recipe) if recipes.has_own(recipe.data.dataset) else own.words(recipe, shape))
     problem.check(data, recipe.condense)
     _estimate(data, recipe)
+
+
+def _named(recipe: Recipe) -> str:
+    network, name = recipe.network, recipe.data.dataset
+    label = models.label(network.net_type, network.depth, network.norm_type)
+    return (
+        f"recipe {name}: {label} of width {network.width:g}, factor {recipe.condense.factor}, image learning rate "
+        f"{recipe.condense.lr_img:g}; `attar recipes {name}` shows all"
+    )
 
 
 def _describe(data: ImageData) -> None:

@@ -51,10 +51,13 @@ def evaluate(
     base = recipes.overlay(Recipe(), small.recipe) if small.recipe else recipes.for_data(small.source)
     recipe = recipes.overlay(base, recipes.by_section(FLAGS["evaluate"], given))
     data = load_data(recipe, watch)
+    evaluation.check(small, data)
+    compare(small.fingerprint, data, watch)
     with runlog.opened(path) if path.is_dir() else nullcontext() as folder:
         if folder is not None:
             folder.read(runlog.CONFIG, "attar")
-        with elsewhere(ray, data.device, watch.say) as workers:
+            small = store.load_set(path)  # again: another process may have made the run longer meanwhile
+        with elsewhere(ray, data.device, watch.say, 1 if ray is not None else None) as workers:
             evaluate_into(folder, small, data, recipe, watch, workers)
 
 
@@ -69,11 +72,11 @@ def _evaluate_foreign(
 ) -> None:
     """Evaluate images that were exported or made by another tool, on the real data that `given` or they name."""
     found = foreign.read(path)
-    known = found.meta.get("recipe")
+    known = found.recipe
     layer = recipes.by_section(FLAGS["evaluate"], given)
     if not known and "dataset" not in given and "d" not in given:
         raise UserError(f"{path} does not say which data it stands for; name the real data with -d")
-    recipe = recipes.overlay(recipes.overlay(Recipe(), known or {}), layer)
+    recipe = recipes.overlay(recipes.overlay(Recipe(), known), layer)
     data = load_data(recipe, watch)
     if not known:
         recipe = recipes.overlay(
@@ -86,9 +89,19 @@ def _evaluate_foreign(
         decode_type=decode_type,
         normalized=normalized,
     )
+    compare(found.meta.get("fingerprint"), data, watch)
     watch.say(f"{path}: {len(small.labels)} images, factor {small.factor}, decode type {small.decode_type}")
-    with elsewhere(ray, data.device, watch.say) as workers:
+    with elsewhere(ray, data.device, watch.say, 1 if ray is not None else None) as workers:
         evaluate_into(None, small, data, recipe, watch, workers)
+
+
+def compare(fingerprint: Any, data: ImageData, watch: Watch) -> None:
+    """Say so when a set was made of other training images: a test set taken from them may be another one now."""
+    if fingerprint and fingerprint != data.fingerprint:
+        watch.say(
+            f"the set was made of other training images than {data.name} has now; "
+            f"where the test images are a share of all, the set may have been made of some of them"
+        )
 
 
 def evaluate_into(

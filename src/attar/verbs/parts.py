@@ -14,6 +14,7 @@ from attar import partition, recipes, runlog, session, sinks, store
 from attar.checkpoint import Interval
 from attar.config import Recipe
 from attar.data import ImageData
+from attar.errors import UserError
 from attar.execution import Workers
 from attar.interrupts import Interrupted
 from attar.pool import Pool
@@ -112,7 +113,10 @@ def condense_part(data: ImageData, pool: Pool, job: Job, into: CondenseInto, wat
         if (job.path / runlog.CONFIG).exists():
             begun = session.begun(folder, recipe, watch.say)
             if begun.finished:
-                return read_part(job.path)
+                part = read_part(job.path)
+                if part.small.fingerprint not in ("", None, data.fingerprint):
+                    raise UserError(f"{job.path} was made of other training images; start again with --overwrite")
+                return part
             recipe, about, saved = begun.recipe, begun.about, begun.saved
         else:
             runlog.create(job.path, overwrite=False)

@@ -37,7 +37,7 @@ def pretrain(
         chosen = replace(chosen, pool=replace(chosen.pool, models=1))
     folder = named_folder(out) if out is not None else POOLS / pools.folder_name(data, chosen.network)
     runlog.check_folder(folder)
-    with elsewhere(ray, data.device, watch.say) as workers:
+    with elsewhere(ray, data.device, watch.say, 1 if ray is not None else None) as workers:
         if line:
             watch.say(line)
         pool = train_pool(data, chosen, folder, watch, workers=workers)

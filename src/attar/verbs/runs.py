@@ -110,7 +110,11 @@ def condense(
         wanted = recipes.overlay(wanted, recipes.by_section(FLAGS["condense"], given))
         go_on(path, load_data(wanted, watch), wanted, given, watch, every, cluster, log)
         return
+    if minutes is not None and (clash := sorted({"niter", "speedup", "inner_loop"} & given.keys())):
+        raise UserError(f"{clash[0]} and minutes exclude each other: both say how long the run is")
     wanted = recipes.resolve(FLAGS["condense"], given, recipe=recipe, published=published)
+    if minutes is not None and wanted.condense.phase is not None:
+        raise UserError("minutes would give every part another schedule; give --niter, or leave --phase out")
     data = load_data(wanted, watch)
     wanted, line = for_own(wanted, given, recipe, data, "condense")
     path = named_folder(out) if out is not None else RUNS / run_name(data, wanted)
@@ -126,7 +130,7 @@ def condense(
     if line:
         watch.say(line)
     if minutes is not None:
-        wanted = schedule.fit(data, wanted, 60 * minutes - (time.perf_counter() - started), watch.say)
+        wanted = schedule.fit(data, wanted, 60 * minutes, watch.say, before=time.perf_counter() - started)
     seconds: dict[str, float] = {}
     with cluster.workers(wanted, data, watch) as workers:
         with stopwatch(seconds, "pretrain"):
@@ -178,6 +182,8 @@ def go_on(
                 return
             watch.say(f"going on with the parts in {path / PARTS}")
             seconds = dict(folder.read(runlog.CONFIG, "attar").get("attar", {}).get("seconds", {}))
+            pool_files = session.kept_recipe(folder).condense.model_path  # the same models, whatever came to the pool
+            wanted = replace(wanted, condense=replace(wanted.condense, model_path=pool_files))
             pool, files = find_pool(data, wanted, {}, watch, workers)
             wanted = replace(wanted, network=pool.network, condense=replace(wanted.condense, model_path=files))
             condense_parts(folder, data, pool, wanted, watch, seconds, every, workers, condense_into, log)

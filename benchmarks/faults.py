@@ -199,7 +199,9 @@ def fill(sizes: int, root: Path) -> dict[str, Any]:
             if status == 0:
                 counts["large enough"] += 1
                 continue
-            clear = status == 2 and words.count("\n") == 1 and "No space left" in words
+            last = words.rstrip().rsplit("\n", 1)[-1]
+            clear = status == 2 and last.startswith("attar: error: ") and "No space left" in last
+            clear = clear and "Traceback" not in words
             counts["clear message" if clear else "unclear"] += 1
             said[words.split("attar: error: ")[-1].split(" cannot")[0]] += 1
             subprocess.run(["mount", "-o", f"remount,size={4 * used}", disk], check=True)

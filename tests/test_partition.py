@@ -26,7 +26,7 @@ from attar.errors import UserError
 from attar.partition import concatenate
 from attar.synthetic import SyntheticSet
 from attar.verbs import parts as verbs_parts
-from tiny import TINY, call
+from tiny import POOL, TINY, call
 
 PARTS = (*TINY, "--nclass_sub", "4")
 ALL = ("0", "1", "2")  # phases of the ten digits, four at a time
@@ -212,6 +212,34 @@ def test_merged_parts_are_a_run(here: Path, capsys: pytest.CaptureFixture[str]) 
     assert 0 <= read("merged/result.json")["accuracy"]["convnet2"]["mean"] <= 1
 
 
+def test_a_merge_that_is_done_is_left_as_it_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same command again, after a kill at its very end; other parts are refused as any run is."""
+    parts = [f"part{phase}" for phase in ALL]
+    call("merge", *parts, "--out", "merged")
+    before = {path.name: path.stat().st_mtime_ns for path in Path("merged").iterdir()}
+    said = capsys.readouterr().out
+    call("merge", *reversed(parts), "--out", "merged")
+    assert capsys.readouterr().out == said
+    assert {path.name: path.stat().st_mtime_ns for path in Path("merged").iterdir()} == before
+    small = store.load_set(Path("part0"))
+    store.save_set(Path("part0", store.CONDENSED), replace(small, images=1 - small.images))
+    assert "already holds a run" in refused("merge", *parts, "--out", "merged", capsys=capsys)
+
+
+def test_parts_go_on_with_their_own_models(here: Path) -> None:
+    """Not with all that the named pool has: the parts would not fit each other."""
+    pool = str(next(Path("pool").iterdir()))
+    call("pretrain", "-d", "digits", *POOL, "--seed", "7", "--out", pool, "--quiet")
+    few = ("condense", "-d", "digits", *PARTS, "--model_path", pool, "--out", "few", "--quiet")
+    call(*few)
+    wanted = Path("few", store.CONDENSED).read_bytes()
+    shutil.rmtree("few/parts/1")
+    for name in (runlog.RESULT, store.CONDENSED):
+        Path("few", name).unlink()
+    call(*few, "--resume", "auto")
+    assert Path("few", store.CONDENSED).read_bytes() == wanted
+
+
 def test_a_merge_as_json_and_of_parts_that_kept_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What is missing in a part's folder is missing in the joined one, and the rest is there."""
     Path("part1", runlog.SNAPSHOTS).unlink()
@@ -318,7 +346,6 @@ def test_what_is_next_after_a_phase(here: Path, capsys: pytest.CaptureFixture[st
         ("part0 part1 nowhere", "there is no run folder or file nowhere"),
         ("part0 part1 part2 whole", "class '0' stands in both part0 and whole"),
         ("part0 part1 part2 --out part0", "part0 is one of the parts; name another folder with --out"),
-        ("part0 part1 part2 --out whole", "whole already holds a run"),
         ("part0 part1 wide", "wide does not fit part0: [network] width is 0.1, not 0.05"),
         ("part0 part1 damaged", "damaged or no safetensors file"),
         ("part0 part1 pool", "is no run folder, or its run is not finished"),

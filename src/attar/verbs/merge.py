@@ -60,7 +60,8 @@ def whole_of(parts: Sequence[Part]) -> SyntheticSet:
 def merge(paths: Sequence[str], out: str | None, *, overwrite: bool, json: bool = False) -> None:
     """Join parts, run folders or condensed files, into a run folder. Parts that do not fit are refused before that.
 
-    A folder that an interrupted `attar merge` left without its last file is made anew.
+    A folder that an interrupted `attar merge` left without its last file is made anew; one that holds the same parts
+    joined already is left as it is.
     """
     parts = [read_part(Path(path)) for path in paths]
     small = whole_of(parts)
@@ -69,13 +70,22 @@ def merge(paths: Sequence[str], out: str | None, *, overwrite: bool, json: bool 
         if path.is_dir() and path.samefile(part.path if part.path.is_dir() else part.path.parent):
             raise UserError(f"{path} is one of the parts; name another folder with --out")
     runlog.check_folder(path)
-    begun = not (path / runlog.RESULT).exists() and "parts" in RunFolder(path).read(runlog.CONFIG).get("attar", {})
+    ours = "parts" in RunFolder(path).read(runlog.CONFIG, "attar").get("attar", {})
+    begun = ours and not (path / runlog.RESULT).exists()
+    if ours and not begun and not overwrite and torch.equal(store.load_set(path).images.cpu(), small.images.cpu()):
+        tell(RunFolder(path), json=json)
+        return
     runlog.check_free(path, overwrite=overwrite or begun)
     with runlog.opened(path) as folder:
         runlog.create(path, overwrite=overwrite or begun)
         merge_into(folder, parts, small, {"command": runlog.command_line()}, {})
-        words = f"{path / store.CONDENSED}\nnext: attar evaluate {path}"
-        Watch(json=json).result(folder.read(runlog.RESULT), lambda: print(words))
+        tell(folder, json=json)
+
+
+def tell(folder: RunFolder, *, json: bool) -> None:
+    """Where the whole set is, and what can be done with it."""
+    words = f"{folder.path / store.CONDENSED}\nnext: attar evaluate {folder.path}"
+    Watch(json=json).result(folder.read(runlog.RESULT), lambda: print(words))
 
 
 def merge_into(

@@ -80,6 +80,9 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with sinks.opened(["wandb"], run, {"condense": {"ipc": 1}}) as opened:
         for event in (STEP, ON_THE_WAY, AT_THE_END):
             opened[0](event)
+    import wandb
+
+    wandb.teardown()  # the package's own process writes the file, and may do so after the run's end; its end is waited for
     (file,) = run.glob("wandb/offline-run-*/*.wandb")
     records = b"".join(chunks(file.read_bytes()))
     for words in (b"loss", b"accuracy/convnet2", b"final whole/convnet2", b"ipc", b"mine"):

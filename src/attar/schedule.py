@@ -32,6 +32,7 @@ class Estimate:
 
     epoch: float  # one epoch of an early-stage model
     inner: float  # one inner iteration, of every part where there are several
+    warmup: float = 0.0  # epochs of a fresh network, shared out among the inner iterations it serves
     at_once: int = 1  # models that are trained side by side
 
     def pool(self, config: PoolConfig) -> float:

@@ -54,6 +54,11 @@ class SyntheticSet:
         return len(self.classes)
 
     @property
+    def method(self) -> str:
+        """The method that made the set, or "unknown"."""
+        return str(self.recipe.get("condense", {}).get("method", "accdd")) if self.recipe else "unknown"
+
+    @property
     def ipc(self) -> int:
         """Stored images per class."""
         return int(torch.bincount(self.labels).max())

@@ -1,7 +1,8 @@
 """Condensation (Acc-DD algorithm 1): one inner iteration, the whole loop, the same for every method.
 
 A method is what its settings choose: `origins` (the network), `matching` (what is matched), `motion` (how the images
-move) and `UPDATES` (how the network moves). Whatever changes during a run is in `State`; whatever does not is in `Problem`.
+move) and `UPDATES` (how the network moves). Whatever changes during a run is in `State`; whatever does not is in
+`Problem`.
 """
 
 from __future__ import annotations

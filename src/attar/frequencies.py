@@ -1,7 +1,7 @@
 """Where two distributions of features are compared: the frequencies of their characteristic functions (NCFM section 3).
 
-Either Gaussian, drawn anew for each sweep, or made from Gaussian noise by a small network ψ that is trained to raise the
-loss which the images lower.
+Either Gaussian, drawn anew for each sweep, or made from Gaussian noise by a small network ψ that is trained to raise
+the loss which the images lower.
 """
 
 from __future__ import annotations

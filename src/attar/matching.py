@@ -74,9 +74,7 @@ def feature_means(pair: Pair, m: Matching) -> Tensor:
 def feature_distributions(pair: Pair, m: Matching) -> Tensor:
     """Distance between the characteristic functions of both batches' last features, of unit norm per image."""
     assert pair.frequencies is not None
-    real, synthetic = (
-        F.normalize(pair.forward(pair.params, batch), dim=1) for batch in (pair.real, pair.synthetic)
-    )
+    real, synthetic = (F.normalize(pair.forward(pair.params, batch), dim=1) for batch in (pair.real, pair.synthetic))
     return characteristic_distance(real.detach(), synthetic, pair.frequencies)
 
 

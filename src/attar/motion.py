@@ -1,8 +1,8 @@
 """How the images move: SGD or AdamW, after each class or once per sweep, in [0, 1] or in normalised pixels.
 
-The images live in [0, 1]. DC, DSA, DM and NCFM step z = (x − mean)/std: there the gradient is std·∂L/∂x, and a step of z
-by d is one of x by std·d. For SGD that is the learning rate times std² per channel; AdamW's step knows no scale, and is
-multiplied by std once.
+The images live in [0, 1]. DC, DSA, DM and NCFM step z = (x − mean)/std: there the gradient is std·∂L/∂x, and a step of
+z by d is one of x by std·d. For SGD that is the learning rate times std² per channel; AdamW's step knows no scale, and
+is multiplied by std once.
 """
 
 from __future__ import annotations
@@ -52,16 +52,12 @@ def move(
     return (_adamw if rule.optimizer == "adamw" else _sgd)(images, momentum, gradient, kept, rule)
 
 
-def _sgd(
-    images: Tensor, momentum: Tensor, gradient: Tensor, kept: Kept, rule: Rule
-) -> tuple[Tensor, Tensor, Kept]:
+def _sgd(images: Tensor, momentum: Tensor, gradient: Tensor, kept: Kept, rule: Rule) -> tuple[Tensor, Tensor, Kept]:
     momentum = rule.momentum * momentum + gradient
     return images - _scaled(rule.lr * rule.reach * momentum, kept, rule), momentum, kept
 
 
-def _adamw(
-    images: Tensor, momentum: Tensor, gradient: Tensor, kept: Kept, rule: Rule
-) -> tuple[Tensor, Tensor, Kept]:
+def _adamw(images: Tensor, momentum: Tensor, gradient: Tensor, kept: Kept, rule: Rule) -> tuple[Tensor, Tensor, Kept]:
     first, second = BETAS
     mean, std = (0.0, 1.0) if rule.mean is None or rule.std is None else (rule.mean, rule.std)
     gradient, count = std * gradient, kept["count"] + 1

@@ -1,4 +1,4 @@
-"""Where the network of a sweep comes from: an early-stage model, a fresh one, or a point between a model and its start."""
+"""Where the network of a sweep comes from: an early-stage model, a fresh one, or a point on a model's way."""
 
 from __future__ import annotations
 

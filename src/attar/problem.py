@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -57,13 +57,19 @@ def prepare(data: ImageData, pool: Pool, config: CondenseConfig, notice: Notice 
         raise UserError("nclass_sub without a phase means all parts, and one is condensed at a time; name a phase")
     check_pool(pool, data, config)
     module = pool.build(seed=0).to(data.device)
-    m = {"metric": config.metric, "bias": config.bias, "fc": config.fc}
-    m |= {"factor": config.factor, "decode_type": config.decode_type}
+    matching = Matching(
+        metric=config.metric,
+        match=config.match,
+        bias=config.bias,
+        fc=config.fc,
+        factor=config.factor,
+        decode_type=config.decode_type,
+    )
     execution = choose_execution(module, data, labels, config, notice)
     rows = torch.tensor(labels, device=data.device)
     ascends = config.match == "ncf" and config.sampler == "network"
-    sweep = Sweep(module, Matching(**m, match=config.match), data.normalize, rows, execution, ascends=ascends)
-    labelled = Sweep(module, Matching(**m, match="label"), data.normalize, rows, execution)
+    sweep = Sweep(module, matching, data.normalize, rows, execution, ascends=ascends)
+    labelled = Sweep(module, replace(matching, match="label"), data.normalize, rows, execution)
     by_class = config.img_step == "class"
     shares = torch.tensor(pending(config.mom_img, len(labels)) if by_class else [0.0] * len(labels), device=data.device)
     return Problem(

@@ -188,7 +188,7 @@ def test_an_inner_iteration_is_the_published_one(
 
 
 def network_after(run: Noted, params: dict[str, Tensor], config: CondenseConfig, *, last: bool) -> dict[str, Tensor]:
-    """θ after the network update, which is checked: SGD on the set as it stands, none for a network that is given up."""
+    """θ after the network update, which is checked: SGD on the set as it stands, none for a network that goes."""
     network = run.state.network
     assert network is not None
     theta = {name: value.requires_grad_() for name, value in params.items()}

@@ -63,7 +63,6 @@ def init(problem: Problem) -> State:
     generator = Generator(data.device).manual_seed(config.seed)
     host = Generator().manual_seed(config.seed)
     images = torch.stack([initial_images(data, label, config, generator) for label in problem.labels])
-    features = problem.module.classifier.in_features
     return State(
         images=images,
         momentum=torch.zeros_like(images),
@@ -74,9 +73,7 @@ def init(problem: Problem) -> State:
         generator=generator,
         host=host,
         motion=motion.start(images, problem.rule),
-        sampler=frequencies.sampler(features, config.sampler_lr, config.seed, data.device)
-        if problem.sweep.ascends
-        else None,
+        sampler=start_sampler(problem) if problem.sweep.ascends else None,
     )
 
 
@@ -91,6 +88,12 @@ def initial_images(data: ImageData, label: int, config: CondenseConfig, generato
     deck = Deck(data.rows(label), 1, generator)
     rows = torch.cat([deck.draw() for _ in range(config.ipc * factor**2)])
     return mix(data.images[rows].float() / 255, factor)
+
+
+def start_sampler(problem: Problem) -> Learner:
+    """The network that frequencies come from, with its optimiser."""
+    config = problem.config
+    return frequencies.sampler(problem.features, config.sampler_lr, config.seed, problem.data.device)
 
 
 def start_network(problem: Problem, params: dict[str, Tensor], buffers: dict[str, Tensor]) -> Learner:
@@ -206,6 +209,8 @@ def _restored(values: Values, problem: Problem) -> State:
         state.network = start_network(problem, parts["params"], parts["buffers"])
         training.restore_optimizer(state.network, parts["optimizer"])
     state.member = values.get("member", -1)
+    if state.member not in range(-1, len(problem.pool)):
+        raise ValueError(f"member {state.member} of a pool of {len(problem.pool)}")
     for name, value in values.get("motion", {}).items():
         if state.motion[name].shape != value.shape:
             raise ValueError(f"{name} of shape {list(value.shape)}")

@@ -34,7 +34,7 @@ def config_of(method: str, **changes: Any) -> CondenseConfig:
     layer = methods.layer(method, recipes.named("digits"), 2)["condense"]
     small: dict[str, Any] = {"inner_loop": SWEEPS, "niter": 2, "frequencies": 6}
     if method not in ("accdd", "idc", "idc-i"):
-        small |= {"renew": 2, "batch_size": 5, "patience": layer.get("patience") and 2}
+        small |= {"renew": 2, "batch_size": 5, "patience": 2 if layer.get("patience") else 0}
     return replace(settings(), **(layer | small | changes))
 
 

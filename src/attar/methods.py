@@ -141,7 +141,7 @@ METHODS: dict[str, Method] = {
             **{"aug_type": "color_crop_cutout", "lr_img": 0.01, "patience": 500, "factor": 2, "init": "mix"},
         },
         full={"batch_real": 1024, "inner_loop": 100, "full_niter": 200, "speedup": 1},
-        short={"frequencies": 1024, "patience": 100, "lr_img": 0.1},
+        short={"frequencies": 1024, "patience": 100},
         pool={"models": 20, "epochs": 60},
         fits=ncfm_fits,
     ),

@@ -21,6 +21,7 @@ AUGMENTATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 METRICS = ("mse", "l1", "l1_mean", "cos")
 MATCHES = ("grad", "feat")
 INITS = ("mix", "random", "noise")
+SELECTS = ("random", "cluster")
 DECODES = ("single", "multi", "bound")
 OPTIMIZERS = ("sgd", "adam", "adamw")
 PRECISIONS = ("float32", "tf32", "bf16")
@@ -144,6 +145,9 @@ class CondenseConfig:
     fc: bool = setting(False, "match the gradient of the last linear layer too")
     aug_type: str = setting("color_crop_cutout", "Siamese augmentation of matching, joined with _ or -, or none")
     batch_real: int = setting(64, "real images per class and sweep")
+    select: str = setting("random", "real images of a batch and of --init: random, or cluster (nearest to centres)")
+    select_every: int = setting(10, "with --select cluster: inner iterations between two clusterings")
+    select_from: int | None = setting(None, "with --select cluster: images of a class to look at (default: all)")
     batch_syn_max: int = setting(128, "decoded images per class and sweep, at most")
     perturb: bool = setting(True, "perturb the weights of the drawn early-stage model")
     vmin: float = setting(0.01, "smallest size of a perturbation")
@@ -167,12 +171,13 @@ class CondenseConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "ipc", "factor", "speedup", "niter", "full_niter", "inner_loop", "base_size", "nclass_sub")
-        at_least(self, 1, "batch_real", "batch_syn_max", "batch_size")
+        at_least(self, 1, "batch_real", "batch_syn_max", "batch_size", "select_every", "select_from")
         at_least(self, 0, "mom_img", "vmin", "vmax", "n_data", "momentum", "weight_decay", "phase", "seed", "eval_at")
         above_zero(self, "lr_img", "lr")
         probability(self, "mix_p")
         choose("init", self.init, INITS)
         choose("decode_type", self.decode_type, DECODES)
+        choose("select", self.select, SELECTS)
         choose("metric", self.metric, METRICS)
         choose("match", self.match, MATCHES)
         choose("precision", self.precision, PRECISIONS)
@@ -184,6 +189,8 @@ class CondenseConfig:
             raise UserError(
                 f"eval_at {max(self.eval_at)} never comes: there are {self.outer_iterations} outer iterations"
             )
+        if self.select_from is not None and self.select_from < self.batch_real:
+            raise UserError(f"select_from ({self.select_from}) must not be below batch_real ({self.batch_real})")
         if self.mom_img >= 1:
             raise UserError(f"mom_img must be below 1, not {self.mom_img}")
         if self.vmax < self.vmin:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attar.errors import UserError, choose
-from attar.models.common import NORM_TYPES, Network
+from attar.models.common import NORM_TYPES, Features, Network
 from attar.models.convnet import ConvNet
 from attar.models.resnet import BLOCKS, ResNet
 from attar.models.resnetap import ResNetAP
@@ -20,6 +20,7 @@ from attar.models.resnetap import ResNetAP
 __all__ = [
     "NET_TYPES",
     "NORM_TYPES",
+    "Features",
     "Network",
     "buffers_of",
     "build",

@@ -267,6 +267,7 @@ def flags_of(section: str, *only: str) -> dict[str, tuple[str, str]]:
 FLAGS: dict[str, dict[str, tuple[str, str]]] = {
     "pretrain": flags_of("data") | flags_of("network") | flags_of("pool"),
     "condense": flags_of("data") | flags_of("network") | flags_of("pool", "epochs", "models") | flags_of("condense"),
+    "select": flags_of("data") | flags_of("network") | flags_of("pool", "epochs") | flags_of("condense", "ipc", "seed"),
     "evaluate": flags_of("data") | flags_of("network", "width", "norm_type") | flags_of("evaluate"),
     "demo": flags_of("data", "device") | flags_of("condense", "ipc", "seed"),
     "inspect": flags_of("data") | flags_of("condense", "ipc"),

@@ -81,10 +81,10 @@ def first_embedding(problem: Problem) -> Embed:
     if not len(problem.pool):
         return pixels
     member = problem.pool.draw(Generator().manual_seed(problem.config.seed))
-    tensors = (
+    params, buffers = (
         {name: value.to(problem.data.device) for name, value in own.items()} for own in (member.params, member.buffers)
     )
-    return by_network(problem.module, *tensors)
+    return by_network(problem.module, params, buffers, problem.config.precision)
 
 
 def initial_images(

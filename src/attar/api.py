@@ -225,7 +225,9 @@ def evaluate(small: SyntheticSet, data: ImageData, *, recipe: str | None = None,
     chosen = recipes.overlay(base, recipes.by_section(FLAGS["evaluate"], settings))
     start = time.perf_counter()
     measured = evaluation.evaluate(small, data, chosen.evaluate, chosen.network)
-    return describe_result(small, data) | measured | {"seconds": {"evaluate": time.perf_counter() - start}}
+    seconds = {"evaluate": time.perf_counter() - start}
+    rest = {"protocol": evaluation.protocol(chosen.evaluate, chosen.network, data), "seconds": seconds}
+    return describe_result(small, data) | measured | evaluation.gains(measured) | rest
 
 
 def describe_result(small: SyntheticSet, data: ImageData) -> dict[str, Any]:

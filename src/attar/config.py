@@ -90,8 +90,10 @@ class DataConfig:
 class NetworkConfig:
     """The network that is trained, matched and evaluated."""
 
-    net_type: str = setting("convnet", "convnet, resnetap or resnet", "-n")
-    depth: int | None = setting(None, "convnet: any; resnet, resnetap: 10 or 18 (default 3 and 10)")
+    net_type: str = setting("convnet", "convnet, resnetap, resnet or densenet", "-n")
+    depth: int | None = setting(
+        None, "convnet: any (default 3); resnet, resnetap: 10 or 18 (default 10); densenet: 121"
+    )
     width: float = setting(1.0, "multiplies the channel counts (1.0 = 128 for convnet)")
     norm_type: str = setting("instance", "instance, batch, layer, group or none")
 
@@ -208,7 +210,9 @@ class CondenseConfig:
 class EvaluateConfig:
     """Training fresh networks on the condensed set and testing them on real images."""
 
-    networks: tuple[str, ...] = setting((), "networks to train, such as convnet resnet10 (default: the run's own)")
+    networks: tuple[str, ...] = setting(
+        (), "networks to train, such as convnet resnet18-batch densenet timm:NAME (default: the run's own)"
+    )
     runs: int = setting(3, "seeds per network")
     epochs: int | None = setting(None, "epochs (default: 1000, ImageNet by its decoded images per class)")
     whole_epochs: int = setting(30, "epochs of the yardstick `whole`, the full training set")
@@ -220,6 +224,7 @@ class EvaluateConfig:
     mix_p: float = setting(0.5, "probability of CutMix in a batch; 0 turns it off")
     seed: int = setting(0, "seed of the first run; the next ones count up")
     yardsticks: tuple[str, ...] = setting(YARDSTICKS, "what stands beside it: initial, random_real, whole, or none")
+    soft_labels: bool = setting(False, "train on labels by a network of the whole set too, beside the hard ones")
 
     def __post_init__(self) -> None:
         at_least(self, 1, "runs", "epochs", "whole_epochs", "batch_size")

@@ -248,7 +248,7 @@ def describe_set(small: SyntheticSet, dataset: str, device: str, real: int | Non
         "dataset": dataset,
         "ipc": small.ipc,
         "factor": small.factor,
-        "method": small.method or ("accdd" if small.recipe else "unknown"),
+        "method": small.method,
         "device": device,
         **({"sizes": sizes} if real is not None else {}),
     }

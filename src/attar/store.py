@@ -150,6 +150,7 @@ def describe(small: SyntheticSet) -> dict[str, Any]:
         "mean": list(small.mean),
         "std": list(small.std),
         "source": small.source,
+        "method": small.method,
         "recipe": small.recipe,
         "fingerprint": small.fingerprint,
         **({"coreset": small.coreset} if small.coreset else {}),

@@ -58,7 +58,9 @@ class SyntheticSet:
     @property
     def method(self) -> str:
         """The method that made the set, or "unknown"."""
-        return self.coreset or ("accdd" if self.recipe else "unknown")
+        if self.coreset:
+            return self.coreset
+        return str(self.recipe.get("condense", {}).get("method", "accdd")) if self.recipe else "unknown"
 
     @property
     def ipc(self) -> int:

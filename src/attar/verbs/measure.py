@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from attar import evaluation, foreign, recipes, runlog, store
 from attar.api import describe_result
@@ -27,7 +27,7 @@ SHOWN = {
     "random_real": "random real",
     "whole": "whole set",
 }
-GAINS = {"ior": "IOR", "hlr": "HLR"}  # fractions
+GAINS = {"ior": "condensed − random real", "hlr": "whole set − condensed"}  # fractions
 
 
 def evaluate(
@@ -172,13 +172,15 @@ def print_table(result: dict[str, Any], measured: dict[str, Any]) -> None:
     kinds = [name for name in SHOWN if name in measured]
     stored = f"{result['ipc']} stored image{'s' * (result['ipc'] != 1)} per class"
     title = f"{result['dataset']}, {stored}, factor {result['factor']}: test accuracy, %"
-    found = evaluation.gains(measured)
-    title += f"; {', '.join(GAINS[name] for name in found)} as fractions" if found else ""
-    table = Table("network", *(SHOWN[name] for name in kinds), *(GAINS[name] for name in found), title=title)
+    table = Table(Column("network", overflow="fold"), *(SHOWN[name] for name in kinds), title=title)
     for label in measured["accuracy"]:
-        fractions = (f"{found[name][label]:+.3f}" for name in found)
-        table.add_row(label, *(_percent(measured[name][label]) for name in kinds), *fractions)
+        table.add_row(label, *(_percent(measured[name][label]) for name in kinds))
     Console().print(table)
+    found = evaluation.gains(measured)
+    for label in measured["accuracy"]:
+        fractions = [f"{name.upper()} {values[label]:+.3f} ({GAINS[name]})" for name, values in found.items()]
+        if fractions:
+            print(f"{label}: {', '.join(fractions)}")
     spent = ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items())
     entry, used = next(iter(measured["accuracy"].values())), result["protocol"]
     epochs = f"{entry['epochs']} epochs"

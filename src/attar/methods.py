@@ -93,6 +93,15 @@ DC: Values = SUMMED | {
 }
 DC_FULL: Values = {"batch_real": 256, "full_niter": 1000 // NETWORKS, "speedup": 1}
 
+# ---- NCFM ----
+
+
+def ncfm_fits(base: Recipe, ipc: int) -> Values:
+    """AdamW on CIFAR-10 with ipc 10; no grid where the images are too small for one."""
+    values: Values = {"img_optim": "adamw"} if base.data.dataset == "cifar10" and ipc == 10 else {}
+    return values | ({"factor": 1, "init": "random"} if base.condense.factor == 1 else {})
+
+
 # ---- all of them ----
 
 METHODS: dict[str, Method] = {
@@ -134,15 +143,9 @@ METHODS: dict[str, Method] = {
         full={"batch_real": 1024, "inner_loop": 100, "full_niter": 200, "speedup": 1},
         short={"frequencies": 1024, "patience": 100, "lr_img": 0.1},
         pool={"models": 20, "epochs": 60},
-        fits=lambda base, ipc: ncfm_fits(base, ipc),
+        fits=ncfm_fits,
     ),
 }
-
-
-def ncfm_fits(base: Recipe, ipc: int) -> Values:
-    """AdamW on CIFAR-10 with ipc 10; no grid where the images are too small for one."""
-    values: Values = {"img_optim": "adamw"} if base.data.dataset == "cifar10" and ipc == 10 else {}
-    return values | ({"factor": 1, "init": "random"} if base.condense.factor == 1 else {})
 
 
 def layer(name: str, base: Recipe, ipc: int) -> Sections:

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 import attar
 from attar import condensation, embedding, models, selection, state
-from attar.config import CondenseConfig
+from attar.config import METHODS, CondenseConfig
 from attar.data import ImageData
 from attar.errors import UserError
 from attar.pool import Pool, describe
@@ -167,3 +167,13 @@ def test_bad_settings() -> None:
     for name in ("select_every", "select_from"):
         with pytest.raises(UserError, match=f"{name} must be at least 1, not 0"):
             CondenseConfig(**{name: 0})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_with_every_method(method: str, digits: ImageData) -> None:
+    """A network that is fresh, early-stage or interpolated, matched by gradients or features: the batches follow it."""
+    given: dict[str, Any] = {"niter": 1, "inner_loop": 2, "batch_real": 16, "width": 0.05, "n_data": 64, "models": 1}
+    given |= {"method": method, "frequencies": 8, "epochs": 1, "ipc": 1}
+    drawn, picked = (attar.condense(digits, select=select, **given) for select in ("random", "cluster"))
+    assert picked.initial is not None and not torch.equal(picked.images, picked.initial)
+    assert not torch.equal(picked.images, drawn.images)

@@ -84,6 +84,7 @@ def test_some_images_of_a_class(digits: ImageData) -> None:
     assert seen == [20, 20, 30, digits.counts[3]]
     assert picks[0] != picks[1]
     assert set(picks[0]) <= set(digits.rows(3).tolist())
+    assert not {*picks[0], *picks[1]} <= set(digits.rows(3)[:20].tolist()), "they are not the first ones"
     assert torch.equal(embedding.representatives(digits, 3, 10**6, embed, generator), digits.rows(3))
 
 

@@ -197,6 +197,8 @@ def test_no_teacher_is_trained_twice(digits: ImageData, monkeypatch: pytest.Monk
     without = evaluation.evaluate(set_of(digits), digits, replace(config, yardsticks=()), NETWORK, known=kept)
     assert without["soft_labels"] == whole["soft_labels"] and list(without) == ["accuracy", "soft_labels"]
     assert len(calls) == 6
+    evaluation.evaluate(set_of(digits), digits, replace(config, seed=1, runs=1), NETWORK, known=kept)
+    assert len(calls) == 8, "another teacher, and its student"
 
 
 # ---- what is trained on ----

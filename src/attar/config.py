@@ -28,6 +28,7 @@ STEPS = ("class", "sweep")
 SPACES = ("unit", "normalized")
 IMAGE_OPTIMIZERS = ("sgd", "adamw")
 INITS = ("mix", "random", "noise")
+SELECTS = ("random", "cluster")
 DECODES = ("single", "multi", "bound")
 OPTIMIZERS = ("sgd", "adam", "adamw")
 PRECISIONS = ("float32", "tf32", "bf16")
@@ -96,8 +97,10 @@ class DataConfig:
 class NetworkConfig:
     """The network that is trained, matched and evaluated."""
 
-    net_type: str = setting("convnet", "convnet, resnetap or resnet", "-n")
-    depth: int | None = setting(None, "convnet: any; resnet, resnetap: 10 or 18 (default 3 and 10)")
+    net_type: str = setting("convnet", "convnet, resnetap, resnet or densenet", "-n")
+    depth: int | None = setting(
+        None, "convnet: any (default 3); resnet, resnetap: 10 or 18 (default 10); densenet: 121"
+    )
     width: float = setting(1.0, "multiplies the channel counts (1.0 = 128 for convnet)")
     norm_type: str = setting("instance", "instance, batch, layer, group or none")
 
@@ -161,6 +164,9 @@ class CondenseConfig:
     fc: bool = setting(False, "match the gradient of the last linear layer too")
     aug_type: str = setting("color_crop_cutout", "Siamese augmentation of matching, joined with _ or -, or none")
     batch_real: int = setting(64, "real images per class and sweep")
+    select: str = setting("random", "real images of a batch and of --init: random, or cluster (nearest to centres)")
+    select_every: int = setting(10, "with --select cluster: inner iterations between two clusterings")
+    select_from: int | None = setting(None, "with --select cluster: images of a class to look at (default: all)")
     batch_syn_max: int = setting(128, "decoded images per class and sweep, at most")
     source: str = setting("pool", "the network: pool (an early-stage model), fresh, or interpolated (between both)")
     renew: int | None = setting(None, "sweeps that a network serves (default: those of an outer iteration)")
@@ -189,13 +195,15 @@ class CondenseConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "ipc", "factor", "speedup", "niter", "full_niter", "inner_loop", "base_size", "nclass_sub")
-        at_least(self, 1, "batch_real", "batch_syn_max", "batch_size", "renew", "frequencies", "syn_epochs")
+        at_least(self, 1, "batch_real", "batch_syn_max", "batch_size", "select_every", "select_from")
+        at_least(self, 1, "renew", "frequencies", "syn_epochs")
         at_least(self, 0, "mom_img", "vmin", "vmax", "n_data", "momentum", "weight_decay", "phase", "seed", "eval_at")
         at_least(self, 0, "patience", "calibrate", "warmup")
         above_zero(self, "lr_img", "lr", "sampler_lr")
         probability(self, "mix_p")
         choose("init", self.init, INITS)
         choose("decode_type", self.decode_type, DECODES)
+        choose("select", self.select, SELECTS)
         choose("metric", self.metric, METRICS)
         for name, options in CHOICES.items():
             choose(name, getattr(self, name), options)
@@ -208,6 +216,8 @@ class CondenseConfig:
             raise UserError(
                 f"eval_at {max(self.eval_at)} never comes: there are {self.outer_iterations} outer iterations"
             )
+        if self.select_from is not None and self.select_from < self.batch_real:
+            raise UserError(f"select_from ({self.select_from}) must not be below batch_real ({self.batch_real})")
         if self.mom_img >= 1:
             raise UserError(f"mom_img must be below 1, not {self.mom_img}")
         if self.vmax < self.vmin:
@@ -237,7 +247,9 @@ CHOICES = {
 class EvaluateConfig:
     """Training fresh networks on the condensed set and testing them on real images."""
 
-    networks: tuple[str, ...] = setting((), "networks to train, such as convnet resnet10 (default: the run's own)")
+    networks: tuple[str, ...] = setting(
+        (), "networks to train, such as convnet resnet18-batch densenet timm:NAME (default: the run's own)"
+    )
     runs: int = setting(3, "seeds per network")
     epochs: int | None = setting(None, "epochs (default: 1000, ImageNet by its decoded images per class)")
     whole_epochs: int = setting(30, "epochs of the yardstick `whole`, the full training set")
@@ -249,6 +261,7 @@ class EvaluateConfig:
     mix_p: float = setting(0.5, "probability of CutMix in a batch; 0 turns it off")
     seed: int = setting(0, "seed of the first run; the next ones count up")
     yardsticks: tuple[str, ...] = setting(YARDSTICKS, "what stands beside it: initial, random_real, whole, or none")
+    soft_labels: bool = setting(False, "train on labels by a network of the whole set too, beside the hard ones")
 
     def __post_init__(self) -> None:
         at_least(self, 1, "runs", "epochs", "whole_epochs", "batch_size")
@@ -296,6 +309,7 @@ def flags_of(section: str, *only: str) -> dict[str, tuple[str, str]]:
 FLAGS: dict[str, dict[str, tuple[str, str]]] = {
     "pretrain": flags_of("data") | flags_of("network") | flags_of("pool") | flags_of("condense", "method"),
     "condense": flags_of("data") | flags_of("network") | flags_of("pool", "epochs", "models") | flags_of("condense"),
+    "select": flags_of("data") | flags_of("network") | flags_of("pool", "epochs") | flags_of("condense", "ipc", "seed"),
     "evaluate": flags_of("data") | flags_of("network", "width", "norm_type") | flags_of("evaluate"),
     "demo": flags_of("data", "device") | flags_of("condense", "ipc", "seed"),
     "inspect": flags_of("data") | flags_of("condense", "ipc", "method"),

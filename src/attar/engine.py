@@ -18,14 +18,14 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, grad_and_value
 
 from attar.augment import Draw, apply, take
 from attar.errors import UserError
 from attar.execution import Compiled, Notice, Workers, precise
 from attar.matching import LOSSES, Matching, Pair, eager_gradient, gradient
-from attar.models import Network, fixed_statistics
+from attar.models import Features, Network, fixed_statistics
 from attar.synthetic import decode_class
 
 Step = Callable[..., tuple[tuple[Tensor, ...], Tensor]]  # (gradients, loss) of a class
@@ -319,15 +319,4 @@ def choose_chunk(per_class: int, classes: int, device: torch.device, budget_gb: 
 def _call(module: Network, params: Mapping[str, Tensor], images: Tensor, *, features: bool) -> Tensor:
     if not features:
         return functional_call(module, dict(params), (images,))
-    return functional_call(_Features(module), {f"module.{k}": v for k, v in params.items()}, (images,))
-
-
-class _Features(nn.Module):
-    """A module's `features` as its call."""
-
-    def __init__(self, module: Network) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.module.features(images)
+    return functional_call(Features(module), {f"module.{k}": v for k, v in params.items()}, (images,))

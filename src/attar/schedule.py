@@ -49,7 +49,7 @@ def estimate(data: ImageData, recipe: Recipe) -> Estimate:
     fresh = recipe.condense.source == "fresh"
     member = Member(models.parameters_of(module), models.buffers_of(module), {"seed": 0}, None, "untrained")
     pool = Pool(recipe.network, describe(data), () if fresh else (member,))
-    config = replace(recipe.condense, compile="off", model_path=(), warmup=0)
+    config = replace(recipe.condense, compile="off", model_path=(), warmup=0, select_every=WARM + MEASURED)
     parts = 1
     if config.nclass_sub is not None and config.phase is None:
         parts, config = -(-data.nclass // config.nclass_sub), replace(config, phase=0)
@@ -64,10 +64,13 @@ def estimate(data: ImageData, recipe: Recipe) -> Estimate:
     steps = -(-len(data.labels) // recipe.pool.batch_size)
     warmup = recipe.condense.warmup / (config.renew or config.inner_loop)  # epochs for each inner iteration
     epoch = 0.0 if fresh and not warmup else steps * _seconds(_pool_step(data, recipe))
+    each = _seconds(inner)
+    if config.select == "cluster":  # the measured iterations are between two clusterings
+        start = time.perf_counter()
+        float(condensation.clustered(state, task)[-1][0])
+        each += (time.perf_counter() - start) / min(recipe.condense.select_every, config.inner_loop)
     return Estimate(
-        epoch=0.0 if fresh else epoch,
-        inner=parts * (_seconds(inner) + warmup * epoch),
-        at_once=Workers(data.device).count,
+        epoch=0.0 if fresh else epoch, inner=parts * (each + warmup * epoch), at_once=Workers(data.device).count
     )
 
 

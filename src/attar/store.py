@@ -153,6 +153,7 @@ def describe(small: SyntheticSet) -> dict[str, Any]:
         "method": small.method,
         "recipe": small.recipe,
         "fingerprint": small.fingerprint,
+        **({"coreset": small.coreset} if small.coreset else {}),
     }
 
 
@@ -185,6 +186,7 @@ def load_set(path: Path) -> SyntheticSet:
         initial=_initial(path, images),
         recipe=meta["recipe"],
         fingerprint=str(meta.get("fingerprint", "")),
+        coreset=str(meta.get("coreset", "")),
     )
     if not _sound(small):
         raise UserError(f"{path} is damaged: images {list(images.shape)}, labels and classes do not fit each other")

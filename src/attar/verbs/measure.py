@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from attar import evaluation, foreign, recipes, runlog, store
 from attar.api import describe_result
@@ -20,7 +20,14 @@ from attar.synthetic import SyntheticSet
 from attar.verbs.page import write_report
 from attar.verbs.shared import elsewhere, load_data
 
-SHOWN = {"accuracy": "condensed", "initial": "initial", "random_real": "random real", "whole": "whole set"}
+SHOWN = {
+    "accuracy": "condensed",
+    "soft_labels": "soft labels",
+    "initial": "initial",
+    "random_real": "random real",
+    "whole": "whole set",
+}
+GAINS = {"ior": "condensed − random real", "hlr": "whole set − condensed"}  # fractions
 
 
 def evaluate(
@@ -126,9 +133,9 @@ def evaluate_into(
         result = {key: value for key, value in result.items() if key not in SHOWN}
     result |= describe_result(small, data)
     seeds = Seeds(folder)
-    kinds = 1 + len(recipe.evaluate.yardsticks) - (small.initial is None and "initial" in recipe.evaluate.yardsticks)
+    each = len(evaluation.kinds_of(small, recipe.evaluate)) * recipe.evaluate.runs + recipe.evaluate.soft_labels
     networks = evaluation.chosen_networks(recipe.evaluate, recipe.network)
-    with watch.stage("evaluate", kinds * recipe.evaluate.runs * len(networks)) as stage:
+    with watch.stage("evaluate", each * len(networks)) as stage:
         measured = evaluation.evaluate(
             small,
             data,
@@ -143,6 +150,7 @@ def evaluate_into(
     result["protocol"] = protocol
     for name, entries in measured.items():
         result[name] = {**result.get(name, {}), **entries}
+    result = {key: value for key, value in result.items() if key not in GAINS} | evaluation.gains(result)
     if folder is not None:
         event = {"event": "evaluation", "outer": None, **measured}
         if folder.events()[-1:] != [event]:  # told already, by a session that ended before its report
@@ -164,16 +172,22 @@ def print_table(result: dict[str, Any], measured: dict[str, Any]) -> None:
     kinds = [name for name in SHOWN if name in measured]
     stored = f"{result['ipc']} stored image{'s' * (result['ipc'] != 1)} per class"
     title = f"{result['dataset']}, {stored}, factor {result['factor']}: test accuracy, %"
-    table = Table("network", *(SHOWN[name] for name in kinds), title=title)
+    table = Table(Column("network", overflow="fold"), *(SHOWN[name] for name in kinds), title=title)
     for label in measured["accuracy"]:
         table.add_row(label, *(_percent(measured[name][label]) for name in kinds))
     Console().print(table)
+    found = evaluation.gains(measured)
+    for label in measured["accuracy"]:
+        fractions = [f"{name.upper()} {values[label]:+.3f} ({GAINS[name]})" for name, values in found.items()]
+        if fractions:
+            print(f"{label}: {', '.join(fractions)}")
     spent = ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items())
-    entry = next(iter(measured["accuracy"].values()))
+    entry, used = next(iter(measured["accuracy"].values())), result["protocol"]
     epochs = f"{entry['epochs']} epochs"
     if "whole" in measured:
         epochs += f" (whole set {next(iter(measured['whole'].values()))['epochs']})"
-    print(f"accuracy after the last of {epochs}, mean ± std, n={entry['n']}; {spent} on {result['device']}")
+    trained = f"augmentation {used['aug_type']}, CutMix {used['mix_p']:g}"
+    print(f"accuracy after the last of {epochs}, {trained}, mean ± std, n={entry['n']}; {spent} on {result['device']}")
 
 
 def _percent(entry: dict[str, Any]) -> str:

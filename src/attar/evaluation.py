@@ -45,18 +45,20 @@ def evaluate(
     known: Mapping[str, tuple[float, int]] | None = None,
     keep: Keep = lambda key, done: None,
     workers: Workers | None = None,
+    own: bool = True,
 ) -> dict[str, Any]:
     """Accuracies as fractions: {"accuracy": {"convnet3": {"mean", "std", "runs", …}}, "initial": …, "whole": …}.
 
     network: the run's own; `config.networks` names others. `keep` gets each trained network's (accuracy, number of
     images) under a key as soon as it is there, from any thread; what is `known` under its key is not computed again.
-    workers: who trains, this machine's by default. Raises `UserError` when set and data do not fit.
+    workers: who trains, this machine's by default; own: False for the yardsticks alone. Raises `UserError` when set and
+    data do not fit.
     """
     check(small, data)
     networks = chosen_networks(config, network)
     for item in networks.values():
         build(item, describe(data), 0)
-    result: dict[str, Any] = {"accuracy": {}, **{name: {} for name in config.yardsticks}}
+    result: dict[str, Any] = {name: {} for name in (*(["accuracy"] if own else []), *config.yardsticks)}
     if small.initial is None:
         result.pop("initial", None)
     kinds = list(result)

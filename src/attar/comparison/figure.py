@@ -6,8 +6,9 @@ The only file that imports matplotlib (extra `compare`).
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from attar.errors import MissingError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
@@ -31,6 +33,7 @@ INK, FAINT = "#1d1d22", "#8c8c96"
 LEAST = 0.1  # seconds: what takes less, such as a random choice, stands here
 PANEL, LEGEND, HEIGHT = 4.6, 2.4, 4.2  # inches
 DPI = 160  # of the PNG
+REACH, STEP = 5, 4  # half a marker, in points; between two places of a line that a label keeps clear of, in pixels
 PLACES = tuple(
     (distance * math.cos(angle), distance * math.sin(angle))
     for distance in (9, 14, 20, 28, 38)
@@ -80,24 +83,24 @@ def draw(plan: Plan, rows: Sequence[Row], network: str) -> Figure:
     sizes = sorted({row.settings["ipc"] for row in rows})
     figure = Figure(figsize=(PANEL * len(sizes) + LEGEND, HEIGHT), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
+    axes = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
     entries = list(dict.fromkeys(row.entry for row in rows))
     handles: dict[str, Any] = {}
-    labels: list[tuple[Axes, Row]] = []
-    for panel, ipc in zip(panels, sizes, strict=True):
+    panels: dict[int, tuple[Axes, Sequence[Row]]] = {}
+    for panel, ipc in zip(axes, sizes, strict=True):
         own = [row for row in rows if row.settings["ipc"] == ipc]
+        panels[ipc] = panel, own
         for place, entry in enumerate(entries):
             series = sorted((row for row in own if row.entry == entry), key=at)
             if series:
                 handles.setdefault(entry, _series(panel, series, place))
-            labels += [(panel, row) for row in series if len(series) > 1]
-        handles |= {name: line for name, line in _levels(panel, own).items() if name not in handles}
+        for name, line in _levels(panel, own).items():
+            handles.setdefault(name, line)
         _axes(panel, own, ipc)
-    dataset = plan.recipe.data.dataset
-    panels[0].set_ylabel(f"accuracy on {plan.tested_on}, %")
-    figure.suptitle(f"{dataset}, tested with {network}", color=INK, fontsize=11)
+    axes[0].set_ylabel(f"accuracy on {plan.tested_on}, %")
+    figure.suptitle(f"{plan.recipe.data.dataset}, tested with {network}", color=INK, fontsize=11)
     figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
-    _label(figure, labels, rows)
+    _label(figure, panels, entries)
     return figure
 
 
@@ -111,15 +114,18 @@ def percent(row: Row) -> float:
     return 100 * row.accuracy.mean if row.accuracy is not None else math.nan
 
 
+def spread(row: Row) -> float:
+    """Half the length of its error bar."""
+    return 100 * (row.accuracy.std or 0.0) if row.accuracy is not None else 0.0
+
+
 def _series(panel: Axes, series: Sequence[Row], place: int) -> Any:
     """The points of an entry, with error bars, joined in the order of their seconds."""
-    colour = COLOURS[place % len(COLOURS)]
-    spread = [100 * (row.accuracy.std or 0.0) if row.accuracy is not None else 0.0 for row in series]
-    return panel.errorbar(
+    drawn = panel.errorbar(
         [at(row) for row in series],
         [percent(row) for row in series],
-        yerr=spread,
-        color=colour,
+        yerr=[spread(row) for row in series],
+        color=COLOURS[place % len(COLOURS)],
         marker=MARKERS[place % len(MARKERS)],
         linestyle=DASHES[place % len(DASHES)],
         markersize=7,
@@ -127,8 +133,9 @@ def _series(panel: Axes, series: Sequence[Row], place: int) -> Any:
         linewidth=1.2,
         capsize=3,
         zorder=3,
-        gid=f"points-{slug(series[0].entry)}-ipc{series[0].settings['ipc']}",
     )
+    drawn.lines[0].set_gid(f"points-{slug(series[0].entry)}-ipc{series[0].settings['ipc']}")
+    return drawn
 
 
 def _levels(panel: Axes, rows: Sequence[Row]) -> dict[str, Any]:
@@ -139,7 +146,9 @@ def _levels(panel: Axes, rows: Sequence[Row]) -> dict[str, Any]:
         value = next((getattr(row, key) for row in rows if getattr(row, key) is not None), None)
         if value is not None:
             level, colour = 100 * value.mean, INK if key == "whole" else FAINT
-            found[name] = panel.axhline(level, color=colour, linestyle=dashes, linewidth=1.3, gid=f"line-{key}")
+            found[name] = panel.axhline(
+                level, color=colour, linestyle=dashes, linewidth=1.3, gid=f"{key}-ipc{rows[0].settings['ipc']}"
+            )
     return found
 
 
@@ -152,7 +161,8 @@ def _axes(panel: Axes, rows: Sequence[Row], ipc: int) -> None:
     panel.set_xscale("log")
     panel.set_xlim(min(times) / room, max(times) * room)
     decades = math.log10(max(times) / min(times) * room**2)
-    panel.xaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 2.5 else (1.0, 2.0, 5.0)))
+    subs = (1.0,) if decades > 2.5 else (1.0, 2.0, 5.0) if decades > 1 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
+    panel.xaxis.set_major_locator(LogLocator(subs=subs))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: ("≤ " if value == LEAST else "") + f"{value:g}"))
     panel.xaxis.set_minor_formatter(NullFormatter())
     panel.margins(y=0.12)
@@ -164,33 +174,46 @@ def _axes(panel: Axes, rows: Sequence[Row], ipc: int) -> None:
         panel.spines[side].set_visible(False)
 
 
-def _label(figure: Figure, labels: Sequence[tuple[Axes, Row]], rows: Sequence[Row]) -> None:
-    """Beside each point of a series what its settings are, where no marker and no other label is."""
+def _label(figure: Figure, panels: Mapping[int, tuple[Axes, Sequence[Row]]], entries: Sequence[str]) -> None:
+    """Beside each point of a series what its settings are, where no marker, no line and no other label is."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # the places are fixed from here on
-    taken = [_marker(panel, row) for panel in figure.axes for row in rows if panel.get_title() == _title(row)]
-    for panel, row in labels:
-        own = {key: value for key, value in row.settings.items() if key != "ipc"}
-        text = panel.annotate(
-            words(own), (at(row), percent(row)), (0, 0), textcoords="offset points", fontsize=8, color=INK
-        )
-        taken.append(_place(text, panel, taken))
-
-
-def _title(row: Row) -> str:
-    return f"{row.settings['ipc']} image{'s' * (row.settings['ipc'] != 1)} per class"
+    for panel, rows in panels.values():
+        taken = [_marker(panel, row) for row in rows]
+        taken += [box for line in panel.lines for box in _along(panel, line)]
+        own = [row.entry for row in rows]
+        for row in rows:
+            if own.count(row.entry) > 1:
+                text = words({key: value for key, value in row.settings.items() if key != "ipc"})
+                colour = COLOURS[entries.index(row.entry) % len(COLOURS)]
+                note = panel.annotate(
+                    text, (at(row), percent(row)), (0, 0), textcoords="offset points", fontsize=8, color=colour
+                )
+                taken.append(_place(note, panel, taken))
 
 
 def _marker(panel: Axes, row: Row) -> Bbox:
     """What a point and its error bar cover, in pixels."""
     from matplotlib.transforms import Bbox
 
-    spread = 100 * (row.accuracy.std or 0.0) if row.accuracy is not None else 0.0
-    (left, low), (right, high) = (
-        panel.transData.transform((at(row), percent(row) + part)) for part in (-spread, spread)
-    )
-    reach = 5 * panel.figure.dpi / 72
+    level, reach = percent(row), REACH * panel.figure.dpi / 72
+    left, low = panel.transData.transform((at(row), level - spread(row)))
+    right, high = panel.transData.transform((at(row), level + spread(row)))
     return Bbox([(left - reach, low - reach), (right + reach, high + reach)])
+
+
+def _along(panel: Axes, line: Line2D) -> list[Bbox]:
+    """What a line covers, as small boxes along it, in pixels."""
+    import numpy as np
+    from matplotlib.transforms import Bbox
+
+    corners = line.get_transform().transform(np.asarray(line.get_xydata()))
+    boxes = []
+    for (x0, y0), (x1, y1) in itertools.pairwise(corners):
+        for part in np.linspace(0, 1, 1 + math.ceil(math.hypot(x1 - x0, y1 - y0) / STEP)):
+            x, y = x0 + part * (x1 - x0), y0 + part * (y1 - y0)
+            boxes.append(Bbox([(x - 1, y - 1), (x + 1, y + 1)]))
+    return boxes
 
 
 def _place(text: Annotation, panel: Axes, taken: Sequence[Bbox]) -> Bbox:
@@ -203,7 +226,7 @@ def _place(text: Annotation, panel: Axes, taken: Sequence[Bbox]) -> Bbox:
         covered = sum(_area(box, other) for other in taken) + box.width * box.height - _area(box, inside)
         if best is None or covered < best[0]:
             best = covered, (x, y)
-        if covered <= 0:
+        if covered < 1e-6:
             break
     assert best is not None
     _move(text, *best[1])

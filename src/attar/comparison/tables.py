@@ -78,13 +78,11 @@ def notes(plan: Plan, rows: Sequence[Row], lines: Sequence[Line], hosts: Sequenc
     found = [
         f"Accuracy of fresh networks ({networks}) on the {plan.tested_on}, after the last of "
         f"{' or '.join(map(str, epochs))} epochs, as a fraction: mean ± standard deviation over n of {seeds} seeds, "
-        f"each the mean of {evaluation.runs} networks on a set of its own."
+        f"each a set of its own and the mean of runs = {evaluation.runs}."
     ]
     whole = next((row.whole for row in rows if row.whole is not None), None)
     if whole is not None:
-        found.append(
-            f"The whole training set, epochs {evaluation.whole_epochs}: {spread(whole)} over {whole.n} networks."
-        )
+        found.append(f"The whole training set, epochs {evaluation.whole_epochs}: {spread(whole)} over n = {whole.n}.")
     found.append(
         "IOR: accuracy less that of random real images at equal storage. HLR: accuracy of the whole set less this one."
     )

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from attar import checkpoint, evaluation, lock, problem, recipes, runlog, store
 from attar import pool as pools
 from attar.checkpoint import Interval
@@ -119,16 +121,23 @@ def check(plan: Plan, data: ImageData, where: str) -> None:
 def measured(bench: Bench, plan: Plan, todo: Sequence[Task]) -> Iterator[Line]:
     """The lines of all tasks: one after another here, or side by side in processes."""
     if bench.jobs == 1:
+        warm_up()
         yield from (measure(bench, task) for task in todo)
         return
     there = partial(begin, plan, bench.out, bench.every, bench.command, bench.jobs)
     yield from side_by_side(todo, bench.jobs, there)
 
 
+def warm_up() -> None:
+    """What PyTorch imports at its first optimiser takes seconds, and they are no entry's."""
+    torch.optim.SGD([torch.zeros(1)], lr=0.1)
+
+
 def begin(plan: Plan, out: Path, every: Interval, command: str, jobs: int) -> Callable[[Task], Line]:
     """In a process of its own: the real images, and the function of a task."""
     quiet = Watch(quiet=True)
     data = real_images(plan, quiet)
+    warm_up()
     return partial(measure, Bench(out, data, plan.tested_on, every, command, jobs, quiet.say))
 
 

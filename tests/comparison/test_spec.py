@@ -125,6 +125,7 @@ ENTRY = '\n[[entry]]\nname = "a"\n'
         ('dataset = "digits"' + ENTRY + "niter = [1, 1]", "entry 'a': niter names 1 twice"),
         ('dataset = "digits"' + ENTRY + 'niter = [1, "two"]', "entry 'a': .*niter must be a whole number, not 'two'"),
         ('dataset = "digits"' + ENTRY + "niter = [[1], [2]]", "entry 'a': .*niter must be a whole number, not"),
+        ('dataset = "digits"' + ENTRY + "pool = 3", r"entry 'a': \[pool\] must be a table of settings, not 3"),
         ('dataset = "digits"' + ENTRY + "factor = 0", "entry 'a': factor must be at least 1, not 0"),
         ('dataset = "digits"' + ENTRY + "width = 2.0", "entry 'a': width is the same for all entries"),
         ('dataset = "digits"' + ENTRY + "runs = 2", "entry 'a': runs is the same for all entries"),

@@ -19,6 +19,7 @@ from typing import Any
 
 from attar import recipes, runlog, store
 from attar.comparison import spec
+from attar.comparison.grid import PROTOCOL, label
 from attar.comparison.spec import Plan
 from attar.config import Recipe
 from attar.data import ImageData
@@ -99,7 +100,7 @@ def _changes(kept: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """What was taken away or changed, in words."""
     if kept["holdout"] != now["holdout"]:
         yield f"holdout {kept['holdout']}, and {now['holdout']} is asked for"
-    for section in spec.PROTOCOL:
+    for section in PROTOCOL:
         yield from _differing(section, kept[section], now[section], "")
     for seed in kept["seeds"]:
         if seed not in now["seeds"]:
@@ -121,7 +122,7 @@ def _changes(kept: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
 def _differing(section: str, kept: Mapping[str, Any], now: Mapping[str, Any], at: str) -> Iterator[str]:
     for key in {**kept, **now}:
         if key not in MOVABLE.get(section, ()) and kept.get(key) != now.get(key):
-            name = spec.label((section, key))
+            name = label((section, key))
             yield f"{name} {kept.get(key)}{at}, and {now.get(key)} is asked for"
 
 

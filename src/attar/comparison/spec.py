@@ -7,32 +7,19 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, get_origin, get_type_hints
+from typing import Any
 
 from attar import recipes
 from attar.comparison import makers
-from attar.config import FLAGS, SECTIONS, EvaluateConfig, Recipe, flags_of
+from attar.comparison.grid import PROTOCOL, SPEC_FLAGS, Grid, Values, items, label, named_in, settings_in
+from attar.config import SECTIONS, EvaluateConfig, Recipe
 from attar.errors import UserError, nearest
 from attar.own import Shape
 
-SPEC_FLAGS = FLAGS["condense"] | flags_of("evaluate", "networks", "runs", "whole_epochs", "yardsticks")
 OWN = ("recipe", "seeds", "holdout", "entry")  # what only a spec has, at its top
 ENTRY = ("name", "method", "recipe")  # … and in an entry
-PROTOCOL = ("data", "network", "evaluate")  # sections that all entries share
-CHOSEN_HERE = {
-    ("condense", "seed"): "the seeds stand in seeds",
-    ("pool", "seed"): "every seed of seeds has early-stage models of its own",
-    ("condense", "model_path"): "early-stage models are trained inside the comparison, so that their time counts",
-    ("condense", "eval_at"): "an evaluation during the run would count as time of the run",
-    ("condense", "nclass_sub"): "a comparison condenses all classes together",
-    ("condense", "phase"): "a comparison condenses all classes together",
-}  # settings that are not a spec's, and why
-
-Key = tuple[str, str]  # section, field
-Values = dict[Key, Any]
 
 
 @dataclass(frozen=True)
@@ -130,7 +117,7 @@ def resolve(values: Mapping[str, Any], where: str = "", shape: Shape | None = No
         if key.replace("-", "_") not in known:
             raise UserError(f"{where}unknown setting '{key}'; {nearest(key, known)}")
     base = _recipe(values, where)
-    common = _settings({key: value for key, value in values.items() if key not in OWN}, where)
+    common = settings_in({key: value for key, value in values.items() if key not in OWN}, where)
     if base is None and ("data", "dataset") not in common:
         raise UserError(f"{where}no data are named; say dataset or recipe at the top")
     recipe = _resolved(base, {key: value for key, value in common.items() if key[0] in PROTOCOL}, where, shape)
@@ -174,9 +161,9 @@ def _points(
     method = entry.get("method", makers.PLAIN)
     if not isinstance(method, str):
         raise UserError(f"{where}method must be text, not {method!r}")
-    with _named_in(where):
+    with named_in(where):
         makers.maker(method)
-    own = _settings({key: value for key, value in entry.items() if key not in ENTRY}, where)
+    own = settings_in({key: value for key, value in entry.items() if key not in ENTRY}, where)
     for section, field in own:
         if section in PROTOCOL:
             raise UserError(f"{where}{field} is the same for all entries; it stands at the top of the spec")
@@ -187,8 +174,8 @@ def _points(
     values = {key: value for key, value in common.items() if key[0] in PROTOCOL or makers.takes(method, *key)} | own
     ipc = ("condense", "ipc")
     if ipc in values:  # first, and part of every point's name
-        values = {ipc: _Grid(_items(values[ipc]))} | {key: value for key, value in values.items() if key != ipc}
-    grids = {key: value for key, value in values.items() if isinstance(value, _Grid)}
+        values = {ipc: Grid(items(values[ipc]))} | {key: value for key, value in values.items() if key != ipc}
+    grids = {key: value for key, value in values.items() if isinstance(value, Grid)}
     points = []
     for chosen in itertools.product(*grids.values()):
         place = dict(zip(grids, chosen, strict=True))
@@ -197,11 +184,6 @@ def _points(
         settings = {"ipc": whole.condense.ipc} | {label(key): value for key, value in place.items()}
         points.append(Point(name, method, settings, whole))
     return points
-
-
-def label(key: Key) -> str:
-    """What a setting is called in tables."""
-    return key[1] if key[0] == "condense" or key[1] == "models" else f"{key[0]} {key[1]}"
 
 
 def value_of(point: Point, name: str) -> Any:
@@ -216,73 +198,12 @@ def value_of(point: Point, name: str) -> Any:
     return point.recipe.condense.outer_iterations if name == "niter" else getattr(sections[section], field)
 
 
-class _Grid(tuple[Any, ...]):
-    """Values that a setting takes one after another; a plain tuple is one value."""
-
-
-def _items(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, _Grid) else (value,)
-
-
-def _settings(values: Mapping[str, Any], where: str) -> Values:
-    """Flags and tables of settings → {(section, field): value}, lists for single values as `_Grid`."""
-    found: Values = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and key in SECTIONS:
-            for name, item in value.items():
-                found |= _setting(key, name.replace("-", "_"), item, f"{where}[{key}] ", where)
-        else:
-            section, field = SPEC_FLAGS.get(key.replace("-", "_"), ("", key))
-            found |= _setting(section, field, value, where, where) if section else _refuse(key, value, where)
-    return found
-
-
-def _refuse(key: str, value: Any, where: str) -> Values:
-    recipes.by_section(SPEC_FLAGS, {key: value}, where)
-    raise AssertionError(f"'{key}' is known after all")
-
-
-def _setting(section: str, field: str, value: Any, told: str, where: str) -> Values:
-    """One setting, of the right type. `told` begins the messages of this function, `where` those of `recipes`."""
-    if (section, field) in CHOSEN_HERE:
-        raise UserError(f"{told}{field} cannot be set in a comparison: {CHOSEN_HERE[section, field]}")
-    several = isinstance(value, list) and section not in PROTOCOL and not _is_list(section, field)
-    if not several:
-        return {(section, field): _typed(section, field, value, where)}
-    if not value:
-        raise UserError(f"{told}{field} is an empty list; give at least one value")
-    items = _Grid(_typed(section, field, item, where) for item in value)
-    for item in items:
-        if items.count(item) > 1:
-            raise UserError(f"{told}{field} names {item} twice")
-    return {(section, field): items}
-
-
-def _typed(section: str, field: str, value: Any, where: str) -> Any:
-    return recipes.by_section(SPEC_FLAGS, {section: {field: value}}, where)[section][field]
-
-
-def _is_list(section: str, field: str) -> bool:
-    """Whether a list is one value of the setting."""
-    hint = get_type_hints(SECTIONS[section]).get(field)
-    return get_origin(hint) is tuple
-
-
 def _resolved(base: str | None, values: Values, where: str, shape: Shape | None) -> Recipe:
     sections: dict[str, dict[str, Any]] = {}
     for (section, field), value in values.items():
         sections.setdefault(section, {})[field] = value
-    with _named_in(where):
+    with named_in(where):
         return recipes.resolve(SPEC_FLAGS, sections, recipe=base, shape=shape)
-
-
-@contextmanager
-def _named_in(where: str) -> Iterator[None]:
-    """Put `where` before the words of a `UserError`."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{where}{error}") from error
 
 
 def _seeds(value: Any, where: str) -> tuple[int, ...]:

@@ -164,6 +164,7 @@ def condensed(bench: Bench, cell: Cell, folder: runlog.RunFolder) -> tuple[Synth
         about, saved = begun.about, begun.saved
     else:
         runlog.create(folder.path, overwrite=False)
+    torch.compiler.reset()  # it counts what one process compiles, and stops after a few
     quiet = Watch(quiet=True)
     condense_into(folder, bench.data, pool, recipe, quiet, seconds, bench.every, about, saved, command=bench.command)
     return store.load_set(folder.path), seconds

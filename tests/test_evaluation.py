@@ -107,6 +107,98 @@ def test_networks_learn_from_the_set(digits: ImageData) -> None:
     assert confused["accuracy"]["convnet2"]["mean"] < 0.2
 
 
+# ---- what compares sets ----
+
+
+def means(**values: float) -> dict[str, Any]:
+    return {"convnet3": {"mean": values["convnet3"]}, "resnet10": {"mean": values["resnet10"]}}
+
+
+def test_improvement_over_random_and_hard_label_recovery() -> None:
+    """IOR = acc(condensed) − acc(random real), HLR = acc(whole) − acc(condensed, hard labels), as fractions."""
+    result = {
+        "accuracy": means(convnet3=0.7, resnet10=0.6),
+        "soft_labels": means(convnet3=0.9, resnet10=0.9),  # which are no part of it
+        "initial": means(convnet3=0.3, resnet10=0.2),
+        "random_real": means(convnet3=0.45, resnet10=0.65),
+        "whole": means(convnet3=0.85, resnet10=0.95),
+    }
+    found = evaluation.gains(result)
+    assert found["ior"] == {"convnet3": pytest.approx(0.7 - 0.45), "resnet10": pytest.approx(0.6 - 0.65)}
+    assert found["hlr"] == {"convnet3": pytest.approx(0.85 - 0.7), "resnet10": pytest.approx(0.95 - 0.6)}
+    del result["random_real"], result["whole"]["resnet10"]
+    assert evaluation.gains(result) == {"hlr": {"convnet3": pytest.approx(0.15)}}
+    assert evaluation.gains({"accuracy": {}}) == {}
+
+
+def test_they_come_with_the_yardsticks(digits: ImageData) -> None:
+    quick = {"runs": 2, "epochs": 2, "whole_epochs": 1, "width": 0.05, "recipe": "digits"}
+    report = attar.evaluate(set_of(digits), digits, **quick)
+    runs = {name: report[name]["convnet2"]["runs"] for name in ("accuracy", "random_real", "whole")}
+    mean = {name: sum(values) / 2 for name, values in runs.items()}
+    assert report["ior"]["convnet2"] == pytest.approx(mean["accuracy"] - mean["random_real"])
+    assert report["hlr"]["convnet2"] == pytest.approx(mean["whole"] - mean["accuracy"])
+    report = attar.evaluate(set_of(digits), digits, **quick, yardsticks="none")
+    assert not {"ior", "hlr"} & report.keys()
+    assert (report["protocol"]["aug_type"], report["protocol"]["mix_p"]) == ("color_crop_scale_rotate", 0.5)
+
+
+# ---- soft labels ----
+
+
+def test_soft_labels_are_what_the_teacher_says(digits: ImageData) -> None:
+    """The teacher is the first run on the whole set; the images are decoded, and not augmented."""
+    small, config = set_of(digits, factor=2), replace(CONFIG, whole_epochs=3, soft_labels=True, seed=5)
+    targets, right = evaluation.soft_labels(small, digits, config, NETWORK)
+    teacher = evaluation.trained(digits.images, digits.labels, digits, config, NETWORK, 3, 5)
+    with torch.no_grad():
+        expected = teacher(digits.normalize(small.decoded()[0])).double().softmax(1)
+    assert targets.shape == (80, 10)
+    assert torch.allclose(targets.double(), expected, atol=1e-5)
+    report = evaluation.evaluate(small, digits, config, NETWORK)
+    assert list(report) == ["accuracy", "soft_labels", "initial", "random_real", "whole"]
+    entry = report["soft_labels"]["convnet2"]
+    assert entry["teacher"] == right == report["whole"]["convnet2"]["runs"][0]
+    assert (entry["n"], entry["epochs"], entry["images"]) == (2, 2, 80)
+    hard = evaluation.evaluate(small, digits, replace(config, soft_labels=False), NETWORK)
+    assert hard == {name: entries for name, entries in report.items() if name != "soft_labels"}
+    assert entry["runs"] != report["accuracy"]["convnet2"]["runs"]
+
+
+def test_a_student_of_soft_labels_trains_on_them(digits: ImageData) -> None:
+    """With labels of another class for every image the student learns those, whatever the set's own labels are."""
+    small, turned = set_of(digits, ipc=5), torch.eye(10).roll(1, dims=1)
+    config = replace(CONFIG, batch_size=16)
+    network = NetworkConfig(depth=2, width=0.1)
+    right, _ = evaluation.run_once("accuracy", small, digits, config, network, 30, 0)
+    wrong, _ = evaluation.run_once("soft_labels", small, digits, config, network, 30, 0, turned[small.labels])
+    assert right > 0.4 and wrong < 0.2
+    same, _ = evaluation.run_once("soft_labels", small, digits, config, network, 30, 0, torch.eye(10)[small.labels])
+    assert same == right
+
+
+def test_no_teacher_is_trained_twice(digits: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a run of the yardstick too, and what an interrupted evaluation has found is not computed again."""
+    real, calls = evaluation.trained, []
+
+    def counted(*args: Any) -> Any:
+        calls.append(args[-2:])
+        return real(*args)
+
+    monkeypatch.setattr(evaluation, "trained", counted)
+    config = replace(CONFIG, soft_labels=True, yardsticks=("whole",))
+    kept: dict[str, tuple[float, int]] = {}
+    lines: list[str] = []
+    whole = evaluation.evaluate(set_of(digits), digits, config, NETWORK, keep=kept.__setitem__, report=lines.append)
+    assert len(calls) == len(kept) == 3 * 2 and len(lines) == 7  # epochs and seed
+    assert lines[0] == f"teacher convnet2: {whole['whole']['convnet2']['runs'][0]:.4f}"
+    again = evaluation.evaluate(set_of(digits), digits, config, NETWORK, known=kept)
+    assert again == whole and len(calls) == 6
+    without = evaluation.evaluate(set_of(digits), digits, replace(config, yardsticks=()), NETWORK, known=kept)
+    assert without["soft_labels"] == whole["soft_labels"] and list(without) == ["accuracy", "soft_labels"]
+    assert len(calls) == 6
+
+
 # ---- what is trained on ----
 
 
@@ -165,12 +257,29 @@ def test_training_sets(digits: ImageData) -> None:
         (("resnet_ap",), NETWORK, {"resnetap10": 10}),
         (("resnetap",), NetworkConfig(net_type="resnet_ap", depth=18), {"resnetap18": 18}),
         (("resnet",), NetworkConfig(norm_type="batch"), {"resnet10-batch": 10}),
+        (("densenet",), NETWORK, {"densenet121": 121}),
     ],
 )
 def test_names_of_networks(networks: tuple[str, ...], own: NetworkConfig, labels: dict[str, int]) -> None:
     chosen = evaluation.chosen_networks(EvaluateConfig(networks=networks), own)
     assert {label: item.depth for label, item in chosen.items()} == labels
     assert all((item.width, item.norm_type) == (own.width, own.norm_type) for item in chosen.values())
+
+
+def test_names_with_norms() -> None:
+    """As the results are labelled; both norms of a network in one evaluation."""
+    names = ("resnet18", "resnet18-batch", "ResNet-AP-Group", "convnet-none")
+    chosen = evaluation.chosen_networks(EvaluateConfig(networks=names), NETWORK)
+    assert {label: (item.depth, item.norm_type) for label, item in chosen.items()} == {
+        "resnet18": (18, "instance"),
+        "resnet18-batch": (18, "batch"),
+        "resnetap10-group": (10, "group"),
+        "convnet2-none": (2, "none"),
+    }
+    batch = evaluation.chosen_networks(EvaluateConfig(networks=names[:1]), replace(NETWORK, norm_type="batch"))
+    assert list(batch) == ["resnet18-batch"]
+    with pytest.raises(UserError, match="unknown network 'resnet18-btch'; did you mean 'resnet"):
+        evaluation.chosen_networks(EvaluateConfig(networks=("resnet18-btch",)), NETWORK)
 
 
 def test_all_networks_are_checked_before_the_first_is_trained(
@@ -255,12 +364,15 @@ def test_other_data_are_refused(digits: ImageData) -> None:
 
 def test_what_accuracies_must_share() -> None:
     data = attar.load("digits")
-    same = evaluation.protocol(replace(CONFIG, runs=9, seed=4, yardsticks=(), networks=("resnet",)), NETWORK, data)
+    free = replace(CONFIG, runs=9, seed=4, yardsticks=(), networks=("resnet",), soft_labels=True)
+    same = evaluation.protocol(free, NETWORK, data)
     assert same == evaluation.protocol(CONFIG, NETWORK, data)
     assert same != evaluation.protocol(CONFIG, NETWORK, data.holdout(0.2, 0)), "the same name, other images"
     for config, network in (
         (replace(CONFIG, epochs=3), NETWORK),
         (replace(CONFIG, lr=0.5), NETWORK),
+        (replace(CONFIG, aug_type="color"), NETWORK),
+        (replace(CONFIG, mix_p=0.5), NETWORK),
         (CONFIG, replace(NETWORK, width=1.0)),
         (CONFIG, replace(NETWORK, norm_type="batch")),
     ):

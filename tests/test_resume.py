@@ -110,6 +110,26 @@ def test_a_run_goes_on_from_every_state_with_the_same_bits(momentum: float, digi
         assert all(value > kept["seconds"] for value in seconds)
 
 
+@pytest.mark.parametrize("part", [{}, {"nclass_sub": 2, "phase": 0}])
+def test_representatives_of_clusters_come_back(part: dict[str, Any], digits: ImageData, pool: Pool) -> None:
+    """Also between two clusterings, when nothing would find them again."""
+    config = replace(
+        CONFIG, select="cluster", select_every=2, select_from=20, inner_loop=5, niter=2, eval_at=(), **part
+    )
+    whole = Told()
+    wanted = whole.run(digits, pool, config)
+    assert len(whole.states) == 2 * 5 + 1
+    for kept in whole.states:
+        rest = Told()
+        assert torch.equal(rest.run(digits, pool, config, kept).images, wanted.images)
+        assert same(whole.events[: kept["events"]] + rest.events) == same(whole.events)
+    for wrong in ([], whole.states[2]["picks"][1:], "x"):
+        with pytest.raises(UserError, match="the checkpoint is no state of this run"):
+            Told().run(digits, pool, config, {**whole.states[2], "picks": wrong})
+    with pytest.raises(UserError, match="the checkpoint was made with select_every 2, not 3"):
+        Told().run(digits, pool, replace(config, select_every=3), whole.states[2])
+
+
 def test_every_pause_at_once(digits: ImageData, pool: Pool) -> None:
     """A run that is stopped after each inner iteration, and goes on from what it kept there."""
     wanted = Told().run(digits, pool, CONFIG)

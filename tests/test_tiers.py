@@ -14,8 +14,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "attar"
 
 LEAVES = {"config", "recipes", "data", "augment", "models", "training", "perturb", "synthetic", "matching"}
 LEAVES |= {"own", "selection", "partition", "device", "execution", "interrupts", "lock", "snapshots", "sinks"}
-MIDDLE = {"pool", "engine", "store", "checkpoint", "export", "foreign", "push", "report", "page", "runlog"}
-STAGES = {"condensation", "evaluation"}  # `problem` and `state` are condensation's own: what it works on
+MIDDLE = {"pool", "embedding", "engine", "store", "checkpoint", "export", "foreign", "push", "report", "page", "runlog"}
+STAGES = {"condensation", "evaluation", "coresets"}  # `problem` and `state` are condensation's own: what it works on
 TOP = {"cli", "__init__", "__main__"}
 BELOW_STAGES = {"errors"} | LEAVES | MIDDLE
 

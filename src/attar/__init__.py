@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from attar.api import evaluate as evaluate
     from attar.api import load as load
     from attar.api import pretrain as pretrain
+    from attar.api import select as select
     from attar.data import ImageData as ImageData
     from attar.errors import MissingError as MissingError
     from attar.errors import UserError as UserError
@@ -30,6 +31,7 @@ _ROOMS = {
     "evaluate": "api",
     "load": "api",
     "pretrain": "api",
+    "select": "api",
     "ImageData": "data",
     "MissingError": "errors",
     "UserError": "errors",

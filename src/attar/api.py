@@ -16,6 +16,8 @@ import torch
 from attar import (
     checkpoint,
     condensation,
+    coresets,
+    embedding,
     evaluation,
     own,
     partition,
@@ -32,6 +34,8 @@ from attar import pool as pools
 from attar.checkpoint import Interval
 from attar.config import FLAGS, Recipe
 from attar.data import ImageData
+from attar.embedding import Embed
+from attar.errors import choose
 from attar.pool import Pool
 from attar.runlog import RunFolder
 from attar.synthetic import SyntheticSet
@@ -166,6 +170,50 @@ def _condense_in(path: Path, data: ImageData, pool: Pool, recipe: Recipe, every:
     return small
 
 
+def select(
+    data: ImageData,
+    method: str,
+    pool: Pool | None = None,
+    *,
+    features: str = "early",
+    recipe: str | None = None,
+    folder: str | Path | None = None,
+    **settings: Any,
+) -> SyntheticSet:
+    """A core-set: real images of `data` chosen by method random, herding (the mean of the chosen ones follows the mean
+    of the class) or kcenter (the farthest from those so far), as a `SyntheticSet` of factor 1.
+
+    features: what the images are compared by, early (the last features of an early-stage network, the first model of
+    `pool` or one that is trained) or pixels. settings: ipc and seed; without a pool those of `NetworkConfig` and epochs
+    too. folder: writes a run there. Raises `UserError` for an unknown method and a class of fewer than ipc images.
+    """
+    chosen = coresets.settled(_recipe("select", data, recipe, settings))
+    coresets.check(data, method, chosen.condense.ipc)
+    choose("features", features, coresets.FEATURES)
+    if folder is not None:
+        runlog.check_free(Path(folder), overwrite=False)
+    embed: Embed = embedding.pixels
+    words = "none" if method == "random" else "pixels"
+    if method != "random" and features == "early":
+        pool = pool or pools.pretrain(data, chosen.pool, chosen.network)
+        pool.check(data)
+        chosen = replace(chosen, network=pool.network)
+        embed, words = coresets.by_first(pool, data), pool.members[0].name
+    start = time.perf_counter()
+    small = coresets.select(data, method, chosen.condense.ipc, embed, seed=chosen.condense.seed)
+    small = replace(small, recipe=coresets.sections(chosen))
+    if folder is not None:
+        with runlog.opened(Path(folder)) as run:
+            runlog.create(run.path, overwrite=False)
+            about = {"environment": runlog.environment(data.device), "method": method, "features": words}
+            run.write(runlog.CONFIG, small.recipe | {"attar": about})
+            store.save_set(run.path / store.CONDENSED, small)
+            seconds = {"select": time.perf_counter() - start}
+            result = {"features": words, "accuracy": {}, "seconds": seconds}
+            run.write(runlog.RESULT, describe_result(small, data) | result)
+    return small
+
+
 def evaluate(small: SyntheticSet, data: ImageData, *, recipe: str | None = None, **settings: Any) -> dict[str, Any]:
     """Accuracies, as fractions, of fresh networks trained on `small` and tested on the test images of `data`.
 
@@ -177,7 +225,9 @@ def evaluate(small: SyntheticSet, data: ImageData, *, recipe: str | None = None,
     chosen = recipes.overlay(base, recipes.by_section(FLAGS["evaluate"], settings))
     start = time.perf_counter()
     measured = evaluation.evaluate(small, data, chosen.evaluate, chosen.network)
-    return describe_result(small, data) | measured | {"seconds": {"evaluate": time.perf_counter() - start}}
+    seconds = {"evaluate": time.perf_counter() - start}
+    rest = {"protocol": evaluation.protocol(chosen.evaluate, chosen.network, data), "seconds": seconds}
+    return describe_result(small, data) | measured | evaluation.gains(measured) | rest
 
 
 def describe_result(small: SyntheticSet, data: ImageData) -> dict[str, Any]:
@@ -198,7 +248,7 @@ def describe_set(small: SyntheticSet, dataset: str, device: str, real: int | Non
         "dataset": dataset,
         "ipc": small.ipc,
         "factor": small.factor,
-        "method": "accdd" if small.recipe else "unknown",
+        "method": small.method or ("accdd" if small.recipe else "unknown"),
         "device": device,
         **({"sizes": sizes} if real is not None else {}),
     }

@@ -82,7 +82,7 @@ def apply(images: Tensor, drawn: Draw) -> Tensor:
 
 def cutmix(
     images: Tensor,  # [n, ch, H, W]
-    labels: Tensor,  # int64 [n]
+    labels: Tensor,  # int64 [n], or soft labels float [n, nclass]
     nclass: int,
     p: float,
     generator: Generator,
@@ -91,7 +91,7 @@ def cutmix(
 
     Returns the images and soft targets [n, nclass], whose cross-entropy is the area-weighted mix of both losses.
     """
-    targets = F.one_hot(labels, nclass).to(images.dtype)
+    targets = (labels if labels.is_floating_point() else F.one_hot(labels, nclass)).to(images.dtype)
     if p <= 0:
         return images, targets
     height, width = images.shape[2:]
@@ -110,7 +110,7 @@ def cutmix(
 
 def augment(
     images: Tensor,  # [n, ch, H, W], normalised
-    labels: Tensor,  # int64 [n]
+    labels: Tensor,  # int64 [n], or soft labels float [n, nclass]
     *,
     strategy: tuple[str, ...],
     nclass: int,

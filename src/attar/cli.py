@@ -38,6 +38,7 @@ RUN_FLAGS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "minutes": (float, "choose as many iterations as fit into MINUTES on this machine", ()),
     "to": (str, "parquet, imagefolder, npz or pt", ()),
     "what": (str, "stored, decoded or both (default: parquet both, else decoded)", ()),
+    "features": (str, "what a core-set compares images by: early (a network), pixels, or a pool's file or folder", ()),
     "private": (bool, "only you can see it", ()),
     "factor": (int, "how stored images made elsewhere are decoded: FACTOR x FACTOR each (default: 1)", ("-f",)),
     "decode_type": (str, "single, multi or bound, for stored images made elsewhere", ()),
@@ -112,6 +113,7 @@ def _app() -> App:
     app.command(_verb("pretrain", pretrain, "recipe", "out", "ray", "quiet", "json", "debug"))
     run = ("recipe", "reproduce", "out", "overwrite", "minutes", "resume", "save_every", "ray", "ray_cpus")
     app.command(_verb("condense", condense, *run, "quiet", "json", "log", "debug"))
+    app.command(_verb("select", select, "features", "recipe", "out", "overwrite", "quiet", "json", "debug"))
     app.command(_verb("merge", merge, "out", "overwrite", "json", "debug"))
     foreign = ("factor", "decode_type", "normalized")
     app.command(_verb("evaluate", evaluate, *foreign, "ray", "quiet", "json", "debug"))
@@ -246,6 +248,31 @@ def condense(
         ray=ray,
         ray_cpus=ray_cpus,
     )
+
+
+def select(
+    method: str,
+    /,
+    *,
+    features: str | None = None,
+    recipe: str | None = None,
+    out: str | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+    json: bool = False,
+    debug: bool = False,
+    **given: Any,
+) -> None:
+    """Choose real images of each class, a core-set, to compare with (default: runs/<data set>-<method>-ipc<ipc>).
+
+    Parameters
+    ----------
+    method: str
+        random, herding or kcenter
+    """
+    from attar import verbs
+
+    verbs.select(method, out, given, recipe=recipe, features=features, overwrite=overwrite, quiet=quiet, json=json)
 
 
 def merge(

@@ -17,6 +17,7 @@ from attar.augment import augment, draw, without
 from attar.checkpoint import Values
 from attar.config import CondenseConfig, strategy_names
 from attar.data import ImageData
+from attar.embedding import by_network, representatives
 from attar.errors import UserError
 from attar.execution import Notice
 from attar.perturb import perturb
@@ -61,7 +62,7 @@ def step(state: State, problem: Problem) -> tuple[State, Tensor]:
     if state.network is None:
         raise UserError("call begin_outer before step")
     strategy = strategy_names(config.aug_type)
-    rows = [deck.draw() for deck in state.decks]
+    rows = matched_rows(state, problem)
     draws = draw(strategy, len(rows), data.size, state.generator, choice_per_row=True)
     params = {name: value.detach() for name, value in state.network.params.items()}
     subsets = random_subsets(state, problem) if problem.subset else None
@@ -70,6 +71,27 @@ def step(state: State, problem: Problem) -> tuple[State, Tensor]:
     update_network(state, problem)
     state.inner += 1
     return state, loss
+
+
+def matched_rows(state: State, problem: Problem) -> list[Tensor]:
+    """The real images of each class that this iteration matches: drawn, or the representatives of clusters (DREAM)."""
+    if problem.config.select == "random":
+        return [deck.draw() for deck in state.decks]
+    if state.inner % problem.config.select_every == 0:
+        state.picks = clustered(state, problem)
+    return state.picks
+
+
+def clustered(state: State, problem: Problem) -> list[Tensor]:
+    """The images of each class nearest the centres of its clusters, as the network sees them now."""
+    data, config = problem.data, problem.config
+    if state.network is None:
+        raise UserError("call begin_outer before clustered")
+    embed = by_network(problem.module, state.network.params, state.network.buffers, config.precision)
+    return [
+        representatives(data, label, config.batch_real, embed, state.generator, config.select_from)
+        for label in problem.labels
+    ]
 
 
 def random_subsets(state: State, problem: Problem) -> list[Tensor]:

@@ -21,6 +21,7 @@ AUGMENTATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 METRICS = ("mse", "l1", "l1_mean", "cos")
 MATCHES = ("grad", "feat")
 INITS = ("mix", "random", "noise")
+SELECTS = ("random", "cluster")
 DECODES = ("single", "multi", "bound")
 OPTIMIZERS = ("sgd", "adam", "adamw")
 PRECISIONS = ("float32", "tf32", "bf16")
@@ -89,8 +90,10 @@ class DataConfig:
 class NetworkConfig:
     """The network that is trained, matched and evaluated."""
 
-    net_type: str = setting("convnet", "convnet, resnetap or resnet", "-n")
-    depth: int | None = setting(None, "convnet: any; resnet, resnetap: 10 or 18 (default 3 and 10)")
+    net_type: str = setting("convnet", "convnet, resnetap, resnet or densenet", "-n")
+    depth: int | None = setting(
+        None, "convnet: any (default 3); resnet, resnetap: 10 or 18 (default 10); densenet: 121"
+    )
     width: float = setting(1.0, "multiplies the channel counts (1.0 = 128 for convnet)")
     norm_type: str = setting("instance", "instance, batch, layer, group or none")
 
@@ -144,6 +147,9 @@ class CondenseConfig:
     fc: bool = setting(False, "match the gradient of the last linear layer too")
     aug_type: str = setting("color_crop_cutout", "Siamese augmentation of matching, joined with _ or -, or none")
     batch_real: int = setting(64, "real images per class and sweep")
+    select: str = setting("random", "real images of a batch and of --init: random, or cluster (nearest to centres)")
+    select_every: int = setting(10, "with --select cluster: inner iterations between two clusterings")
+    select_from: int | None = setting(None, "with --select cluster: images of a class to look at (default: all)")
     batch_syn_max: int = setting(128, "decoded images per class and sweep, at most")
     perturb: bool = setting(True, "perturb the weights of the drawn early-stage model")
     vmin: float = setting(0.01, "smallest size of a perturbation")
@@ -167,12 +173,13 @@ class CondenseConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "ipc", "factor", "speedup", "niter", "full_niter", "inner_loop", "base_size", "nclass_sub")
-        at_least(self, 1, "batch_real", "batch_syn_max", "batch_size")
+        at_least(self, 1, "batch_real", "batch_syn_max", "batch_size", "select_every", "select_from")
         at_least(self, 0, "mom_img", "vmin", "vmax", "n_data", "momentum", "weight_decay", "phase", "seed", "eval_at")
         above_zero(self, "lr_img", "lr")
         probability(self, "mix_p")
         choose("init", self.init, INITS)
         choose("decode_type", self.decode_type, DECODES)
+        choose("select", self.select, SELECTS)
         choose("metric", self.metric, METRICS)
         choose("match", self.match, MATCHES)
         choose("precision", self.precision, PRECISIONS)
@@ -184,6 +191,8 @@ class CondenseConfig:
             raise UserError(
                 f"eval_at {max(self.eval_at)} never comes: there are {self.outer_iterations} outer iterations"
             )
+        if self.select_from is not None and self.select_from < self.batch_real:
+            raise UserError(f"select_from ({self.select_from}) must not be below batch_real ({self.batch_real})")
         if self.mom_img >= 1:
             raise UserError(f"mom_img must be below 1, not {self.mom_img}")
         if self.vmax < self.vmin:
@@ -201,7 +210,9 @@ class CondenseConfig:
 class EvaluateConfig:
     """Training fresh networks on the condensed set and testing them on real images."""
 
-    networks: tuple[str, ...] = setting((), "networks to train, such as convnet resnet10 (default: the run's own)")
+    networks: tuple[str, ...] = setting(
+        (), "networks to train, such as convnet resnet18-batch densenet timm:NAME (default: the run's own)"
+    )
     runs: int = setting(3, "seeds per network")
     epochs: int | None = setting(None, "epochs (default: 1000, ImageNet by its decoded images per class)")
     whole_epochs: int = setting(30, "epochs of the yardstick `whole`, the full training set")
@@ -213,6 +224,7 @@ class EvaluateConfig:
     mix_p: float = setting(0.5, "probability of CutMix in a batch; 0 turns it off")
     seed: int = setting(0, "seed of the first run; the next ones count up")
     yardsticks: tuple[str, ...] = setting(YARDSTICKS, "what stands beside it: initial, random_real, whole, or none")
+    soft_labels: bool = setting(False, "train on labels by a network of the whole set too, beside the hard ones")
 
     def __post_init__(self) -> None:
         at_least(self, 1, "runs", "epochs", "whole_epochs", "batch_size")
@@ -260,6 +272,7 @@ def flags_of(section: str, *only: str) -> dict[str, tuple[str, str]]:
 FLAGS: dict[str, dict[str, tuple[str, str]]] = {
     "pretrain": flags_of("data") | flags_of("network") | flags_of("pool"),
     "condense": flags_of("data") | flags_of("network") | flags_of("pool", "epochs", "models") | flags_of("condense"),
+    "select": flags_of("data") | flags_of("network") | flags_of("pool", "epochs") | flags_of("condense", "ipc", "seed"),
     "evaluate": flags_of("data") | flags_of("network", "width", "norm_type") | flags_of("evaluate"),
     "demo": flags_of("data", "device") | flags_of("condense", "ipc", "seed"),
     "inspect": flags_of("data") | flags_of("condense", "ipc"),

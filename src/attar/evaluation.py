@@ -11,7 +11,7 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -26,12 +26,14 @@ from attar.errors import UserError
 from attar.execution import Workers
 from attar.pool import build, describe
 from attar.synthetic import SyntheticSet, decoded_count
-from attar.training import Batch, accuracy, fit, learner, shuffled
+from attar.training import Batch, Learner, accuracy, fit, learner, shuffled
 
 Report = Callable[[str], None]
 Keep = Callable[[str, tuple[float, int]], None]
+Job = tuple[str, str, int]  # a network's label, what it is trained on, its seed
 Images = tuple[Tensor | Mapped, Tensor]  # uint8 or float in [0, 1] [n, ch, H, W], labels int64 [n]
 
+WHOLE, SOFT = "whole", "soft_labels"
 SMALL = 64  # pixels: up to this side the protocol has a fixed number of epochs
 
 
@@ -49,44 +51,110 @@ def evaluate(
 ) -> dict[str, Any]:
     """Accuracies as fractions: {"accuracy": {"convnet3": {"mean", "std", "runs", …}}, "initial": …, "whole": …}.
 
-    network: the run's own; `config.networks` names others. `keep` gets each trained network's (accuracy, number of
-    images) under a key as soon as it is there, from any thread; what is `known` under its key is not computed again.
-    workers: who trains, this machine's by default; own: False for the yardsticks alone. Raises `UserError` when set and
-    data do not fit.
+    network: the run's own; `config.networks` names others. Soft labels are those of one teacher per network, the first
+    run on the whole set. `keep` gets each trained network's (accuracy, number of images) under a key as soon as it is
+    there, from any thread; what is `known` under its key is not computed again. workers: who trains, this machine's by
+    default; own: False for the yardsticks alone. Raises `UserError` when set and data do not fit.
     """
     check(small, data)
     networks = chosen_networks(config, network)
     for item in networks.values():
         build(item, describe(data), 0)
-    result: dict[str, Any] = {name: {} for name in (*(["accuracy"] if own else []), *config.yardsticks)}
-    if small.initial is None:
-        result.pop("initial", None)
-    kinds = list(result)
+    kinds = kinds_of(small, config) if own else list(config.yardsticks)
     seeds = range(config.seed, config.seed + config.runs)
-    jobs = [(label, name, seed) for label in networks for name in kinds for seed in seeds]
-    epochs = {name: config.whole_epochs if name == "whole" else epochs_for(small, data, config) for name in kinds}
+    prints = {name: fingerprint(name, small) for name in (*kinds, WHOLE)}
     workers = workers or Workers(data.device)
-    shared = [protocol(config, network, data), data.device.type, torch.__version__]
-    sets = {name: fingerprint(name, small) for name in kinds}
+    bench = Bench(small, data, config, network, networks, prints, dict(known or {}), keep, workers)
+    if SOFT in kinds:
+        bench.teach([label for label in networks if not all((label, SOFT, seed) in bench for seed in seeds)], report)
+    jobs = [(label, name, seed) for label in networks for name in kinds for seed in seeds]
+    runs: dict[tuple[str, str], list[tuple[float, int]]] = {}
+    for (label, name, _), found in zip(jobs, workers.map(bench.run, jobs), strict=True):
+        runs.setdefault((label, name), []).append(found)
+        report(f"{name} {label} run {len(runs[label, name])} of {config.runs}: {found[0]:.4f}")
+    result: dict[str, Any] = {name: {} for name in kinds}
+    for (label, name), done in runs.items():
+        result[name][label] = entry([right for right, _ in done], bench.epochs(name), done[0][1], networks[label])
+        if name == SOFT:
+            result[name][label]["teacher"] = bench.run((label, WHOLE, config.seed))[0]
+    return result
 
-    def run(job: tuple[str, str, int]) -> tuple[float, int]:
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """The networks of an evaluation, each named by (label, what it is trained on, seed) and trained once."""
+
+    small: SyntheticSet
+    data: ImageData
+    config: EvaluateConfig
+    network: NetworkConfig
+    networks: dict[str, NetworkConfig]
+    prints: dict[str, str]  # what stands for each training set
+    known: dict[str, tuple[float, int]]
+    keep: Keep
+    workers: Workers
+    soft: dict[str, Tensor] = field(default_factory=dict)  # label → what the teacher says of the decoded images
+
+    def __contains__(self, job: Job) -> bool:
+        return self.key(job) in self.known
+
+    def key(self, job: Job) -> str:
+        """What stands for a network: all that decides its accuracy."""
         label, name, seed = job
-        own = [*shared, sets[name], settings_of(networks[label]), epochs[name], seed]
-        key = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
-        if known is not None and key in known:
-            return known[key]
-        done = workers.call(run_once, name, small, data, config, networks[label], epochs[name], seed)
-        keep(key, done)
+        shared = [protocol(self.config, self.network, self.data), self.data.device.type, torch.__version__]
+        own = [self.prints[name], settings_of(self.networks[label]), self.epochs(name), seed]
+        own += [self.config.seed] if name == SOFT else []  # the teacher's
+        return hashlib.sha256(json.dumps([*shared, *own], sort_keys=True).encode()).hexdigest()[:16]
+
+    def epochs(self, name: str) -> int:
+        """How long a network is trained on the set of that name."""
+        return self.config.whole_epochs if name == WHOLE else epochs_for(self.small, self.data, self.config)
+
+    def teach(self, labels: list[str], report: Report) -> None:
+        """Find the soft labels of some networks. Each teacher is the first run on the whole set, and kept as that."""
+
+        def one(label: str) -> tuple[Tensor, float]:
+            return self.workers.call(soft_labels, self.small, self.data, self.config, self.networks[label])
+
+        for label, (targets, right) in zip(labels, self.workers.map(one, labels), strict=True):
+            self.soft[label] = targets
+            self._add((label, WHOLE, self.config.seed), (right, len(self.data.labels)))
+            report(f"teacher {label}: {right:.4f}")
+
+    def run(self, job: Job) -> tuple[float, int]:
+        """A network's accuracy and its number of training images."""
+        if job in self:
+            return self.known[self.key(job)]
+        label, name, seed = job
+        settings = (self.small, self.data, self.config, self.networks[label], self.epochs(name), seed)
+        targets = self.soft[label] if name == SOFT else None
+        return self._add(job, self.workers.call(run_once, name, *settings, targets))
+
+    def _add(self, job: Job, done: tuple[float, int]) -> tuple[float, int]:
+        self.known[self.key(job)] = done
+        self.keep(self.key(job), done)
         return done
 
-    runs: dict[tuple[str, str], list[tuple[float, int]]] = {}
-    for (label, name, _), (right, count) in zip(jobs, workers.map(run, jobs), strict=True):
-        done = runs.setdefault((label, name), [])
-        done.append((right, count))
-        report(f"{name} {label} run {len(done)} of {config.runs}: {right:.4f}")
-    for (label, name), done in runs.items():
-        result[name][label] = entry([right for right, _ in done], epochs[name], done[0][1], networks[label])
-    return result
+
+def kinds_of(small: SyntheticSet, config: EvaluateConfig) -> list[str]:
+    """What networks are trained on: the set, with soft labels too where they are asked for, and the yardsticks."""
+    known = [name for name in config.yardsticks if name != "initial" or small.initial is not None]
+    return ["accuracy", *([SOFT] if config.soft_labels else []), *known]
+
+
+def gains(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """What compares sets fairly (DD-Ranking), as fractions by network, of mean accuracies with hard labels.
+
+    "ior", improvement over random: the set − random real images; "hlr", hard-label recovery: the whole set − the set.
+    Only of networks whose yardstick was measured; a kind that nothing is known of is left out.
+    """
+    found: dict[str, dict[str, float]] = {"ior": {}, "hlr": {}}
+    for network, entry in result["accuracy"].items():
+        if network in result.get("random_real", {}):
+            found["ior"][network] = entry["mean"] - result["random_real"][network]["mean"]
+        if network in result.get(WHOLE, {}):
+            found["hlr"][network] = result[WHOLE][network]["mean"] - entry["mean"]
+    return {name: values for name, values in found.items() if values}
 
 
 def entry(runs: list[float], epochs: int, images: int, network: NetworkConfig) -> dict[str, Any]:
@@ -111,14 +179,30 @@ def run_once(
     network: NetworkConfig,
     epochs: int,
     seed: int,
+    targets: Tensor | None = None,
 ) -> tuple[float, int]:
-    """The accuracy of one network trained on the set of that name, and the number of training images."""
+    """The accuracy of one network trained on the set of that name, and the number of training images.
+
+    targets: float [n, C], in place of the labels of the decoded images.
+    """
     images, labels = training_set(name, small, data, seed)
-    return train_once(images, labels, data, config, network, epochs, seed), len(images)
+    return train_once(images, labels if targets is None else targets, data, config, network, epochs, seed), len(images)
+
+
+def soft_labels(
+    small: SyntheticSet, data: ImageData, config: EvaluateConfig, network: NetworkConfig
+) -> tuple[Tensor, float]:
+    """What a network trained on the whole set says of the decoded images, float [n, C], and its accuracy."""
+    teacher = trained(data.images, data.labels, data, config, network, config.whole_epochs, config.seed)
+    images, _ = training_set("accuracy", small, data, config.seed)
+    teacher.module.eval()
+    with torch.no_grad():
+        logits = torch.cat([teacher(data.normalize(part)) for part in images.split(config.batch_size)])
+    return logits.softmax(dim=1), accuracy(teacher, data.test_batches())
 
 
 def training_set(name: str, small: SyntheticSet, data: ImageData, seed: int) -> Images:
-    """What a run trains on: normalised decoded images, or rows of the real data as uint8."""
+    """What a run trains on: decoded images in [0, 1], or real ones as uint8, and their labels."""
     if name == "whole":
         return data.images, data.labels
     if name == "random_real":
@@ -162,6 +246,19 @@ def train_once(
     seed: int,
 ) -> float:
     """Train one fresh network and return its accuracy on the real test images after the last epoch."""
+    return accuracy(trained(images, labels, data, config, network, epochs, seed), data.test_batches())
+
+
+def trained(
+    images: Tensor | Mapped,
+    labels: Tensor,
+    data: ImageData,
+    config: EvaluateConfig,
+    network: NetworkConfig,
+    epochs: int,
+    seed: int,
+) -> Learner:
+    """One fresh network after its last epoch; labels: int64 [n], or soft ones float [n, C]."""
     module = build(network, describe(data), seed).to(data.device)
     student = learner(
         module,
@@ -188,19 +285,23 @@ def train_once(
             )
 
     fit(student, epoch_batches, epochs)
-    return accuracy(student, data.test_batches())
+    return student
 
 
 def chosen_networks(config: EvaluateConfig, network: NetworkConfig) -> dict[str, NetworkConfig]:
-    """Label → network. A name without a depth takes the run's depth where it names the run's own kind of network."""
+    """Label → network. A name without a depth takes the run's depth where it names the run's own kind of network; one
+    that ends in a norm ("resnet18-batch") has that one. Width and norms of a network of timm are its own.
+    """
     own = models.parse(network.net_type, network.depth)
     chosen = {}
     for name in config.networks or (network.net_type,):
-        kind, depth = models.parse(name)
-        if kind == own[0] and not name[-1].isdigit():
+        stem, norm_type = models.split_norm(name)
+        kind, depth = models.parse(stem)
+        if kind == own[0] and not stem[-1].isdigit():
             depth = own[1]
-        label = models.label(kind, depth, network.norm_type)
-        chosen[label] = replace(network, net_type=kind, depth=depth)
+        item = replace(network, net_type=kind, depth=depth, norm_type=norm_type or network.norm_type)
+        item = NetworkConfig(net_type=kind) if depth is None else item
+        chosen[models.label(kind, depth, item.norm_type)] = item
     return chosen
 
 
@@ -218,7 +319,7 @@ def epochs_for(small: SyntheticSet, data: ImageData, config: EvaluateConfig) -> 
 
 def protocol(config: EvaluateConfig, network: NetworkConfig, data: ImageData) -> dict[str, Any]:
     """The settings and the data that accuracies must share to be compared."""
-    free = ("networks", "runs", "seed", "yardsticks")
+    free = ("networks", "runs", "seed", "yardsticks", "soft_labels")
     shared = {key: value for key, value in settings_of(config).items() if key not in free}
     return shared | {"width": network.width, "norm_type": network.norm_type, "data": data.fingerprint}
 

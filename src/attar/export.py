@@ -22,6 +22,7 @@ from torch import Tensor
 
 from attar import store
 from attar.errors import MissingError, UserError, choose
+from attar.selection import CORESETS
 from attar.synthetic import SyntheticSet
 
 FORMATS = ("parquet", "imagefolder", "npz", "pt")
@@ -195,6 +196,7 @@ def card(parts: Mapping[str, tuple[Tensor, Tensor]], small: SyntheticSet) -> str
         "stored": f"`stored`: the images as they are kept, each a grid of up to {small.factor} x {small.factor} images",
         "decoded": "`decoded`: the images to train on, cut out of the grids and enlarged",
     }
+    made = "real" if small.method in CORESETS else "synthetic"
     lines = [
         "---",
         "task_categories:\n- image-classification",
@@ -206,7 +208,7 @@ def card(parts: Mapping[str, tuple[Tensor, Tensor]], small: SyntheticSet) -> str
         "",
         f"# {small.source or 'images'}, condensed",
         "",
-        f"{len(small.labels)} synthetic images of {shape}, {small.ipc} for each of {small.nclass} classes, made by",
+        f"{len(small.labels)} {made} images of {shape}, {small.ipc} for each of {small.nclass} classes, made by",
         f"attar out of the data set `{small.source}` (decode type {small.decode_type}, factor {small.factor}).",
         "",
         *(f"- {kinds[what]}: {len(labels)} images" for what, (_, labels) in parts.items()),

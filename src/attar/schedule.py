@@ -47,7 +47,7 @@ def estimate(data: ImageData, recipe: Recipe) -> Estimate:
     """Measure an untrained network: steps of the pool's training and inner iterations. Nothing is kept."""
     module = build(recipe.network, describe(data), 0)
     member = Member(models.parameters_of(module), models.buffers_of(module), {}, None, "untrained")
-    config = replace(recipe.condense, compile="off", model_path=())
+    config = replace(recipe.condense, compile="off", model_path=(), select_every=WARM + MEASURED)
     parts = 1
     if config.nclass_sub is not None and config.phase is None:
         parts, config = -(-data.nclass // config.nclass_sub), replace(config, phase=0)
@@ -61,7 +61,12 @@ def estimate(data: ImageData, recipe: Recipe) -> Estimate:
 
     steps = -(-len(data.labels) // recipe.pool.batch_size)
     epoch = steps * _seconds(_pool_step(data, recipe))
-    return Estimate(epoch=epoch, inner=parts * _seconds(inner), at_once=Workers(data.device).count)
+    each = _seconds(inner)
+    if config.select == "cluster":  # the measured iterations are between two clusterings
+        start = time.perf_counter()
+        float(condensation.clustered(state, task)[-1][0])
+        each += (time.perf_counter() - start) / min(recipe.condense.select_every, config.inner_loop)
+    return Estimate(epoch=epoch, inner=parts * each, at_once=Workers(data.device).count)
 
 
 def _pool_step(data: ImageData, recipe: Recipe) -> Callable[[], None]:

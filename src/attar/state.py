@@ -15,6 +15,7 @@ from attar import training
 from attar.checkpoint import Values
 from attar.config import CondenseConfig, replace, settings_of
 from attar.data import ImageData
+from attar.embedding import Embed, by_network, pixels, representatives
 from attar.errors import UserError
 from attar.execution import Notice, worth_compiling
 from attar.problem import Problem
@@ -52,14 +53,17 @@ class State:
     evaluated: int = -1  # the last outer iteration with an evaluation
     events: int = 0  # told so far: lines of metrics.jsonl
     seconds: float = 0.0  # so far, over all sessions
+    picks: list[Tensor] = field(default_factory=list)  # rows of each class's last clustering
 
 
-def init(problem: Problem) -> State:
-    """The state before the first iteration: initial images, no momentum, fresh decks."""
+def init(problem: Problem, images: Tensor | None = None) -> State:
+    """The state before the first iteration: initial images (unless they are known), no momentum, fresh decks."""
     data, config = problem.data, problem.config
     generator = Generator(data.device).manual_seed(config.seed)
     host = Generator().manual_seed(config.seed)
-    images = torch.stack([initial_images(data, label, config, generator) for label in problem.labels])
+    if images is None:
+        embed = first_embedding(problem) if config.select == "cluster" else None
+        images = torch.stack([initial_images(data, label, config, generator, embed) for label in problem.labels])
     return State(
         images=images,
         momentum=torch.zeros_like(images),
@@ -72,16 +76,35 @@ def init(problem: Problem) -> State:
     )
 
 
-def initial_images(data: ImageData, label: int, config: CondenseConfig, generator: Generator) -> Tensor:
+def first_embedding(problem: Problem) -> Embed:
+    """By the model of the pool that the run draws first, as it was trained; by pixels where there is no pool."""
+    if not len(problem.pool):
+        return pixels
+    member = problem.pool.draw(Generator().manual_seed(problem.config.seed))
+    params, buffers = (
+        {name: value.to(problem.data.device) for name, value in own.items()} for own in (member.params, member.buffers)
+    )
+    return by_network(problem.module, params, buffers, problem.config.precision)
+
+
+def initial_images(
+    data: ImageData, label: int, config: CondenseConfig, generator: Generator, embed: Embed | None = None
+) -> Tensor:
     """[ipc, ch, H, W] in [0, 1]: noise, real images, or grids of real images, drawn at random without replacement.
 
-    A class with fewer images than cells gives them again in a new order.
+    A class with fewer images than cells gives them again in a new order. embed: representatives of as many clusters as
+    there are cells instead, given again in the same order where there are too few (DREAM).
     """
     if config.init == "noise":
         return noise(config.ipc, data.channels, data.size, generator)
     factor = config.factor if config.init == "mix" else 1
-    deck = Deck(data.rows(label), 1, generator)
-    rows = torch.cat([deck.draw() for _ in range(config.ipc * factor**2)])
+    count = config.ipc * factor**2
+    if embed is None:
+        deck = Deck(data.rows(label), 1, generator)
+        rows = torch.cat([deck.draw() for _ in range(count)])
+    else:
+        rows = representatives(data, label, count, embed, generator, config.select_from)
+        rows = rows.repeat(-(-count // len(rows)))[:count]
     return mix(data.images[rows].float() / 255, factor)
 
 
@@ -118,6 +141,7 @@ def snapshot(state: State, problem: Problem) -> Values:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         **{name: getattr(state, name) for name in (*PLAIN, *TENSORS)},
+        "picks": state.picks,
         "losses": torch.stack(state.losses) if state.losses else torch.empty(0),
         "generator": state.generator.get_state(),
         "host": state.host.get_state(),
@@ -173,15 +197,19 @@ def check_same(values: Values, problem: Problem) -> None:
 
 
 def _restored(values: Values, problem: Problem) -> State:
-    state = init(problem)
-    device = problem.data.device
+    data, device = problem.data, problem.data.device
+    shape = (len(problem.labels), problem.config.ipc, data.channels, *data.size)
+    state = init(problem, values["images"].to(device))
     for name in PLAIN:
         setattr(state, name, values[name])
     for name in TENSORS:
-        if values[name].shape != state.images.shape:
+        if values[name].shape != shape:
             raise ValueError(f"{name} of shape {list(values[name].shape)}")
         setattr(state, name, values[name].to(device))
     state.losses = list(values["losses"].to(device))
+    state.picks = [rows.to(device) for rows in values["picks"]]
+    if problem.config.select == "cluster" and state.inner and len(state.picks) != len(problem.labels):
+        raise ValueError(f"picks of {len(state.picks)} classes")
     state.generator.set_state(values["generator"])
     state.host.set_state(values["host"])
     for deck, kept in zip((*state.decks, state.update_deck), values["decks"], strict=True):

@@ -152,6 +152,7 @@ def describe(small: SyntheticSet) -> dict[str, Any]:
         "source": small.source,
         "recipe": small.recipe,
         "fingerprint": small.fingerprint,
+        **({"method": small.method} if small.method else {}),
     }
 
 
@@ -184,6 +185,7 @@ def load_set(path: Path) -> SyntheticSet:
         initial=_initial(path, images),
         recipe=meta["recipe"],
         fingerprint=str(meta.get("fingerprint", "")),
+        method=str(meta.get("method", "")),
     )
     if not _sound(small):
         raise UserError(f"{path} is damaged: images {list(images.shape)}, labels and classes do not fit each other")

@@ -33,7 +33,8 @@ class SyntheticSet:
     """A condensed data set.
 
     images: float32 [N, ch, H, W] in [0, 1] as stored; labels: int64 [N]; mean, std: per channel, in [0, 1] units.
-    `initial` holds the images before any optimisation, where known; `fingerprint` stands for the real images.
+    `initial` holds the images before any optimisation, where known; `fingerprint` stands for the real images; `method`
+    names what made the set, where that is known.
     """
 
     images: Tensor
@@ -47,6 +48,7 @@ class SyntheticSet:
     initial: Tensor | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
+    method: str = ""
 
     @property
     def nclass(self) -> int:

@@ -25,6 +25,18 @@ class Network(nn.Module):
         return logits
 
 
+class Features(nn.Module):
+    """A network's features as its call, for `torch.func.functional_call`."""
+
+    def __init__(self, module: Network) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The features [n, d] of images `x` [n, ch, H, W]."""
+        return self.module.features(x)
+
+
 def norm_layer(norm_type: str, channels: int) -> nn.Module:
     """A normalisation with a learned scale and shift per channel, for maps [n, channels, h, w].
 

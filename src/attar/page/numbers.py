@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# The four measured sets in their order: key in result.json, name on paper, what it is.
+# The measured sets in their order: key in result.json, name on paper, what it is.
 SETS = {
     "accuracy": ("condensed", "the images of this run"),
+    "soft_labels": ("soft labels", "the images of this run, labelled by a network that was trained on the whole set"),
     "initial": ("initial", "the same set before it was optimised"),
     "random_real": ("random real", "as many real images of full size, drawn at random"),
     "whole": ("whole set", "all training images"),
@@ -89,6 +90,18 @@ def _rows(result: Mapping[str, Any], network: str) -> Iterable[dict[str, Any]]:
             "n": entry.get("n", len(runs)),
             "runs": [f"{100 * run:.1f}" for run in runs],
         }
+
+
+def gains(result: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """(network, ("IOR", "+0.142") and ("HLR", "+0.057") where they are known), fractions."""
+    networks = dict.fromkeys(network for key in ("ior", "hlr") for network in result.get(key, {}))
+    return [
+        (
+            network,
+            [(key.upper(), f"{result[key][network]:+.3f}") for key in ("ior", "hlr") if network in result.get(key, {})],
+        )
+        for network in networks
+    ]
 
 
 def protocols(result: Mapping[str, Any]) -> list[tuple[str, str]]:

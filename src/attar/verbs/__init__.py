@@ -9,3 +9,4 @@ from attar.verbs.merge import merge as merge
 from attar.verbs.pools import pretrain as pretrain
 from attar.verbs.runs import condense as condense
 from attar.verbs.runs import demo as demo
+from attar.verbs.select import select as select

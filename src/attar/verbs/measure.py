@@ -20,7 +20,14 @@ from attar.synthetic import SyntheticSet
 from attar.verbs.page import write_report
 from attar.verbs.shared import elsewhere, load_data
 
-SHOWN = {"accuracy": "condensed", "initial": "initial", "random_real": "random real", "whole": "whole set"}
+SHOWN = {
+    "accuracy": "condensed",
+    "soft_labels": "soft labels",
+    "initial": "initial",
+    "random_real": "random real",
+    "whole": "whole set",
+}
+GAINS = {"ior": "IOR", "hlr": "HLR"}  # fractions
 
 
 def evaluate(
@@ -146,9 +153,9 @@ def measure_into(
     if result.get("protocol", protocol) != protocol:  # numbers of two protocols must not stand side by side
         result = {key: value for key, value in result.items() if key not in SHOWN}
     result |= describe_result(small, data)
-    kinds = 1 + len(recipe.evaluate.yardsticks) - (small.initial is None and "initial" in recipe.evaluate.yardsticks)
+    each = len(evaluation.kinds_of(small, recipe.evaluate)) * recipe.evaluate.runs + recipe.evaluate.soft_labels
     networks = evaluation.chosen_networks(recipe.evaluate, recipe.network)
-    with watch.stage("evaluate", kinds * recipe.evaluate.runs * len(networks)) as stage:
+    with watch.stage("evaluate", each * len(networks)) as stage:
         measured = evaluation.evaluate(
             small,
             data,
@@ -163,6 +170,7 @@ def measure_into(
     result["protocol"] = protocol
     for name, entries in measured.items():
         result[name] = {**result.get(name, {}), **entries}
+    result = {key: value for key, value in result.items() if key not in GAINS} | evaluation.gains(result)
     if folder is not None:
         event = {"event": "evaluation", "outer": None, **measured}
         if folder.events()[-1:] != [event]:  # told already, by a session that ended before its report
@@ -178,16 +186,20 @@ def print_table(result: dict[str, Any], measured: dict[str, Any]) -> None:
     kinds = [name for name in SHOWN if name in measured]
     stored = f"{result['ipc']} stored image{'s' * (result['ipc'] != 1)} per class"
     title = f"{result['dataset']}, {stored}, factor {result['factor']}: test accuracy, %"
-    table = Table("network", *(SHOWN[name] for name in kinds), title=title)
+    found = evaluation.gains(measured)
+    title += f"; {', '.join(GAINS[name] for name in found)} as fractions" if found else ""
+    table = Table("network", *(SHOWN[name] for name in kinds), *(GAINS[name] for name in found), title=title)
     for label in measured["accuracy"]:
-        table.add_row(label, *(_percent(measured[name][label]) for name in kinds))
+        fractions = (f"{found[name][label]:+.3f}" for name in found)
+        table.add_row(label, *(_percent(measured[name][label]) for name in kinds), *fractions)
     Console().print(table)
     spent = ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items())
-    entry = next(iter(measured["accuracy"].values()))
+    entry, used = next(iter(measured["accuracy"].values())), result["protocol"]
     epochs = f"{entry['epochs']} epochs"
     if "whole" in measured:
         epochs += f" (whole set {next(iter(measured['whole'].values()))['epochs']})"
-    print(f"accuracy after the last of {epochs}, mean ± std, n={entry['n']}; {spent} on {result['device']}")
+    trained = f"augmentation {used['aug_type']}, CutMix {used['mix_p']:g}"
+    print(f"accuracy after the last of {epochs}, {trained}, mean ± std, n={entry['n']}; {spent} on {result['device']}")
 
 
 def _percent(entry: dict[str, Any]) -> str:

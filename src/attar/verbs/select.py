@@ -1,0 +1,88 @@
+"""`attar select`: a core-set in a run folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from attar import coresets, embedding, recipes, report, runlog, selection, store
+from attar import pool as pools
+from attar.api import describe_result
+from attar.config import FLAGS, Recipe
+from attar.data import ImageData
+from attar.embedding import Embed
+from attar.errors import MissingError, choose
+from attar.runlog import Watch
+from attar.verbs.page import write_report
+from attar.verbs.pools import train_pool
+from attar.verbs.shared import POOLS, RUNS, check, for_own, load_data, named_folder, stopwatch
+
+
+def select(
+    kind: str,
+    out: str | None,
+    given: dict[str, Any],
+    *,
+    recipe: str | None,
+    features: str | None,
+    overwrite: bool,
+    quiet: bool,
+    json: bool = False,
+) -> None:
+    """Choose real images of each class and leave what a run leaves: the set, config.json, result.json, report.html.
+
+    features: `early` (an early-stage network of the default pool, trained there if it is missing), `pixels`, or the
+    file or folder of a pool.
+    """
+    choose("core-set", kind, selection.CORESETS)
+    features = check_features(features)
+    watch = Watch(quiet=quiet, json=json)
+    chosen = recipes.resolve(FLAGS["select"], given, recipe=recipe)
+    data = load_data(chosen, watch)
+    chosen, _ = for_own(chosen, given, recipe, data, "select")
+    chosen = coresets.settled(chosen)
+    path = named_folder(out) if out is not None else RUNS / f"{data.name}-{kind}-ipc{chosen.condense.ipc}"
+    check(data, chosen, path, overwrite=overwrite)
+    seconds: dict[str, float] = {}
+    embed: Embed = embedding.pixels
+    words = "none" if kind == "random" else "pixels"
+    if kind != "random" and features != "pixels":
+        with stopwatch(seconds, "pretrain"):
+            embed, words = by_model(data, chosen, features, watch)
+    with runlog.opened(path) as folder:
+        runlog.create(path, overwrite=overwrite)
+        with stopwatch(seconds, "select"), watch.stage("select", data.nclass) as stage:
+            small = coresets.select(
+                data, kind, chosen.condense.ipc, embed, seed=chosen.condense.seed, report=stage.advance
+            )
+        settings = coresets.sections(chosen)
+        small = replace(small, recipe=settings)
+        about = {"command": runlog.command_line(), "environment": runlog.environment(data.device)}
+        folder.write(runlog.CONFIG, settings | {"attar": about | {"method": kind, "features": words}})
+        store.save_set(path / store.CONDENSED, small)
+        report.save_grid(path / runlog.IMAGES, small.images, small.labels, small.classes)
+        result = describe_result(small, data) | {"features": words, "accuracy": {}, "seconds": seconds}
+        write_report(folder, small, result)
+        folder.write(runlog.RESULT, result)
+        watch.result(result, lambda: print(f"{path / store.CONDENSED}\nnext: attar evaluate {path}"))
+
+
+def check_features(features: str | None) -> str:
+    """What embeds the images. Raises `UserError` for a name that is none, and no path."""
+    if features is None or features in coresets.FEATURES:
+        return features or "early"
+    if not Path(features).exists():
+        if Path(features).suffix or "/" in features:
+            raise MissingError(f"there is no pool at {features}; features are early, pixels or a pool")
+        choose("features", features, coresets.FEATURES)
+    return features
+
+
+def by_model(data: ImageData, recipe: Recipe, features: str, watch: Watch) -> tuple[Embed, str]:
+    """The features of an early-stage model, and its name."""
+    if features == "early":
+        pool = train_pool(data, recipe, POOLS / pools.folder_name(data, recipe.network), watch)
+    else:
+        pool = pools.load([Path(features)], data, recipe.network, limit=1)
+    return coresets.by_first(pool, data), pool.members[0].name

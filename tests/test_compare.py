@@ -186,7 +186,7 @@ def test_every_stage_goes_on(moment: str, done: Path, tmp_path: Path, monkeypatc
     text = (out / record.NETWORKS).read_text()
     keys = [json.loads(line)["key"] for line in text.splitlines()]
     assert text.startswith(before) and len(keys) == len(set(keys))
-    assert all(row["seconds"] == pytest.approx(row["pretrain"] + row["condense"]) for row in rows)
+    assert all(row["seconds"] == pytest.approx(row["pretrain"] + row["make"]) for row in rows)
     told = [path.read_text().splitlines() for path in (out / record.POOLS).glob(f"*/{cells.SECONDS}")]
     seconds = [json.loads(line)["seconds"] for line in told[0]]
     assert len(told) == 1 and len(seconds) == 2 and seconds[0] < seconds[1] == rows[0]["pretrain"]
@@ -295,6 +295,21 @@ def test_held_out_images_are_tested_on(tmp_path: Path, monkeypatch: pytest.Monke
     assert {len(data.images) + len(data.test_images) for data in seen} == {len(whole.images)}
     assert {line["tested_on"] for line in lines(tmp_path / "out")} == {"held-out training images"}
     assert "on the held-out training images" in (tmp_path / "out" / record.TABLE_MD).read_text()
+
+
+def test_core_sets_stand_beside_the_others(done: Path, tmp_path: Path) -> None:
+    """In run folders of their own, with the seconds of what they need."""
+    added = "".join(f'\n[[entry]]\nmethod = "{method}"\n' for method in ("random", "herding"))
+    shutil.copytree(done, tmp_path / "out")
+    path = changed(tmp_path, added=added + '\n[[entry]]\nname = "pixels"\nmethod = "kcenter"\nfeatures = "pixels"\n')
+    rows = {row["entry"]: row for row in attar.compare(path, out=tmp_path / "out")}
+    assert (rows["random"]["pretrain"], rows["pixels"]["pretrain"]) == (0, 0)
+    assert 0 < rows["herding"]["pretrain"] < rows["herding"]["seconds"]
+    whole = attar.load("digits").images.float() / 255
+    for name in ("random", "herding", "pixels"):
+        small = store.load_set(tmp_path / "out" / record.CELLS / f"{name}-ipc1-seed0")
+        assert (small.ipc, small.factor) == (1, 1)
+        assert all(bool((whole == image).flatten(1).all(1).any()) for image in small.images)
 
 
 def test_a_run_that_diverges_is_told_and_the_others_go_on(tmp_path: Path) -> None:

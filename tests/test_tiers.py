@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "ray_runner": BELOW_STAGES | STAGES | {"session"},
     "api": BELOW_STAGES | STAGES | {"ray_runner", "problem", "schedule", "session"},
     "verbs": BELOW_STAGES | STAGES | {"ray_runner", "problem", "schedule", "session", "api"},
-    "comparison": BELOW_STAGES,
+    "comparison": BELOW_STAGES | {"coresets"},
     **dict.fromkeys(TOP, BELOW_STAGES | STAGES | {"ray_runner", "api", "verbs"} | TOP),
 }
 ALLOWED["verbs"] = ALLOWED["verbs"] | {"comparison", "state"}

@@ -27,7 +27,9 @@ def row(entry: str, ipc: int, accuracy: float, seconds: float, **grid: Any) -> R
     settings = {"ipc": ipc, **grid}
     whole, random = Mean(0.98, 0.01, 3), Mean(0.6 + ipc / 50, 0.01, 3)
     value = Mean(accuracy, 0.01, 3)
-    return Row(entry, "accdd", settings, settings, "convnet2", value, 3, 0, None, random, whole, seconds, 1.0, 1.0)
+    return Row(
+        entry, "accdd", settings, settings, "convnet2", value, 3, 0, None, random, whole, None, seconds, 1.0, 1.0
+    )
 
 
 ROWS = [

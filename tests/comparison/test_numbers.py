@@ -63,7 +63,7 @@ def test_mean_and_deviation_are_over_seeds() -> None:
     assert first.random_real == Mean(pytest.approx(0.6), pytest.approx(0.05 * 2**0.5), 2)  # of .55 and .65
     assert first.whole == Mean(pytest.approx(0.98), pytest.approx(0.01 * 2**0.5), 2)  # of the runs
     assert first.ior == pytest.approx(0.16) and first.hlr == pytest.approx(0.22)
-    assert (first.pretrain, first.condense, first.seconds) == (2, 20, 23)  # medians; the total's is of 11, 32, 23
+    assert (first.pretrain, first.make, first.seconds) == (2, 20, 23)  # medians; the total's is of 11, 32, 23
     assert second.accuracy == Mean(pytest.approx(0.91), None, 1)
     assert (third.accuracy, third.diverged, third.seconds, third.ior) == (None, 1, None, None)
 
@@ -87,7 +87,7 @@ def test_the_csv_holds_every_number() -> None:
 
 def test_the_table_says_what_its_numbers_are() -> None:
     text = tables.to_markdown(PLAN, numbers.rows(PLAN, LINES), LINES, [HOST], 5)
-    assert "| a | 1 | 2 | 0.760 ± 0.040 | 3 | 23 | 2 | 20 | 0.500 ± 0.000 | 0.600 ± 0.071 | 0.160 | 0.220 |" in text
+    assert "| a | 1 | 2 | 0.760 ± 0.040 | 3 | 23 | 2 | 0.500 ± 0.000 | 0.600 ± 0.071 | 0.160 | 0.220 |" in text
     assert "| b \\| c | 1 | 10 |  | 0 (1 diverged) |" in text
     assert "on the test images, after the last of 300 epochs" in text
     assert "epochs 30: 0.980 ± 0.014 over n = 2" in text

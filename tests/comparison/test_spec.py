@@ -79,6 +79,22 @@ def test_an_entry_may_start_from_a_recipe_of_its_own() -> None:
     assert (a.condense.n_data, b.condense.n_data, b.pool.epochs, b.condense.factor) == (500, 128, 1, 1)
 
 
+def test_core_sets_take_what_they_need_of_the_common_settings() -> None:
+    found = plan(
+        'recipe = "digits"\nipc = [1, 2]\nniter = [3, 4]\nmodels = 7\nseeds = 2\n'
+        '[[entry]]\nmethod = "herding"\npt_from = 5\n'
+        '[[entry]]\nmethod = "kcenter"\nfeatures = "pixels"\n[[entry]]\nname = "a"'
+    )
+    assert [(point.entry, point.features, point.settings) for point in found.points[:4]] == [
+        *(("herding", "early", {"ipc": ipc}) for ipc in (1, 2)),
+        *(("kcenter", "pixels", {"ipc": ipc}) for ipc in (1, 2)),
+    ]
+    first, second = found.points[0].cell(0).recipe, found.points[0].cell(1).recipe
+    assert (first.condense.ipc, first.condense.factor, first.pool.models, first.pool.epochs) == (1, 1, 1, 5)
+    assert (first.pool.seed, second.pool.seed, second.condense.seed) == (0, 1, 1)
+    assert spec.value_of(found.points[0], "niter") is None and len(found.points) == 8
+
+
 def test_a_budget_of_an_entry_replaces_the_common_one() -> None:
     found = plan('recipe = "fashion"\nniter = 7\n[[entry]]\nname = "a"\n[[entry]]\nname = "b"\nspeedup = [10, 20]')
     assert [point.recipe.condense.outer_iterations for point in found.points] == [7, 200, 100]
@@ -134,6 +150,21 @@ ENTRY = '\n[[entry]]\nname = "a"\n'
         ('dataset = "digits"' + ENTRY + "nclass_sub = 2", "nclass_sub cannot be set in a comparison"),
         ('dataset = "digits"' + ENTRY + "[entry.pool]\nseed = 2", "seed cannot be set in a comparison: every seed"),
         ('dataset = "digits"' + ENTRY + 'method = "acdd"', "entry 'a': unknown method 'acdd'; did you mean 'accdd'"),
+        (
+            'dataset = "digits"' + ENTRY + 'method = "herding"\nniter = 3',
+            "entry 'a': the method herding takes no niter",
+        ),
+        (
+            'dataset = "digits"' + ENTRY + 'method = "herding"\nmodels = 3',
+            "entry 'a': the method herding takes no models",
+        ),
+        (
+            'dataset = "digits"' + ENTRY + 'method = "random"\npt_from = 3',
+            "entry 'a': the method random takes no epochs",
+        ),
+        ('dataset = "digits"' + ENTRY + 'features = "pixels"', "entry 'a': the method accdd takes no features"),
+        ('dataset = "digits"' + ENTRY + 'method = "kcenter"\nfeatures = "late"', "entry 'a': unknown features 'late'"),
+        ('dataset = "digits"' + ENTRY + 'method = "kcenter"\nfeatures = 3', "entry 'a': features must be text, not 3"),
         ('dataset = "digits"' + ENTRY + "method = 3", "entry 'a': method must be text, not 3"),
     ],
 )

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attar.errors import choose
+from attar import selection
+from attar.config import Recipe
+from attar.errors import UserError, choose
 
 PLAIN = "accdd"  # the method of an entry that names none
+FEATURES = ("early", "pixels")  # what a core-set compares images by, the first where an entry does not say
 
 
 @dataclass(frozen=True)
 class Maker:
     """How a method comes to its set."""
 
-    pool: bool  # early-stage models are trained first, and their seconds are part of its time
-    takes: frozenset[str] | None = None  # the settings of [condense] that mean something to it; None: all of them
+    condenses: bool  # as `attar condense` does; else it chooses real images, as `attar select` does
+    compares: bool = False  # a choice that looks at features
 
 
 # ---- the table: method → what makes its set ----
 MAKERS: dict[str, Maker] = {
-    "accdd": Maker(pool=True),
+    "accdd": Maker(condenses=True),
+    **{kind: Maker(condenses=False, compares=kind != "random") for kind in selection.CORESETS},
 }
 
 
@@ -28,9 +32,21 @@ def maker(method: str) -> Maker:
     return MAKERS[choose("method", method, MAKERS)]
 
 
+def features_of(method: str, wanted: str | None) -> str | None:
+    """What the images are compared by; None where they are not. Raises `UserError` where that cannot be chosen."""
+    if wanted is None or maker(method).compares:
+        return choose("features", wanted or FEATURES[0], FEATURES) if maker(method).compares else None
+    raise UserError(f"the method {method} takes no features")
+
+
 def takes(method: str, section: str, field: str) -> bool:
     """Whether a setting of an entry means something to its method."""
     own = maker(method)
-    if section == "pool":
-        return own.pool
-    return own.takes is None or field in own.takes
+    if own.condenses:
+        return True
+    return (section, field) == ("condense", "ipc") or (section == "pool" and own.compares and field != "models")
+
+
+def needs_pool(method: str, features: str | None, recipe: Recipe) -> bool:
+    """Whether early-stage models are trained first; their seconds are part of the set's."""
+    return features == "early" if not maker(method).condenses else True

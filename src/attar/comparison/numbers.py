@@ -10,7 +10,7 @@ from typing import Any
 from attar.comparison.record import Line
 from attar.comparison.spec import Plan, Point, value_of
 
-RANDOM, WHOLE, INITIAL = "random_real", "whole", "initial"
+RANDOM, WHOLE, INITIAL, SOFT = "random_real", "whole", "initial", "soft_labels"
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,10 @@ class Row:
     initial: Mean | None  # the same set before it was optimised
     random_real: Mean | None  # as many real images, drawn at random
     whole: Mean | None  # the whole training set, over runs
-    seconds: float | None  # early-stage models and condensation: the median over seeds
+    soft: Mean | None  # of networks trained on a teacher's labels
+    seconds: float | None  # early-stage models and what follows, condensation or choice: the median over seeds
     pretrain: float | None
-    condense: float | None
+    make: float | None
 
     @property
     def ior(self) -> float | None:
@@ -103,15 +104,17 @@ def _row(plan: Plan, point: Point, columns: dict[str, Any], network: str, own: l
         initial=mean(initial),
         random_real=mean(random),
         whole=mean(whole),
-        seconds=_median([sum(made_in(line).values()) for line in measured]),
-        pretrain=_median([made_in(line)["pretrain"] for line in measured]),
-        condense=_median([made_in(line)["condense"] for line in measured]),
+        soft=mean([line[SOFT][network]["mean"] for line in measured if network in line.get(SOFT, {})]),
+        seconds=_median([sum(made_in(line)) for line in measured]),
+        pretrain=_median([made_in(line)[0] for line in measured]),
+        make=_median([made_in(line)[1] for line in measured]),
     )
 
 
-def made_in(line: Line) -> dict[str, float]:
-    """The seconds that a set took: its early-stage models and its condensation, not its evaluation."""
-    return {name: line["seconds"].get(name, 0.0) for name in ("pretrain", "condense")}
+def made_in(line: Line) -> tuple[float, float]:
+    """The seconds that a set took: its early-stage models, and its condensation or choice; not its evaluation."""
+    seconds = line["seconds"]
+    return seconds.get("pretrain", 0.0), seconds["condense"] if "condense" in seconds else seconds["select"]
 
 
 def _median(values: Sequence[float]) -> float | None:

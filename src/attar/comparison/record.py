@@ -113,8 +113,9 @@ def _changes(kept: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
             if there is None:
                 yield f"{at} in entry '{name}', which is gone"
                 continue
-            if sections["method"] != there["method"]:
-                yield f"method {sections['method']} in entry '{name}', and {there['method']} is asked for"
+            for key in ("method", "features"):
+                if sections[key] != there[key]:
+                    yield f"{key} {sections[key]} in entry '{name}', and {there[key]} is asked for"
             for section in ("pool", "condense"):
                 yield from _differing(section, sections[section], there[section], f" in entry '{name}' at {at}")
 

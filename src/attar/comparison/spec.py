@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from attar import recipes
+from attar import coresets, recipes
 from attar.comparison import makers
 from attar.comparison.grid import PROTOCOL, SPEC_FLAGS, Grid, Values, items, label, named_in, settings_in
 from attar.config import SECTIONS, EvaluateConfig, Recipe
@@ -19,7 +19,7 @@ from attar.errors import UserError, nearest
 from attar.own import Shape
 
 OWN = ("recipe", "seeds", "holdout", "entry")  # what only a spec has, at its top
-ENTRY = ("name", "method", "recipe")  # … and in an entry
+ENTRY = ("name", "method", "recipe", "features")  # … and in an entry
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Point:
 
     entry: str
     method: str
+    features: str | None  # what a core-set compares images by
     settings: dict[str, Any]  # what the grid says here, the images per class first: {"ipc": 1, "niter": 20}
     recipe: Recipe  # before seeds
 
@@ -161,8 +162,12 @@ def _points(
     method = entry.get("method", makers.PLAIN)
     if not isinstance(method, str):
         raise UserError(f"{where}method must be text, not {method!r}")
+    features = entry.get("features")
+    if not isinstance(features, str | None):
+        raise UserError(f"{where}features must be text, not {features!r}")
     with named_in(where):
         makers.maker(method)
+        features = makers.features_of(method, features)
     own = settings_in({key: value for key, value in entry.items() if key not in ENTRY}, where)
     for section, field in own:
         if section in PROTOCOL:
@@ -182,7 +187,8 @@ def _points(
         whole = _resolved(_recipe(entry, where) or base, values | place, where, shape)
         whole = replace(whole, data=recipe.data, network=recipe.network, evaluate=recipe.evaluate)
         settings = {"ipc": whole.condense.ipc} | {label(key): value for key, value in place.items()}
-        points.append(Point(name, method, settings, whole))
+        whole = whole if makers.maker(method).condenses else coresets.settled(whole)
+        points.append(Point(name, method, features, settings, whole))
     return points
 
 
@@ -235,7 +241,11 @@ def plain(plan: Plan) -> dict[str, Any]:
     points: dict[str, dict[str, Any]] = {}
     for point in plan.points:
         own = {key: value for key, value in recipes.as_sections(point.recipe).items() if key not in PROTOCOL}
-        points.setdefault(point.entry, {})[words(point.settings)] = {"method": point.method, **own}
+        points.setdefault(point.entry, {})[words(point.settings)] = {
+            "method": point.method,
+            "features": point.features,
+            **own,
+        }
     return {
         **{name: sections[name] for name in PROTOCOL},
         "holdout": plan.holdout,

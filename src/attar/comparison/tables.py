@@ -27,13 +27,13 @@ def to_csv(rows: Sequence[Row]) -> str:
     names = columns(rows)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    measured = ("accuracy", "initial", "random_real", "whole")
+    measured = ("accuracy", "soft", "initial", "random_real", "whole")
     head = [f"{name}_{part}" for name in measured for part in ("mean", "std", "n")]
-    last = ("ior", "hlr", "seconds_median", "pretrain_s_median", "condense_s_median", "runs_per_seed", "diverged")
+    last = ("ior", "hlr", "seconds_median", "pretrain_s_median", "make_s_median", "runs_per_seed", "diverged")
     table.writerow(["entry", "method", *names, "network", *head, *last])
     for row in rows:
         values = [_parts(getattr(row, name)) for name in measured]
-        seconds = (row.seconds, row.pretrain, row.condense)
+        seconds = (row.seconds, row.pretrain, row.make)
         table.writerow(
             [
                 *(row.entry, row.method, *row.columns.values(), row.network),
@@ -53,11 +53,14 @@ def to_markdown(plan: Plan, rows: Sequence[Row], lines: Sequence[Line], hosts: S
     names = columns(rows)
     several = len({row.network for row in rows if row.network}) > 1
     head = ["entry", *names, *(["network"] if several else [])]
-    head += ["accuracy", "n", "seconds", "pretrain", "condense", "initial", "random real", "IOR", "HLR"]
+    soft = any(row.soft is not None for row in rows)
+    head += ["accuracy", *(["soft labels"] if soft else []), "n", "seconds", "of them pretraining"]
+    head += ["initial", "random real", "IOR", "HLR"]
     body = []
     for row in rows:
         cells = [row.entry, *shown(row), *([row.network] if several else [])]
-        cells += [spread(row.accuracy), count(row), *map(seconds, (row.seconds, row.pretrain, row.condense))]
+        cells += [spread(row.accuracy), *([spread(row.soft)] if soft else []), count(row)]
+        cells += [seconds(row.seconds), seconds(row.pretrain)]
         cells += [spread(row.initial), spread(row.random_real), *map(fraction, (row.ior, row.hlr))]
         body.append(cells)
     table = [_line(head), _line(["---"] * len(head)), *map(_line, body)]
@@ -87,9 +90,9 @@ def notes(plan: Plan, rows: Sequence[Row], lines: Sequence[Line], hosts: Sequenc
         "IOR: accuracy less that of random real images at equal storage. HLR: accuracy of the whole set less this one."
     )
     found.append(
-        "Seconds: the median over seeds of the early-stage models, where a method needs them, and of the condensation, "
-        "without the evaluation. Entries with the same early-stage models share them, and each is charged their full "
-        "time."
+        "Seconds: the median over seeds of the early-stage models, where a method needs them, and of the condensation "
+        "or choice, without the evaluation. Entries with the same early-stage models share them, and each is charged "
+        "their full time."
     )
     found.append(timing(hosts))
     if left:

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
+from attar import coresets, embedding, evaluation, lock, models, recipes, runlog, session, store
 from attar import device as devices
-from attar import evaluation, lock, models, recipes, runlog, session, store
 from attar import pool as pools
 from attar.checkpoint import Interval
-from attar.comparison import record
+from attar.comparison import makers, record
 from attar.comparison.numbers import INITIAL, RANDOM, WHOLE
 from attar.comparison.record import Line, Shared
 from attar.comparison.spec import Cell, Plan, seeded, slug
@@ -30,6 +30,7 @@ from attar.state import Diverged
 from attar.synthetic import SyntheticSet
 from attar.verbs.measure import measure_into
 from attar.verbs.runs import condense_into
+from attar.verbs.select import select_into
 
 SECONDS = "seconds.jsonl"  # in a pool's folder: what its members took, in the order in which they were done
 
@@ -141,7 +142,7 @@ def cell_line(bench: Bench, cell: Cell) -> Line:
     }
     with runlog.opened(path, wait=bench.notice) as folder:
         try:
-            small, seconds = condensed(bench, cell, folder)
+            small, seconds = made(bench, cell, folder)
         except Diverged as error:
             return line | {"diverged": str(error), "accuracy": {}, "seconds": {}}
         wanted = tuple(name for name in cell.recipe.evaluate.yardsticks if name == INITIAL)
@@ -151,12 +152,23 @@ def cell_line(bench: Bench, cell: Cell) -> Line:
         return line | {**measured, "seconds": seconds | {"evaluate": known.seconds}}
 
 
-def condensed(bench: Bench, cell: Cell, folder: runlog.RunFolder) -> tuple[SyntheticSet, dict[str, float]]:
-    """The set of a run, condensed from the beginning or from its checkpoint, or read; and the seconds it took."""
-    pool, spent = early_models(bench, cell.recipe)
+Made = tuple[SyntheticSet, dict[str, float]]  # a set, and its seconds by stage
+
+
+def made(bench: Bench, cell: Cell, folder: runlog.RunFolder) -> Made:
+    """The set of a cell: from the beginning, from its checkpoint, or read."""
+    pool, seconds = Pool(cell.recipe.network, pools.describe(bench.data), ()), {}
+    if makers.needs_pool(cell.point.method, cell.point.features, cell.recipe):
+        pool, seconds["pretrain"] = early_models(bench, cell.recipe)
+    make = condensed if makers.maker(cell.point.method).condenses else chosen
+    return make(bench, cell, folder, pool, seconds)
+
+
+def condensed(bench: Bench, cell: Cell, folder: runlog.RunFolder, pool: Pool, seconds: dict[str, float]) -> Made:
+    """As `attar condense` does it."""
     files = tuple(str(member.file) for member in pool.members)
     recipe = replace(cell.recipe, condense=replace(cell.recipe.condense, model_path=files))
-    about, saved, seconds = None, None, {"pretrain": spent}
+    about, saved = None, None
     if (folder.path / runlog.CONFIG).exists():
         begun = session.begun(folder, recipe, bench.notice)
         if begun.finished:
@@ -167,6 +179,20 @@ def condensed(bench: Bench, cell: Cell, folder: runlog.RunFolder) -> tuple[Synth
     torch.compiler.reset()  # it counts what one process compiles, and stops after a few
     quiet = Watch(quiet=True)
     condense_into(folder, bench.data, pool, recipe, quiet, seconds, bench.every, about, saved, command=bench.command)
+    return store.load_set(folder.path), seconds
+
+
+def chosen(bench: Bench, cell: Cell, folder: runlog.RunFolder, pool: Pool, seconds: dict[str, float]) -> Made:
+    """As `attar select` does it."""
+    if (folder.path / runlog.RESULT).exists():
+        return store.load_set(folder.path), folder.read(runlog.RESULT, "seconds")["seconds"]
+    runlog.create(folder.path, overwrite=True)
+    point = cell.point
+    by: tuple[embedding.Embed, str] = embedding.pixels, point.features or "none"
+    if len(pool):
+        by = coresets.by_first(pool, bench.data), pool.members[0].name
+    quiet = Watch(quiet=True)
+    select_into(folder, bench.data, point.method, cell.recipe, by, quiet, seconds, command=bench.command)
     return store.load_set(folder.path), seconds
 
 

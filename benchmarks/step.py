@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from attar import condensation, models
+from attar import condensation, models, motion
 from attar.augment import draw, without
 from attar.config import CondenseConfig, NetworkConfig, strategy_names
 from attar.pool import Member, Pool, build, describe
@@ -56,7 +56,7 @@ class Pair:
             self.state.images,
             factor=self.config.factor,
             metric=self.config.metric,
-            lr_img=self.problem.sweep.matching.lr,
+            lr_img=self.problem.rule.lr,
             mom_img=self.config.mom_img,
             mean=data.mean,
             std=data.std,
@@ -72,8 +72,8 @@ class Pair:
         rows, draws = self.inputs()
         assert self.state.network is not None
         params = {name: value.detach() for name, value in self.state.network.params.items()}
-        swept = self.problem.run_sweep(self.state.images, self.state.momentum, params, rows, draws, None)
-        self.state.images, self.state.momentum, _ = (value.clone() for value in swept)
+        gradient, _ = self.problem.run_sweep(self.state.images, params, rows, draws, None)
+        condensation.move_images(self.state, self.problem, gradient)
 
     def reference_sweep(self) -> None:
         rows, draws = self.inputs()
@@ -104,9 +104,10 @@ class Pair:
         params = {name: value.detach() for name, value in self.state.network.params.items()}
         reference.sweep(self.reference, [self.data.fetch(row) for row in rows], draws)
         theirs = self.reference.images.detach().view_as(before)
-        images, momentum, _ = self.problem.run_sweep(before, self.state.momentum, params, rows, draws, None)
+        gradient, _ = self.problem.run_sweep(before, params, rows, draws, None)
+        images, momentum, _ = motion.move(before, self.state.momentum, gradient, {}, self.problem.rule)
         # the published loop has not yet made the last moves of a sweep: compare at its moment
-        ours = images + self.problem.sweep.matching.lr * self.problem.pending * momentum
+        ours = images + self.problem.rule.lr * self.problem.pending * momentum
         apart = (ours - theirs).flatten(1).norm(dim=1)
         return {
             "max_relative_difference": float((apart / theirs.flatten(1).norm(dim=1)).max()),

@@ -277,6 +277,35 @@ def distance(real: Sequence[Tensor], synthetic: Sequence[Tensor], metric: str) -
     return total
 
 
+def characteristic(real: Tensor, synthetic: Tensor, frequencies: Tensor) -> Tensor:
+    """300 · mean over t of √(½(|φ_r| − |φ_s|)² + ½·2(|φ_r||φ_s| − Re φ_r φ_s*)) of features scaled to unit norm."""
+    total = torch.zeros((), dtype=torch.float64)
+    for t in frequencies:
+        means = []
+        for features in (real, synthetic):
+            angles = [(t * row).sum() / (row**2).sum().sqrt() for row in features]
+            means.append(sum(torch.complex(a.cos(), a.sin()) for a in angles) / len(angles))
+        sizes = [(mean.real**2 + mean.imag**2).sqrt() for mean in means]
+        turned = 2 * (sizes[0] * sizes[1] - (means[0] * means[1].conj()).real)
+        total = total + (0.5 * (sizes[0] - sizes[1]) ** 2 + 0.5 * turned.clamp(min=1e-12)).sqrt()
+    return 300 * total / len(frequencies)
+
+
+def label_loss(
+    own: Tensor,
+    parameters: dict[str, Tensor],
+    drawn: dict[str, Tensor],
+    label: int,
+    *,
+    normalize: Callable[[Tensor], Tensor],
+    factor: int,
+    decode_type: str,
+) -> Tensor:
+    """The mean cross-entropy of a network on the decoded images of one class: what calibration lowers."""
+    logits = convnet(parameters, augment(normalize(decode(own, factor, decode_type)), drawn))
+    return cross_entropy(logits, one_hot([label] * len(logits), logits.shape[1]))
+
+
 def class_loss(
     own: Tensor,
     parameters: dict[str, Tensor],
@@ -291,6 +320,7 @@ def class_loss(
     factor: int,
     decode_type: str,
     subset: Sequence[int] | None = None,
+    frequencies: Tensor | None = None,
 ) -> Tensor:
     """L_c on a ConvNet: stored images `own` in [0, 1] against the normalised batch `real`, under one draw."""
     decoded = decode(own, factor, decode_type)
@@ -300,6 +330,8 @@ def class_loss(
     if match == "feat":
         means = [sum(convnet(parameters, batch, features=True)) / len(batch) for batch in batches]
         return distance(means[:1], means[1:], metric)
+    if frequencies is not None:
+        return characteristic(*(convnet(parameters, batch, features=True) for batch in batches), frequencies)
     leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
     gradients = []
     for batch in batches:
@@ -319,6 +351,34 @@ def sgd(
     gradient = gradient + decay * value
     buffer = gradient if buffer is None else momentum * buffer + gradient
     return value - lr * buffer, buffer
+
+
+class Summed:
+    """DC, DSA, DM and NCFM: images in normalised pixels, one SGD with momentum for the sum of the classes' losses."""
+
+    def __init__(self, images: Tensor, mean: Tensor, std: Tensor, *, lr: float, momentum: float, patience: int) -> None:
+        self.z = ((images - mean) / std).detach().requires_grad_()
+        self.mean, self.std, self.patience = mean, std, patience
+        self.optimiser = torch.optim.SGD([self.z], lr=lr, momentum=momentum)
+        self.lowest, self.since = math.inf, 0
+
+    def images(self) -> Tensor:
+        return self.z * self.std + self.mean
+
+    def step(self, loss: Tensor) -> None:
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+
+    def watch(self, loss: float) -> None:
+        """Halve the learning rate after `patience` losses in a row that were not below the lowest."""
+        if loss < self.lowest:
+            self.lowest, self.since = loss, 0
+        else:
+            self.since += 1
+        if self.patience and self.since == self.patience:
+            self.since = 0
+            self.optimiser.param_groups[0]["lr"] /= 2
 
 
 def sequential(

@@ -12,10 +12,11 @@ from torch import Generator, Tensor, nn
 import naive
 from attar import models
 from attar.augment import draw, take
-from attar.engine import Matching, Sweep
+from attar.engine import Sweep
 from attar.errors import UserError
 from attar.matching import (
     DISTANCES,
+    Matching,
     eager_gradient,
     feature_distance,
     gradient,
@@ -170,7 +171,7 @@ def normalize(images: Tensor) -> Tensor:
 
 def sweep_of(module: models.Network, **changes: object) -> Sweep:
     values: dict = {"metric": "mse", "match": "grad", "bias": False, "fc": False, "factor": 2, "decode_type": "single"}
-    matching = Matching(**(values | changes), lr=0.1, momentum=0.5)
+    matching = Matching(**(values | changes))
     return Sweep(module, matching, normalize, torch.arange(3))
 
 
@@ -205,8 +206,8 @@ def test_class_loss_and_its_image_gradient(
     )
     (slope,) = torch.autograd.grad(loss, slow)
     arguments = own, parameters, real, drawn, subset, torch.tensor(2)
-    for way in (torch.func.grad_and_value(sweep.class_loss), sweep.eager_step):
-        grad, value = way(*arguments)
+    for way in (torch.func.grad_and_value(sweep.class_loss, argnums=(0,)), sweep.eager_step):
+        (grad,), value = way(*arguments)
         torch.testing.assert_close(value, loss.detach(), rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(grad, slope, rtol=1e-7, atol=1e-10 * float(slope.abs().max()))
     assert slope.abs().max() > 1e-6
@@ -220,7 +221,7 @@ def test_gradcheck_of_the_image_gradient(metric: str, match: str, way: Any) -> N
     own, real = normal(1, 2, 4, 4, seed=6).sigmoid().requires_grad_(), normal(3, 2, 4, 4, seed=7)
     drawn = draw(("color", "crop", "flip"), 1, (4, 4), Generator().manual_seed(8))
     assert torch.autograd.gradcheck(
-        lambda x: sweep.class_loss(x, parameters, real, drawn, None, torch.tensor(1), way), (own,)
+        lambda x: sweep.class_loss(x, parameters, real, drawn, None, torch.tensor(1), None, way), (own,)
     )
 
 
@@ -232,7 +233,7 @@ def test_the_real_side_is_a_constant_and_the_network_stays(match: str, way: Any)
     copies = {name: value.clone() for name, value in parameters.items()}
     real = normal(4, 2, 8, 8, seed=1).requires_grad_()
     own = normal(1, 2, 8, 8, seed=2).sigmoid().requires_grad_()
-    loss = sweep_of(module, match=match).class_loss(own, leaves, real, {}, None, torch.tensor(0), way)
+    loss = sweep_of(module, match=match).class_loss(own, leaves, real, {}, None, torch.tensor(0), None, way)
     assert torch.autograd.grad(loss, real, allow_unused=True, retain_graph=True)[0] is None
     assert torch.autograd.grad(loss, own)[0].abs().max() > 0
     assert all(torch.equal(leaves[name], copies[name]) for name in copies)

@@ -13,6 +13,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "attar"
 
 LEAVES = {"config", "recipes", "data", "augment", "models", "training", "perturb", "synthetic", "matching"}
+LEAVES |= {"methods", "motion", "frequencies"}
 LEAVES |= {"own", "selection", "partition", "device", "execution", "interrupts", "lock", "snapshots", "sinks"}
 MIDDLE = {"pool", "embedding", "engine", "store", "checkpoint", "export", "foreign", "push", "report", "page", "runlog"}
 STAGES = {"condensation", "evaluation", "coresets"}  # `problem` and `state` are condensation's own: what it works on
@@ -24,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     **{room: {"errors"} for room in LEAVES},
     **{room: {"errors"} | LEAVES for room in MIDDLE},
-    **dict.fromkeys(STAGES | {"problem", "state"}, BELOW_STAGES),  # and so never each other
+    **dict.fromkeys(STAGES | {"problem", "state", "origins"}, BELOW_STAGES),  # and so never each other
     "schedule": BELOW_STAGES | {"condensation", "problem"},
     "session": BELOW_STAGES | STAGES | {"state"},
     "ray_runner": BELOW_STAGES | STAGES | {"session"},
@@ -35,9 +36,11 @@ ALLOWED: dict[str, set[str]] = {
 }
 ALLOWED["verbs"] = ALLOWED["verbs"] | {"comparison", "state"}
 ALLOWED["state"] = ALLOWED["state"] | {"problem"}
-ALLOWED["condensation"] = ALLOWED["condensation"] | {"problem", "state"}
+ALLOWED["condensation"] = ALLOWED["condensation"] | {"problem", "state", "origins"}
 ALLOWED["own"] = ALLOWED["own"] | {"config"}
-ALLOWED["recipes"] = ALLOWED["recipes"] | {"config", "own"}
+ALLOWED["methods"] = ALLOWED["methods"] | {"config"}
+ALLOWED["frequencies"] = ALLOWED["frequencies"] | {"training"}
+ALLOWED["recipes"] = ALLOWED["recipes"] | {"config", "own", "methods"}
 ALLOWED["synthetic"] = ALLOWED["synthetic"] | {"augment", "config"}  # its loader augments
 ALLOWED["partition"] = ALLOWED["partition"] | {"synthetic"}
 ALLOWED["push"] = ALLOWED["push"] | {"export"}
@@ -48,7 +51,7 @@ for _room in ("pool", "checkpoint", "runlog", "export", "report", "page"):
 ALLOWED["runlog"] = ALLOWED["runlog"] | {"checkpoint"}
 
 # Rooms that `attar --help` reads: what takes long to import stays out of their top level.
-LIGHT = TOP | {"errors", "config", "own", "recipes"}
+LIGHT = TOP | {"errors", "config", "own", "recipes", "methods"}
 HEAVY = {"torch", "sklearn", "scipy", "safetensors", "jinja2"}
 
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -104,7 +104,8 @@ def condense(
     minutes: float | None = None,
     **settings: Any,
 ) -> SyntheticSet:
-    """Distil `data` into a `SyntheticSet`, matching gradients on the pool's models (trained first when there is none).
+    """Distil `data` into a `SyntheticSet`, matching gradients on the pool's models (trained first when there is none),
+    or by another `method`: "idc", "idc-i", "dc", "dsa", "dm" or "ncfm".
 
     folder: keeps a run there, with a checkpoint every so often (`save_every`, such as "10m" or "50it"). The same call
     again goes on with a run that was interrupted, makes one longer whose `niter` has grown, and reads one that is done.
@@ -126,8 +127,7 @@ def condense(
         chosen = schedule.fit(data, chosen, 60 * minutes, logging.getLogger("attar").warning)
     if pool is None:
         problem.check(data, chosen.condense)
-        paths = [Path(name) for name in chosen.condense.model_path]
-        pool = pools.load(paths, data, chosen.network) if paths else pools.pretrain(data, chosen.pool, chosen.network)
+        pool = _pool(data, chosen)
     chosen = replace(chosen, network=pool.network)
     if not split:
         return _condense_one(path, data, pool, chosen, save_every)
@@ -136,6 +136,14 @@ def condense(
         part = replace(chosen, condense=replace(chosen.condense, phase=phase))
         small.append(_condense_one(path and path / "parts" / str(phase), data, pool, part, save_every))
     return partition.concatenate(small)
+
+
+def _pool(data: ImageData, recipe: Recipe) -> Pool:
+    """The models that a recipe names or describes; none for fresh networks."""
+    if recipe.condense.source == "fresh":
+        return pools.empty(data, recipe.network)
+    paths = [Path(name) for name in recipe.condense.model_path]
+    return pools.load(paths, data, recipe.network) if paths else pools.pretrain(data, recipe.pool, recipe.network)
 
 
 def _kept(path: Path) -> Recipe | None:
@@ -248,7 +256,7 @@ def describe_set(small: SyntheticSet, dataset: str, device: str, real: int | Non
         "dataset": dataset,
         "ipc": small.ipc,
         "factor": small.factor,
-        "method": small.method or ("accdd" if small.recipe else "unknown"),
+        "method": small.made_by,
         "device": device,
         **({"sizes": sizes} if real is not None else {}),
     }

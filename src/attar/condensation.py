@@ -1,6 +1,8 @@
-"""Condensation (Acc-DD algorithm 1): one inner iteration, the whole loop.
+"""Condensation (Acc-DD algorithm 1): one inner iteration, the whole loop, the same for every method.
 
-Whatever changes during a run is in `State`; whatever does not is in `Problem`.
+A method is what its settings choose: `origins` (the network), `matching` (what is matched), `motion` (how the images
+move) and `UPDATES` (how the network moves). Whatever changes during a run is in `State`; whatever does not is in
+`Problem`.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attar import training
+from attar import frequencies, motion, training
 from attar.augment import augment, draw, without
 from attar.checkpoint import Values
 from attar.config import CondenseConfig, strategy_names
@@ -20,12 +22,13 @@ from attar.data import ImageData
 from attar.embedding import by_network, representatives
 from attar.errors import UserError
 from attar.execution import Notice
+from attar.origins import ORIGINS
 from attar.perturb import perturb
 from attar.pool import Pool
 from attar.problem import Problem, prepare
 from attar.snapshots import moments
 from attar.state import State, as_begun, check_finite, init, restore, snapshot, start_network
-from attar.synthetic import SyntheticSet, decoded_count
+from attar.synthetic import SyntheticSet, decode_class, decoded_count
 
 Event = Callable[[dict[str, Any]], None]
 Evaluation = Callable[[SyntheticSet], dict[str, Any]]
@@ -34,25 +37,45 @@ Keep = Callable[[Callable[[], Values], bool], None]  # keeps what the function g
 
 
 def begin_outer(state: State, problem: Problem) -> State:
-    """Clamp the images to [0, 1]; take a member of the pool and perturb it (Acc-DD sections 3.2, 3.3)."""
-    config = problem.config
+    """Clamp the images to [0, 1] and take a network."""
     state.images = clamp(state, problem)
-    member = problem.pool.draw(state.host)
-    device = problem.data.device
-    params = {name: value.to(device) for name, value in member.params.items()}
-    if config.perturb:
-        params = perturb(params, vmin=config.vmin, vmax=config.vmax, generator=state.generator)
-    buffers = {name: value.to(device) for name, value in member.buffers.items()}
-    if state.network is None:
-        state.network = start_network(problem, params, buffers)
-    training.reset(state.network, params, buffers)
+    take_network(state, problem)
     state.inner = 0
     return state
 
 
+def take_network(state: State, problem: Problem) -> None:
+    """A network from where the settings say, perturbed if they say so (Acc-DD sections 3.2, 3.3), its optimiser new."""
+    data, config = problem.data, problem.config
+    origin = ORIGINS[config.source](problem.pool, state.host)
+    params, buffers = (
+        {name: value.to(data.device, non_blocking=True) for name, value in tensors.items()}
+        for tensors in (origin.params, origin.buffers)
+    )
+    if config.perturb and not config.warmup:
+        params = perturb(params, vmin=config.vmin, vmax=config.vmax, generator=state.generator)
+    if state.network is None:
+        state.network = start_network(problem, params, buffers)
+    training.reset(state.network, params, buffers)
+    state.member = origin.member
+    if config.warmup:
+        warm_up(state, problem)
+
+
+def warm_up(state: State, problem: Problem) -> None:
+    """Train a fresh network on real images for a few epochs, then perturb it if the settings say so (IDC, ImageNet)."""
+    config, network = problem.config, state.network
+    assert network is not None
+    train_on_real(state, problem, config.warmup * len(problem.data.labels))
+    params = {name: value.detach().clone() for name, value in network.params.items()}
+    if config.perturb:
+        params = perturb(params, vmin=config.vmin, vmax=config.vmax, generator=state.generator)
+    training.reset(network, params, {name: value.clone() for name, value in network.buffers.items()})
+
+
 def clamp(state: State, problem: Problem) -> Tensor:
     """The images clamped at the moment of the published loop, which has not yet made the last steps of a sweep."""
-    later = problem.sweep.matching.lr * problem.pending * state.momentum
+    later = motion.later(state.momentum, problem.pending, state.motion, problem.rule)
     return (state.images + later).clamp(0, 1) - later
 
 
@@ -61,13 +84,26 @@ def step(state: State, problem: Problem) -> tuple[State, Tensor]:
     data, config = problem.data, problem.config
     if state.network is None:
         raise UserError("call begin_outer before step")
+    if state.inner and config.renew and state.inner % config.renew == 0:
+        take_network(state, problem)
     strategy = strategy_names(config.aug_type)
     rows = matched_rows(state, problem)
     draws = draw(strategy, len(rows), data.size, state.generator, choice_per_row=True)
     params = {name: value.detach() for name, value in state.network.params.items()}
     subsets = random_subsets(state, problem) if problem.subset else None
-    swept = problem.run_sweep(state.images, state.momentum, params, rows, draws, subsets)
-    state.images, state.momentum, loss = (value.clone() for value in swept)  # a replay overwrites its results
+    points = draw_frequencies(state, problem)
+    wanted = None if points is None else points.detach()
+    gradient, loss, *slope = problem.run_sweep(state.images, params, rows, draws, subsets, wanted)
+    loss = loss.clone()  # a replay overwrites its results
+    state.motion = motion.watch(state.motion, loss, problem.rule)
+    move_images(state, problem, gradient)
+    if state.sampler is not None and points is not None:
+        frequencies.learn(state.sampler, points, slope[0])
+    if problem.calibrate is not None:
+        trained = problem.pool.members[state.member].params
+        params = {name: value.to(data.device) for name, value in trained.items()}
+        gradient, _ = problem.calibrate(state.images, params, draws, subsets)
+        move_images(state, problem, config.calibrate * gradient)
     update_network(state, problem)
     state.inner += 1
     return state, loss
@@ -94,6 +130,23 @@ def clustered(state: State, problem: Problem) -> list[Tensor]:
     ]
 
 
+def draw_frequencies(state: State, problem: Problem) -> Tensor | None:
+    """Where characteristic functions are compared in a sweep, if they are: [T, d]."""
+    config, features = problem.config, problem.module.classifier.in_features
+    if config.match != "ncf":
+        return None
+    if state.sampler is not None:
+        return frequencies.sampled(state.sampler, config.frequencies, features, state.generator)
+    return frequencies.gaussian(config.frequencies, features, state.generator)
+
+
+def move_images(state: State, problem: Problem, gradient: Tensor) -> None:
+    """One step of the images."""
+    state.images, state.momentum, state.motion = motion.move(
+        state.images, state.momentum, gradient, state.motion, problem.rule
+    )
+
+
 def random_subsets(state: State, problem: Problem) -> list[Tensor]:
     """Which decoded images of each class take part in a sweep."""
     config, device = problem.config, problem.data.device
@@ -104,30 +157,62 @@ def random_subsets(state: State, problem: Problem) -> list[Tensor]:
 
 
 def update_network(state: State, problem: Problem) -> None:
-    """SGD on real batches until `n_data` images were seen, per-sample augmentation, CutMix (IDC section 4.2)."""
+    """Train the network on, as the settings say."""
+    UPDATES[problem.config.update](state, problem)
+
+
+def update_on_real(state: State, problem: Problem) -> None:
+    """SGD on real batches until `n_data` images were seen (IDC section 4.2)."""
+    train_on_real(state, problem, problem.config.n_data)
+
+
+def train_on_real(state: State, problem: Problem, count: int) -> None:
+    """SGD on real batches until `count` images were seen."""
+    data, seen = problem.data, 0
+    while seen < count:
+        rows = state.update_deck.draw()
+        train_network(state, problem, data.fetch(rows), data.labels[rows])
+        seen += len(rows)
+
+
+def update_on_synthetic(state: State, problem: Problem) -> None:
+    """SGD for `syn_epochs` on the decoded set as it stands (DC section 3.2), but not for a network that is given up."""
     data, config = problem.data, problem.config
+    if problem.spent(state.inner + 1):
+        return
+    images = [decode_class(own, config.factor, config.decode_type) for own in state.images]
+    labels = problem.sweep.labels.repeat_interleave(len(images[0]))
+    decoded = data.normalize(torch.cat(images))
+    for _ in range(config.syn_epochs):
+        for rows in training.shuffled(len(labels), config.batch_size, state.generator):
+            train_network(state, problem, decoded[rows], labels[rows])
+
+
+def train_network(state: State, problem: Problem, images: Tensor, labels: Tensor) -> None:
+    """One step on a batch, normalised; per-sample augmentation, CutMix."""
+    data, config = problem.data, problem.config
+    assert state.network is not None
     strategy = strategy_names(config.aug_type)
     if config.mix_p > 0:
         strategy = without(strategy, "cutout")
-    seen = 0
-    while seen < config.n_data and state.network is not None:
-        rows = state.update_deck.draw()
-        images, targets = augment(
-            data.fetch(rows),
-            data.labels[rows],
-            strategy=strategy,
-            nclass=data.nclass,
-            mix_p=config.mix_p,
-            generator=state.generator,
-        )
-        problem.train_step(state.network, images, targets)
-        seen += len(rows)
+    images, targets = augment(
+        images, labels, strategy=strategy, nclass=data.nclass, mix_p=config.mix_p, generator=state.generator
+    )
+    problem.train_step(state.network, images, targets)
+
+
+UPDATES: dict[str, Callable[[State, Problem], None]] = {
+    "real": update_on_real,
+    "synthetic": update_on_synthetic,
+    "none": lambda state, problem: None,
+}
 
 
 def product(state: State, problem: Problem) -> SyntheticSet:
     """The condensed set as it stands."""
     data, config = problem.data, problem.config
-    images = (state.images + problem.sweep.matching.lr * problem.pending * state.momentum).clamp(0, 1)
+    later = motion.later(state.momentum, problem.pending, state.motion, problem.rule)
+    images = (state.images + later).clamp(0, 1)
     return SyntheticSet(
         images=images.flatten(0, 1),
         labels=torch.tensor(problem.labels, device=data.device).repeat_interleave(config.ipc),

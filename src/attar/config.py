@@ -19,7 +19,14 @@ Config = TypeVar("Config")
 
 AUGMENTATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 METRICS = ("mse", "l1", "l1_mean", "cos")
-MATCHES = ("grad", "feat")
+METHODS = ("accdd", "idc", "idc-i", "dc", "dsa", "dm", "ncfm")
+SOURCES = ("pool", "fresh", "interpolated")
+MATCHES = ("grad", "feat", "ncf")
+SAMPLERS = ("gauss", "network")
+UPDATES = ("real", "synthetic", "none")
+STEPS = ("class", "sweep")
+SPACES = ("unit", "normalized")
+IMAGE_OPTIMIZERS = ("sgd", "adamw")
 INITS = ("mix", "random", "noise")
 SELECTS = ("random", "cluster")
 DECODES = ("single", "multi", "bound")
@@ -128,8 +135,9 @@ class PoolConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CondenseConfig:
-    """The synthetic set, what is matched, and how long."""
+    """The synthetic set, where the network comes from, what is matched, how images and network move, and how long."""
 
+    method: str = setting("accdd", "accdd, idc, idc-i, dc, dsa, dm or ncfm: sets what follows, flags go on top")
     ipc: int = setting(10, "stored images per class")
     factor: int = setting(2, "each stored image is a FACTOR x FACTOR grid of training images", "-f")
     init: str = setting("mix", "mix (real images in every cell), random (real images) or noise")
@@ -141,8 +149,17 @@ class CondenseConfig:
     lr_img: float = setting(5e-3, "image learning rate at ipc 10 and the usual side")
     mom_img: float = setting(0.5, "momentum of the image update")
     base_size: int | None = setting(None, "the side at which --lr_img holds (default: the data set's own)")
+    lr_scaled: bool = setting(True, "scale the image learning rate with ipc and side (IDC's rule)")
+    img_step: str = setting("class", "class (a step after each class, as published) or sweep (one for their sum)")
+    img_space: str = setting("unit", "the pixels that a step moves: unit ([0, 1]) or normalized (by mean and std)")
+    img_optim: str = setting("sgd", "optimiser of the images: sgd or adamw")
+    patience: int = setting(0, "halve the image learning rate after PATIENCE sweeps without a lower loss; 0: never")
     metric: str = setting("mse", "distance between gradients or features: mse, l1, l1_mean or cos")
-    match: str = setting("grad", "grad (class gradients) or feat (class means of the last features)")
+    match: str = setting("grad", "grad (class gradients), feat (means of features) or ncf (their distribution)")
+    frequencies: int = setting(4096, "frequencies at which match ncf compares characteristic functions")
+    sampler: str = setting("gauss", "frequencies of match ncf: gauss, or network (trained to raise the loss)")
+    sampler_lr: float = setting(1e-3, "learning rate of the network that draws frequencies")
+    calibrate: float = setting(0.0, "weight of a trained network's cross-entropy on the set, a step after each sweep")
     bias: bool = setting(False, "match the gradients of biases and norm parameters too")
     fc: bool = setting(False, "match the gradient of the last linear layer too")
     aug_type: str = setting("color_crop_cutout", "Siamese augmentation of matching, joined with _ or -, or none")
@@ -151,10 +168,15 @@ class CondenseConfig:
     select_every: int = setting(10, "with --select cluster: inner iterations between two clusterings")
     select_from: int | None = setting(None, "with --select cluster: images of a class to look at (default: all)")
     batch_syn_max: int = setting(128, "decoded images per class and sweep, at most")
-    perturb: bool = setting(True, "perturb the weights of the drawn early-stage model")
+    source: str = setting("pool", "the network: pool (an early-stage model), fresh, or interpolated (between both)")
+    renew: int | None = setting(None, "sweeps that a network serves (default: those of an outer iteration)")
+    warmup: int = setting(0, "epochs on real images that a fresh network is trained for first")
+    perturb: bool = setting(True, "perturb the weights of the network that is taken")
     vmin: float = setting(0.01, "smallest size of a perturbation")
     vmax: float = setting(0.09, "largest size of a perturbation")
+    update: str = setting("real", "what trains the network after each sweep: real images, the synthetic set, none")
     n_data: int = setting(500, "real images that the network sees after each sweep")
+    syn_epochs: int = setting(1, "epochs of update synthetic after each sweep")
     lr: float = setting(0.01, "learning rate of the network")
     momentum: float = setting(0.9, "momentum of the network")
     weight_decay: float = setting(5e-4, "weight decay of the network")
@@ -174,14 +196,17 @@ class CondenseConfig:
     def __post_init__(self) -> None:
         at_least(self, 1, "ipc", "factor", "speedup", "niter", "full_niter", "inner_loop", "base_size", "nclass_sub")
         at_least(self, 1, "batch_real", "batch_syn_max", "batch_size", "select_every", "select_from")
+        at_least(self, 1, "renew", "frequencies", "syn_epochs")
         at_least(self, 0, "mom_img", "vmin", "vmax", "n_data", "momentum", "weight_decay", "phase", "seed", "eval_at")
-        above_zero(self, "lr_img", "lr")
+        at_least(self, 0, "patience", "calibrate", "warmup")
+        above_zero(self, "lr_img", "lr", "sampler_lr")
         probability(self, "mix_p")
         choose("init", self.init, INITS)
         choose("decode_type", self.decode_type, DECODES)
         choose("select", self.select, SELECTS)
         choose("metric", self.metric, METRICS)
-        choose("match", self.match, MATCHES)
+        for name, options in CHOICES.items():
+            choose(name, getattr(self, name), options)
         choose("precision", self.precision, PRECISIONS)
         choose("compile", self.compile, COMPILE)
         if self.memory_gb is not None:
@@ -199,11 +224,23 @@ class CondenseConfig:
             raise UserError(f"vmax ({self.vmax}) must not be below vmin ({self.vmin})")
         if self.phase is not None and self.nclass_sub is None:
             raise UserError("phase needs nclass_sub: the number of classes of a part")
+        if self.img_optim == "adamw" and self.img_step == "class":
+            raise UserError("img_optim adamw needs img_step sweep: what a step after each class adds up to is SGD's")
+        if self.source == "fresh" and self.calibrate:
+            raise UserError("calibrate needs trained networks: source pool or interpolated, not fresh")
+        if self.source != "fresh" and self.warmup:
+            raise UserError(f"warmup trains fresh networks, and source is {self.source}; leave it out")
 
     @property
     def outer_iterations(self) -> int:
         """Outer iterations: `niter`, or the published number divided by `speedup` (Acc-DD section 4.1)."""
         return self.niter or max(1, self.full_niter // self.speedup)
+
+
+CHOICES = {
+    **{"method": METHODS, "source": SOURCES, "match": MATCHES, "sampler": SAMPLERS, "update": UPDATES},
+    **{"img_step": STEPS, "img_space": SPACES, "img_optim": IMAGE_OPTIMIZERS},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,12 +307,12 @@ def flags_of(section: str, *only: str) -> dict[str, tuple[str, str]]:
 
 
 FLAGS: dict[str, dict[str, tuple[str, str]]] = {
-    "pretrain": flags_of("data") | flags_of("network") | flags_of("pool"),
+    "pretrain": flags_of("data") | flags_of("network") | flags_of("pool") | flags_of("condense", "method"),
     "condense": flags_of("data") | flags_of("network") | flags_of("pool", "epochs", "models") | flags_of("condense"),
     "select": flags_of("data") | flags_of("network") | flags_of("pool", "epochs") | flags_of("condense", "ipc", "seed"),
     "evaluate": flags_of("data") | flags_of("network", "width", "norm_type") | flags_of("evaluate"),
     "demo": flags_of("data", "device") | flags_of("condense", "ipc", "seed"),
-    "inspect": flags_of("data") | flags_of("condense", "ipc"),
+    "inspect": flags_of("data") | flags_of("condense", "ipc", "method"),
     "export": {},
     "push": {},
 }  # verb → the settings it takes

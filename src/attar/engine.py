@@ -1,9 +1,10 @@
 """How a sweep over the classes is executed.
 
-A sweep is data, draws, a loss per class and one update of the images. The published loop visits the classes one after
-another and steps the whole image tensor after each; here all classes belong to one step with the same result
-(`synthetic.sweep_factors`). A class's step is one function, compiled once for all classes of a shape; on a GPU the
-whole sweep is recorded as one CUDA graph, and a memory budget says how many classes are computed at once.
+A sweep is data, draws, a loss per class and its gradient for the class's images. The published loop visits the classes
+one after another and steps the whole image tensor after each; here all classes are computed at one point, and one step
+gives the same result (`motion`, `synthetic.sweep_factors`). A class's gradient is one function, compiled once for all
+classes of a shape; on a GPU the whole sweep is recorded as one CUDA graph, and a memory budget says how many classes
+are computed at once.
 """
 
 from __future__ import annotations
@@ -23,28 +24,14 @@ from torch.func import functional_call, grad_and_value
 from attar.augment import Draw, apply, take
 from attar.errors import UserError
 from attar.execution import Compiled, Notice, Workers, precise
-from attar.matching import eager_gradient, feature_distance, gradient, gradient_distance, matched_names
+from attar.matching import LOSSES, Matching, Pair, eager_gradient, gradient
 from attar.models import Network, fixed_statistics
-from attar.synthetic import decode_class, sweep_factors
+from attar.synthetic import decode_class
 
-Step = Callable[..., tuple[Tensor, Tensor]]
+Step = Callable[..., tuple[tuple[Tensor, ...], Tensor]]  # (gradients, loss) of a class
 
 LIVE = 8  # tensors that a class's step keeps per activation of the network (two passes, two backwards, second order)
 SHARE = 0.6  # of the free memory, when no budget is named
-
-
-@dataclass(frozen=True)
-class Matching:
-    """What is matched, as plain values."""
-
-    metric: str
-    match: str  # grad or feat
-    bias: bool
-    fc: bool
-    factor: int
-    decode_type: str
-    lr: float  # of the images, as `synthetic.effective_lr` gives it
-    momentum: float
 
 
 @dataclass(frozen=True)
@@ -58,7 +45,10 @@ class Execution:
 
 
 class Sweep:
-    """One sweep: images and their momentum in, images, momentum and the summed loss out."""
+    """One sweep: images in, their gradient and the summed loss out.
+
+    ascends: the frequencies are trained; their gradient of the summed loss comes third.
+    """
 
     def __init__(
         self,
@@ -67,6 +57,8 @@ class Sweep:
         normalize: Callable[[Tensor], Tensor],
         labels: Tensor,
         execution: Execution | None = None,
+        *,
+        ascends: bool = False,
     ) -> None:
         self.module = module
         self.matching = matching
@@ -77,11 +69,12 @@ class Sweep:
         self.warm = False
         self.chunk = self.execution.chunk  # smaller once the memory did not suffice
         self.own = threading.local()
-        step = grad_and_value(self.class_loss)
+        self.ascends = ascends
+        step = grad_and_value(self.class_loss, argnums=(0, 6) if ascends else (0,))
         self.step = self._executed(step, self.eager_step)
         self.grouped = {}  # whether subsets are given → many classes at once
         for subset in (False, True):
-            together = torch.vmap(step, in_dims=(0, None, 0, 0, 0 if subset else None, 0))
+            together = torch.vmap(step, in_dims=(0, None, 0, 0, 0 if subset else None, 0, None))
             self.grouped[subset] = self._executed(together, together)
 
     def _executed(self, function: Step, plain: Step) -> Step:
@@ -90,7 +83,7 @@ class Sweep:
     def forward(self, module: Network, params: Mapping[str, Tensor], images: Tensor) -> Tensor:
         """Logits [n, C], or the last features [n, d] when features are matched."""
         with precise(self.execution.precision, images.device):
-            out = _call(module, params, images, features=self.matching.match == "feat")
+            out = _call(module, params, images, features=self.matching.features)
         return out.to(images.dtype)
 
     def class_loss(
@@ -101,6 +94,7 @@ class Sweep:
         drawn: Draw,  # one row
         subset: Tensor | None,  # int64 [m], which decoded images take part
         label: Tensor,  # int64, a scalar
+        frequencies: Tensor | None = None,  # [T, d]
         gradient: Callable[..., dict[str, Tensor]] = gradient,
         module: Network | None = None,
     ) -> Tensor:
@@ -111,35 +105,44 @@ class Sweep:
         if subset is not None:
             decoded = decoded[subset]
         synthetic, real = apply(self.normalize(decoded), drawn), apply(real, drawn)
-        if m.match == "feat":
-            return feature_distance(forward(params, real).detach(), forward(params, synthetic), m.metric)
-        names = matched_names(params, bias=m.bias, fc=m.fc)
-        wanted, got = (gradient(forward, params, names, batch, label.expand(len(batch))) for batch in (real, synthetic))
-        return gradient_distance({name: value.detach() for name, value in wanted.items()}, got, m.metric)
+        return LOSSES[m.match](Pair(forward, params, real, synthetic, label, frequencies, gradient), m)
 
     def eager_step(
-        self, own: Tensor, params: Mapping[str, Tensor], real: Tensor, drawn: Draw, subset: Tensor | None, label: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """(∇ of `class_loss` for the images, the loss), by autograd."""
+        self,
+        own: Tensor,
+        params: Mapping[str, Tensor],
+        real: Tensor,
+        drawn: Draw,
+        subset: Tensor | None,
+        label: Tensor,
+        frequencies: Tensor | None = None,
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """(∇ of `class_loss` for the images, and for frequencies that are trained; the loss), by autograd."""
         own = own.detach().requires_grad_()
-        loss = self.class_loss(
-            own, params, real, drawn, subset, label, eager_gradient, own_module(self.own, self.module)
-        )
-        return torch.autograd.grad(loss, own)[0], loss.detach()
+        leaves = [own]
+        if frequencies is not None and self.ascends:
+            frequencies = frequencies.detach().requires_grad_()
+            leaves.append(frequencies)
+        module = own_module(self.own, self.module)
+        loss = self.class_loss(own, params, real, drawn, subset, label, frequencies, eager_gradient, module)
+        return torch.autograd.grad(loss, leaves), loss.detach()
 
     def __call__(
         self,
         images: Tensor,  # [C, ipc, ch, H, W]
-        momentum: Tensor,  # same shape
         params: Mapping[str, Tensor],
         real: Sequence[Tensor],  # per class [n_c, ch, H, W], normalised; looked up class by class
         draws: Draw,  # C rows
         subsets: Sequence[Tensor] | None = None,  # per class int64 [m]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Sweep once. The loss stays on the device. Where memory is short, half the classes at once from then on."""
+        frequencies: Tensor | None = None,  # [T, d], of all classes
+    ) -> tuple[Tensor, ...]:
+        """(gradient as `images`, loss, gradient of frequencies that are trained), all left on the device.
+
+        Where memory is short, half the classes at once from then on.
+        """
         while True:
             try:
-                return self._sweep(images, momentum, dict(params), real, draws, subsets)
+                return self._sweep(images, dict(params), real, draws, subsets, frequencies)
             except torch.OutOfMemoryError:
                 if self.chunk == 1 or _recording():
                     raise
@@ -151,28 +154,31 @@ class Sweep:
     def _sweep(
         self,
         images: Tensor,
-        momentum: Tensor,
         params: dict[str, Tensor],
         real: Sequence[Tensor],
         draws: Draw,
         subsets: Sequence[Tensor] | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        frequencies: Tensor | None,
+    ) -> tuple[Tensor, ...]:
         every = range(len(self.labels))
         groups = [every[first : first + self.chunk] for first in every[:: self.chunk]]
 
-        def compute(rows: range) -> list[tuple[Tensor, Tensor]]:
-            return self._group(rows, images, params, real, draws, subsets)
+        def compute(rows: range) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
+            return self._group(rows, images, params, real, draws, subsets, frequencies)
 
+        results: list[tuple[Tensor, Tensor]] = []
+        slope = None  # summed as it comes: one gradient of the frequencies is as large as they are
         with fixed_statistics(self.module):
             # the first group alone while there may be something to compile: two threads would both do it
             alone = 0 if self.warm or not self.execution.compiled else 1
-            done = [*self.workers.map(compute, groups[:alone]), *self.workers.map(compute, groups[alone:])]
+            for part in (groups[:alone], groups[alone:]):
+                for found, steep in self.workers.map(compute, part):
+                    results += found
+                    slope = steep if slope is None or steep is None else slope + steep
         self.warm = True
-        grads, losses = zip(*[result for group in done for result in group], strict=True)
-        power, reach = sweep_factors(self.matching.momentum, len(self.labels))
-        momentum = power * momentum + torch.stack(grads)
-        images = images - self.matching.lr * reach * momentum
-        return images, momentum, torch.stack(losses).sum()
+        grads, losses = zip(*results, strict=True)
+        summed = torch.stack(grads), torch.stack(losses).sum()
+        return summed if slope is None else (*summed, slope)
 
     def _group(
         self,
@@ -182,21 +188,29 @@ class Sweep:
         real: Sequence[Tensor],
         draws: Draw,
         subsets: Sequence[Tensor] | None,
-    ) -> list[tuple[Tensor, Tensor]]:
-        """(image gradient, loss) of some classes: at once where their real batches have one shape."""
+        frequencies: Tensor | None,
+    ) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
+        """(image gradient, loss) of some classes, and the gradient of the frequencies: at once where their real batches
+        have one shape.
+        """
         batches = [real[row] for row in rows]
         chosen = [None if subsets is None else subsets[row] for row in rows]
         if len(rows) == 1 or len({len(batch) for batch in batches}) > 1:
-            return [
-                self.step(images[row], params, batch, take(draws, row), subset, self.labels[row])
+            found = [
+                self.step(images[row], params, batch, take(draws, row), subset, self.labels[row], frequencies)
                 for row, batch, subset in zip(rows, batches, chosen, strict=True)
             ]
+            slopes = [grads[1] for grads, _ in found] if self.ascends else []
+            return [(grads[0], loss) for grads, loss in found], torch.stack(slopes).sum(dim=0) if slopes else None
         part = slice(rows.start, rows.stop)
         drawn = {name: value[part].unsqueeze(1) for name, value in draws.items()}
         together = None if subsets is None else torch.stack([subset for subset in chosen if subset is not None])
         step = self.grouped[together is not None]
-        grads, losses = step(images[part], params, torch.stack(batches), drawn, together, self.labels[part])
-        return list(zip(grads.unbind(), losses.unbind(), strict=True))
+        grads, losses = step(
+            images[part], params, torch.stack(batches), drawn, together, self.labels[part], frequencies
+        )
+        slope = grads[1].sum(dim=0) if self.ascends else None
+        return list(zip(grads[0].unbind(), losses.unbind(), strict=True)), slope
 
 
 class NetworkGradients:

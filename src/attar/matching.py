@@ -1,4 +1,4 @@
-"""What is matched, and the distances (IDC section 3, Acc-DD section 3.1).
+"""What is matched, and the distances (IDC section 3, Acc-DD section 3.1, DM section 3.2, NCFM section 3).
 
 Everything is a function of a parameter dict, so that gradients nest: the gradient of the synthetic images is a gradient
 through the network's own gradient.
@@ -7,6 +7,7 @@ through the network's own gradient.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,75 @@ Forward = Callable[[Params, Tensor], Tensor]  # parameters, images [n, ch, H, W]
 Distance = Callable[[Tensor, Tensor], Tensor]
 
 CLASSIFIER = "classifier."
+WEIGHT = 300.0  # of the distance between characteristic functions (NCFM)
+AMPLITUDE = PHASE = 0.5  # the shares of their sizes and of their directions
+TINY = 1e-12  # below it a distance has no slope
+
+
+@dataclass(frozen=True)
+class Matching:
+    """What is matched, as plain values."""
+
+    metric: str
+    match: str  # one of `LOSSES`
+    bias: bool
+    fc: bool
+    factor: int
+    decode_type: str
+
+    @property
+    def features(self) -> bool:
+        """Whether a network's last features are wanted, not its logits."""
+        return self.match in ("feat", "ncf")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A class's two batches under one draw, and the network that sees them."""
+
+    forward: Forward  # logits, or features where these are matched
+    params: Params
+    real: Tensor  # [n, ch, H, W], normalised and augmented
+    synthetic: Tensor  # [m, ch, H, W]
+    label: Tensor  # int64, a scalar
+    frequencies: Tensor | None  # [T, d]
+    gradient: Callable[..., dict[str, Tensor]]  # `gradient` or `eager_gradient`
+
+
+def class_gradients(pair: Pair, m: Matching) -> Tensor:
+    """Distance between the gradients of both batches; the real one is a constant."""
+    names = matched_names(pair.params, bias=m.bias, fc=m.fc)
+    wanted, got = (
+        pair.gradient(pair.forward, pair.params, names, batch, pair.label.expand(len(batch)))
+        for batch in (pair.real, pair.synthetic)
+    )
+    return gradient_distance({name: value.detach() for name, value in wanted.items()}, got, m.metric)
+
+
+def feature_means(pair: Pair, m: Matching) -> Tensor:
+    """Distance between the means of both batches' last features."""
+    real, synthetic = (pair.forward(pair.params, batch) for batch in (pair.real, pair.synthetic))
+    return feature_distance(real.detach(), synthetic, m.metric)
+
+
+def feature_distributions(pair: Pair, m: Matching) -> Tensor:
+    """Distance between the characteristic functions of both batches' last features, of unit norm per image."""
+    assert pair.frequencies is not None
+    real, synthetic = (F.normalize(pair.forward(pair.params, batch), dim=1) for batch in (pair.real, pair.synthetic))
+    return characteristic_distance(real.detach(), synthetic, pair.frequencies)
+
+
+def label_entropy(pair: Pair, m: Matching) -> Tensor:
+    """Mean cross-entropy of the synthetic batch: not a matching loss, but what calibration lowers (NCFM)."""
+    return F.cross_entropy(pair.forward(pair.params, pair.synthetic), pair.label.expand(len(pair.synthetic)))
+
+
+LOSSES: dict[str, Callable[[Pair, Matching], Tensor]] = {
+    "grad": class_gradients,
+    "feat": feature_means,
+    "ncf": feature_distributions,
+    "label": label_entropy,
+}
 
 
 def matched_names(params: Params, *, bias: bool = False, fc: bool = False) -> list[str]:
@@ -72,6 +142,26 @@ def gradient_distance(real: Params, synthetic: Params, metric: str) -> Tensor:
 def feature_distance(real: Tensor, synthetic: Tensor, metric: str) -> Tensor:
     """Distance between the class means of features [n, d] and [m, d] (DM section 3.2; its metric is `mse`)."""
     return _distance(metric)(real.mean(dim=0), synthetic.mean(dim=0))
+
+
+def characteristic_distance(
+    real: Tensor,  # [n, d]
+    synthetic: Tensor,  # [m, d]
+    frequencies: Tensor,  # [T, d]
+) -> Tensor:
+    """300 · mean over t of √(½(|φ_r| − |φ_s|)² + ½·2(|φ_r||φ_s| − Re φ_r φ_s*)), φ(t) = mean exp(i t·feature)."""
+    (real_cos, real_sin, real_size), (cos, sin, size) = (
+        _characteristic(features @ frequencies.T) for features in (real, synthetic)
+    )
+    apart = (real_size - size).square()
+    turned = 2 * (real_size * size - (real_cos * cos + real_sin * sin))
+    return WEIGHT * (AMPLITUDE * apart + PHASE * turned.clamp(min=TINY)).sqrt().mean()
+
+
+def _characteristic(angles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Real part, imaginary part and size [T] of the mean of exp(i·angle) over n images; angles [n, T]."""
+    cos, sin = angles.cos().mean(dim=0), angles.sin().mean(dim=0)
+    return cos, sin, (cos.square() + sin.square()).clamp(min=TINY**2).sqrt()
 
 
 def mse(real: Tensor, synthetic: Tensor) -> Tensor:

@@ -61,14 +61,26 @@ class Pool:
         return build(self.network, self.made_for, seed)
 
     def draw(self, generator: Generator) -> Member:
-        """A member, uniformly. The index is drawn on the CPU, where it is needed."""
-        index = torch.randint(len(self.members), (1,), generator=generator)
-        return self.members[int(index)]
+        """A member, uniformly."""
+        return self.members[self.draw_index(generator)]
+
+    def draw_index(self, generator: Generator) -> int:
+        """The number of a member, uniformly. It is drawn on the CPU, where it is needed."""
+        return int(torch.randint(len(self.members), (1,), generator=generator))
+
+    def start(self, index: int) -> dict[str, Tensor]:
+        """The parameters that a member's training began with, on the CPU: its seed makes them again."""
+        return models.parameters_of(self.build(self.members[index].settings["seed"]))
 
     def check(self, data: ImageData) -> None:
         """Raise `UserError` when the pool was made for other images than `data`."""
         for misfit in _misfits(self.made_for, describe(data)):
             raise UserError(f"the pool was made for {misfit}; `attar pretrain` trains one for these data")
+
+
+def empty(data: ImageData, network: NetworkConfig) -> Pool:
+    """An architecture without models, for what condenses on fresh networks."""
+    return Pool(network, describe(data), ())
 
 
 def describe(data: ImageData) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,13 +13,15 @@ from attar import training
 from attar.augment import Draw
 from attar.config import CondenseConfig
 from attar.data import ImageData
-from attar.engine import Execution, Matching, NetworkGradients, Sweep, choose_chunk, class_bytes
+from attar.engine import Execution, NetworkGradients, Sweep, choose_chunk, class_bytes
 from attar.errors import UserError
 from attar.execution import Notice, Replayed, check_precision, set_matmul_precision, worth_compiling
+from attar.matching import Matching
 from attar.models import Network
+from attar.motion import Rule
 from attar.partition import labels_of
 from attar.pool import Pool
-from attar.synthetic import check_factor, decoded_count, effective_lr, pending
+from attar.synthetic import check_factor, decoded_count, effective_lr, pending, sweep_factors
 from attar.training import Learner
 
 MOST_SHAPES = 4  # sizes of the classes' real batches; each one is compiled for itself
@@ -35,10 +37,17 @@ class Problem:
     labels: list[int]  # global labels of the classes that are condensed
     module: Network
     sweep: Sweep
-    run_sweep: Callable[..., tuple[Tensor, Tensor, Tensor]]  # the sweep from rows of real images
+    run_sweep: Callable[..., tuple[Tensor, ...]]  # the sweep from rows of real images
+    calibrate: Callable[..., tuple[Tensor, ...]] | None  # the gradient of a trained network's cross-entropy
+    rule: Rule  # how the images move
     train_step: Callable[[Learner, Tensor, Tensor], Tensor]
     subset: bool  # a class decodes to more images than a matching step takes
     pending: Tensor  # [C, 1, 1, 1, 1], see `synthetic.pending`
+
+    def spent(self, inner: int) -> bool:
+        """Whether a network has served its last sweep after `inner` sweeps of an outer iteration."""
+        renew = self.config.renew
+        return inner == self.config.inner_loop or (renew is not None and inner % renew == 0)
 
 
 def prepare(data: ImageData, pool: Pool, config: CondenseConfig, notice: Notice = lambda line: None) -> Problem:
@@ -46,11 +55,8 @@ def prepare(data: ImageData, pool: Pool, config: CondenseConfig, notice: Notice 
     labels = check(data, config)
     if config.nclass_sub is not None and config.phase is None:
         raise UserError("nclass_sub without a phase means all parts, and one is condensed at a time; name a phase")
-    if not len(pool):
-        raise UserError("the pool is empty; `attar pretrain` fills it")
-    pool.check(data)
+    check_pool(pool, data, config)
     module = pool.build(seed=0).to(data.device)
-    base = config.base_size or data.size[0]
     matching = Matching(
         metric=config.metric,
         match=config.match,
@@ -58,12 +64,14 @@ def prepare(data: ImageData, pool: Pool, config: CondenseConfig, notice: Notice 
         fc=config.fc,
         factor=config.factor,
         decode_type=config.decode_type,
-        lr=effective_lr(config.lr_img, config.ipc, data.size[0], base),
-        momentum=config.mom_img,
     )
     execution = choose_execution(module, data, labels, config, notice)
-    sweep = Sweep(module, matching, data.normalize, torch.tensor(labels, device=data.device), execution)
-    shares = torch.tensor(pending(config.mom_img, len(labels)), device=data.device)
+    rows = torch.tensor(labels, device=data.device)
+    ascends = config.match == "ncf" and config.sampler == "network"
+    sweep = Sweep(module, matching, data.normalize, rows, execution, ascends=ascends)
+    labelled = Sweep(module, replace(matching, match="label"), data.normalize, rows, execution)
+    by_class = config.img_step == "class"
+    shares = torch.tensor(pending(config.mom_img, len(labels)) if by_class else [0.0] * len(labels), device=data.device)
     return Problem(
         data=data,
         pool=pool,
@@ -72,9 +80,43 @@ def prepare(data: ImageData, pool: Pool, config: CondenseConfig, notice: Notice 
         module=module,
         sweep=sweep,
         run_sweep=sweep_from_rows(sweep, data, notice),
+        calibrate=without_real(labelled, data, notice) if config.calibrate else None,
+        rule=rule_of(data, config, len(labels)),
         train_step=network_step(sweep, data, notice),
         subset=decoded_count(config.ipc, config.factor, config.decode_type) > config.batch_syn_max,
         pending=shares.view(-1, 1, 1, 1, 1),
+    )
+
+
+def check_pool(pool: Pool, data: ImageData, config: CondenseConfig) -> None:
+    """Raise `UserError` when a pool is not what the networks are taken from."""
+    pool.check(data)
+    if config.source == "fresh":
+        if len(pool):
+            raise UserError("source fresh takes no early-stage models; leave the pool out, or ask for source pool")
+        return
+    if not len(pool):
+        raise UserError("the pool is empty; `attar pretrain` fills it")
+    if config.source == "interpolated" and any("seed" not in member.settings for member in pool.members):
+        raise UserError("source interpolated needs models that know their seed; `attar pretrain` trains some")
+
+
+def rule_of(data: ImageData, config: CondenseConfig, classes: int) -> Rule:
+    """How the images move: a step of the whole sweep, or the published steps after each class in one."""
+    lr = config.lr_img
+    if config.lr_scaled:
+        lr = effective_lr(lr, config.ipc, data.size[0], config.base_size or data.size[0])
+    momentum, reach = sweep_factors(config.mom_img, classes if config.img_step == "class" else 1)
+    mean, std = (torch.tensor(value, device=data.device).view(-1, 1, 1) for value in (data.mean, data.std))
+    normalized = config.img_space == "normalized"
+    return Rule(
+        lr=lr,
+        momentum=momentum,
+        reach=reach,
+        optimizer=config.img_optim,
+        mean=mean if normalized else None,
+        std=std if normalized else None,
+        patience=config.patience,
     )
 
 
@@ -99,7 +141,7 @@ def choose_execution(
     return Execution(config.precision, compiled, chunk, notice)
 
 
-def sweep_from_rows(sweep: Sweep, data: ImageData, notice: Notice) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+def sweep_from_rows(sweep: Sweep, data: ImageData, notice: Notice) -> Callable[..., tuple[Tensor, ...]]:
     """The sweep as a function of row numbers [n_c] per class; on a GPU recorded once and replayed.
 
     Images that are not on the GPU are moved there before a replay, as bytes.
@@ -110,13 +152,13 @@ def sweep_from_rows(sweep: Sweep, data: ImageData, notice: Notice) -> Callable[.
 
     def from_sources(
         images: Tensor,
-        momentum: Tensor,
         params: dict[str, Tensor],
         sources: list[Tensor],
         draws: Draw,
         subsets: list[Tensor] | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return sweep(images, momentum, params, Lazily(make, sources), draws, subsets)
+        frequencies: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        return sweep(images, params, Lazily(make, sources), draws, subsets, frequencies)
 
     if data.device.type != "cuda":
         return from_sources
@@ -124,13 +166,23 @@ def sweep_from_rows(sweep: Sweep, data: ImageData, notice: Notice) -> Callable[.
     return replayed if resident else moved_first(data, replayed)
 
 
+def without_real(sweep: Sweep, data: ImageData, notice: Notice) -> Callable[..., tuple[Tensor, ...]]:
+    """A sweep that looks at no real images, as a function of images, parameters, draws and subsets."""
+
+    def alone(
+        images: Tensor, params: dict[str, Tensor], draws: Draw, subsets: list[Tensor] | None
+    ) -> tuple[Tensor, ...]:
+        blank = torch.zeros_like(images[0, :1])
+        return sweep(images, params, [blank] * len(images), draws, subsets)
+
+    return Replayed(alone, notice) if data.device.type == "cuda" else alone
+
+
 def moved_first(data: ImageData, replayed: Callable[..., Any]) -> Callable[..., Any]:
     """`replayed` of uint8 batches as a function of row numbers: a recording cannot read a file."""
 
-    def from_rows(
-        images: Tensor, momentum: Tensor, params: dict[str, Tensor], rows: list[Tensor], *rest: Any
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return replayed(images, momentum, params, [data.images[own] for own in rows], *rest)
+    def from_rows(images: Tensor, params: dict[str, Tensor], rows: list[Tensor], *rest: Any) -> tuple[Tensor, ...]:
+        return replayed(images, params, [data.images[own] for own in rows], *rest)
 
     return from_rows
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from attar import methods
 from attar.config import (
     SECTIONS,
     CondenseConfig,
@@ -221,12 +222,13 @@ def resolve(
     published: bool = False,
     shape: Shape | None = None,  # of data that may have no recipe of their own
 ) -> Recipe:
-    """One complete configuration: the data set's recipe, then the recipe file, then what was given.
+    """One complete configuration: the data set's recipe, the method's layer, the recipe file, then what was given.
 
     A recipe file holds flags at its top level and any of the tables [data], [network], [pool], [condense], [evaluate];
     `recipe = "name"` in it starts from another recipe than the data set's.
     """
     layers = [by_section(flags, given)]
+    wishes = [by_section(flags, _without_tables(given))]
     if recipe is not None and recipe not in RECIPES:
         if not Path(recipe).suffix and not Path(recipe).is_file():
             choose("recipe", recipe, RECIPES)
@@ -235,6 +237,8 @@ def resolve(
         if not isinstance(recipe, str | None):
             raise UserError(f"{path}: recipe must be the name of a recipe, not {recipe!r}")
         layers.insert(0, by_section(flags, file, f"{path}: "))
+        wishes.insert(0, by_section(flags, _without_tables(file), f"{path}: "))
+        check_one_method(path, layers)
     if recipe is None:
         wanted = dict(item for layer in layers for item in layer.get("data", {}).items())
         base = for_data(wanted.get("dataset", "digits"), wanted.get("nclass"), published=published, shape=shape)
@@ -243,10 +247,31 @@ def resolve(
     else:
         base = named(recipe)
     sections = as_sections(base)
+    asked = {name: value for layer in layers for name, value in layer.get("condense", {}).items()}
+    if asked.get("method", base.condense.method) != base.condense.method:
+        layers.insert(0, methods.layer(asked["method"], base, asked.get("ipc", base.condense.ipc)))
     for layer in layers:
         put_on_top(sections, layer)
     settle(sections, base, {name for layer in layers for name in layer.get("condense", {})})
-    return overlay(base, sections)  # once, so that a flag may complete what the file says
+    chosen = overlay(base, sections)  # once, so that a flag may complete what the file says
+    for wish in wishes:
+        methods.check_wishes(wish, sections["condense"])
+    return chosen
+
+
+def check_one_method(path: str, layers: list[dict[str, dict[str, Any]]]) -> None:
+    """Raise `UserError` when a file is for another method than the one that was given."""
+    names = [layer["condense"]["method"] for layer in layers if "method" in layer.get("condense", {})]
+    if len(set(names)) > 1:
+        raise UserError(
+            f"{path} holds settings for the method {names[0]}, and {names[1]} is asked for; leave --method or the file "
+            f"out"
+        )
+
+
+def _without_tables(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked for by itself; a table may be a whole configuration, with settings that mean nothing in it."""
+    return {key: value for key, value in values.items() if not isinstance(value, Mapping)}
 
 
 def settle(sections: dict[str, dict[str, Any]], base: Recipe, given: set[str]) -> None:

@@ -30,8 +30,8 @@ FITTED = {"pool": ("epochs", "models"), "condense": ("niter", "inner_loop")}
 class Estimate:
     """Seconds of the parts of a run on this machine, from a few measured iterations."""
 
-    epoch: float  # one epoch of an early-stage model
-    inner: float  # one inner iteration, of every part where there are several
+    epoch: float  # one epoch of an early-stage model; 0 where there are none
+    inner: float  # one inner iteration, of every part where there are several, with its share of a network's warm-up
     at_once: int = 1  # models that are trained side by side
 
     def pool(self, config: PoolConfig) -> float:
@@ -46,12 +46,14 @@ class Estimate:
 def estimate(data: ImageData, recipe: Recipe) -> Estimate:
     """Measure an untrained network: steps of the pool's training and inner iterations. Nothing is kept."""
     module = build(recipe.network, describe(data), 0)
-    member = Member(models.parameters_of(module), models.buffers_of(module), {}, None, "untrained")
-    config = replace(recipe.condense, compile="off", model_path=(), select_every=WARM + MEASURED)
+    fresh = recipe.condense.source == "fresh"
+    member = Member(models.parameters_of(module), models.buffers_of(module), {"seed": 0}, None, "untrained")
+    pool = Pool(recipe.network, describe(data), () if fresh else (member,))
+    config = replace(recipe.condense, compile="off", model_path=(), warmup=0, select_every=WARM + MEASURED)
     parts = 1
     if config.nclass_sub is not None and config.phase is None:
         parts, config = -(-data.nclass // config.nclass_sub), replace(config, phase=0)
-    task = problem.prepare(data, Pool(recipe.network, describe(data), (member,)), config)
+    task = problem.prepare(data, pool, config)
     state = condensation.begin_outer(condensation.init(task), task)
 
     def inner() -> None:
@@ -60,13 +62,18 @@ def estimate(data: ImageData, recipe: Recipe) -> Estimate:
         float(loss)  # a GPU has to be done
 
     steps = -(-len(data.labels) // recipe.pool.batch_size)
-    epoch = steps * _seconds(_pool_step(data, recipe))
     each = _seconds(inner)
     if config.select == "cluster":  # the measured iterations are between two clusterings
         start = time.perf_counter()
         float(condensation.clustered(state, task)[-1][0])
         each += (time.perf_counter() - start) / min(recipe.condense.select_every, config.inner_loop)
-    return Estimate(epoch=epoch, inner=parts * each, at_once=Workers(data.device).count)
+    warmup = recipe.condense.warmup / (config.renew or config.inner_loop)  # epochs for each inner iteration
+    epoch = 0.0 if fresh and not warmup else steps * _seconds(_pool_step(data, recipe))
+    return Estimate(
+        epoch=0.0 if fresh else epoch,
+        inner=parts * (each + warmup * epoch),
+        at_once=Workers(data.device).count,
+    )
 
 
 def _pool_step(data: ImageData, recipe: Recipe) -> Callable[[], None]:
@@ -135,9 +142,10 @@ def fit(
         )
     inner = min(recipe.condense.inner_loop, max(1, total // SHORT))
     outer = min(max(1, total // inner), recipe.condense.full_niter)
+    models_of = f", {pool.models} models of {pool.epochs} epochs about {spent:.0f} s" if found.epoch else ""
     notice(
-        f"an iteration takes {found.inner:.3g} s here, {pool.models} models of {pool.epochs} epochs about "
-        f"{spent:.0f} s: {outer} x {inner} iterations fit into {seconds / 60:.3g} minutes"
+        f"an iteration takes {found.inner:.3g} s here{models_of}: {outer} x {inner} iterations fit into "
+        f"{seconds / 60:.3g} minutes"
     )
     return replace(recipe, pool=pool, condense=replace(recipe.condense, niter=outer, inner_loop=inner))
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from attar import training
+from attar import frequencies, motion, training
 from attar.checkpoint import Values
 from attar.config import CondenseConfig, replace, settings_of
 from attar.data import ImageData
@@ -50,6 +50,9 @@ class State:
     outer: int = 0  # finished outer iterations
     inner: int = 0  # finished inner iterations of the current outer one
     losses: list[Tensor] = field(default_factory=list)  # of the current outer iteration, scalars
+    member: int = -1  # of the pool, that the network comes from
+    motion: motion.Kept = field(default_factory=dict)  # what moving the images remembers besides the momentum
+    sampler: Learner | None = None  # ψ, where frequencies are trained
     evaluated: int = -1  # the last outer iteration with an evaluation
     events: int = 0  # told so far: lines of metrics.jsonl
     seconds: float = 0.0  # so far, over all sessions
@@ -64,6 +67,7 @@ def init(problem: Problem, images: Tensor | None = None) -> State:
     if images is None:
         embed = first_embedding(problem) if config.select == "cluster" else None
         images = torch.stack([initial_images(data, label, config, generator, embed) for label in problem.labels])
+    features = problem.module.classifier.in_features
     return State(
         images=images,
         momentum=torch.zeros_like(images),
@@ -73,6 +77,10 @@ def init(problem: Problem, images: Tensor | None = None) -> State:
         update_deck=Deck(torch.arange(len(data.labels), device=data.device), config.batch_size, generator),
         generator=generator,
         host=host,
+        motion=motion.start(images, problem.rule),
+        sampler=frequencies.sampler(features, config.sampler_lr, config.seed, data.device)
+        if problem.sweep.ascends
+        else None,
     )
 
 
@@ -134,7 +142,6 @@ def check_finite(state: State, config: CondenseConfig) -> None:
 def snapshot(state: State, problem: Problem) -> Values:
     """All of a state, and what it belongs to. Raises `Diverged` for one that is not finite."""
     check_finite(state, problem.config)
-    network = state.network
     return {
         "belongs_to": belongs_to(problem),
         "config": settings_of(problem.config),
@@ -146,10 +153,18 @@ def snapshot(state: State, problem: Problem) -> Values:
         "generator": state.generator.get_state(),
         "host": state.host.get_state(),
         "decks": [{"order": deck.order, "next": deck.next} for deck in (*state.decks, state.update_deck)],
-        "network": None
-        if network is None
-        else {"params": network.params, "buffers": network.buffers, "optimizer": training.optimizer_state(network)},
+        "network": learned(state.network),
+        "member": state.member,
+        "motion": state.motion,
+        "sampler": learned(state.sampler),
     }
+
+
+def learned(student: Learner | None) -> dict[str, dict[str, Tensor]] | None:
+    """All tensors of a network under training."""
+    if student is None:
+        return None
+    return {"params": student.params, "buffers": student.buffers, "optimizer": training.optimizer_state(student)}
 
 
 def belongs_to(problem: Problem) -> dict[str, Any]:
@@ -215,13 +230,23 @@ def _restored(values: Values, problem: Problem) -> State:
     for deck, kept in zip((*state.decks, state.update_deck), values["decks"], strict=True):
         deck.order, deck.next = kept["order"].to(device), kept["next"]
     if values["network"] is not None:
-        parts = {
-            part: {name: value.to(device) for name, value in tensors.items()}
-            for part, tensors in values["network"].items()
-        }
+        parts = _parts(values["network"], device)
         state.network = start_network(problem, parts["params"], parts["buffers"])
         training.restore_optimizer(state.network, parts["optimizer"])
+    state.member = values.get("member", -1)
+    for name, value in values.get("motion", {}).items():
+        if state.motion[name].shape != value.shape:
+            raise ValueError(f"{name} of shape {list(value.shape)}")
+        state.motion[name] = value.to(device)
+    if state.sampler is not None:
+        parts = _parts(values["sampler"], device)
+        training.reset(state.sampler, parts["params"], {})
+        training.restore_optimizer(state.sampler, parts["optimizer"])
     return state
+
+
+def _parts(kept: Values, device: torch.device) -> dict[str, dict[str, Tensor]]:
+    return {part: {name: value.to(device) for name, value in tensors.items()} for part, tensors in kept.items()}
 
 
 @contextmanager

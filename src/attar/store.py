@@ -152,7 +152,7 @@ def describe(small: SyntheticSet) -> dict[str, Any]:
         "source": small.source,
         "recipe": small.recipe,
         "fingerprint": small.fingerprint,
-        **({"method": small.method} if small.method else {}),
+        "method": small.made_by,
     }
 
 

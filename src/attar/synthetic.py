@@ -56,6 +56,12 @@ class SyntheticSet:
         return len(self.classes)
 
     @property
+    def made_by(self) -> str:
+        """The method that made the set, or "unknown"."""
+        known = str(self.recipe.get("condense", {}).get("method", "accdd")) if self.recipe else "unknown"
+        return self.method or known
+
+    @property
     def ipc(self) -> int:
         """Stored images per class."""
         return int(torch.bincount(self.labels).max())

@@ -73,7 +73,8 @@ def restore_optimizer(student: Learner, values: Mapping[str, Tensor]) -> None:
     """Give the optimiser what `optimizer_state` found."""
     for path, value in values.items():
         name, _, key = path.rpartition("/")
-        student.optimizer.state[student.params[name]][key] = value
+        # Adam counts its steps on the CPU, wherever its tensors are
+        student.optimizer.state[student.params[name]][key] = value.cpu() if key == "step" else value
 
 
 def step(student: Learner, images: Tensor, targets: Tensor, gradients: Gradients | None = None) -> Tensor:

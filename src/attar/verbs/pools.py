@@ -13,6 +13,7 @@ from attar import lock, recipes, runlog, store
 from attar import pool as pools
 from attar.config import FLAGS, Recipe
 from attar.data import ImageData
+from attar.errors import UserError
 from attar.execution import Workers
 from attar.pool import Pool
 from attar.runlog import Watch
@@ -30,6 +31,8 @@ def pretrain(
 ) -> None:
     """Train members into a pool folder and show the accuracy of each."""
     chosen = recipes.resolve(FLAGS["pretrain"], given, recipe=recipe)
+    if chosen.condense.source == "fresh":
+        raise UserError(f"method {chosen.condense.method} takes no pool: its networks are fresh")
     watch = Watch(quiet=quiet, json=json)
     data = load_data(chosen, watch)
     chosen, line = for_own(chosen, given, recipe, data, "pretrain")
@@ -98,8 +101,11 @@ def find_pool(
 ) -> tuple[Pool, tuple[str, ...]]:
     """The pool that `model_path` names, else that of the default folder, and the files to name for the same pool again.
 
-    A pool that the recipe describes needs no files: the same is trained wherever it is missing.
+    A pool that the recipe describes needs no files: the same is trained wherever it is missing. Fresh networks need
+    none.
     """
+    if recipe.condense.source == "fresh":
+        return pools.empty(data, recipe.network), ()
     if recipe.condense.model_path:
         pool = pools.load(
             [Path(name) for name in recipe.condense.model_path],

@@ -67,9 +67,10 @@ def for_own(
 
 
 def run_name(data: ImageData, recipe: Recipe) -> str:
-    """The default run folder's name, such as `cifar10-ipc10`."""
-    phase = recipe.condense.phase
-    return f"{data.name}-ipc{recipe.condense.ipc}" + ("" if phase is None else f"-phase{phase}")
+    """The default run folder's name, such as `cifar10-ipc10` or `cifar10-dm-ipc10`."""
+    phase, method = recipe.condense.phase, recipe.condense.method
+    name = data.name if method == "accdd" else f"{data.name}-{method}"
+    return f"{name}-ipc{recipe.condense.ipc}" + ("" if phase is None else f"-phase{phase}")
 
 
 def check(data: ImageData, recipe: Recipe, path: Path, *, overwrite: bool) -> None:

@@ -1,0 +1,423 @@
+"""One inner iteration of each method against the published one, written in float64 with loops (tests/naive.py)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import naive
+from attar import checkpoint, condensation, frequencies, methods, models, origins, recipes
+from attar.checkpoint import Values
+from attar.config import CondenseConfig
+from attar.data import ImageData
+from attar.errors import UserError
+from attar.execution import GRAPH_WARMUP, Replayed
+from attar.matching import characteristic_distance
+from attar.origins import ORIGINS, Origin
+from attar.pool import Pool, empty
+from attar.problem import Problem
+from test_execution import Tape
+from test_sweep import Recorder, attar_loop, digits, naive_loop, pool_of, settings
+
+SWEEPS = 4
+METHODS = ("accdd", "idc", "idc-i", "dc", "dsa", "dm", "ncfm")
+
+
+def config_of(method: str, **changes: Any) -> CondenseConfig:
+    """A method at the size of a test: two networks in an outer iteration, six frequencies."""
+    layer = methods.layer(method, recipes.named("digits"), 2)["condense"]
+    small: dict[str, Any] = {"inner_loop": SWEEPS, "niter": 2, "frequencies": 6}
+    if method not in ("accdd", "idc", "idc-i"):
+        small |= {"renew": 2, "batch_size": 5, "patience": layer.get("patience") and 2}
+    return replace(settings(), **(layer | small | changes))
+
+
+def pool_for(config: CondenseConfig, data: ImageData, dtype: torch.dtype = torch.float32) -> Pool:
+    """What a run with these settings takes; trained models are not where they began."""
+    pool = pool_of(data, dtype)
+    if config.source == "fresh":
+        return empty(data, pool.network)
+    members = [
+        replace(member, params={name: 1.5 * value for name, value in member.params.items()}, settings={"seed": seed})
+        for seed, member in enumerate(pool.members)
+    ]
+    return replace(pool, members=tuple(members))
+
+
+def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run draws in float32 arrives in float64."""
+
+    def doubled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda *args: function(*args).double()
+
+    def double(make: Callable[..., Origin]) -> Callable[..., Origin]:
+        def call(*args: Any) -> Origin:
+            origin = make(*args)
+            return replace(origin, params={name: value.double() for name, value in origin.params.items()})
+
+        return call
+
+    for name, make in list(ORIGINS.items()):
+        monkeypatch.setitem(ORIGINS, name, double(make))
+    monkeypatch.setattr(ImageData, "fetch", lambda data, rows: data.normalize(data.images[rows].double() / 255))
+    monkeypatch.setattr(frequencies, "sampled", doubled(frequencies.sampled))
+
+
+@dataclass
+class Noted:
+    """A run in float64 whose sweeps and network steps are noted."""
+
+    problem: Problem
+    state: condensation.State
+    sweeps: list[tuple[tuple, tuple]]  # arguments and results
+    updates: list[tuple[Tensor, Tensor]]
+
+    def step(self) -> Tensor:
+        self.sweeps.clear(), self.updates.clear()
+        self.state, loss = condensation.step(self.state, self.problem)
+        return loss
+
+
+def noted(config: CondenseConfig) -> Noted:
+    data = digits(3)
+    problem = condensation.prepare(data, pool_for(config, data, torch.float64), config)
+    sweeps: list[tuple[tuple, tuple]] = []
+    updates: list[tuple[Tensor, Tensor]] = []
+
+    def run_sweep(images: Tensor, params: Any, rows: Any, draws: Any, subsets: Any, points: Tensor | None) -> tuple:
+        points = None if points is None else points.double()
+        params = {name: value.clone() for name, value in params.items()}
+        result = problem.run_sweep(images, params, rows, draws, subsets, points)
+        sweeps.append(((images, params, rows, draws, points), result))
+        return result
+
+    def train_step(student: Any, images: Tensor, targets: Tensor) -> Tensor:
+        updates.append((images, targets))
+        return problem.train_step(student, images, targets)
+
+    mean, std = (torch.tensor(value, dtype=torch.float64).view(-1, 1, 1) for value in (data.mean, data.std))
+    rule = replace(problem.rule, mean=mean, std=std)
+    watched = replace(problem, run_sweep=run_sweep, train_step=train_step, rule=rule)
+    state = condensation.init(watched)
+    state.images, state.momentum = state.images.double(), state.momentum.double()
+    return Noted(watched, condensation.begin_outer(state, watched), sweeps, updates)
+
+
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("dc", {"lr": 0.05, "syn_epochs": 2}),
+    ("dsa", {"lr": 0.05}),
+    ("dm", {}),
+    ("dm", {"factor": 2, "init": "mix", "metric": "l1"}),
+    ("ncfm", {"lr_img": 0.5}),
+    ("ncfm", {"lr_img": 0.5, "sampler": "network", "factor": 2, "init": "mix"}),
+    ("ncfm", {"source": "pool", "perturb": True, "calibrate": 0.0, "match": "grad", "metric": "cos"}),
+]
+
+
+@pytest.mark.parametrize(("method", "changes"), CASES, ids=lambda value: value if isinstance(value, str) else "")
+def test_an_inner_iteration_is_the_published_one(
+    method: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_double(monkeypatch)
+    config = config_of(method, **changes)
+    run = noted(config)
+    data, rule = run.problem.data, run.problem.rule
+    assert rule.mean is not None and rule.std is not None
+    slow = naive.Summed(run.state.images, rule.mean, rule.std, lr=config.lr_img, momentum=0.5, patience=config.patience)
+    theta: dict[str, Tensor] = {}
+    for sweep in range(SWEEPS):
+        first = run.state.images
+        loss = run.step()
+        (images, params, rows, draws, points), results = run.sweeps[0]
+        assert torch.equal(images, first)
+        if sweep % 2:  # a network serves two sweeps
+            for name, value in theta.items():
+                torch.testing.assert_close(params[name], value, rtol=1e-8, atol=1e-10)
+        elif theta:
+            assert not torch.equal(params["blocks.0.weight"], theta["blocks.0.weight"])
+        drawn = [{name: value[c : c + 1] for name, value in draws.items()} for c in range(3)]
+        points = None if points is None else points.requires_grad_()
+        total = sum(
+            naive.class_loss(
+                slow.images()[c],
+                params,
+                data.fetch(rows[c]),
+                drawn[c],
+                c,
+                names=[name for name, value in params.items() if value.ndim == 4 or (config.fc and value.ndim > 1)],
+                normalize=data.normalize,
+                metric=config.metric,
+                match=config.match,
+                factor=config.factor,
+                decode_type="single",
+                frequencies=points,
+            )
+            for c in range(3)
+        )
+        assert isinstance(total, Tensor)
+        torch.testing.assert_close(loss, total.detach(), rtol=1e-9, atol=1e-10)
+        if config.sampler == "network" and points is not None:
+            (slope,) = torch.autograd.grad(total, points, retain_graph=True)
+            torch.testing.assert_close(results[2], slope, rtol=1e-6, atol=1e-10)
+        slow.watch(total.item())
+        slow.step(total)
+        if config.calibrate:
+            trained = run.problem.pool.members[run.state.member].params
+            labelled = [
+                naive.label_loss(
+                    slow.images()[c],
+                    trained,
+                    drawn[c],
+                    c,
+                    normalize=data.normalize,
+                    factor=config.factor,
+                    decode_type="single",
+                )
+                for c in range(3)
+            ]
+            slow.step(config.calibrate * torch.stack(labelled).sum())
+        torch.testing.assert_close(run.state.images, slow.images().detach(), rtol=1e-9, atol=1e-10)
+        theta = network_after(run, params, config, last=sweep % 2 == 1)
+    assert (run.state.images - run.state.initial).abs().mean() > 1e-3
+
+
+def network_after(run: Noted, params: dict[str, Tensor], config: CondenseConfig, *, last: bool) -> dict[str, Tensor]:
+    """θ after the network update, which is checked: SGD on the set as it stands, none for a network that is given up."""
+    network = run.state.network
+    assert network is not None
+    theta = {name: value.requires_grad_() for name, value in params.items()}
+    assert len(run.updates) == (0 if last or config.update == "none" else 2 * config.syn_epochs)  # six images, by five
+    for images, targets in run.updates:
+        grads = torch.autograd.grad(naive.cross_entropy(naive.convnet(theta, images), targets), list(theta.values()))
+        theta = {
+            name: (value - config.lr * grad).detach().requires_grad_()
+            for (name, value), grad in zip(theta.items(), grads, strict=True)
+        }
+    if config.aug_type == "none" and run.updates:
+        seen = torch.cat([images for images, _ in run.updates])
+        targets = torch.cat([targets for _, targets in run.updates]).argmax(1)
+        own = run.problem.data.normalize(run.state.images.flatten(0, 1))
+        same = (seen[:, None] == own).flatten(2).all(2)
+        assert same.sum(0).tolist() == [config.syn_epochs] * 6, "each image once in an epoch"
+        assert torch.equal(same.double().argmax(1) // 2, targets)
+    for name, value in theta.items():
+        torch.testing.assert_close(network.params[name].detach(), value.detach(), rtol=1e-8, atol=1e-10)
+    return {name: value.detach() for name, value in theta.items()}
+
+
+@pytest.mark.parametrize("method", ["idc", "idc-i"])
+def test_idc_is_the_sequential_loop_on_fresh_networks(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(monkeypatch)
+    in_double(monkeypatch)
+    monkeypatch.setattr(ImageData, "fetch", noting(recorder))
+    data, config = digits(3), config_of(method, inner_loop=5, niter=3)
+    initial, outers, (images, _) = attar_loop(data, pool_for(config, data), config, recorder)
+    wanted, _ = naive_loop(data, config, [0, 1, 2], initial, outers)
+    assert (images - wanted.clamp(0, 1)).abs().max() / wanted.abs().max() < 1e-12
+    starts = [outer["parameters"]["blocks.0.weight"] for outer in outers]
+    assert not any(torch.equal(starts[i], starts[i + 1]) for i in range(2)), "a new network in every outer iteration"
+
+
+def noting(recorder: Recorder) -> Callable[[ImageData, Tensor], Tensor]:
+    def fetch(data: ImageData, rows: Tensor) -> Tensor:
+        recorder.rows.append(rows)
+        return data.normalize(data.images[rows].double() / 255)
+
+    return fetch
+
+
+# ---- where the network comes from ----
+
+
+def test_fresh_networks_are_those_of_their_seed() -> None:
+    data = digits(3)
+    pool = empty(data, pool_of(data).network)
+    host, again = (torch.Generator().manual_seed(1) for _ in range(2))
+    drawn = [origins.fresh(pool, host) for _ in range(3)]
+    seed = int(torch.randint(origins.SEEDS, (1,), generator=again))
+    wanted = models.parameters_of(pool.build(seed))
+    assert all(torch.equal(value, wanted[name]) for name, value in drawn[0].params.items())
+    assert not torch.equal(drawn[0].params["blocks.0.weight"], drawn[1].params["blocks.0.weight"])
+    assert drawn[0].member == -1
+
+
+def test_interpolated_networks_lie_between_a_model_and_its_start() -> None:
+    data = digits(3)
+    pool = pool_for(config_of("ncfm"), data)
+    host, shares, members = torch.Generator().manual_seed(1), [], []
+    for _ in range(200):
+        origin = origins.interpolated(pool, host)
+        trained = pool.members[origin.member].params
+        first = models.parameters_of(pool.build(pool.members[origin.member].settings["seed"]))
+        share = (origin.params["blocks.0.weight"] - trained["blocks.0.weight"]) / (
+            first["blocks.0.weight"] - trained["blocks.0.weight"]
+        )
+        assert share.std() < 1e-4, "one u for all weights"
+        for name, value in origin.params.items():
+            torch.testing.assert_close(value, share.mean() * first[name] + (1 - share.mean()) * trained[name])
+        shares.append(float(share.mean()))
+        members.append(origin.member)
+    assert 0 <= min(shares) < 0.05 and 0.95 < max(shares) <= 1.0001 and 0.4 < sum(shares) / 200 < 0.6
+    assert 60 < sum(members) < 140, "both members are drawn"
+
+
+def test_a_fresh_network_is_warmed_up_on_real_images() -> None:
+    data = digits(3)
+    config = config_of("idc", warmup=2, perturb=True)
+    problem = condensation.prepare(data, pool_for(config, data), config)
+    seen: list[int] = []
+
+    def train_step(student: Any, images: Tensor, targets: Tensor) -> Tensor:
+        seen.append(len(images))
+        return problem.train_step(student, images, targets)
+
+    watched = replace(problem, train_step=train_step)
+    state = condensation.begin_outer(condensation.init(watched), watched)
+    assert sum(seen) >= 2 * len(data.labels) > sum(seen) - config.batch_size
+    assert state.network is not None
+    buffers = [kept["momentum_buffer"] for kept in state.network.optimizer.state.values()]
+    assert buffers and all(not value.any() for value in buffers), "the optimiser is new"
+
+
+@pytest.mark.parametrize("kind", ["pool given", "no pool", "no seed"])
+def test_pools_that_do_not_fit_are_refused(kind: str) -> None:
+    data = digits(3)
+    config = config_of("dm" if kind == "pool given" else "ncfm")
+    pool, words = {
+        "pool given": (pool_of(data), "source fresh takes no early-stage models; leave the pool out"),
+        "no pool": (empty(data, pool_of(data).network), "the pool is empty; `attar pretrain` fills it"),
+        "no seed": (pool_of(data), "source interpolated needs models that know their seed"),
+    }[kind]
+    with pytest.raises(UserError, match=words):
+        condensation.prepare(data, pool, config)
+
+
+# ---- characteristic functions ----
+
+
+def normal(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_characteristic_distance_and_its_slopes() -> None:
+    real, synthetic, points = normal(7, 4, seed=1), normal(3, 4, seed=2).requires_grad_(), normal(5, 4, seed=3)
+    points.requires_grad_()
+
+    def distance(s: Tensor, t: Tensor) -> Tensor:
+        unit = [value / value.norm(dim=1, keepdim=True) for value in (real, s)]
+        return characteristic_distance(*unit, t)
+
+    torch.testing.assert_close(
+        distance(synthetic, points), naive.characteristic(real, synthetic, points), rtol=1e-12, atol=0
+    )
+    assert torch.autograd.gradcheck(distance, (synthetic, points))
+
+
+def test_characteristic_functions_that_are_equal_have_a_distance_of_nearly_nothing_and_no_steep_slope() -> None:
+    features = normal(4, 3, seed=1).float().requires_grad_()
+    loss = characteristic_distance(features.detach(), features, normal(8, 3, seed=2).float())
+    (slope,) = torch.autograd.grad(loss, features)
+    assert 0 < loss < 0.5 and slope.isfinite().all()
+    zero = characteristic_distance(
+        torch.tensor([[0.0]]), torch.tensor([[torch.pi / 2], [-torch.pi / 2]]), torch.ones(1, 1)
+    )
+    assert zero == pytest.approx(300 / 2**0.5, rel=1e-5), "φ_s = 0: a size that vanishes is no harm"
+
+
+# ---- every method runs, alone and in combination ----
+
+
+class Cut(Exception):
+    """The run ends here."""
+
+
+def states_of(data: ImageData, pool: Pool, config: CondenseConfig) -> tuple[list[Values], Tensor]:
+    """Every state that a run could have kept, as a checkpoint gives it back, and its images."""
+    kept: list[Values] = []
+
+    def keep(values: Callable[[], Values], now: bool) -> None:
+        tensors: dict[str, Tensor] = {}
+        plain = json.loads(json.dumps(checkpoint.pack(values(), tensors)))
+        kept.append(checkpoint.unpack(plain, tensors))
+
+    return kept, condensation.run(data, pool, config, keep=keep).images
+
+
+RUNS: list[tuple[str, dict[str, Any]]] = [
+    *((method, {}) for method in METHODS),
+    ("ncfm", {"sampler": "network"}),
+    ("dm", {"img_optim": "adamw", "patience": 1, "source": "pool", "perturb": True, "calibrate": 0.5}),
+    ("idc", {"warmup": 1, "match": "ncf"}),
+    ("accdd", {"source": "interpolated", "img_space": "normalized", "nclass_sub": 2, "phase": 0}),
+]
+
+
+@pytest.mark.parametrize(("method", "changes"), RUNS, ids=str)
+def test_a_run_of_any_method_goes_on_with_the_same_bits(method: str, changes: dict[str, Any]) -> None:
+    data, config = digits(3), config_of(method, **changes)
+    pool = pool_for(config, data)
+    random = torch.get_rng_state()
+    kept, images = states_of(data, pool, config)
+    assert torch.equal(torch.get_rng_state(), random), "nothing is drawn from the global generator"
+    for saved in kept[::2]:
+        assert torch.equal(condensation.run(data, pool, config, saved=saved).images, images)
+    assert not torch.equal(condensation.run(data, pool, replace(config, seed=1)).images, images)
+
+
+@pytest.mark.parametrize(("method", "changes"), RUNS[3:9], ids=str)
+def test_a_recorded_sweep_gives_what_the_sweep_gives(method: str, changes: dict[str, Any]) -> None:
+    """As on a GPU: tensors of fixed shapes in, results that the next call overwrites."""
+    data, config = digits(3), config_of(method, niter=3, **changes)
+    pool, tape = pool_for(config, data), Tape()
+    plain = condensation.prepare(data, pool, config)
+    recorded = replace(plain, run_sweep=Replayed(plain.run_sweep, print, tape))
+    if plain.calibrate is not None:
+        recorded = replace(recorded, calibrate=Replayed(plain.calibrate, print, tape))
+    images = []
+    for problem in (plain, recorded):
+        state = condensation.init(problem)
+        for _ in range(3):
+            state = condensation.begin_outer(state, problem)
+            for _ in range(SWEEPS):
+                state, _ = condensation.step(state, problem)
+        images.append(state.images)
+    assert torch.equal(*images)
+    assert tape.recorded == 1 + (plain.calibrate is not None) and 3 * SWEEPS > GRAPH_WARMUP
+
+
+@pytest.mark.parametrize(("method", "changes"), RUNS[5:9], ids=str)
+def test_chunks_of_classes_give_the_same(method: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    in_double(monkeypatch)
+    data, config = digits(3), config_of(method, batch_real=5, **changes)
+    pool, found = pool_for(config, data, torch.float64), []
+    gaussian = frequencies.gaussian
+    if config.sampler == "gauss":
+        monkeypatch.setattr(frequencies, "gaussian", lambda *args: gaussian(*args).double())
+    for chunk in (1, 2, 3):
+        problem = condensation.prepare(data, pool, config)
+        problem.sweep.chunk = chunk
+        state = condensation.init(problem)
+        state.images, state.momentum = state.images.double(), state.momentum.double()
+        state = condensation.begin_outer(state, problem)
+        state, loss = condensation.step(state, problem)
+        slow = [] if state.sampler is None else [value.detach() for value in state.sampler.params.values()]
+        found.append((state.images, loss, *slow))
+    for one in found[1:]:
+        for value, wanted in zip(one, found[0], strict=True):
+            torch.testing.assert_close(value, wanted, rtol=1e-5, atol=1e-9)
+
+
+def test_bf16_stays_near_for_features() -> None:
+    data = digits(3)
+    for method in ("dm", "ncfm"):
+        config = config_of(method, niter=1)
+        pool = pool_for(config, data)
+        plain, other = (condensation.run(data, pool, replace(config, precision=p)) for p in ("float32", "bf16"))
+        apart = (plain.images - other.images).norm() / (plain.images - plain.start().images).norm()
+        assert 0 < apart < 0.3, method

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from attar.comparison import spec
+from attar.comparison import makers, spec
 from attar.comparison.spec import Plan
 from attar.errors import UserError
 
@@ -95,6 +95,27 @@ def test_core_sets_take_what_they_need_of_the_common_settings() -> None:
     assert spec.value_of(found.points[0], "niter") is None and len(found.points) == 8
 
 
+def test_methods_are_layers_and_common_settings_go_to_those_that_take_them() -> None:
+    found = plan(
+        'recipe = "digits"\nmodels = [2, 3]\nniter = 4\n[[entry]]\nmethod = "dm"\nlr_img = [0.5, 1.0]\n'
+        '[[entry]]\nmethod = "ncfm"\n[[entry]]\nname = "own pool"\nmethod = "dm"\nsource = "pool"'
+    )
+    assert [point.name for point in found.points] == [
+        *("dm ipc 1 lr_img 0.5", "dm ipc 1 lr_img 1.0", "ncfm ipc 1 models 2", "ncfm ipc 1 models 3"),
+        *("own pool ipc 1 models 2", "own pool ipc 1 models 3"),
+    ]
+    dm, ncfm, pooled = (found.points[place] for place in (0, 2, 4))
+    assert (dm.recipe.condense.match, dm.recipe.condense.source, ncfm.recipe.condense.match) == ("feat", "fresh", "ncf")
+    assert [makers.needs_pool(p.method, p.features, p.recipe) for p in (dm, ncfm, pooled)] == [False, True, True]
+    assert spec.value_of(dm, "models") is None and spec.value_of(ncfm, "models") == 2
+    assert pooled.recipe.condense.match == "feat" and pooled.recipe.condense.niter == 4
+
+
+def test_a_setting_that_some_point_takes_is_taken() -> None:
+    found = plan('dataset = "digits"\n[[entry]]\nname = "a"\nperturb = [false, true]\nvmax = 0.2')
+    assert [point.recipe.condense.perturb for point in found.points] == [False, True]
+
+
 def test_a_budget_of_an_entry_replaces_the_common_one() -> None:
     found = plan('recipe = "fashion"\nniter = 7\n[[entry]]\nname = "a"\n[[entry]]\nname = "b"\nspeedup = [10, 20]')
     assert [point.recipe.condense.outer_iterations for point in found.points] == [7, 200, 100]
@@ -165,6 +186,11 @@ ENTRY = '\n[[entry]]\nname = "a"\n'
         ('dataset = "digits"' + ENTRY + 'features = "pixels"', "entry 'a': the method accdd takes no features"),
         ('dataset = "digits"' + ENTRY + 'method = "kcenter"\nfeatures = "late"', "entry 'a': unknown features 'late'"),
         ('dataset = "digits"' + ENTRY + 'method = "kcenter"\nfeatures = 3', "entry 'a': features must be text, not 3"),
+        (
+            'dataset = "digits"' + ENTRY + 'method = "dm"\nmodels = 3',
+            "entry 'a': method dm takes no models here: it has",
+        ),
+        ('dataset = "digits"' + ENTRY + "perturb = false\nvmax = 0.2", "entry 'a': method accdd takes no vmax here"),
         ('dataset = "digits"' + ENTRY + "method = 3", "entry 'a': method must be text, not 3"),
     ],
 )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attar import selection
-from attar.config import Recipe
+from attar import methods, selection
+from attar.config import METHODS, Recipe, settings_of
 from attar.errors import UserError, choose
 
-PLAIN = "accdd"  # the method of an entry that names none
 FEATURES = ("early", "pixels")  # what a core-set compares images by, the first where an entry does not say
 
 
@@ -22,7 +21,7 @@ class Maker:
 
 # ---- the table: method → what makes its set ----
 MAKERS: dict[str, Maker] = {
-    "accdd": Maker(condenses=True),
+    **dict.fromkeys(METHODS, Maker(condenses=True)),
     **{kind: Maker(condenses=False, compares=kind != "random") for kind in selection.CORESETS},
 }
 
@@ -39,14 +38,24 @@ def features_of(method: str, wanted: str | None) -> str | None:
     raise UserError(f"the method {method} takes no features")
 
 
-def takes(method: str, section: str, field: str) -> bool:
-    """Whether a setting of an entry means something to its method."""
+def check_takes(method: str, section: str, field: str, value: object, recipe: Recipe) -> None:
+    """Raise `UserError` where a setting means nothing to a method with the settings of `recipe`."""
     own = maker(method)
     if own.condenses:
-        return True
-    return (section, field) == ("condense", "ipc") or (section == "pool" and own.compares and field != "models")
+        methods.check_wishes({section: {field: value}}, settings_of(recipe.condense))
+    elif (section, field) != ("condense", "ipc") and not (section == "pool" and own.compares and field != "models"):
+        raise UserError(f"the method {method} takes no {field}")
+
+
+def takes(method: str, section: str, field: str, recipe: Recipe) -> bool:
+    """Whether a setting means something to a method."""
+    try:
+        check_takes(method, section, field, None, recipe)
+    except UserError:
+        return False
+    return True
 
 
 def needs_pool(method: str, features: str | None, recipe: Recipe) -> bool:
     """Whether early-stage models are trained first; their seconds are part of the set's."""
-    return features == "early" if not maker(method).condenses else True
+    return recipe.condense.source != "fresh" if maker(method).condenses else features == "early"

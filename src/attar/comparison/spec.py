@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from attar.own import Shape
 
 OWN = ("recipe", "seeds", "holdout", "entry")  # what only a spec has, at its top
 ENTRY = ("name", "method", "recipe", "features")  # … and in an entry
+IPC, METHOD = ("condense", "ipc"), ("condense", "method")
 
 
 @dataclass(frozen=True)
@@ -159,37 +160,49 @@ def _points(
     where: str,
     shape: Shape | None,
 ) -> list[Point]:
-    method = entry.get("method", makers.PLAIN)
-    if not isinstance(method, str):
-        raise UserError(f"{where}method must be text, not {method!r}")
-    features = entry.get("features")
-    if not isinstance(features, str | None):
-        raise UserError(f"{where}features must be text, not {features!r}")
-    with named_in(where):
-        makers.maker(method)
-        features = makers.features_of(method, features)
+    start = _recipe(entry, where) or base
     own = settings_in({key: value for key, value in entry.items() if key not in ENTRY}, where)
     for section, field in own:
         if section in PROTOCOL:
             raise UserError(f"{where}{field} is the same for all entries; it stands at the top of the spec")
-        if not makers.takes(method, section, field):
-            raise UserError(f"{where}the method {method} takes no {field}")
     if ("condense", "speedup") in own:
         common = {key: value for key, value in common.items() if key != ("condense", "niter")}
-    values = {key: value for key, value in common.items() if key[0] in PROTOCOL or makers.takes(method, *key)} | own
-    ipc = ("condense", "ipc")
-    if ipc in values:  # first, and part of every point's name
-        values = {ipc: Grid(items(values[ipc]))} | {key: value for key, value in values.items() if key != ipc}
-    grids = {key: value for key, value in values.items() if isinstance(value, Grid)}
+    named, wanted = _text(entry, "method", where), _text(entry, "features", where)
+    with named_in(where):
+        layer: Values = {METHOD: named} if named is not None and makers.maker(named).condenses else {}
+    first = {key: items(value)[0] for key, value in (common | own | layer).items()}
+    trial = _resolved(start, first, where, shape)
+    method = named or trial.condense.method
+    with named_in(where):
+        features = makers.features_of(method, wanted)
+    common = {key: value for key, value in common.items() if key[0] in PROTOCOL or makers.takes(method, *key, trial)}
     points = []
-    for chosen in itertools.product(*grids.values()):
-        place = dict(zip(grids, chosen, strict=True))
-        whole = _resolved(_recipe(entry, where) or base, values | place, where, shape)
+    for place in _places(common | own):
+        whole = _resolved(start, common | own | layer | place, where, shape)
         whole = replace(whole, data=recipe.data, network=recipe.network, evaluate=recipe.evaluate)
         settings = {"ipc": whole.condense.ipc} | {label(key): value for key, value in place.items()}
         whole = whole if makers.maker(method).condenses else coresets.settled(whole)
         points.append(Point(name, method, features, settings, whole))
+    for key, value in own.items():
+        if not any(makers.takes(method, *key, point.recipe) for point in points):
+            with named_in(where):
+                makers.check_takes(method, *key, items(value)[0], points[0].recipe)
     return points
+
+
+def _places(values: Values) -> Iterator[Values]:
+    """Every combination of the lists; the images per class come first, and are part of every point's name."""
+    size = {IPC: Grid(items(values[IPC]))} if IPC in values else {}
+    grids = size | {key: value for key, value in values.items() if isinstance(value, Grid) and key != IPC}
+    for chosen in itertools.product(*grids.values()):
+        yield dict(zip(grids, chosen, strict=True))
+
+
+def _text(entry: Mapping[str, Any], key: str, where: str) -> str | None:
+    value = entry.get(key)
+    if not isinstance(value, str | None):
+        raise UserError(f"{where}{key} must be text, not {value!r}")
+    return value
 
 
 def value_of(point: Point, name: str) -> Any:
@@ -199,7 +212,7 @@ def value_of(point: Point, name: str) -> Any:
     sections = {"condense": point.recipe.condense, "pool": point.recipe.pool}
     keys = {label((section, field)): (section, field) for section, kind in sections.items() for field in vars(kind)}
     section, field = keys[name]
-    if not makers.takes(point.method, section, field):
+    if not makers.takes(point.method, section, field, point.recipe):
         return None
     return point.recipe.condense.outer_iterations if name == "niter" else getattr(sections[section], field)
 

@@ -82,7 +82,7 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             opened[0](event)
     import wandb
 
-    wandb.teardown()  # the package's own process writes the file, and may do so after the run's end; its end is waited for
+    wandb.teardown()  # waits for the process that writes the file, which may do so after the end of the run
     (file,) = run.glob("wandb/offline-run-*/*.wandb")
     records = b"".join(chunks(file.read_bytes()))
     for words in (b"loss", b"accuracy/convnet2", b"final whole/convnet2", b"ipc", b"mine"):

@@ -7,6 +7,7 @@ lies in the nodes' shared memory, put there once.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import warnings
@@ -23,6 +24,7 @@ from torch import Tensor
 from attar.data import ImageData
 from attar.errors import MissingError, UserError
 from attar.execution import Notice, Workers
+from attar.interrupts import Interrupted
 from attar.pool import Pool
 from attar.synthetic import SyntheticSet
 
@@ -215,7 +217,12 @@ def _task(function: Callable[..., Any], args: list[Any], threads: int) -> Any:
             received.append(receive(ray, arg))
         else:
             received.append(ray.get(arg) if isinstance(arg, ray.ObjectRef) else arg)
-    return moved(function(*received), "cpu")
+    try:
+        return moved(function(*received), "cpu")
+    except Interrupted as error:
+        if error.number == signal.SIGTERM:  # the node wants this process gone, not the task: it begins again elsewhere
+            os._exit(error.status)
+        raise
 
 
 def _import(address: str) -> Any:

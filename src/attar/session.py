@@ -54,18 +54,20 @@ def begun(folder: RunFolder, wanted: Recipe, notice: Notice) -> Begun:
     """The run in a folder, to go on with as far as `wanted` says. Raises `UserError` where `wanted` is another run."""
     kept = kept_recipe(folder)
     check_same(folder, kept, wanted)
-    saved = checkpoint.load(folder.path, notice)
     length = {name: getattr(wanted.condense, name) for name in LENGTH}
     if wanted.condense.outer_iterations == kept.condense.outer_iterations:
         length = {}
     free = {"condense": length | {"memory_gb": wanted.condense.memory_gb}}
     free["data"] = {name: getattr(wanted.data, name) for name in MOVABLE}
     recipe = recipes.overlay(kept, free)
+    about = folder.read(runlog.CONFIG, "attar").get("attar", {})
+    if is_finished(folder, recipe):
+        return Begun(recipe, about, None, True)
+    saved = checkpoint.load(folder.path, notice)
     recipe = replace(recipe, condense=as_begun(recipe.condense, saved))
-    finished = is_finished(folder, recipe)
-    if saved is None and not finished and (folder.path / runlog.RESULT).exists():
+    if saved is None and (folder.path / runlog.RESULT).exists():
         raise UserError(f"{folder.path} holds no checkpoint to go on from; start again with --overwrite")
-    return Begun(recipe, folder.read(runlog.CONFIG, "attar").get("attar", {}), saved, finished)
+    return Begun(recipe, about, saved, False)
 
 
 def check_same(folder: RunFolder, kept: Recipe, wanted: Recipe) -> None:

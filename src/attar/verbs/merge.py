@@ -96,7 +96,7 @@ def merge_into(
     about: what config.json says about the run itself, besides the parts; seconds: what was spent outside the parts.
     """
     ordered = sorted(parts, key=lambda part: int(part.small.labels.min()))
-    folder.write(runlog.CONFIG, small.recipe | {"attar": of_parts(ordered) | about})
+    folder.write(runlog.CONFIG, small.recipe | {"attar": about | of_parts(ordered, about)})
     lines = "".join(dumps(event) + "\n" for event in events_of(ordered))
     if lines:
         store.atomically(folder.path / runlog.METRICS, lambda name: name.write_text(lines, encoding="utf-8"))
@@ -109,9 +109,10 @@ def merge_into(
     folder.write(runlog.RESULT, result)
 
 
-def of_parts(parts: Sequence[Part]) -> dict[str, Any]:
-    """What config.json says about the parts; environment and pool are those of the first."""
-    known = {key: parts[0].about[key] for key in ("environment", "pool") if key in parts[0].about}
+def of_parts(parts: Sequence[Part], about: dict[str, Any]) -> dict[str, Any]:
+    """What config.json says about the parts, as they are now; environment and pool of the first, if not in `about`."""
+    first = parts[0].about
+    known = {key: first[key] for key in ("environment", "pool") if key in first and key not in about}
     return known | {
         "parts": [
             {

@@ -11,15 +11,17 @@ import pickle
 import tarfile
 from collections.abc import Callable
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from attar import checkpoint, condensation, recipes, runlog, store
 from attar import pool as pools
-from attar import recipes, runlog, store
-from attar.config import FLAGS, NetworkConfig, PoolConfig
+from attar.checkpoint import Values
+from attar.config import FLAGS, CondenseConfig, NetworkConfig, PoolConfig
 from attar.data import ImageData, cifar, idx, load, svhn
 from attar.errors import UserError
 from attar.runlog import RunFolder
@@ -79,6 +81,36 @@ def member(root: Path) -> Target:
         assert torch.func.functional_call(net, one.params, (torch.zeros(1, 1, 8, 8),)).isfinite().all()
 
     return [path.read_bytes()], read
+
+
+def checkpoints(root: Path) -> Target:
+    """A file of a checkpoint: noticed by its checksum, or, where the checksums were made to fit, refused or sound."""
+    data = tiny()
+    pool = pools.pretrain(data, PoolConfig(epochs=1, models=1), NETWORK)
+    config = CondenseConfig(ipc=1, factor=1, init="random", niter=2, inner_loop=1, n_data=8, batch_real=4)
+    kept: list[Values] = []
+    condensation.run(data, pool, config, keep=lambda values, now: kept.append(values()))
+    checkpoint.write(root, kept[0])
+    files = {path: path.read_bytes() for path in sorted((root / checkpoint.CURRENT).iterdir())}
+    turns = [0]
+
+    def read(raw: bytes) -> None:
+        turns[0] += 1
+        changed = list(files)[turns[0] % len(files)]
+        for path, good in files.items():
+            path.write_bytes(raw if path == changed else good)
+        fitting = turns[0] % 2 and changed.name != checkpoint.SUMS
+        if fitting:
+            names = (checkpoint.TENSORS, checkpoint.PLAIN)
+            sums = {name: sha256((root / checkpoint.CURRENT / name).read_bytes()).hexdigest() for name in names}
+            text = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
+            (root / checkpoint.CURRENT / checkpoint.SUMS).write_text(text, encoding="utf-8")
+        values = checkpoint.load(root, lambda line: None)
+        assert fitting or raw == files[changed], "a damaged checkpoint passed"
+        small = condensation.run(data, pool, config, saved=values)
+        assert small.images.isfinite().all() and small.images.shape == (2, 1, 8, 8)
+
+    return list(files.values()), read
 
 
 def recipe_files(root: Path, name: str, seeds: list[bytes]) -> Target:
@@ -275,6 +307,7 @@ def cached(root: Path) -> Target:
 TARGETS: dict[str, Callable[[Path], Target]] = {
     "condensed": condensed,
     "member": member,
+    "checkpoint": checkpoints,
     "config": config_json,
     "toml": toml,
     "metrics": metrics,

@@ -248,3 +248,15 @@ def test_a_deck_is_shuffled_anew_and_fair() -> None:
 def test_a_deck_gives_an_order_that_is_not_the_files() -> None:
     first = Deck(torch.arange(100), 10, Generator().manual_seed(0)).draw().tolist()
     assert first != sorted(first) and max(first) > 20
+
+
+def test_a_deck_goes_on_where_another_stood() -> None:
+    rows = torch.arange(10, 30)
+    one, other = (Deck(rows, 7, torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    one.draw()
+    other.restore(one.order, one.next)
+    other.generator.set_state(one.generator.get_state())
+    assert all(torch.equal(one.draw(), other.draw()) for _ in range(5))
+    for order, place in ((rows + 1, 0), (rows[:5], 0), (rows, 21), (rows, -1), (rows, 3.0), (rows, "3")):
+        with pytest.raises(ValueError, match="a deck of other rows"):
+            other.restore(order, place)  # type: ignore[arg-type]

@@ -228,7 +228,7 @@ def _restored(values: Values, problem: Problem) -> State:
     state.generator.set_state(values["generator"])
     state.host.set_state(values["host"])
     for deck, kept in zip((*state.decks, state.update_deck), values["decks"], strict=True):
-        deck.order, deck.next = kept["order"].to(device), kept["next"]
+        deck.restore(kept["order"], kept["next"])
     if values["network"] is not None:
         parts = _parts(values["network"], device)
         state.network = start_network(problem, parts["params"], parts["buffers"])

@@ -158,3 +158,11 @@ class Deck:
             self.order, self.next = self.rows[shuffle], 0
         self.next += self.batch
         return self.order[self.next - self.batch : self.next]
+
+    def restore(self, order: Tensor, next: int) -> None:
+        """Go on where a deck of the same rows stood. Raises `ValueError` for what no such deck ever was."""
+        order = order.to(self.rows)
+        same = torch.equal(order.sort().values, self.rows.sort().values)
+        if not (same and isinstance(next, int) and 0 <= next <= len(order)):
+            raise ValueError("a deck of other rows")
+        self.order, self.next = order, next

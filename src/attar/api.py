@@ -256,7 +256,7 @@ def describe_set(small: SyntheticSet, dataset: str, device: str, real: int | Non
         "dataset": dataset,
         "ipc": small.ipc,
         "factor": small.factor,
-        "method": small.made_by,
+        "method": small.method,
         "device": device,
         **({"sizes": sizes} if real is not None else {}),
     }

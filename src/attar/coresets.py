@@ -76,5 +76,5 @@ def select(
         std=data.std,
         source=data.name,
         fingerprint=data.fingerprint,
-        method=kind,
+        coreset=kind,
     )

@@ -13,7 +13,7 @@ from attar.execution import precise
 
 Embed = Callable[[Tensor], Tensor]  # normalised images [n, ch, H, W] → vectors [n, d]
 
-PIXELS = 1 << 19  # of the images that are embedded at once
+PIXELS, LEAST = 1 << 17, 32  # of the images that are embedded at once, and how many at least
 
 
 def pixels(images: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ def by_network(
 @torch.no_grad()
 def embedded(data: ImageData, rows: Tensor, embed: Embed) -> Tensor:
     """The vectors, float32 [n, d], of the training images of these rows, some at a time."""
-    at_once = max(1, PIXELS // (data.size[0] * data.size[1]))
+    at_once = max(LEAST, PIXELS // (data.size[0] * data.size[1]))
     return torch.cat([embed(data.fetch(part)).float() for part in rows.split(at_once)])
 
 

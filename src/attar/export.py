@@ -22,7 +22,6 @@ from torch import Tensor
 
 from attar import store
 from attar.errors import MissingError, UserError, choose
-from attar.selection import CORESETS
 from attar.synthetic import SyntheticSet
 
 FORMATS = ("parquet", "imagefolder", "npz", "pt")
@@ -196,7 +195,7 @@ def card(parts: Mapping[str, tuple[Tensor, Tensor]], small: SyntheticSet) -> str
         "stored": f"`stored`: the images as they are kept, each a grid of up to {small.factor} x {small.factor} images",
         "decoded": "`decoded`: the images to train on, cut out of the grids and enlarged",
     }
-    made = "real" if small.method in CORESETS else "synthetic"
+    made = "real" if small.coreset else "synthetic"
     lines = [
         "---",
         "task_categories:\n- image-classification",

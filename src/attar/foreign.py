@@ -185,7 +185,7 @@ def as_set(
         std=data.std,
         source=data.name,
         recipe=found.recipe,
-        method=str(found.meta.get("method", "")),
+        coreset=str(found.meta.get("coreset", "")),
     )
 
 

@@ -152,7 +152,8 @@ def describe(small: SyntheticSet) -> dict[str, Any]:
         "source": small.source,
         "recipe": small.recipe,
         "fingerprint": small.fingerprint,
-        "method": small.made_by,
+        "method": small.method,
+        **({"coreset": small.coreset} if small.coreset else {}),
     }
 
 
@@ -185,7 +186,7 @@ def load_set(path: Path) -> SyntheticSet:
         initial=_initial(path, images),
         recipe=meta["recipe"],
         fingerprint=str(meta.get("fingerprint", "")),
-        method=str(meta.get("method", "")),
+        coreset=str(meta.get("coreset", "")),
     )
     if not _sound(small):
         raise UserError(f"{path} is damaged: images {list(images.shape)}, labels and classes do not fit each other")

@@ -33,8 +33,8 @@ class SyntheticSet:
     """A condensed data set.
 
     images: float32 [N, ch, H, W] in [0, 1] as stored; labels: int64 [N]; mean, std: per channel, in [0, 1] units.
-    `initial` holds the images before any optimisation, where known; `fingerprint` stands for the real images; `method`
-    names what made the set, where that is known.
+    `initial` holds the images before any optimisation, where known; `fingerprint` stands for the real images; `coreset`
+    says how real images were chosen, where these are some.
     """
 
     images: Tensor
@@ -48,7 +48,7 @@ class SyntheticSet:
     initial: Tensor | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
-    method: str = ""
+    coreset: str = ""
 
     @property
     def nclass(self) -> int:
@@ -56,10 +56,10 @@ class SyntheticSet:
         return len(self.classes)
 
     @property
-    def made_by(self) -> str:
+    def method(self) -> str:
         """The method that made the set, or "unknown"."""
-        known = str(self.recipe.get("condense", {}).get("method", "accdd")) if self.recipe else "unknown"
-        return self.method or known
+        made = str(self.recipe.get("condense", {}).get("method", "accdd")) if self.recipe else "unknown"
+        return self.coreset or made
 
     @property
     def ipc(self) -> int:

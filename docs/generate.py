@@ -17,7 +17,8 @@ from mkdocs.structure.files import File, Files
 import attar
 from attar.cli import RUN_FLAGS
 from attar.config import FLAGS, SECTIONS, Recipe
-from attar.recipes import RECIPES, as_sections
+from attar.methods import METHODS, layer
+from attar.recipes import RECIPES, as_sections, overlay
 
 WIDTH = 100  # characters of a line of code
 
@@ -51,6 +52,11 @@ def settings() -> str:
     parts = [SETTINGS, "## Recipes\n", "What each sets differently from the defaults below.\n"]
     for name, recipe in RECIPES.items():
         parts += [f"### {name}\n", f"{inspect.getdoc(recipe)}\n", *differences(recipe()), ""]
+    parts += ["## Methods\n", "What each changes in the recipe `fashion` at ipc 10; [Methods](methods.md) says why.\n"]
+    base = RECIPES["fashion"]()
+    for name, method in METHODS.items():
+        changed = differences(overlay(base, layer(name, base, 10)), base)
+        parts += [f"### {name}\n", f"{method.paper}.\n", *changed, ""]
     parts.append("## Settings\n")
     for section, kind in SECTIONS.items():
         parts += [f"### [{section}]\n", f"{inspect.getdoc(kind)}\n"]
@@ -60,14 +66,14 @@ def settings() -> str:
     return "\n".join([*parts, *table(("flags", "what"), flags)])
 
 
-def differences(recipe: Recipe) -> list[str]:
+def differences(recipe: Recipe, base: Recipe | None = None) -> list[str]:
     """One line per section."""
-    plain = as_sections(Recipe())
+    plain = as_sections(base or Recipe())
     lines = []
     for section, values in as_sections(recipe).items():
         changed = [f"`{key} = {json.dumps(value)}`" for key, value in values.items() if value != plain[section][key]]
         lines += [f"- **{section}**: {', '.join(changed)}"] if changed else []
-    return lines or ["The defaults."]
+    return lines or ["The defaults." if base is None else "Nothing."]
 
 
 def row(section: str, item: Any) -> tuple[str, ...]:

@@ -188,7 +188,7 @@ def test_an_inner_iteration_is_the_published_one(
 
 
 def network_after(run: Noted, params: dict[str, Tensor], config: CondenseConfig, *, last: bool) -> dict[str, Tensor]:
-    """θ after the network update, which is checked: SGD on the set as it stands, none for a network that is given up."""
+    """θ after the network update, which is checked: SGD on the set as it stands, none for a network that goes."""
     network = run.state.network
     assert network is not None
     theta = {name: value.requires_grad_() for name, value in params.items()}
@@ -421,3 +421,39 @@ def test_bf16_stays_near_for_features() -> None:
         plain, other = (condensation.run(data, pool, replace(config, precision=p)) for p in ("float32", "bf16"))
         apart = (plain.images - other.images).norm() / (plain.images - plain.start().images).norm()
         assert 0 < apart < 0.3, method
+
+
+def test_each_choice_makes_other_images() -> None:
+    """A setting that did nothing would repeat the first set."""
+    data = digits(3)
+    base = config_of("ncfm", niter=1, patience=0, calibrate=0.0, perturb=False, source="pool", renew=None)
+    changes: list[dict[str, Any]] = [
+        {},
+        {"source": "interpolated"},
+        {"source": "fresh"},
+        {"source": "fresh", "warmup": 1},
+        {"perturb": True},
+        {"renew": 1},
+        {"match": "feat"},
+        {"match": "grad"},
+        {"frequencies": 7},
+        {"sampler": "network"},
+        {"sampler": "network", "sampler_lr": 0.1},
+        {"calibrate": 1.0},
+        {"calibrate": 2.0},
+        {"img_step": "class"},
+        {"img_space": "unit"},
+        {"img_optim": "adamw"},
+        {"lr_scaled": True},
+        {"patience": 1},
+        {"update": "real"},
+        {"update": "synthetic"},
+        {"update": "synthetic", "syn_epochs": 2},
+    ]
+    sets = []
+    for change in changes:
+        config = replace(base, **change)
+        sets.append(condensation.run(data, pool_for(config, data), config).images)
+    for one, change in enumerate(changes):
+        for other in range(one):
+            assert not torch.equal(sets[one], sets[other]), (change, changes[other])

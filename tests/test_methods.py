@@ -106,11 +106,16 @@ def test_a_short_recipe_keeps_its_schedule_and_its_pool(method: str, name: str) 
     assert ("flip" in recipe.condense.aug_type) == (method in ("dsa", "dm") and name == "fashion-cpu")
 
 
-def test_another_method_leaves_nothing_of_the_one_before() -> None:
-    """A recipe of one method as the base of another: the machinery is the other's."""
-    best = overlay(named("fashion-cpu"), methods.layer("ncfm", named("fashion-cpu"), 1))
-    for name in methods.MACHINERY:
-        assert getattr(overlay(best, methods.layer("accdd", best, 1)).condense, name) == getattr(CondenseConfig(), name)
+@pytest.mark.parametrize("values", [{"method": "ncfm"}, {"match": "ncf"}])
+def test_a_recipe_with_a_method_of_its_own_is_no_base_of_another(
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = overlay(named("fashion-cpu"), {"condense": values})
+    monkeypatch.setitem(recipes.RECIPES, "best", lambda: best)
+    assert resolve(CONDENSE, {"ipc": 3}, recipe="best").condense.match == best.condense.match
+    assert resolve(CONDENSE, {"method": best.condense.method}, recipe="best") == best
+    with pytest.raises(UserError, match="the recipe has a method of its own, and dm is asked for; leave --method"):
+        resolve(CONDENSE, {"method": "dm"}, recipe="best")
 
 
 # ---- layers ----

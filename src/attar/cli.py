@@ -230,7 +230,7 @@ def condense(
     debug: bool = False,
     **given: Any,
 ) -> None:
-    """Distil a data set into synthetic images, by gradient matching on perturbed early-stage models."""
+    """Distil a data set into synthetic images: by gradients on perturbed early-stage models, or another method."""
     from attar import verbs
 
     verbs.condense(

@@ -52,25 +52,26 @@ def take_network(state: State, problem: Problem) -> None:
         {name: value.to(data.device, non_blocking=True) for name, value in tensors.items()}
         for tensors in (origin.params, origin.buffers)
     )
-    if config.perturb and not config.warmup:
-        params = perturb(params, vmin=config.vmin, vmax=config.vmax, generator=state.generator)
     if state.network is None:
         state.network = start_network(problem, params, buffers)
-    training.reset(state.network, params, buffers)
-    state.member = origin.member
     if config.warmup:
-        warm_up(state, problem)
-
-
-def warm_up(state: State, problem: Problem) -> None:
-    """Train a fresh network on real images for a few epochs, then perturb it if the settings say so (IDC, ImageNet)."""
-    config, network = problem.config, state.network
-    assert network is not None
-    train_on_real(state, problem, config.warmup * len(problem.data.labels))
-    params = {name: value.detach().clone() for name, value in network.params.items()}
+        params, buffers = warmed_up(state, problem, params, buffers)
     if config.perturb:
         params = perturb(params, vmin=config.vmin, vmax=config.vmax, generator=state.generator)
-    training.reset(network, params, {name: value.clone() for name, value in network.buffers.items()})
+    training.reset(state.network, params, buffers)
+    state.member = origin.member
+
+
+def warmed_up(
+    state: State, problem: Problem, params: dict[str, Tensor], buffers: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What a fresh network has become after a few epochs on real images (IDC on ImageNet)."""
+    assert state.network is not None
+    training.reset(state.network, params, buffers)
+    train_on_real(state, problem, problem.config.warmup * len(problem.data.labels))
+    learned = state.network.params, state.network.buffers
+    trained, statistics = ({name: value.detach().clone() for name, value in tensors.items()} for tensors in learned)
+    return trained, statistics
 
 
 def clamp(state: State, problem: Problem) -> Tensor:
@@ -132,12 +133,12 @@ def clustered(state: State, problem: Problem) -> list[Tensor]:
 
 def draw_frequencies(state: State, problem: Problem) -> Tensor | None:
     """Where characteristic functions are compared in a sweep, if they are: [T, d]."""
-    config, features = problem.config, problem.module.classifier.in_features
+    config = problem.config
     if config.match != "ncf":
         return None
     if state.sampler is not None:
-        return frequencies.sampled(state.sampler, config.frequencies, features, state.generator)
-    return frequencies.gaussian(config.frequencies, features, state.generator)
+        return frequencies.sampled(state.sampler, config.frequencies, problem.features, state.generator)
+    return frequencies.gaussian(config.frequencies, problem.features, state.generator)
 
 
 def move_images(state: State, problem: Problem, gradient: Tensor) -> None:

@@ -8,7 +8,7 @@ of one's own on a CPU) keeps its schedule and batches, and gets `short`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from attar.config import CondenseConfig, Recipe
@@ -17,7 +17,7 @@ from attar.errors import UserError, choose
 Values = dict[str, Any]
 Sections = dict[str, Values]
 
-# What only a method decides: another method's layer takes it back to its default.
+# What only a method decides: a recipe in which these have their defaults can be the base of any.
 MACHINERY = (
     *("source", "renew", "warmup", "perturb", "match", "sampler", "calibrate", "bias", "fc", "update", "syn_epochs"),
     *("img_step", "img_space", "img_optim", "lr_scaled", "patience"),
@@ -148,9 +148,13 @@ def ncfm_fits(base: Recipe, ipc: int) -> Values:
 def layer(name: str, base: Recipe, ipc: int) -> Sections:
     """The settings that a method stands for, on top of a data set's recipe: {section: {field: value}}."""
     method = METHODS[choose("method", name, METHODS)]
-    plain = {item.name: item.default for item in fields(CondenseConfig) if item.name in MACHINERY}
+    plain = CondenseConfig()
+    if any(getattr(base.condense, item) != getattr(plain, item) for item in ("method", *MACHINERY)):
+        raise UserError(
+            f"the recipe has a method of its own, and {name} is asked for; leave --method or the recipe out"
+        )
     own = method.short if is_short(base) else method.full
-    condense = plain | method.means | own | method.fits(base, ipc) | {"method": name}
+    condense = method.means | own | method.fits(base, ipc) | {"method": name}
     return {"condense": condense} | ({} if is_short(base) or not method.pool else {"pool": dict(method.pool)})
 
 

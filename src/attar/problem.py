@@ -44,6 +44,11 @@ class Problem:
     subset: bool  # a class decodes to more images than a matching step takes
     pending: Tensor  # [C, 1, 1, 1, 1], see `synthetic.pending`
 
+    @property
+    def features(self) -> int:
+        """How many features the networks' last layer sees."""
+        return self.module.classifier.in_features
+
     def spent(self, inner: int) -> bool:
         """Whether a network has served its last sweep after `inner` sweeps of an outer iteration."""
         renew = self.config.renew
@@ -69,7 +74,10 @@ def prepare(data: ImageData, pool: Pool, config: CondenseConfig, notice: Notice 
     rows = torch.tensor(labels, device=data.device)
     ascends = config.match == "ncf" and config.sampler == "network"
     sweep = Sweep(module, matching, data.normalize, rows, execution, ascends=ascends)
-    labelled = Sweep(module, replace(matching, match="label"), data.normalize, rows, execution)
+    calibrate = None
+    if config.calibrate:
+        labelled = Sweep(module, replace(matching, match="label"), data.normalize, rows, execution)
+        calibrate = without_real(labelled, data, notice)
     by_class = config.img_step == "class"
     shares = torch.tensor(pending(config.mom_img, len(labels)) if by_class else [0.0] * len(labels), device=data.device)
     return Problem(
@@ -80,7 +88,7 @@ def prepare(data: ImageData, pool: Pool, config: CondenseConfig, notice: Notice 
         module=module,
         sweep=sweep,
         run_sweep=sweep_from_rows(sweep, data, notice),
-        calibrate=without_real(labelled, data, notice) if config.calibrate else None,
+        calibrate=calibrate,
         rule=rule_of(data, config, len(labels)),
         train_step=network_step(sweep, data, notice),
         subset=decoded_count(config.ipc, config.factor, config.decode_type) > config.batch_syn_max,

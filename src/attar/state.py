@@ -67,7 +67,6 @@ def init(problem: Problem, images: Tensor | None = None) -> State:
     if images is None:
         embed = first_embedding(problem) if config.select == "cluster" else None
         images = torch.stack([initial_images(data, label, config, generator, embed) for label in problem.labels])
-    features = problem.module.classifier.in_features
     return State(
         images=images,
         momentum=torch.zeros_like(images),
@@ -78,9 +77,7 @@ def init(problem: Problem, images: Tensor | None = None) -> State:
         generator=generator,
         host=host,
         motion=motion.start(images, problem.rule),
-        sampler=frequencies.sampler(features, config.sampler_lr, config.seed, data.device)
-        if problem.sweep.ascends
-        else None,
+        sampler=start_sampler(problem) if problem.sweep.ascends else None,
     )
 
 
@@ -114,6 +111,12 @@ def initial_images(
         rows = representatives(data, label, count, embed, generator, config.select_from)
         rows = rows.repeat(-(-count // len(rows)))[:count]
     return mix(data.images[rows].float() / 255, factor)
+
+
+def start_sampler(problem: Problem) -> Learner:
+    """The network that frequencies come from, with its optimiser."""
+    config = problem.config
+    return frequencies.sampler(problem.features, config.sampler_lr, config.seed, problem.data.device)
 
 
 def start_network(problem: Problem, params: dict[str, Tensor], buffers: dict[str, Tensor]) -> Learner:
@@ -234,6 +237,8 @@ def _restored(values: Values, problem: Problem) -> State:
         state.network = start_network(problem, parts["params"], parts["buffers"])
         training.restore_optimizer(state.network, parts["optimizer"])
     state.member = values.get("member", -1)
+    if state.member not in range(-1, len(problem.pool)):
+        raise ValueError(f"member {state.member} of a pool of {len(problem.pool)}")
     for name, value in values.get("motion", {}).items():
         if state.motion[name].shape != value.shape:
             raise ValueError(f"{name} of shape {list(value.shape)}")

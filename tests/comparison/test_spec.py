@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from attar.comparison import makers, spec
 from attar.comparison.spec import Plan
 from attar.errors import UserError
+
+SPECS = Path(__file__).parents[2] / "benchmarks" / "compare"
 
 GRID = """
 recipe = "digits"
@@ -119,6 +122,16 @@ def test_a_setting_that_some_point_takes_is_taken() -> None:
 def test_a_budget_of_an_entry_replaces_the_common_one() -> None:
     found = plan('recipe = "fashion"\nniter = 7\n[[entry]]\nname = "a"\n[[entry]]\nname = "b"\nspeedup = [10, 20]')
     assert [point.recipe.condense.outer_iterations for point in found.points] == [7, 200, 100]
+
+
+@pytest.mark.parametrize("path", sorted(SPECS.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_specs_that_ship_are_sound(path: Path) -> None:
+    """Each can be resolved, says what it is for, and an ablation leaves the test images alone."""
+    text = path.read_text(encoding="utf-8")
+    found = spec.resolve(tomllib.loads(text), f"{path}: ")
+    assert text.startswith("# ") and len(found.points) > 1 and len(found.seeds) >= 3
+    assert len({cell.folder for cell in found.cells}) == len(found.cells)
+    assert (found.holdout is not None) == path.stem.startswith("ablation")
 
 
 def test_holdout_says_what_is_tested_on() -> None:

@@ -19,6 +19,7 @@ torch.set_num_threads(1)
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
 SCRATCH = Path(tempfile.gettempdir()) / f"attar-tests-{os.getuid()}"
 os.environ |= {"HF_HOME": str(SCRATCH / "hf"), "ATTAR_CACHE": str(SCRATCH / "cache")}
+os.environ |= {"MPLCONFIGDIR": str(SCRATCH / "matplotlib")}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

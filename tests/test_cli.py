@@ -347,7 +347,7 @@ def test_completion_of_a_shell(run_attar: Run, tmp_path: Path) -> None:
     (file,) = tmp_path.glob(".local/share/**/attar")
     assert (tmp_path / ".bashrc").read_text(encoding="utf-8").count(str(file)) == 2  # if it is there, read it
     code = f"""source '{file}'; f=$(complete -p attar | sed 's/.*-F \\([^ ]*\\).*/\\1/')
-    for words in "attar co" "attar condense --lr_"; do
+    for words in "attar con" "attar condense --lr_"; do
       COMP_WORDS=($words); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMP_LINE=$words; COMP_POINT=${{#words}}; $f
       echo "${{COMPREPLY[@]}}"
     done"""

@@ -31,8 +31,10 @@ ALLOWED: dict[str, set[str]] = {
     "ray_runner": BELOW_STAGES | STAGES | {"session"},
     "api": BELOW_STAGES | STAGES | {"ray_runner", "problem", "schedule", "session"},
     "verbs": BELOW_STAGES | STAGES | {"ray_runner", "problem", "schedule", "session", "api"},
+    "comparison": BELOW_STAGES | {"coresets"},
     **dict.fromkeys(TOP, BELOW_STAGES | STAGES | {"ray_runner", "api", "verbs"} | TOP),
 }
+ALLOWED["verbs"] = ALLOWED["verbs"] | {"comparison", "state"}
 ALLOWED["state"] = ALLOWED["state"] | {"problem"}
 ALLOWED["condensation"] = ALLOWED["condensation"] | {"problem", "state", "origins"}
 ALLOWED["own"] = ALLOWED["own"] | {"config"}
@@ -117,6 +119,7 @@ def test_optional_and_heavy_packages_stay_where_they_belong(path: Path) -> None:
     packages = {name[0] for name in imported(source, module)}
     assert "torchvision" not in packages, "its wheels do not load on CPU builds of torch"
     assert "ray" not in packages or module[0] == "ray_runner", "only ray_runner imports ray"
+    assert "matplotlib" not in packages or module == ("comparison", "figure"), "only the figure imports matplotlib"
     if module[0] in LIGHT:
         heavy = {name[0] for name in imported(source, module, top_level=True)} & HEAVY
         assert not heavy, f"import {sorted(heavy)} inside the function that uses it"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from attar.store import load_set as load_set
     from attar.store import save_set as save_set
     from attar.synthetic import SyntheticSet as SyntheticSet
+    from attar.verbs.comparing import compare as compare
 
 _ROOMS = {
     "condense": "api",
@@ -41,6 +42,7 @@ _ROOMS = {
     "save_set": "store",
     "SyntheticSet": "synthetic",
     "concatenate": "partition",
+    "compare": "verbs.comparing",
 }
 
 __all__ = sorted(_ROOMS)

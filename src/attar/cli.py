@@ -30,6 +30,11 @@ RUN_FLAGS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "save_every": (str, "time (600s, 10m, 2h) or inner iterations (50it) between checkpoints; none (default: 5m)", ()),
     "ray": (str, "compute on a Ray cluster: at this ADDRESS, or without one on a cluster started here", ()),
     "ray_cpus": (int, "CPU threads of each part on the cluster (default: as many as a part takes here)", ()),
+    "jobs": (
+        int,
+        "runs at once, with one thread each: for accuracies, their times cannot be compared (default: 1)",
+        (),
+    ),
     "minutes": (float, "choose as many iterations as fit into MINUTES on this machine", ()),
     "to": (str, "parquet, imagefolder, npz or pt", ()),
     "what": (str, "stored, decoded or both (default: parquet both, else decoded)", ()),
@@ -112,6 +117,7 @@ def _app() -> App:
     app.command(_verb("merge", merge, "out", "overwrite", "json", "debug"))
     foreign = ("factor", "decode_type", "normalized")
     app.command(_verb("evaluate", evaluate, *foreign, "ray", "quiet", "json", "debug"))
+    app.command(_verb("compare", compare, "out", "jobs", "save_every", "quiet", "json", "debug"))
     app.command(_verb("inspect", inspect_, "out", "quiet", "debug"))
     app.command(_verb("export", export, "to", "out", "what", "overwrite", "debug"))
     app.command(_verb("push", push, "what", "private", "debug"))
@@ -318,6 +324,29 @@ def evaluate(
         normalized=normalized,
         ray=ray,
     )
+
+
+def compare(
+    spec: str,
+    /,
+    *,
+    out: str | None = None,
+    jobs: int = 1,
+    save_every: str | None = None,
+    quiet: bool = False,
+    json: bool = False,
+    debug: bool = False,
+) -> None:
+    """Compare methods and settings on one data set: a table, and accuracy against time. Again: it goes on.
+
+    Parameters
+    ----------
+    spec: str
+        a TOML file: data and common settings, then an [[entry]] for each method
+    """
+    from attar import verbs
+
+    verbs.compare(spec, out, jobs=jobs, save_every=save_every, quiet=quiet, json=json)
 
 
 def inspect_(data: str, /, *, out: str | None = None, quiet: bool = False, debug: bool = False, **given: Any) -> None:

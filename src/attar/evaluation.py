@@ -47,19 +47,21 @@ def evaluate(
     known: Mapping[str, tuple[float, int]] | None = None,
     keep: Keep = lambda key, done: None,
     workers: Workers | None = None,
+    own: bool = True,
 ) -> dict[str, Any]:
     """Accuracies as fractions: {"accuracy": {"convnet3": {"mean", "std", "runs", …}}, "initial": …, "whole": …}.
 
     network: the run's own; `config.networks` names others. Soft labels are those of one teacher per network, the first
     run on the whole set. `keep` gets each trained network's (accuracy, number of images) under a key as soon as it is
     there, from any thread; what is `known` under its key is not computed again. workers: who trains, this machine's by
-    default. Raises `UserError` when set and data do not fit.
+    default; own: False for the yardsticks alone. Raises `UserError` when set and data do not fit.
     """
     check(small, data)
     networks = chosen_networks(config, network)
     for item in networks.values():
         build(item, describe(data), 0)
-    kinds, seeds = kinds_of(small, config), range(config.seed, config.seed + config.runs)
+    kinds = kinds_of(small, config) if own else list(config.yardsticks)
+    seeds = range(config.seed, config.seed + config.runs)
     prints = {name: fingerprint(name, small) for name in (*kinds, WHOLE)}
     workers = workers or Workers(data.device)
     bench = Bench(small, data, config, network, networks, prints, dict(known or {}), keep, workers)

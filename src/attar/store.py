@@ -150,9 +150,9 @@ def describe(small: SyntheticSet) -> dict[str, Any]:
         "mean": list(small.mean),
         "std": list(small.std),
         "source": small.source,
-        "method": small.method,
         "recipe": small.recipe,
         "fingerprint": small.fingerprint,
+        "method": small.method,
         **({"coreset": small.coreset} if small.coreset else {}),
     }
 

@@ -1,5 +1,6 @@
 """What each verb of the command line does, from settings to files and printed words."""
 
+from attar.verbs.compare import compare as compare
 from attar.verbs.export import export as export
 from attar.verbs.export import push as push
 from attar.verbs.inspect import inspect as inspect

@@ -119,9 +119,30 @@ def evaluate_into(
     watch: Watch,
     workers: Workers | None = None,
 ) -> None:
-    """Evaluate, print the table, and bring result.json and report.html of the run folder up to date.
+    """Evaluate, print the table, and bring result.json and report.html of the run folder up to date."""
+    result, measured = measure_into(folder, small, data, recipe, watch, workers, Seeds(folder))
 
-    Each network that is trained is kept in the folder until all are, so that an interrupted evaluation goes on.
+    def show() -> None:
+        print_table(result, measured)
+        if folder is not None:
+            print(f"report: {folder.path / runlog.REPORT}")
+
+    watch.result(result, show)
+
+
+def measure_into(
+    folder: RunFolder | None,
+    small: SyntheticSet,
+    data: ImageData,
+    recipe: Recipe,
+    watch: Watch,
+    workers: Workers | None,
+    seeds: Seeds,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Evaluate, and bring result.json and report.html of the run folder up to date: what result.json says, and what is
+    new in it.
+
+    Each network that is trained is kept in `seeds` until all are, so that an interrupted evaluation goes on.
     """
     result = describe_result(small, data) | {"accuracy": {}, "seconds": {}}
     if folder is not None:
@@ -132,7 +153,6 @@ def evaluate_into(
     if result.get("protocol", protocol) != protocol:  # numbers of two protocols must not stand side by side
         result = {key: value for key, value in result.items() if key not in SHOWN}
     result |= describe_result(small, data)
-    seeds = Seeds(folder)
     each = len(evaluation.kinds_of(small, recipe.evaluate)) * recipe.evaluate.runs + recipe.evaluate.soft_labels
     networks = evaluation.chosen_networks(recipe.evaluate, recipe.network)
     with watch.stage("evaluate", each * len(networks)) as stage:
@@ -158,13 +178,7 @@ def evaluate_into(
         folder.write(runlog.RESULT, result)
         write_report(folder, small, result)
         seeds.forget()
-
-    def show() -> None:
-        print_table(result, measured)
-        if folder is not None:
-            print(f"report: {folder.path / runlog.REPORT}")
-
-    watch.result(result, show)
+    return result, measured
 
 
 def print_table(result: dict[str, Any], measured: dict[str, Any]) -> None:

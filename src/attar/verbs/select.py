@@ -13,7 +13,7 @@ from attar.config import FLAGS, Recipe
 from attar.data import ImageData
 from attar.embedding import Embed
 from attar.errors import MissingError, choose
-from attar.runlog import Watch
+from attar.runlog import RunFolder, Watch
 from attar.verbs.page import write_report
 from attar.verbs.pools import train_pool
 from attar.verbs.shared import POOLS, RUNS, check, for_own, load_data, named_folder, stopwatch
@@ -52,20 +52,38 @@ def select(
             embed, words = by_model(data, chosen, features, watch)
     with runlog.opened(path) as folder:
         runlog.create(path, overwrite=overwrite)
-        with stopwatch(seconds, "select"), watch.stage("select", data.nclass) as stage:
-            small = coresets.select(
-                data, kind, chosen.condense.ipc, embed, seed=chosen.condense.seed, report=stage.advance
-            )
-        settings = coresets.sections(chosen)
-        small = replace(small, recipe=settings)
-        about = {"command": runlog.command_line(), "environment": runlog.environment(data.device)}
-        folder.write(runlog.CONFIG, settings | {"attar": about | {"method": kind, "features": words}})
-        store.save_set(path / store.CONDENSED, small)
-        report.save_grid(path / runlog.IMAGES, small.images, small.labels, small.classes)
-        result = describe_result(small, data) | {"features": words, "accuracy": {}, "seconds": seconds}
-        write_report(folder, small, result)
-        folder.write(runlog.RESULT, result)
+        result = select_into(folder, data, kind, chosen, (embed, words), watch, seconds)
         watch.result(result, lambda: print(f"{path / store.CONDENSED}\nnext: attar evaluate {path}"))
+
+
+def select_into(
+    folder: RunFolder,
+    data: ImageData,
+    kind: str,
+    recipe: Recipe,
+    compared_by: tuple[Embed, str],  # and in words
+    watch: Watch,
+    seconds: dict[str, float],
+    *,
+    command: str | None = None,
+) -> dict[str, Any]:
+    """Choose, and leave what a run leaves; what result.json says. command: what was typed, by default this process's.
+
+    result.json is written last: a folder that has it is done.
+    """
+    embed, words = compared_by
+    with stopwatch(seconds, "select"), watch.stage("select", data.nclass) as stage:
+        small = coresets.select(data, kind, recipe.condense.ipc, embed, seed=recipe.condense.seed, report=stage.advance)
+    settings = coresets.sections(recipe)
+    small = replace(small, recipe=settings)
+    about = {"command": command or runlog.command_line(), "environment": runlog.environment(data.device)}
+    folder.write(runlog.CONFIG, settings | {"attar": about | {"method": kind, "features": words}})
+    store.save_set(folder.path / store.CONDENSED, small)
+    report.save_grid(folder.path / runlog.IMAGES, small.images, small.labels, small.classes)
+    result = describe_result(small, data) | {"features": words, "accuracy": {}, "seconds": seconds}
+    write_report(folder, small, result)
+    folder.write(runlog.RESULT, result)
+    return result
 
 
 def check_features(features: str | None) -> str:

@@ -1,0 +1,61 @@
+"""What makes the set of an entry: one line per method. A new method is known to a comparison by its line here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attar import methods, selection
+from attar.config import METHODS, Recipe, settings_of
+from attar.errors import UserError, choose
+
+FEATURES = ("early", "pixels")  # what a core-set compares images by, the first where an entry does not say
+
+
+@dataclass(frozen=True)
+class Maker:
+    """How a method comes to its set."""
+
+    condenses: bool  # as `attar condense` does; else it chooses real images, as `attar select` does
+    compares: bool = False  # a choice that looks at features
+
+
+# ---- the table: method → what makes its set ----
+MAKERS: dict[str, Maker] = {
+    **dict.fromkeys(METHODS, Maker(condenses=True)),
+    **{kind: Maker(condenses=False, compares=kind != "random") for kind in selection.CORESETS},
+}
+
+
+def maker(method: str) -> Maker:
+    """The method's line. Raises `UserError` with the nearest valid name."""
+    return MAKERS[choose("method", method, MAKERS)]
+
+
+def features_of(method: str, wanted: str | None) -> str | None:
+    """What the images are compared by; None where they are not. Raises `UserError` where that cannot be chosen."""
+    if wanted is None or maker(method).compares:
+        return choose("features", wanted or FEATURES[0], FEATURES) if maker(method).compares else None
+    raise UserError(f"the method {method} takes no features")
+
+
+def check_takes(method: str, section: str, field: str, value: object, recipe: Recipe) -> None:
+    """Raise `UserError` where a setting means nothing to a method with the settings of `recipe`."""
+    own = maker(method)
+    if own.condenses:
+        methods.check_wishes({section: {field: value}}, settings_of(recipe.condense))
+    elif (section, field) != ("condense", "ipc") and not (section == "pool" and own.compares and field != "models"):
+        raise UserError(f"the method {method} takes no {field}")
+
+
+def takes(method: str, section: str, field: str, recipe: Recipe) -> bool:
+    """Whether a setting means something to a method."""
+    try:
+        check_takes(method, section, field, None, recipe)
+    except UserError:
+        return False
+    return True
+
+
+def needs_pool(method: str, features: str | None, recipe: Recipe) -> bool:
+    """Whether early-stage models are trained first; their seconds are part of the set's."""
+    return recipe.condense.source != "fresh" if maker(method).condenses else features == "early"

@@ -1,0 +1,144 @@
+"""table.md and table.csv: one row per point and network. Accuracies, IOR and HLR are fractions."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from attar.comparison.numbers import Mean, Row
+from attar.comparison.record import Line
+from attar.comparison.spec import Plan
+
+
+def columns(rows: Sequence[Row]) -> list[str]:
+    """The settings that any grid names, in order; the images per class first."""
+    return list(rows[0].columns) if rows else ["ipc"]
+
+
+def shown(row: Row) -> list[str]:
+    """A row's settings as text, nothing for what its method does not take."""
+    return ["" if value is None else str(value) for value in row.columns.values()]
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """Every number of a row in a column of its own, as exact as it is known."""
+    names = columns(rows)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    measured = ("accuracy", "soft", "initial", "random_real", "whole")
+    head = [f"{name}_{part}" for name in measured for part in ("mean", "std", "n")]
+    last = ("ior", "hlr", "seconds_median", "pretrain_s_median", "make_s_median", "runs_per_seed", "diverged")
+    table.writerow(["entry", "method", *names, "network", *head, *last])
+    for row in rows:
+        values = [_parts(getattr(row, name)) for name in measured]
+        seconds = (row.seconds, row.pretrain, row.make)
+        table.writerow(
+            [
+                *(row.entry, row.method, *row.columns.values(), row.network),
+                *(part for parts in values for part in parts),
+                *(row.ior, row.hlr, *seconds, row.runs, row.diverged),
+            ]
+        )
+    return text.getvalue()
+
+
+def _parts(value: Mean | None) -> tuple[Any, ...]:
+    return (None, None, 0) if value is None else (value.mean, value.std, value.n)
+
+
+def to_markdown(plan: Plan, rows: Sequence[Row], lines: Sequence[Line], hosts: Sequence[Line], left: int) -> str:
+    """The table for people, with what a number needs to be understood. left: cells that are not done yet."""
+    names = columns(rows)
+    several = len({row.network for row in rows if row.network}) > 1
+    head = ["entry", *names, *(["network"] if several else [])]
+    soft = any(row.soft is not None for row in rows)
+    head += ["accuracy", *(["soft labels"] if soft else []), "n", "seconds", "of them pretraining"]
+    head += ["initial", "random real", "IOR", "HLR"]
+    body = []
+    for row in rows:
+        cells = [row.entry, *shown(row), *([row.network] if several else [])]
+        cells += [spread(row.accuracy), *([spread(row.soft)] if soft else []), count(row)]
+        cells += [seconds(row.seconds), seconds(row.pretrain)]
+        cells += [spread(row.initial), spread(row.random_real), *map(fraction, (row.ior, row.hlr))]
+        body.append(cells)
+    table = [_line(head), _line(["---"] * len(head)), *map(_line, body)]
+    return "\n".join([f"# {title(plan)}", "", *notes(plan, rows, lines, hosts, left), "", *table, ""])
+
+
+def title(plan: Plan) -> str:
+    """What is compared on what."""
+    entries = dict.fromkeys(point.entry for point in plan.points)
+    return f"{plan.recipe.data.dataset}: {', '.join(entries)}"
+
+
+def notes(plan: Plan, rows: Sequence[Row], lines: Sequence[Line], hosts: Sequence[Line], left: int) -> list[str]:
+    """What the numbers are, line by line."""
+    evaluation, seeds = plan.recipe.evaluate, len(plan.seeds)
+    networks = ", ".join(dict.fromkeys(row.network for row in rows if row.network))
+    epochs = sorted({entry["epochs"] for line in lines if "entry" in line for entry in line["accuracy"].values()})
+    found = [
+        f"Accuracy of fresh networks ({networks}) on the {plan.tested_on}, after the last of "
+        f"{' or '.join(map(str, epochs))} epochs, as a fraction: mean ± standard deviation over n of {seeds} seeds, "
+        f"each a set of its own and the mean of runs = {evaluation.runs}."
+    ]
+    whole = next((row.whole for row in rows if row.whole is not None), None)
+    if whole is not None:
+        found.append(f"The whole training set, epochs {evaluation.whole_epochs}: {spread(whole)} over n = {whole.n}.")
+    found.append(
+        "IOR: accuracy less that of random real images at equal storage. HLR: accuracy of the whole set less this one."
+    )
+    found.append(
+        "Seconds: the median over seeds of the early-stage models, where a method needs them, and of the condensation "
+        "or choice, without the evaluation. Entries with the same early-stage models share them, and each is charged "
+        "their full time."
+    )
+    found.append(timing(hosts))
+    if left:
+        found.append(f"Not complete: {left} runs are missing; the same command goes on.")
+    return [f"- {line}" for line in found]
+
+
+def timing(hosts: Sequence[Line]) -> str:
+    """Where the seconds were taken, and whether they can be compared."""
+    words = f"Times: on {'; '.join(map(host, hosts))}."
+    if len(hosts) > 1:
+        words += " They are MIXED, from more than one machine or way to use it: compare accuracies, not times."
+    if any(one["jobs"] > 1 for one in hosts):
+        words += " Runs that share a machine slow each other down: these times are NOT comparable."
+    return words
+
+
+def host(values: Line) -> str:
+    """The machine and how it was used."""
+    at_once = "one run at a time" if values["jobs"] == 1 else f"{values['jobs']} runs at once"
+    threads = f"{values['threads']} thread{'s' * (values['threads'] != 1)}"
+    return f"{values['processor']} ({values['device']}, {threads}, {at_once})"
+
+
+def spread(value: Mean | None) -> str:
+    """Such as `0.935 ± 0.004`."""
+    if value is None:
+        return ""
+    return f"{value.mean:.3f}" + ("" if value.std is None else f" ± {value.std:.3f}")
+
+
+def fraction(value: float | None) -> str:
+    """Three digits, with a sign that is a minus."""
+    return "" if value is None else f"{value:.3f}".replace("-", "−")
+
+
+def seconds(value: float | None) -> str:
+    """Three significant digits."""
+    return "" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def count(row: Row) -> str:
+    """Seeds behind a mean, and those that came to nothing."""
+    n = row.accuracy.n if row.accuracy is not None else 0
+    return f"{n}" + (f" ({row.diverged} diverged)" if row.diverged else "")
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -1,0 +1,114 @@
+"""The figure holds what the rows say, where the axes say it, and no label covers another."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import re
+import tomllib
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from attar.comparison import figure, spec
+from attar.comparison.numbers import Mean, Row
+from attar.errors import MissingError
+
+SVG = "{http://www.w3.org/2000/svg}"
+PLAN = spec.resolve(tomllib.loads('dataset = "digits"\nipc = [1, 10]\n[[entry]]\nname = "a"\n'))
+
+
+def row(entry: str, ipc: int, accuracy: float, seconds: float, **grid: Any) -> Row:
+    settings = {"ipc": ipc, **grid}
+    whole, random = Mean(0.98, 0.01, 3), Mean(0.6 + ipc / 50, 0.01, 3)
+    value = Mean(accuracy, 0.01, 3)
+    return Row(
+        entry, "accdd", settings, settings, "convnet2", value, 3, 0, None, random, whole, None, seconds, 1.0, 1.0
+    )
+
+
+ROWS = [
+    *(row("slow & sure", 1, 0.80 + 0.02 * k, 10.0 * 2**k, niter=5 * 2**k) for k in range(4)),
+    *(row("fast", 1, 0.81 + 0.02 * k, 9.0 * 2**k, niter=5 * 2**k) for k in range(4)),
+    row("random", 1, 0.6, 0.001),
+    row("fast", 10, 0.9, 30.0, niter=5),
+]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("figure")
+    paths = folder / "f.svg", folder / "f.png"
+    figure.write(paths, PLAN, ROWS)
+    return paths
+
+
+def points(root: ElementTree.Element, gid: str) -> list[tuple[float, float]]:
+    group = next(one for one in root.iter(f"{SVG}g") if one.get("id") == gid)
+    return [(float(use.get("x", "")), float(use.get("y", ""))) for use in group.iter(f"{SVG}use")]
+
+
+def test_points_stand_where_their_numbers_say(files: tuple[Path, Path]) -> None:
+    """On a log axis equal ratios are equal distances; accuracies are linear."""
+    root = ElementTree.parse(files[0]).getroot()
+    slow, fast, chosen = (points(root, f"points-{name}-ipc1") for name in ("slow-sure", "fast", "random"))
+    assert (len(slow), len(fast), len(chosen)) == (4, 4, 1)
+    (x0, y0), (x1, y1) = slow[0], slow[-1]
+    per_decade, per_percent = (x1 - x0) / math.log10(8), (y1 - y0) / 6
+    assert per_decade > 0 > per_percent
+    for found, wanted in zip(slow + fast + chosen, ROWS, strict=False):
+        assert wanted.accuracy is not None and wanted.seconds is not None
+        seconds = max(wanted.seconds, figure.LEAST)
+        assert found[0] == pytest.approx(x0 + per_decade * math.log10(seconds / 10), abs=0.01)
+        assert found[1] == pytest.approx(y0 + per_percent * 100 * (wanted.accuracy.mean - 0.8), abs=0.01)
+    assert len(points(root, "points-fast-ipc10")) == 1
+
+
+def test_names_and_lines_are_there(files: tuple[Path, Path]) -> None:
+    text = files[0].read_text(encoding="utf-8")
+    said = re.findall(r"<text[^>]*>([^<]*)</text>", text)
+    assert {"slow &amp; sure", "fast", "random", "whole training set", "random real images", "niter 40"} <= set(said)
+    assert {"1 image per class", "10 images per class", "accuracy on test images, %", "≤ 0.1"} <= set(said)
+    ids = re.findall(r' id="([^"]*)"', text)
+    assert {"whole-ipc1", "whole-ipc10", "random_real-ipc1"} <= set(ids) and len(ids) == len(set(ids))
+
+
+def test_the_png_opens(files: tuple[Path, Path]) -> None:
+    with Image.open(files[1]) as picture:
+        assert picture.format == "PNG" and picture.width > 1200
+        assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 20
+
+
+def test_no_label_covers_another_or_a_marker() -> None:
+    drawn = figure.draw(PLAN, ROWS, "convnet2")
+    panel = drawn.axes[0]
+    boxes = [text.get_window_extent() for text in panel.texts]
+    assert len(boxes) == 8
+    markers = [panel.transData.transform((figure.at(one), figure.percent(one))) for one in ROWS[:9]]
+    for one, other in combinations(boxes, 2):
+        assert not one.overlaps(other)
+    for box in boxes:
+        assert not any(box.contains(*marker) for marker in markers)
+        assert panel.get_window_extent().contains(box.x0, box.y0)
+        assert panel.get_window_extent().contains(box.x1, box.y1)
+
+
+def test_the_same_numbers_give_the_same_bytes(files: tuple[Path, Path], tmp_path: Path) -> None:
+    figure.write([tmp_path / "f.svg"], PLAN, ROWS)
+    assert (tmp_path / "f.svg").read_bytes() == files[0].read_bytes()
+
+
+def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:
+    figure.write([tmp_path / "f.svg"], PLAN, [replace(ROWS[0], accuracy=None)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_matplotlib_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingError, match=r"pip install 'attar\[compare\]'"):
+        figure.check()

@@ -1,0 +1,109 @@
+"""Rows and tables against means and deviations computed by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+import tomllib
+from typing import Any
+
+import pytest
+
+from attar.comparison import numbers, record, spec, tables
+from attar.comparison.numbers import Mean
+
+PLAN = spec.resolve(
+    tomllib.loads(
+        """
+        dataset = "digits"
+        seeds = 3
+        runs = 2
+        [[entry]]
+        name = "a"
+        niter = [2, 4]
+        [[entry]]
+        name = "b | c"
+        """
+    )
+)
+HOST = {"processor": "a CPU", "device": "cpu", "threads": 2, "jobs": 1}
+
+
+def entry(*runs: float, epochs: int = 300) -> dict[str, Any]:
+    return {"convnet2": {"mean": sum(runs) / len(runs), "runs": list(runs), "epochs": epochs}}
+
+
+def cell(name: str, *runs: float, pretrain: float, condense: float, initial: float = 0.5) -> dict[str, Any]:
+    seconds = {"pretrain": pretrain, "condense": condense, "evaluate": 1000.0}
+    return {"cell": name, "entry": name[0], "accuracy": entry(*runs), "initial": entry(initial), "seconds": seconds}
+
+
+def yardstick(kind: str, ipc: int | None, seed: int, *runs: float, epochs: int = 300) -> dict[str, Any]:
+    name = f"{kind} {ipc} {epochs} {seed}"
+    return {"cell": name, "yardstick": kind, "ipc": ipc, "accuracy": entry(*runs, epochs=epochs), "seconds": {}}
+
+
+LINES = [
+    cell("a ipc 1 niter 2 seed 0", 0.70, 0.74, pretrain=1, condense=10),  # mean .72
+    cell("a ipc 1 niter 2 seed 1", 0.76, 0.76, pretrain=2, condense=30),  # mean .76
+    cell("a ipc 1 niter 2 seed 2", 0.80, 0.80, pretrain=3, condense=20),  # mean .80
+    cell("a ipc 1 niter 4 seed 0", 0.90, 0.92, pretrain=1, condense=50),
+    {"cell": "b | c ipc 1 seed 0", "entry": "b", "accuracy": {}, "seconds": {}, "diverged": "nan"},
+    yardstick("random_real", 1, 0, 0.5, 0.6),
+    yardstick("random_real", 1, 1, 0.6, 0.7),
+    yardstick("random_real", 10, 0, 0.9, 0.9),  # another size
+    yardstick("random_real", 1, 0, 0.1, 0.1, epochs=7),  # another protocol
+    yardstick("whole", None, 0, 0.97, 0.99, epochs=30),
+]
+
+
+def test_mean_and_deviation_are_over_seeds() -> None:
+    first, second, third = numbers.rows(PLAN, LINES)
+    assert first.accuracy == Mean(pytest.approx(0.76), pytest.approx(0.04), 3)  # of .72, .76, .80
+    assert first.random_real == Mean(pytest.approx(0.6), pytest.approx(0.05 * 2**0.5), 2)  # of .55 and .65
+    assert first.whole == Mean(pytest.approx(0.98), pytest.approx(0.01 * 2**0.5), 2)  # of the runs
+    assert first.ior == pytest.approx(0.16) and first.hlr == pytest.approx(0.22)
+    assert (first.pretrain, first.make, first.seconds) == (2, 20, 23)  # medians; the total's is of 11, 32, 23
+    assert second.accuracy == Mean(pytest.approx(0.91), None, 1)
+    assert (third.accuracy, third.diverged, third.seconds, third.ior) == (None, 1, None, None)
+
+
+def test_a_row_says_what_every_column_stands_for() -> None:
+    rows = numbers.rows(PLAN, LINES)
+    assert [row.columns for row in rows] == [
+        {"ipc": 1, "niter": 2},
+        {"ipc": 1, "niter": 4},
+        {"ipc": 1, "niter": 10},  # the recipe's
+    ]
+
+
+def test_the_csv_holds_every_number() -> None:
+    rows = numbers.rows(PLAN, LINES)
+    first, _, third = csv.DictReader(io.StringIO(tables.to_csv(rows)))
+    assert (first["entry"], first["niter"], first["accuracy_n"], first["runs_per_seed"]) == ("a", "2", "3", "2")
+    assert float(first["accuracy_mean"]) == pytest.approx(0.76) and float(first["hlr"]) == pytest.approx(0.22)
+    assert (third["accuracy_mean"], third["diverged"], third["ior"]) == ("", "1", "")
+
+
+def test_the_table_says_what_its_numbers_are() -> None:
+    text = tables.to_markdown(PLAN, numbers.rows(PLAN, LINES), LINES, [HOST], 5)
+    assert "| a | 1 | 2 | 0.760 ± 0.040 | 3 | 23 | 2 | 0.500 ± 0.000 | 0.600 ± 0.071 | 0.160 | 0.220 |" in text
+    assert "| b \\| c | 1 | 10 |  | 0 (1 diverged) |" in text
+    assert "on the test images, after the last of 300 epochs" in text
+    assert "epochs 30: 0.980 ± 0.014 over n = 2" in text
+    assert "5 runs are missing" in text and "on a CPU (cpu, 2 threads, one run at a time)." in text
+    assert "MIXED" not in text and "NOT comparable" not in text
+
+
+def test_times_that_cannot_be_compared_are_marked() -> None:
+    assert "MIXED" in tables.timing([HOST, HOST | {"processor": "another CPU"}])
+    assert "NOT comparable" in tables.timing([HOST | {"jobs": 2, "threads": 1}])
+
+
+def test_a_minus_is_a_minus() -> None:
+    assert (tables.fraction(-0.0123), tables.fraction(None), tables.seconds(12345.6)) == ("−0.012", "", "12346")
+
+
+def test_settings_of_a_set_are_complete() -> None:
+    made = record.made_with(PLAN.points[0].recipe)
+    assert set(made) == {"pool", "condense"} and made["condense"]["niter"] == 2 and made["pool"]["epochs"] == 2

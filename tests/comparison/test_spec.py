@@ -1,0 +1,214 @@
+"""A spec becomes points and cells, and what is wrong in it is named before anything runs."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from attar.comparison import makers, spec
+from attar.comparison.spec import Plan
+from attar.errors import UserError
+
+SPECS = Path(__file__).parents[2] / "benchmarks" / "compare"
+
+GRID = """
+recipe = "digits"
+ipc = [1, 10]
+seeds = 2
+runs = 4
+perturb = false
+
+[pool]
+lr = 0.02
+
+[evaluate]
+epochs = 5
+
+[[entry]]
+name = "short and long"
+niter = [3, 6]
+
+[[entry]]
+name = "five models"
+model_num = 5
+ipc = 2
+perturb = true
+"""
+
+
+def plan(text: str) -> Plan:
+    return spec.resolve(tomllib.loads(text), "my.toml: ")
+
+
+def test_lists_are_grids_and_entries_stand_on_top_of_common_settings() -> None:
+    found = plan(GRID)
+    assert [(point.entry, point.settings) for point in found.points] == [
+        ("short and long", {"ipc": 1, "niter": 3}),
+        ("short and long", {"ipc": 1, "niter": 6}),
+        ("short and long", {"ipc": 10, "niter": 3}),
+        ("short and long", {"ipc": 10, "niter": 6}),
+        ("five models", {"ipc": 2}),
+    ]
+    first, last = found.points[0].recipe, found.points[-1].recipe
+    assert (first.condense.ipc, first.condense.niter, first.condense.perturb) == (1, 3, False)
+    assert (last.condense.ipc, last.condense.niter, last.condense.perturb) == (2, 10, True)  # niter is the recipe's
+    assert (first.pool.models, last.pool.models, first.pool.lr, last.pool.lr) == (5, 5, 0.02, 0.02)
+    assert first.network == last.network == found.recipe.network and found.recipe.network.width == 0.5
+    assert first.evaluate == found.recipe.evaluate and (first.evaluate.runs, first.evaluate.epochs) == (4, 5)
+    assert found.tested_on == "test images"
+
+
+def test_every_seed_has_models_and_networks_of_its_own() -> None:
+    """Seed by seed, so that a machine that gets slower does so for all entries."""
+    cells = plan(GRID).cells
+    assert [cell.seed for cell in cells] == [0] * 5 + [1] * 5
+    one, two = cells[0].recipe, cells[5].recipe
+    assert (one.condense.seed, one.pool.seed, one.evaluate.seed) == (0, 0, 0)
+    assert (two.condense.seed, two.pool.seed, two.evaluate.seed) == (1, 5, 4)
+    assert replace(two.condense, seed=0) == one.condense
+    assert cells[1].name == "short and long ipc 1 niter 6 seed 0"
+    assert cells[1].folder == "short-and-long-ipc1-niter6-seed0"
+    assert len({cell.folder for cell in cells}) == len(cells)
+
+
+def test_an_entry_may_start_from_a_recipe_of_its_own() -> None:
+    """What makes the set comes from there; data, network and evaluation stay the comparison's."""
+    found = plan('recipe = "digits"\n[[entry]]\nname = "a"\n[[entry]]\nname = "b"\nrecipe = "fashion-cpu"\nfactor = 1')
+    a, b = (point.recipe for point in found.points)
+    assert (b.data, b.network, b.evaluate) == (a.data, a.network, a.evaluate)
+    assert (a.condense.n_data, b.condense.n_data, b.pool.epochs, b.condense.factor) == (500, 128, 1, 1)
+
+
+def test_core_sets_take_what_they_need_of_the_common_settings() -> None:
+    found = plan(
+        'recipe = "digits"\nipc = [1, 2]\nniter = [3, 4]\nmodels = 7\nseeds = 2\n'
+        '[[entry]]\nmethod = "herding"\npt_from = 5\n'
+        '[[entry]]\nmethod = "kcenter"\nfeatures = "pixels"\n[[entry]]\nname = "a"'
+    )
+    assert [(point.entry, point.features, point.settings) for point in found.points[:4]] == [
+        *(("herding", "early", {"ipc": ipc}) for ipc in (1, 2)),
+        *(("kcenter", "pixels", {"ipc": ipc}) for ipc in (1, 2)),
+    ]
+    first, second = found.points[0].cell(0).recipe, found.points[0].cell(1).recipe
+    assert (first.condense.ipc, first.condense.factor, first.pool.models, first.pool.epochs) == (1, 1, 1, 5)
+    assert (first.pool.seed, second.pool.seed, second.condense.seed) == (0, 1, 1)
+    assert spec.value_of(found.points[0], "niter") is None and len(found.points) == 8
+
+
+def test_methods_are_layers_and_common_settings_go_to_those_that_take_them() -> None:
+    found = plan(
+        'recipe = "digits"\nmodels = [2, 3]\nniter = 4\n[[entry]]\nmethod = "dm"\nlr_img = [0.5, 1.0]\n'
+        '[[entry]]\nmethod = "ncfm"\n[[entry]]\nname = "own pool"\nmethod = "dm"\nsource = "pool"'
+    )
+    assert [point.name for point in found.points] == [
+        *("dm ipc 1 lr_img 0.5", "dm ipc 1 lr_img 1.0", "ncfm ipc 1 models 2", "ncfm ipc 1 models 3"),
+        *("own pool ipc 1 models 2", "own pool ipc 1 models 3"),
+    ]
+    dm, ncfm, pooled = (found.points[place] for place in (0, 2, 4))
+    assert (dm.recipe.condense.match, dm.recipe.condense.source, ncfm.recipe.condense.match) == ("feat", "fresh", "ncf")
+    assert [makers.needs_pool(p.method, p.features, p.recipe) for p in (dm, ncfm, pooled)] == [False, True, True]
+    assert spec.value_of(dm, "models") is None and spec.value_of(ncfm, "models") == 2
+    assert pooled.recipe.condense.match == "feat" and pooled.recipe.condense.niter == 4
+
+
+def test_a_setting_that_some_point_takes_is_taken() -> None:
+    found = plan('dataset = "digits"\n[[entry]]\nname = "a"\nperturb = [false, true]\nvmax = 0.2')
+    assert [point.recipe.condense.perturb for point in found.points] == [False, True]
+
+
+def test_a_budget_of_an_entry_replaces_the_common_one() -> None:
+    found = plan('recipe = "fashion"\nniter = 7\n[[entry]]\nname = "a"\n[[entry]]\nname = "b"\nspeedup = [10, 20]')
+    assert [point.recipe.condense.outer_iterations for point in found.points] == [7, 200, 100]
+
+
+@pytest.mark.parametrize("path", sorted(SPECS.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_specs_that_ship_are_sound(path: Path) -> None:
+    """Each can be resolved, says what it is for, and an ablation leaves the test images alone."""
+    text = path.read_text(encoding="utf-8")
+    found = spec.resolve(tomllib.loads(text), f"{path}: ")
+    assert text.startswith("# ") and len(found.points) > 1 and len(found.seeds) >= 3
+    assert len({cell.folder for cell in found.cells}) == len(found.cells)
+    assert (found.holdout is not None) == path.stem.startswith("ablation")
+
+
+def test_holdout_says_what_is_tested_on() -> None:
+    found = plan('dataset = "digits"\nholdout = 0.2\nseeds = [3]\n[[entry]]\nname = "a"')
+    assert (found.holdout, found.seeds, found.tested_on) == (0.2, (3,), "held-out training images")
+
+
+ENTRY = '\n[[entry]]\nname = "a"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('dataset = "digits"', r"there is no \[\[entry\]\]"),
+        ('dataset = "digits"\nentry = []', r"there is no \[\[entry\]\]"),
+        ('dataset = "digits"\nentry = 3', r"there is no \[\[entry\]\]"),
+        (ENTRY, "no data are named; say dataset or recipe"),
+        ('recipe = "digit"' + ENTRY, "unknown recipe 'digit'; did you mean 'digits'"),
+        ("recipe = 3" + ENTRY, "recipe must be the name of a recipe, not 3"),
+        ('dataset = "digits"\nseed = 3' + ENTRY, "seed cannot be set in a comparison: the seeds stand in seeds"),
+        ('dataset = "digits"\nsedes = 3' + ENTRY, "unknown setting 'sedes'; did you mean 'seeds'"),
+        ('dataset = "digits"\nruns = "three"' + ENTRY, "runs must be a whole number, not 'three'"),
+        ('dataset = "digits"\n[evaluate]\nepoch = 3' + ENTRY, r"\[evaluate\] unknown setting 'epoch'; did you mean"),
+        ('dataset = "digits"\n[evaluat]\nepoch = 3' + ENTRY, "unknown setting 'evaluat'; did you mean 'evaluate'"),
+        ('dataset = "digits"\nseeds = []' + ENTRY, r"seeds must be a number of seeds, or a list .*, not \[\]"),
+        ('dataset = "digits"\nseeds = [0, 1, 0]' + ENTRY, "seeds names 0 twice"),
+        ('dataset = "digits"\nseeds = 0' + ENTRY, "seeds must be a number of seeds"),
+        ('dataset = "digits"\nseeds = true' + ENTRY, "seeds must be a number of seeds"),
+        ('dataset = "digits"\nholdout = 1' + ENTRY, "holdout must be a share of the training images"),
+        ('dataset = "digits"\nwidth = [1, 2]' + ENTRY, "width must be a number, not"),
+        ('dataset = "digits"\nyardsticks = ["hole"]' + ENTRY, "unknown yardstick 'hole'; did you mean 'whole'"),
+        ('dataset = "digits"' + ENTRY + ENTRY, "two entries are named 'a'; each needs a name of its own"),
+        ('dataset = "digits"' + ENTRY + ENTRY.replace('"a"', '"A!"'), "'a' and 'A!' are too alike"),
+        ('dataset = "digits"\n[[entry]]\nniter = 3', "entry 1 needs a name of letters or digits"),
+        ('dataset = "digits"\n[[entry]]\nname = "-"', "entry 1 needs a name of letters or digits"),
+        (
+            'dataset = "digits"' + ENTRY + "nitre = 3",
+            "my.toml: entry 'a': unknown setting 'nitre'; did you mean 'niter'",
+        ),
+        ('dataset = "digits"' + ENTRY + "niter = []", "entry 'a': niter is an empty list"),
+        ('dataset = "digits"' + ENTRY + "niter = [1, 1]", "entry 'a': niter names 1 twice"),
+        ('dataset = "digits"' + ENTRY + 'niter = [1, "two"]', "entry 'a': .*niter must be a whole number, not 'two'"),
+        ('dataset = "digits"' + ENTRY + "niter = [[1], [2]]", "entry 'a': .*niter must be a whole number, not"),
+        ('dataset = "digits"' + ENTRY + "pool = 3", r"entry 'a': \[pool\] must be a table of settings, not 3"),
+        ('dataset = "digits"' + ENTRY + "factor = 0", "entry 'a': factor must be at least 1, not 0"),
+        ('dataset = "digits"' + ENTRY + "width = 2.0", "entry 'a': width is the same for all entries"),
+        ('dataset = "digits"' + ENTRY + "runs = 2", "entry 'a': runs is the same for all entries"),
+        ('dataset = "digits"' + ENTRY + 'model_path = "p"', "model_path cannot be set in a comparison: early-stage"),
+        ('dataset = "digits"' + ENTRY + "eval_at = [1]", "eval_at cannot be set in a comparison"),
+        ('dataset = "digits"' + ENTRY + "nclass_sub = 2", "nclass_sub cannot be set in a comparison"),
+        ('dataset = "digits"' + ENTRY + "[entry.pool]\nseed = 2", "seed cannot be set in a comparison: every seed"),
+        ('dataset = "digits"' + ENTRY + 'method = "acdd"', "entry 'a': unknown method 'acdd'; did you mean 'accdd'"),
+        (
+            'dataset = "digits"' + ENTRY + 'method = "herding"\nniter = 3',
+            "entry 'a': the method herding takes no niter",
+        ),
+        (
+            'dataset = "digits"' + ENTRY + 'method = "herding"\nmodels = 3',
+            "entry 'a': the method herding takes no models",
+        ),
+        (
+            'dataset = "digits"' + ENTRY + 'method = "random"\npt_from = 3',
+            "entry 'a': the method random takes no epochs",
+        ),
+        ('dataset = "digits"' + ENTRY + 'features = "pixels"', "entry 'a': the method accdd takes no features"),
+        ('dataset = "digits"' + ENTRY + 'method = "kcenter"\nfeatures = "late"', "entry 'a': unknown features 'late'"),
+        ('dataset = "digits"' + ENTRY + 'method = "kcenter"\nfeatures = 3', "entry 'a': features must be text, not 3"),
+        (
+            'dataset = "digits"' + ENTRY + 'method = "dm"\nmodels = 3',
+            "entry 'a': method dm takes no models here: it has",
+        ),
+        ('dataset = "digits"' + ENTRY + "perturb = false\nvmax = 0.2", "entry 'a': method accdd takes no vmax here"),
+        ('dataset = "digits"' + ENTRY + "method = 3", "entry 'a': method must be text, not 3"),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, words: str) -> None:
+    with pytest.raises(UserError, match=words) as error:
+        plan(text)
+    assert str(error.value).startswith("my.toml: ")
+    assert str(error.value).count("my.toml") == 1

@@ -354,7 +354,7 @@ def sgd(
 
 
 class Summed:
-    """DC, DSA, DM and NCFM: images in normalised pixels, one SGD with momentum for the sum of the classes' losses."""
+    """DC, DSA and DM: images in normalised pixels, one SGD with momentum for the sum of the classes' losses."""
 
     def __init__(self, images: Tensor, mean: Tensor, std: Tensor, *, lr: float, momentum: float, patience: int) -> None:
         self.z = ((images - mean) / std).detach().requires_grad_()
@@ -370,6 +370,12 @@ class Summed:
         loss.backward()
         self.optimiser.step()
 
+    def visit(self, losses: Sequence[Callable[[], Tensor]]) -> float:
+        """Down the losses of all classes: what they add up to."""
+        total = torch.stack([loss() for loss in losses]).sum()
+        self.step(total)
+        return total.item()
+
     def watch(self, loss: float) -> None:
         """Halve the learning rate after `patience` losses in a row that were not below the lowest."""
         if loss < self.lowest:
@@ -379,6 +385,26 @@ class Summed:
         if self.patience and self.since == self.patience:
             self.since = 0
             self.optimiser.param_groups[0]["lr"] /= 2
+
+
+class Visited(Summed):
+    """NCFM: images in [0, 1], clamped with every new network, one SGD over all of them stepped after each class."""
+
+    def __init__(self, images: Tensor, *, lr: float, momentum: float, patience: int) -> None:
+        zero = torch.zeros((), dtype=torch.float64)
+        super().__init__(images, zero, zero + 1, lr=lr, momentum=momentum, patience=patience)
+
+    def visit(self, losses: Sequence[Callable[[], Tensor]]) -> float:
+        total = 0.0
+        for loss in losses:
+            value = loss()
+            self.step(value)
+            total += value.item()
+        return total
+
+    def clamp(self) -> None:
+        with torch.no_grad():
+            self.z.clamp_(0, 1)
 
 
 def sequential(

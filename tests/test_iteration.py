@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 import naive
-from attar import checkpoint, condensation, frequencies, methods, models, origins, recipes
+from attar import checkpoint, condensation, frequencies, methods, models, motion, origins, recipes
 from attar.checkpoint import Values
 from attar.config import CondenseConfig
 from attar.data import ImageData
@@ -22,6 +23,7 @@ from attar.matching import characteristic_distance
 from attar.origins import ORIGINS, Origin
 from attar.pool import Pool, empty
 from attar.problem import Problem
+from attar.synthetic import pending
 from test_execution import Tape
 from test_sweep import Recorder, attar_loop, digits, naive_loop, pool_of, settings
 
@@ -76,18 +78,25 @@ class Noted:
     problem: Problem
     state: condensation.State
     sweeps: list[tuple[tuple, tuple]]  # arguments and results
+    calibrations: list[tuple]  # arguments
     updates: list[tuple[Tensor, Tensor]]
 
     def step(self) -> Tensor:
-        self.sweeps.clear(), self.updates.clear()
+        self.sweeps.clear(), self.calibrations.clear(), self.updates.clear()
         self.state, loss = condensation.step(self.state, self.problem)
         return loss
+
+    def images(self) -> Tensor:
+        """Where the published loop has them: it has yet to make the last steps of a sweep."""
+        problem = self.problem
+        return self.state.images + motion.later(self.state.momentum, problem.pending, self.state.motion, problem.rule)
 
 
 def noted(config: CondenseConfig) -> Noted:
     data = digits(3)
     problem = condensation.prepare(data, pool_for(config, data, torch.float64), config)
     sweeps: list[tuple[tuple, tuple]] = []
+    calibrations: list[tuple] = []
     updates: list[tuple[Tensor, Tensor]] = []
 
     def run_sweep(images: Tensor, params: Any, rows: Any, draws: Any, subsets: Any, points: Tensor | None) -> tuple:
@@ -97,16 +106,31 @@ def noted(config: CondenseConfig) -> Noted:
         sweeps.append(((images, params, rows, draws, points), result))
         return result
 
+    def calibrate(*args: Any) -> tuple:
+        assert problem.calibrate is not None
+        calibrations.append(args)
+        return problem.calibrate(*args)
+
     def train_step(student: Any, images: Tensor, targets: Tensor) -> Tensor:
         updates.append((images, targets))
         return problem.train_step(student, images, targets)
 
-    mean, std = (torch.tensor(value, dtype=torch.float64).view(-1, 1, 1) for value in (data.mean, data.std))
-    rule = replace(problem.rule, mean=mean, std=std)
-    watched = replace(problem, run_sweep=run_sweep, train_step=train_step, rule=rule)
+    rule = problem.rule
+    if rule.std is not None:
+        mean, std = (torch.tensor(value, dtype=torch.float64).view(-1, 1, 1) for value in (data.mean, data.std))
+        rule = replace(rule, mean=mean, std=std)
+    shares = pending(config.mom_img, 3) if config.img_step == "class" else [0.0] * 3
+    watched = replace(
+        problem,
+        run_sweep=run_sweep,
+        calibrate=None if problem.calibrate is None else calibrate,
+        train_step=train_step,
+        rule=rule,
+        pending=torch.tensor(shares, dtype=torch.float64).view_as(problem.pending),
+    )
     state = condensation.init(watched)
     state.images, state.momentum = state.images.double(), state.momentum.double()
-    return Noted(watched, condensation.begin_outer(state, watched), sweeps, updates)
+    return Noted(watched, condensation.begin_outer(state, watched), sweeps, calibrations, updates)
 
 
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -114,9 +138,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("dsa", {"lr": 0.05}),
     ("dm", {}),
     ("dm", {"factor": 2, "init": "mix", "metric": "l1"}),
-    ("ncfm", {"lr_img": 0.5}),
-    ("ncfm", {"lr_img": 0.5, "sampler": "network", "factor": 2, "init": "mix"}),
-    ("ncfm", {"source": "pool", "perturb": True, "calibrate": 0.0, "match": "grad", "metric": "cos"}),
+    ("ncfm", {"patience": 1}),
+    ("ncfm", {"sampler": "network", "factor": 2, "init": "mix", "mom_img": 0.9}),
+    ("ncfm", {"source": "pool", "perturb": True, "calibrate": 0.0, "match": "grad", "metric": "cos", "lr_img": 0.1}),
 ]
 
 
@@ -127,64 +151,70 @@ def test_an_inner_iteration_is_the_published_one(
     in_double(monkeypatch)
     config = config_of(method, **changes)
     run = noted(config)
-    data, rule = run.problem.data, run.problem.rule
-    assert rule.mean is not None and rule.std is not None
-    slow = naive.Summed(run.state.images, rule.mean, rule.std, lr=config.lr_img, momentum=0.5, patience=config.patience)
+    data, slow = run.problem.data, published(run, config)
+    decoding: Any = {"normalize": data.normalize, "factor": config.factor, "decode_type": "single"}
     theta: dict[str, Tensor] = {}
     for sweep in range(SWEEPS):
-        first = run.state.images
         loss = run.step()
-        (images, params, rows, draws, points), results = run.sweeps[0]
-        assert torch.equal(images, first)
+        (_, params, rows, draws, points), results = run.sweeps[0]
         if sweep % 2:  # a network serves two sweeps
             for name, value in theta.items():
                 torch.testing.assert_close(params[name], value, rtol=1e-8, atol=1e-10)
         elif theta:
             assert not torch.equal(params["blocks.0.weight"], theta["blocks.0.weight"])
-        drawn = [{name: value[c : c + 1] for name, value in draws.items()} for c in range(3)]
+            if isinstance(slow, naive.Visited):
+                assert not slow.images().detach().clamp(0, 1).equal(slow.images()), "there is something to clamp"
+                slow.clamp()
         points = None if points is None else points.requires_grad_()
-        total = sum(
-            naive.class_loss(
+
+        def matched(c: int, params: Any = params, rows: Any = rows, draws: Any = draws, points: Any = points) -> Tensor:
+            return naive.class_loss(
                 slow.images()[c],
                 params,
                 data.fetch(rows[c]),
-                drawn[c],
+                own_draw(draws, c),
                 c,
                 names=[name for name, value in params.items() if value.ndim == 4 or (config.fc and value.ndim > 1)],
-                normalize=data.normalize,
                 metric=config.metric,
                 match=config.match,
-                factor=config.factor,
-                decode_type="single",
                 frequencies=points,
+                **decoding,
             )
-            for c in range(3)
-        )
-        assert isinstance(total, Tensor)
-        torch.testing.assert_close(loss, total.detach(), rtol=1e-9, atol=1e-10)
+
+        total = slow.visit([partial(matched, c) for c in range(3)])
+        torch.testing.assert_close(float(loss), total, rtol=1e-9, atol=1e-10)
         if config.sampler == "network" and points is not None:
-            (slope,) = torch.autograd.grad(total, points, retain_graph=True)
-            torch.testing.assert_close(results[2], slope, rtol=1e-6, atol=1e-10)
-        slow.watch(total.item())
-        slow.step(total)
+            torch.testing.assert_close(results[2], points.grad, rtol=1e-6, atol=1e-10)
         if config.calibrate:
-            trained = run.problem.pool.members[run.state.member].params
-            labelled = [
-                naive.label_loss(
-                    slow.images()[c],
-                    trained,
-                    drawn[c],
-                    c,
-                    normalize=data.normalize,
-                    factor=config.factor,
-                    decode_type="single",
-                )
-                for c in range(3)
-            ]
-            slow.step(config.calibrate * torch.stack(labelled).sum())
-        torch.testing.assert_close(run.state.images, slow.images().detach(), rtol=1e-9, atol=1e-10)
+            (_, trained, other, _) = run.calibrations[0]
+            member = run.problem.pool.members[run.state.member].params
+            assert all(torch.equal(value, member[name]) for name, value in trained.items())
+            assert not torch.equal(other["color"], draws["color"]), "calibration augments anew"
+
+            def labelled(c: int, trained: Any = trained, other: Any = other) -> Tensor:
+                return config.calibrate * naive.label_loss(slow.images()[c], trained, own_draw(other, c), c, **decoding)
+
+            total += slow.visit([partial(labelled, c) for c in range(3)])
+        slow.watch(total)
+        torch.testing.assert_close(run.images(), slow.images().detach(), rtol=1e-9, atol=1e-10)
         theta = network_after(run, params, config, last=sweep % 2 == 1)
     assert (run.state.images - run.state.initial).abs().mean() > 1e-3
+    rate = slow.optimiser.param_groups[0]["lr"] / config.lr_img
+    assert rate < 1 or config.patience != 1, "the learning rate was halved"
+
+
+def published(run: Noted, config: CondenseConfig) -> naive.Summed:
+    """The images as the papers move them."""
+    moved = {"lr": config.lr_img, "momentum": config.mom_img, "patience": config.patience}
+    if config.img_step == "class":
+        return naive.Visited(run.state.images, **moved)
+    rule = run.problem.rule
+    assert rule.mean is not None and rule.std is not None
+    return naive.Summed(run.state.images, rule.mean, rule.std, **moved)
+
+
+def own_draw(draws: dict[str, Tensor], row: int) -> dict[str, Tensor]:
+    return {name: value[row : row + 1] for name, value in draws.items()}
 
 
 def network_after(run: Noted, params: dict[str, Tensor], config: CondenseConfig, *, last: bool) -> dict[str, Tensor]:
@@ -441,9 +471,9 @@ def test_each_choice_makes_other_images() -> None:
         {"sampler": "network", "sampler_lr": 0.1},
         {"calibrate": 1.0},
         {"calibrate": 2.0},
-        {"img_step": "class"},
-        {"img_space": "unit"},
-        {"img_optim": "adamw"},
+        {"img_step": "sweep"},
+        {"img_space": "normalized"},
+        {"img_optim": "adamw", "img_step": "sweep"},
         {"lr_scaled": True},
         {"patience": 1},
         {"update": "real"},

@@ -64,9 +64,9 @@ def test_published_settings_of_the_neighbours(method: str) -> None:
         c.outer_iterations * c.inner_loop,
     ) == PUBLISHED[method]
     assert (c.method, c.bias, c.mom_img) == (method, False, 0.5)
-    summed = method not in ("idc", "idc-i")
     moves = (c.img_step, c.img_space, c.lr_scaled)
-    assert moves == (("sweep", "normalized", False) if summed else ("class", "unit", True))
+    others = {"idc": ("class", "unit", True), "idc-i": ("class", "unit", True), "ncfm": ("class", "unit", False)}
+    assert moves == others.get(method, ("sweep", "normalized", False))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,8 @@ def test_details_of_ncfm() -> None:
     c = chosen("ncfm").condense
     assert (c.frequencies, c.sampler, c.sampler_lr, c.patience, c.calibrate) == (4096, "gauss", 1e-3, 500, 1.0)
     assert (chosen("ncfm").pool.models, chosen("ncfm").pool.epochs) == (20, 60)
-    assert chosen("ncfm", "cifar10", ipc=10).condense.img_optim == "adamw"
+    adamw = chosen("ncfm", "cifar10", ipc=10).condense
+    assert (adamw.img_optim, adamw.img_step, adamw.img_space) == ("adamw", "sweep", "unit")
     assert chosen("ncfm", "cifar10", ipc=50).condense.img_optim == c.img_optim == "sgd"
 
 
@@ -228,7 +229,7 @@ def test_a_method_is_short() -> None:
 
     text = inspect.getsource(methods)
     entry = text[text.index('    "dm": Method(') : text.index('    "ncfm": Method(')]
-    shared = text[text.index("SUMMED") : text.index("def unmirrored")]
+    shared = text[text.index("RENEWED: Values") : text.index("def unmirrored")]
     functions = [matching.feature_means, matching.feature_distance, methods.unmirrored]
     lines = [
         *entry.splitlines(),

@@ -86,6 +86,8 @@ def step(state: State, problem: Problem) -> tuple[State, Tensor]:
     if state.network is None:
         raise UserError("call begin_outer before step")
     if state.inner and config.renew and state.inner % config.renew == 0:
+        if config.img_space == "unit":  # NCFM clamps with each network; DC, DSA and DM never do
+            state.images = clamp(state, problem)
         take_network(state, problem)
     strategy = strategy_names(config.aug_type)
     rows = matched_rows(state, problem)
@@ -96,15 +98,18 @@ def step(state: State, problem: Problem) -> tuple[State, Tensor]:
     wanted = None if points is None else points.detach()
     gradient, loss, *slope = problem.run_sweep(state.images, params, rows, draws, subsets, wanted)
     loss = loss.clone()  # a replay overwrites its results
-    state.motion = motion.watch(state.motion, loss, problem.rule)
+    lowered = loss
     move_images(state, problem, gradient)
     if state.sampler is not None and points is not None:
         frequencies.learn(state.sampler, points, slope[0])
     if problem.calibrate is not None:
         trained = problem.pool.members[state.member].params
         params = {name: value.to(data.device) for name, value in trained.items()}
-        gradient, _ = problem.calibrate(state.images, params, draws, subsets)
+        draws = draw(strategy, len(rows), data.size, state.generator, choice_per_row=True)
+        gradient, entropy = problem.calibrate(state.images, params, draws, subsets)
+        lowered = loss + config.calibrate * entropy
         move_images(state, problem, config.calibrate * gradient)
+    watch_loss(state, problem, lowered)
     update_network(state, problem)
     state.inner += 1
     return state, loss
@@ -146,6 +151,15 @@ def move_images(state: State, problem: Problem, gradient: Tensor) -> None:
     state.images, state.momentum, state.motion = motion.move(
         state.images, state.momentum, gradient, state.motion, problem.rule
     )
+
+
+def watch_loss(state: State, problem: Problem, loss: Tensor) -> None:
+    """Perhaps halve the images' learning rate, and so that of the steps which the published loop has yet to make."""
+    if not problem.rule.patience:
+        return
+    before = motion.later(state.momentum, problem.pending, state.motion, problem.rule)
+    state.motion = motion.watch(state.motion, loss, problem.rule)
+    state.images = state.images + before - motion.later(state.momentum, problem.pending, state.motion, problem.rule)
 
 
 def random_subsets(state: State, problem: Problem) -> list[Tensor]:

@@ -39,11 +39,13 @@ class Method:
 
 # ---- what the neighbours share ----
 
-# A new network for every few sweeps, one step for the sum of the classes' losses, in normalised pixels
-SUMMED: Values = {
+# A new network for every few sweeps, and the image learning rate as it stands
+RENEWED: Values = {
     **{"source": "fresh", "renew": 1, "perturb": False, "factor": 1, "init": "random", "decode_type": "single"},
-    **{"img_step": "sweep", "img_space": "normalized", "lr_scaled": False, "mom_img": 0.5, "mix_p": 0.0},
+    **{"lr_scaled": False, "mom_img": 0.5, "mix_p": 0.0},
 }
+# One step for the sum of the classes' losses, in normalised pixels
+SUMMED: Values = RENEWED | {"img_step": "sweep", "img_space": "normalized"}
 
 
 def unmirrored(strategy: str, base: Recipe) -> str:
@@ -97,8 +99,9 @@ DC_FULL: Values = {"batch_real": 256, "full_niter": 1000 // NETWORKS, "speedup":
 
 
 def ncfm_fits(base: Recipe, ipc: int) -> Values:
-    """AdamW on CIFAR-10 with ipc 10; no grid where the images are too small for one."""
-    values: Values = {"img_optim": "adamw"} if base.data.dataset == "cifar10" and ipc == 10 else {}
+    """AdamW on CIFAR-10 with ipc 10, one step a sweep; no grid where the images are too small for one."""
+    adamw: Values = {"img_optim": "adamw", "img_step": "sweep"}
+    values = adamw if base.data.dataset == "cifar10" and ipc == 10 else {}
     return values | ({"factor": 1, "init": "random"} if base.condense.factor == 1 else {})
 
 
@@ -135,9 +138,17 @@ METHODS: dict[str, Method] = {
     ),
     "ncfm": Method(
         "Wang et al., Dataset Distillation with Neural Characteristic Function, CVPR 2025",
-        means=SUMMED
+        means=RENEWED
         | {
-            **{"source": "interpolated", "match": "ncf", "update": "none", "calibrate": 1.0, "frequencies": 4096},
+            **{
+                "img_step": "class",
+                "img_space": "unit",
+                "source": "interpolated",
+                "match": "ncf",
+                "update": "none",
+                "calibrate": 1.0,
+                "frequencies": 4096,
+            },
             **{"aug_type": "color_crop_cutout", "lr_img": 0.01, "patience": 500, "factor": 2, "init": "mix"},
         },
         full={"batch_real": 1024, "inner_loop": 100, "full_niter": 200, "speedup": 1},

@@ -1,6 +1,6 @@
 """How the images move: SGD or AdamW, after each class or once per sweep, in [0, 1] or in normalised pixels.
 
-The images live in [0, 1]. DC, DSA, DM and NCFM step z = (x − mean)/std: there the gradient is std·∂L/∂x, and a step of
+The images live in [0, 1]. DC, DSA and DM step z = (x − mean)/std: there the gradient is std·∂L/∂x, and a step of
 z by d is one of x by std·d. For SGD that is the learning rate times std² per channel; AdamW's step knows no scale, and
 is multiplied by std once.
 """

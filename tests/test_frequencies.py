@@ -18,7 +18,7 @@ def test_gaussian_frequencies() -> None:
 
 
 def test_the_network_of_frequencies_is_what_the_paper_says() -> None:
-    """Three linear layers, batch norm over the frequencies, leaky ReLU, tanh."""
+    """Three linear layers, each with batch norm over the frequencies; leaky ReLU twice, then tanh."""
     state = torch.get_rng_state()
     student = frequencies.sampler(5, 1e-3, 3, CPU)
     assert torch.equal(torch.get_rng_state(), state), "nothing is drawn from the global generator"
@@ -27,30 +27,19 @@ def test_the_network_of_frequencies_is_what_the_paper_says() -> None:
     x = torch.randn((7, 5), generator=Generator().manual_seed(4))
     got = frequencies.sampled(student, 7, 5, Generator().manual_seed(4))
     values = list(student.params.values())
-    assert [tuple(value.shape) for value in values] == [
-        (5, 5),
-        (5,),
-        (5,),
-        (5,),
-        (5, 5),
-        (5,),
-        (5,),
-        (5,),
-        (5, 5),
-        (5,),
-    ]
-    for layer in (0, 4):
+    assert [tuple(value.shape) for value in values] == 3 * [(5, 5), (5,), (5,), (5,)]
+    for layer in (0, 4, 8):
         weight, bias, gain, shift = values[layer : layer + 4]
         x = x @ weight.T + bias
         x = (x - x.mean(0)) / ((x - x.mean(0)).square().mean(0) + 1e-5).sqrt() * gain + shift
-        x = torch.where(x > 0, x, 0.2 * x)
-    torch.testing.assert_close(got, torch.tanh(x @ values[8].T + values[9]))
+        x = torch.tanh(x) if layer == 8 else torch.where(x > 0, x, 0.2 * x)
+    torch.testing.assert_close(got, x)
     assert got.abs().max() < 1 and got.std() > 0.05
 
 
 def test_the_network_of_frequencies_climbs() -> None:
     """Its steps raise a loss that is Σ t²; the first one is Adam's, of the size of the learning rate."""
-    student = frequencies.sampler(4, 1e-2, 0, CPU)
+    student = frequencies.sampler(4, 5e-2, 0, CPU)
     before = {name: value.detach().clone() for name, value in student.params.items()}
     sizes = []
     for _ in range(30):
@@ -59,5 +48,5 @@ def test_the_network_of_frequencies_climbs() -> None:
         frequencies.learn(student, points, 2 * points.detach())
         if len(sizes) == 1:
             moved = (student.params["6.weight"].detach() - before["6.weight"]).abs()
-            assert moved.max() == pytest.approx(1e-2, rel=1e-3)
+            assert moved.max() == pytest.approx(5e-2, rel=1e-3)
     assert sizes[-1] > 1.5 * sizes[0]

@@ -25,16 +25,17 @@ def gaussian(count: int, features: int, generator: Generator) -> Tensor:
 
 
 def sampler(features: int, lr: float, seed: int, device: torch.device) -> Learner:
-    """The network ψ from noise to frequencies, both [T, features]: linear layers, batch norm, leaky ReLU, tanh.
+    """The network ψ from noise to frequencies, both [T, features]: linear layers, each with batch norm, leaky ReLU, a last tanh.
 
     Its weights come from `seed` alone, uniform as PyTorch's; the norms know the batch only.
     """
     layers: list[nn.Module] = []
     with torch.device("meta"):  # the shape: nothing is drawn
-        for _ in range(LAYERS - 1):
+        for layer in range(LAYERS):
             norm = nn.BatchNorm1d(features, track_running_stats=False)
-            layers += [nn.Linear(features, features), norm, nn.LeakyReLU(SLOPE)]
-        module = nn.Sequential(*layers, nn.Linear(features, features), nn.Tanh())
+            last = layer == LAYERS - 1
+            layers += [nn.Linear(features, features), norm, nn.Tanh() if last else nn.LeakyReLU(SLOPE)]
+        module = nn.Sequential(*layers)
     generator, bound = Generator().manual_seed(seed), 1 / math.sqrt(features)
     params = {}
     for name, value in module.named_parameters():

@@ -48,7 +48,7 @@ PUBLISHED = {
     "idc": ("fresh", None, False, "grad", "l1", False, "real", 2, "mix", "color_crop_cutout", 1e-4, 64, 200_000),
     "idc-i": ("fresh", None, False, "grad", "l1", False, "real", 1, "random", "color_crop_cutout", 1e-4, 64, 200_000),
     "dc": ("fresh", 10, False, "grad", "cos", True, "synthetic", 1, "noise", "none", 0.1, 256, 10_000),
-    "dsa": ("fresh", 10, False, "grad", "cos", True, "synthetic", 1, "noise", DSA, 0.1, 256, 10_000),
+    "dsa": ("fresh", 10, False, "grad", "cos", True, "synthetic", 1, "random", DSA, 0.1, 256, 10_000),
     "dm": ("fresh", 1, False, "feat", "mse", False, "none", 1, "random", DSA, 1.0, 256, 20_000),
     "ncfm": ("interpolated", 1, False, "ncf", "l1", False, "none", 2, "mix", "color_crop_cutout", 0.01, 1024, 20_000),
 }
@@ -77,6 +77,11 @@ def test_loops_of_dc(ipc: int, sweeps: int, epochs: int) -> None:
         c = chosen(method, ipc=ipc).condense
         assert (c.renew, c.syn_epochs, c.outer_iterations * c.inner_loop) == (sweeps, epochs, 1000 * sweeps)
         assert (c.lr, c.momentum, c.weight_decay, c.batch_size, c.mix_p) == (0.01, 0.0, 0.0, 256, 0.0)
+
+
+def test_dsa_mirrors_no_digits() -> None:
+    for dataset in ("mnist", "svhn"):
+        assert chosen("dsa", dataset).condense.aug_type == "color_crop_cutout_scale_rotate"
 
 
 def test_details_of_ncfm() -> None:

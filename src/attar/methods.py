@@ -126,7 +126,7 @@ METHODS: dict[str, Method] = {
     ),
     "dsa": Method(
         "Zhao and Bilen, Dataset Condensation with Differentiable Siamese Augmentation, ICML 2021",
-        means=DC,
+        means=DC | {"init": "random"},
         full=DC_FULL,
         fits=lambda base, ipc: dc_fits(base, ipc) | {"aug_type": unmirrored(DSA, base)},
     ),

@@ -182,6 +182,8 @@ def test_combinations_are_settings() -> None:
         ("dm", {"lr": 0.1}, "method dm takes no lr here: it has update none, and lr needs update real or synthetic"),
         ("ncfm", {"sampler_lr": 0.1}, "it has sampler gauss, and sampler_lr needs sampler network"),
         ("idc", {"vmax": 0.2}, "it has perturb off, and vmax needs perturb on"),
+        ("accdd", {"select_every": 5}, "it has select random, and select_every needs select cluster"),
+        ("dm", {"select_from": 600}, "it has select random, and select_from needs select cluster"),
         ("dm", {"base_size": 8}, "it has lr_scaled off, and base_size needs lr_scaled on"),
         ("dm", {"img_optim": "adamw", "mom_img": 0.9}, "it has img_optim adamw, and mom_img needs img_optim sgd"),
         ("dm", {"calibrate": 1.0}, "calibrate needs trained networks: source pool or interpolated, not fresh"),
@@ -200,6 +202,7 @@ def test_settings_that_mean_nothing_are_refused(method: str, given: dict[str, An
     [
         ("dm", {"metric": "cos"}),
         ("dm", {"fc": False}),
+        ("dm", {"select": "cluster", "select_from": 600}),
         ("idc", {"perturb": True, "vmax": 0.2}),
         ("dm", {"update": "real", "n_data": 64, "lr": 0.1}),
         ("dm", {"source": "pool", "epochs": 3, "calibrate": 0.5}),

@@ -185,6 +185,7 @@ NEEDS: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
     ("condense", "sampler_lr"): ("sampler", ("network",)),
     ("condense", "n_data"): ("update", ("real",)),
     ("condense", "syn_epochs"): ("update", ("synthetic",)),
+    **dict.fromkeys((("condense", "select_every"), ("condense", "select_from")), ("select", ("cluster",))),
     ("condense", "mom_img"): ("img_optim", ("sgd",)),
     ("condense", "base_size"): ("lr_scaled", (True,)),
 }  # (section, setting) → what has to have one of these values for the setting to mean anything

@@ -153,8 +153,8 @@ def test_combinations_are_settings() -> None:
     """accdd's pool and perturbation under NCFM's matching, and NCFM's interpolation under accdd's."""
     one = chosen("ncfm", source="pool", perturb=True).condense
     assert (one.source, one.perturb, one.match) == ("pool", True, "ncf")
-    other = chosen("accdd", source="interpolated").condense
-    assert (other.source, other.perturb, other.match, other.update) == ("interpolated", True, "grad", "real")
+    other = chosen("accdd", source="interpolated", perturb=False).condense
+    assert (other.source, not other.perturb, other.match, other.update) == ("interpolated", True, "grad", "real")
 
 
 # ---- what is refused ----

@@ -112,6 +112,14 @@ def test_a_short_recipe_keeps_its_schedule_and_its_pool(method: str, name: str) 
     assert ("flip" in recipe.condense.aug_type) == (method in ("dsa", "dm") and name == "fashion-cpu")
 
 
+@pytest.mark.parametrize(
+    ("ipc", "wanted"), [(1, (1, 10, 60)), (10, (10, 10, 60)), (20, (20, 20, 30)), (40, (40, 40, 15)), (50, (50, 50, 12))]
+)
+def test_networks_of_dc_are_not_cut_by_a_short_schedule(ipc: int, wanted: tuple[int, int, int]) -> None:
+    c = resolve(CONDENSE, {"method": "dc", "ipc": ipc}, recipe="fashion-cpu").condense
+    assert (c.renew, c.inner_loop, c.niter) == wanted
+
+
 @pytest.mark.parametrize("values", [{"method": "ncfm"}, {"match": "ncf"}])
 def test_a_recipe_with_a_method_of_its_own_is_no_base_of_another(
     values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -188,6 +196,8 @@ def test_combinations_are_settings() -> None:
         ("dm", {"img_optim": "adamw", "mom_img": 0.9}, "it has img_optim adamw, and mom_img needs img_optim sgd"),
         ("dm", {"calibrate": 1.0}, "calibrate needs trained networks: source pool or interpolated, not fresh"),
         ("accdd", {"warmup": 1}, "warmup trains fresh networks, and source is pool; leave it out"),
+        ("dm", {"renew": 200}, "renew (200) must not be above inner_loop (100)"),
+        ("dc", {"ipc": 20, "inner_loop": 10}, "renew (20) must not be above inner_loop (10)"),
         ("accdd", {"img_optim": "adamw"}, "img_optim adamw needs img_step sweep"),
     ],
 )

@@ -224,6 +224,11 @@ class CondenseConfig:
             raise UserError(f"vmax ({self.vmax}) must not be below vmin ({self.vmin})")
         if self.phase is not None and self.nclass_sub is None:
             raise UserError("phase needs nclass_sub: the number of classes of a part")
+        if self.renew is not None and self.renew > self.inner_loop:
+            raise UserError(
+                f"renew ({self.renew}) must not be above inner_loop ({self.inner_loop}): a network ends with its outer "
+                f"iteration"
+            )
         if self.img_optim == "adamw" and self.img_step == "class":
             raise UserError("img_optim adamw needs img_step sweep: what a step after each class adds up to is SGD's")
         if self.source == "fresh" and self.calibrate:

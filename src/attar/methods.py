@@ -82,11 +82,13 @@ def dc_loops(ipc: int) -> tuple[int, int]:
 
 
 def dc_fits(base: Recipe, ipc: int) -> Values:
-    """How long a network serves."""
+    """How long a network serves; a short schedule keeps about its sweeps, in outer iterations of whole networks."""
     sweeps, epochs = dc_loops(ipc)
-    if is_short(base):
-        return {"renew": sweeps, "syn_epochs": min(epochs, SHORT_EPOCHS)}
-    return {"renew": sweeps, "syn_epochs": epochs, "inner_loop": NETWORKS * sweeps}
+    if base.condense.niter is None:
+        return {"renew": sweeps, "syn_epochs": epochs, "inner_loop": NETWORKS * sweeps}
+    inner = -(-base.condense.inner_loop // sweeps) * sweeps
+    outer = max(1, base.condense.niter * base.condense.inner_loop // inner)
+    return {"renew": sweeps, "syn_epochs": min(epochs, SHORT_EPOCHS), "inner_loop": inner, "niter": outer}
 
 
 DC: Values = SUMMED | {

@@ -132,13 +132,14 @@ def fit(
     spent = 0.0 if recipe.condense.model_path else found.pool(pool)
     left = seconds - (time.perf_counter() - start) - spent
     total = int(left / found.inner)
-    if total < 1:
-        least = (seconds - left + found.inner) / 60
+    serves = recipe.condense.renew or 1  # sweeps: an outer iteration holds one whole network at least
+    if total < serves:
+        least = (seconds - left + serves * found.inner) / 60
         raise UserError(
             f"minutes is too short: the pool takes about {spent:.1f} s and one iteration {found.inner:.2g} s on "
             f"this machine; give at least {least:.2g}"
         )
-    inner = min(recipe.condense.inner_loop, max(1, total // SHORT))
+    inner = max(serves, min(recipe.condense.inner_loop, total // SHORT) // serves * serves)
     outer = min(max(1, total // inner), recipe.condense.full_niter)
     models_of = f", {pool.models} models of {pool.epochs} epochs about {spent:.0f} s" if found.epoch else ""
     notice(

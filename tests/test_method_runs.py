@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,20 @@ import torch
 import attar
 from attar import store
 from attar.cli import main
+from attar.config import CondenseConfig
 from attar.errors import UserError
+from attar.verbs.runs import real_images
 from tiny import call
 
 SMALL = ("--width", "0.05", "--niter", "2", "--inner_loop", "2", "--quiet")
 POOLED = ("--pt_from", "1", "--model_num", "2")
 METHODS = ("idc", "idc-i", "dc", "dsa", "dm", "ncfm")
+
+
+def test_only_an_update_on_real_images_reads_n_data() -> None:
+    data, config = attar.load("digits", nclass=2), CondenseConfig(batch_real=8, n_data=50, inner_loop=3)
+    read = [real_images(data, replace(config, update=update)) for update in ("real", "synthetic", "none")]
+    assert read == [3 * (2 * 8 + 50), 3 * 2 * 8, 3 * 2 * 8]
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -289,4 +289,4 @@ def real_images(data: ImageData, config: CondenseConfig) -> int:
     """Real images that one outer iteration reads, for matching and for the network update."""
     labels = partition.labels_of(data.nclass, config.nclass_sub, config.phase)
     matched = sum(min(config.batch_real, data.counts[label]) for label in labels)
-    return config.inner_loop * (matched + config.n_data)
+    return config.inner_loop * (matched + (config.n_data if config.update == "real" else 0))

@@ -15,7 +15,7 @@ from attar.config import METHODS, CondenseConfig
 from attar.data import ImageData
 from attar.errors import UserError
 from attar.pool import Pool, describe
-from attar.problem import prepare
+from attar.problem import check, prepare
 
 CLUSTER = CondenseConfig(
     ipc=2, factor=2, niter=2, inner_loop=5, n_data=64, lr_img=0.1, batch_real=16, base_size=8, select="cluster"
@@ -160,11 +160,11 @@ def test_the_settings_do_something(digits: ImageData, pool: Pool) -> None:
             assert not torch.equal(sets[one], sets[other]), (changes[one], changes[other])
 
 
-def test_bad_settings() -> None:
+def test_bad_settings(digits: ImageData) -> None:
     with pytest.raises(UserError, match="unknown select 'clusters'; did you mean 'cluster'"):
         CondenseConfig(select="clusters")
     with pytest.raises(UserError, match=r"select_from \(32\) must not be below batch_real \(64\)"):
-        CondenseConfig(select="cluster", select_from=32)
+        check(digits, CondenseConfig(select="cluster", select_from=32))
     for name in ("select_every", "select_from"):
         with pytest.raises(UserError, match=f"{name} must be at least 1, not 0"):
             CondenseConfig(**{name: 0})

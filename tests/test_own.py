@@ -15,6 +15,7 @@ from PIL import Image
 import attar
 from attar import models, own, recipes, schedule
 from attar.cli import main
+from attar.config import FLAGS
 from attar.data import ImageData
 from attar.own import Shape
 from tiny import call
@@ -58,6 +59,13 @@ def test_flags_go_on_top() -> None:
     assert (recipe.data.dataset, recipe.condense.ipc, recipe.network.net_type) == ("pets", 3, "resnet")
     assert recipe.network.depth is None and recipe.network.width == 0.25
     assert recipes.resolve(flags, {"d": "digits"}, shape=shape) == recipes.resolve(flags, {"d": "digits"})
+
+
+def test_what_fits_the_chosen_batch_is_not_refused_before_it_is_chosen() -> None:
+    given = {"dataset": "pets", "select": "cluster", "select_from": 40}
+    for shape in (None, Shape(3, 64, 64, 10, 1000, True)):
+        recipe = recipes.resolve(FLAGS["condense"], given, shape=shape)
+        assert (recipe.condense.select_from, recipe.condense.batch_real) == (40, 64 if shape is None else 32)
 
 
 @pytest.fixture

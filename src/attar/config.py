@@ -216,8 +216,6 @@ class CondenseConfig:
             raise UserError(
                 f"eval_at {max(self.eval_at)} never comes: there are {self.outer_iterations} outer iterations"
             )
-        if self.select_from is not None and self.select_from < self.batch_real:
-            raise UserError(f"select_from ({self.select_from}) must not be below batch_real ({self.batch_real})")
         if self.mom_img >= 1:
             raise UserError(f"mom_img must be below 1, not {self.mom_img}")
         if self.vmax < self.vmin:

@@ -228,6 +228,9 @@ def network_step(sweep: Sweep, data: ImageData, notice: Notice) -> Callable[[Lea
 def check(data: ImageData, config: CondenseConfig) -> list[int]:
     """The labels that will be condensed. Raises `UserError` when the data cannot give what the settings ask for."""
     check_factor(config.factor, data.size)
+    # Here, not in the config: batches for data of one's own follow from their shape.
+    if config.select_from is not None and config.select_from < config.batch_real:
+        raise UserError(f"select_from ({config.select_from}) must not be below batch_real ({config.batch_real})")
     labels = labels_of(data.nclass, config.nclass_sub, config.phase)
     for label in labels:
         if data.counts[label] < config.ipc:

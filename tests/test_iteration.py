@@ -283,7 +283,7 @@ def test_interpolated_networks_lie_between_a_model_and_its_start() -> None:
     data = digits(3)
     pool = pool_for(config_of("ncfm"), data)
     host, shares, members = torch.Generator().manual_seed(1), [], []
-    for _ in range(200):
+    for _ in range(100):
         origin = origins.interpolated(pool, host)
         trained = pool.members[origin.member].params
         first = models.parameters_of(pool.build(pool.members[origin.member].settings["seed"]))
@@ -295,8 +295,8 @@ def test_interpolated_networks_lie_between_a_model_and_its_start() -> None:
             torch.testing.assert_close(value, share.mean() * first[name] + (1 - share.mean()) * trained[name])
         shares.append(float(share.mean()))
         members.append(origin.member)
-    assert 0 <= min(shares) < 0.05 and 0.95 < max(shares) <= 1.0001 and 0.4 < sum(shares) / 200 < 0.6
-    assert 60 < sum(members) < 140, "both members are drawn"
+    assert 0 <= min(shares) < 0.05 and 0.95 < max(shares) <= 1.0001 and 0.4 < sum(shares) / 100 < 0.6
+    assert 30 < sum(members) < 70, "both members are drawn"
 
 
 def test_a_fresh_network_is_warmed_up_on_real_images() -> None:
@@ -397,7 +397,7 @@ def test_a_run_of_any_method_goes_on_with_the_same_bits(method: str, changes: di
     random = torch.get_rng_state()
     kept, images = states_of(data, pool, config)
     assert torch.equal(torch.get_rng_state(), random), "nothing is drawn from the global generator"
-    for saved in kept[::2]:
+    for saved in kept[::3]:
         assert torch.equal(condensation.run(data, pool, config, saved=saved).images, images)
     assert not torch.equal(condensation.run(data, pool, replace(config, seed=1)).images, images)
 

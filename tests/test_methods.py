@@ -113,7 +113,8 @@ def test_a_short_recipe_keeps_its_schedule_and_its_pool(method: str, name: str) 
 
 
 @pytest.mark.parametrize(
-    ("ipc", "wanted"), [(1, (1, 10, 60)), (10, (10, 10, 60)), (20, (20, 20, 30)), (40, (40, 40, 15)), (50, (50, 50, 12))]
+    ("ipc", "wanted"),
+    [(1, (1, 10, 60)), (10, (10, 10, 60)), (20, (20, 20, 30)), (40, (40, 40, 15)), (50, (50, 50, 12))],
 )
 def test_networks_of_dc_are_not_cut_by_a_short_schedule(ipc: int, wanted: tuple[int, int, int]) -> None:
     c = resolve(CONDENSE, {"method": "dc", "ipc": ipc}, recipe="fashion-cpu").condense

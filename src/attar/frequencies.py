@@ -25,9 +25,10 @@ def gaussian(count: int, features: int, generator: Generator) -> Tensor:
 
 
 def sampler(features: int, lr: float, seed: int, device: torch.device) -> Learner:
-    """The network ψ from noise to frequencies, both [T, features]: linear layers, each with batch norm, leaky ReLU, a last tanh.
+    """The network ψ from noise to frequencies, both [T, features]: linear layers, each with batch norm.
 
-    Its weights come from `seed` alone, uniform as PyTorch's; the norms know the batch only.
+    Leaky ReLU between them, tanh at the end. Its weights come from `seed` alone, uniform as PyTorch's; the norms know
+    the batch only.
     """
     layers: list[nn.Module] = []
     with torch.device("meta"):  # the shape: nothing is drawn

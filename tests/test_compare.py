@@ -314,12 +314,16 @@ def test_core_sets_stand_beside_the_others(done: Path, tmp_path: Path) -> None:
 
 def test_a_run_that_diverges_is_told_and_the_others_go_on(tmp_path: Path) -> None:
     added = '\n[[entry]]\nname = "wild"\nniter = 1\nlr_img = 9e15\nmom_img = 0.9\nmetric = "mse"\n'
+    added += '\n[[entry]]\nname = "wild pool"\nniter = 1\n[entry.pool]\nlr = 1e15\n'
+    added += '\n[[entry]]\nname = "wild choice"\nmethod = "herding"\n[entry.pool]\nlr = 1e15\n'
     text = changed(tmp_path, added=added).read_text().replace("inner_loop = 2", "inner_loop = 6")
     (tmp_path / "spec.toml").write_text(text.replace("niter = 15", "niter = 1"))
     rows = attar.compare(tmp_path / "spec.toml", out=tmp_path / "out")
     assert [(row["entry"], row["diverged"], row["accuracy"] is None) for row in rows] == [
-        *(("short", 0, False), ("long", 0, False), ("wild", 1, True))
+        *(("short", 0, False), ("long", 0, False), ("wild", 1, True), ("wild pool", 1, True), ("wild choice", 1, True))
     ]
+    said = {line["entry"]: line.get("diverged", "") for line in lines(tmp_path / "out") if "entry" in line}
+    assert "loss" in said["wild"] and "diverged in training" in said["wild pool"] and said["wild choice"]
     assert "0 (1 diverged)" in (tmp_path / "out" / record.TABLE_MD).read_text()
     assert "wild" not in (tmp_path / "out" / record.FIGURES[0]).read_text()
 

@@ -23,10 +23,10 @@ from attar.comparison.record import Line, Shared
 from attar.comparison.spec import Cell, Plan, seeded, slug
 from attar.config import EvaluateConfig, PoolConfig, Recipe
 from attar.data import ImageData
+from attar.errors import Diverged
 from attar.execution import Workers
 from attar.pool import Member, Pool
 from attar.runlog import Watch
-from attar.state import Diverged
 from attar.synthetic import SyntheticSet
 from attar.verbs.measure import measure_into
 from attar.verbs.runs import condense_into
@@ -132,7 +132,7 @@ def yardstick_line(bench: Bench, task: Yardstick) -> Line:
 
 
 def cell_line(bench: Bench, cell: Cell) -> Line:
-    """A run folder with its set and its accuracy. A run whose numbers did not stay finite has a line that says so."""
+    """A run folder with its set and its accuracy. A run or a pool whose numbers did not stay finite has a line that says so."""
     data, point, path = bench.data, cell.point, bench.out / record.CELLS / cell.folder
     condense = point.recipe.condense
     line = head(bench, cell) | {

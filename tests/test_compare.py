@@ -96,7 +96,7 @@ def test_a_comparison_leaves_tables_a_figure_and_run_folders(done: Path) -> None
     short, long = lines(done)[2:]
     assert long["accuracy"]["convnet2"]["n"] == 2 and long["tested_on"] == "test images"
     assert set(long["seconds"]) == {"pretrain", "condense", "evaluate"}
-    assert long["host"]["jobs"] == 1 and long["host"]["processor"] and long["versions"]["torch"]
+    assert long["host"]["jobs"] == 1 and long["host"]["processor"] and long["host"]["versions"]["torch"]
     assert short["seconds"]["pretrain"] == long["seconds"]["pretrain"] > 0  # one pool, and each is charged for it
     assert len(list((done / record.POOLS).iterdir())) == 1
     assert short["initial"] == long["initial"]  # begun with the same images, whose networks were trained once
@@ -278,8 +278,10 @@ def test_without_matplotlib_nothing_runs(tmp_path: Path, monkeypatch: pytest.Mon
     assert not (tmp_path / "out").exists()
 
 
-def test_held_out_images_are_tested_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test images are left alone: they could as well be another data set's."""
+def test_held_out_images_are_tested_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The test images are left alone: they could as well be another data set's. Every page says so."""
     seen = []
     function = cells.evaluation.evaluate
     monkeypatch.setattr(
@@ -295,6 +297,19 @@ def test_held_out_images_are_tested_on(tmp_path: Path, monkeypatch: pytest.Monke
     assert {len(data.images) + len(data.test_images) for data in seen} == {len(whole.images)}
     assert {line["tested_on"] for line in lines(tmp_path / "out")} == {"held-out training images"}
     assert "on the held-out training images" in (tmp_path / "out" / record.TABLE_MD).read_text()
+    path = tmp_path / "out" / record.CELLS / "a-ipc1-seed0"
+    page = (path / "report.html").read_text()
+    assert "Held-out accuracy (" in page and ">Accuracy on held-out training images<" in page
+    assert "Test accuracy" not in page and "real test set" not in page
+    before = stamps(path)
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", str(path)])
+    assert stop.value.code == 2 and "on held-out training images, and stay so" in capsys.readouterr().err
+    assert stamps(path) == before
+    call("evaluate", str(path / store.CONDENSED), "--yardsticks", "random_real", "--runs", "1")
+    assert "accuracy on test images" in " ".join(capsys.readouterr().out.split())
+    about = json.loads((path / "config.json").read_text())["attar"]
+    assert [member["accuracy"] for member in about["pool"]] == [None]  # not tested: that would count as time of the set
 
 
 def test_core_sets_stand_beside_the_others(done: Path, tmp_path: Path) -> None:

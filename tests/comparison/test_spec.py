@@ -142,7 +142,9 @@ def test_a_common_setting_goes_where_the_grid_of_an_entry_lets_it() -> None:
 
 
 def test_a_common_method_is_that_of_entries_without_one() -> None:
-    found = plan('dataset = "digits"\nmethod = ["dm", "accdd"]\n[[entry]]\nname = "a"\n[[entry]]\nmethod = "idc"').points
+    found = plan(
+        'dataset = "digits"\nmethod = ["dm", "accdd"]\n[[entry]]\nname = "a"\n[[entry]]\nmethod = "idc"'
+    ).points
     assert [(point.method, point.recipe.condense.method) for point in found] == [
         *(("dm", "dm"), ("accdd", "accdd"), ("idc", "idc"))
     ]
@@ -194,7 +196,10 @@ ENTRY = '\n[[entry]]\nname = "a"\n'
         ('dataset = "digits"\nseeds = [0, 1, 0]' + ENTRY, "seeds names 0 twice"),
         ('dataset = "digits"\nseeds = 0' + ENTRY, "seeds must be a number of seeds"),
         ('dataset = "digits"\nseeds = true' + ENTRY, "seeds must be a number of seeds"),
-        ('dataset = "digits"\nholdout = 0.999' + ENTRY, r"holdout must be a share .*, above 0 and at most 0\.5, not 0\.999"),
+        (
+            'dataset = "digits"\nholdout = 0.999' + ENTRY,
+            r"holdout must be a share .*, above 0 and at most 0\.5, not 0\.999",
+        ),
         ('dataset = "digits"\nholdout = 0' + ENTRY, "holdout must be a share of the training images"),
         ('dataset = "digits"\nwidth = [1, 2]' + ENTRY, "width must be a number, not"),
         ('dataset = "digits"\nyardsticks = ["hole"]' + ENTRY, "unknown yardstick 'hole'; did you mean 'whole'"),

@@ -15,6 +15,7 @@ from attar import coresets, recipes
 from attar.comparison import makers
 from attar.comparison.grid import PROTOCOL, SPEC_FLAGS, Grid, Key, Values, items, label, named_in, settings_in
 from attar.config import SECTIONS, EvaluateConfig, Recipe
+from attar.data.images import HELD_OUT, TEST
 from attar.errors import UserError, nearest
 from attar.own import Shape
 
@@ -89,7 +90,7 @@ class Plan:
 
     @property
     def tested_on(self) -> str:
-        return "test images" if self.holdout is None else "held-out training images"
+        return TEST if self.holdout is None else HELD_OUT
 
 
 def seeded(config: EvaluateConfig, seed: int) -> EvaluateConfig:

@@ -168,6 +168,8 @@ def test_the_specs_that_ship_are_sound(path: Path) -> None:
     assert text.startswith("# ") and len(found.points) > 1 and len(found.seeds) >= 3
     assert len({cell.folder for cell in found.cells}) == len(found.cells)
     assert (found.holdout is not None) == path.stem.startswith("ablation")
+    condensed = [point for point in found.points if makers.maker(point.method).condenses]
+    assert {point.recipe.condense.compile for point in condensed} == {"off"}
 
 
 def test_holdout_says_what_is_tested_on() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 import attar
-from attar import checkpoint, store
+from attar import checkpoint, condensation, store
 from attar.cli import main
 from attar.comparison import figure, record, spec
 from attar.errors import UserError
@@ -372,9 +373,36 @@ def test_runs_side_by_side_have_the_same_numbers(done: Path, tmp_path: Path, run
     assert "[4/4]" in said.stderr
 
 
-@pytest.mark.parametrize(
-    ("number", "jobs"), [(signal.SIGINT, 1), pytest.param(signal.SIGTERM, 2, marks=pytest.mark.slow)]
-)
+def check_interrupted(out: Path, path: Path, done: Path) -> None:
+    """The state of the run is there and no lock, and the same command ends with the same numbers."""
+    long = out / record.CELLS / "long-ipc1-seed0"
+    assert checkpoint.exists(long) and not (long / ".lock").exists() and not (out / ".lock").exists()
+    assert json.loads((long / "checkpoint" / "state.json").read_text())["state"]["outer"] >= 2
+    call("compare", str(path), "--out", str(out), "--quiet", "--jobs", "1")
+    assert numbers(out) == numbers(done)
+
+
+def test_an_interrupt_keeps_the_state_of_the_run(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, path = without_long(done, tmp_path / "out"), changed(tmp_path)
+    step, calls = condensation.step, itertools.count()
+
+    def interrupted(*values: Any) -> Any:
+        if next(calls) == 5:  # in the third outer iteration
+            signal.raise_signal(signal.SIGINT)
+        return step(*values)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(condensation, "step", interrupted)
+        main(["compare", str(path), "--out", str(out), "--quiet"])
+    assert stop.value.code == 128 + signal.SIGINT
+    assert capsys.readouterr().err == f"attar: interrupted; the same command goes on with {out}\n"
+    check_interrupted(out, path, done)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "jobs"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
 def test_a_signal_keeps_the_state_of_the_run(number: int, jobs: int, done: Path, tmp_path: Path) -> None:
     """Also of runs in processes of their own: no process is left, and the same command goes on."""
     out, path = without_long(done, tmp_path / "out"), changed(tmp_path)
@@ -391,8 +419,4 @@ def test_a_signal_keeps_the_state_of_the_run(number: int, jobs: int, done: Path,
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert said == f"attar: interrupted; the same command goes on with {out}\n"
-    assert checkpoint.exists(long) and not (long / ".lock").exists() and not (out / ".lock").exists()
-    kept = json.loads((long / "checkpoint" / "state.json").read_text())["state"]["outer"]
-    assert kept >= 2
-    call("compare", str(path), "--out", str(out), "--quiet", "--jobs", "1")
-    assert numbers(out) == numbers(done)
+    check_interrupted(out, path, done)

@@ -353,7 +353,7 @@ def test_completion_of_a_shell(run_attar: Run, tmp_path: Path) -> None:
     done"""
     done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, timeout=30, check=False)
     verbs, flags = done.stdout.splitlines()
-    assert verbs.split() == ["condense"] and flags.split() == ["--lr_img"]
+    assert verbs.split() == ["condense"] and flags.split() == ["--lr_img", "--lr_scaled"]
 
 
 def test_help_names_verbs_flags_and_defaults(run_attar: Run, tmp_path: Path) -> None:

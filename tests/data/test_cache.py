@@ -471,9 +471,9 @@ def test_a_recording_is_given_bytes(pets: Path, tmp_path: Path) -> None:
 
     data = load(pets, size=8, cache_dir=tmp_path / "c")
     seen: list[Any] = []
-    moved_first(data, lambda *args: seen.append(args))("images", "momentum", {}, [data.rows(0), data.rows(2)], "draws")  # type: ignore[arg-type]
-    (images, momentum, _, batches, draws) = seen[0]
-    assert (images, momentum, draws) == ("images", "momentum", "draws") and batches[0].dtype == torch.uint8
+    moved_first(data, lambda *args: seen.append(args))("images", {}, [data.rows(0), data.rows(2)], "draws")  # type: ignore[arg-type]
+    (images, _, batches, draws) = seen[0]
+    assert (images, draws) == ("images", "draws") and batches[0].dtype == torch.uint8
     for own, batch in zip((0, 2), Lazily(data.scaled, batches), strict=True):
         assert torch.equal(batch, data.fetch(data.rows(own)))
 

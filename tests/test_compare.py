@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 import attar
-from attar import checkpoint, store
+from attar import checkpoint, condensation, store
 from attar.cli import main
 from attar.comparison import figure, record, spec
 from attar.errors import UserError
@@ -76,6 +77,14 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "out"
 
 
+def without_long(done: Path, out: Path) -> Path:
+    """A copy in which all is there but the last run."""
+    shutil.copytree(done, out, ignore=shutil.ignore_patterns("long-*"))
+    kept = [line for line in (done / record.RESULTS).read_text().splitlines(keepends=True) if '"long"' not in line]
+    (out / record.RESULTS).write_text("".join(kept))
+    return out
+
+
 @pytest.fixture
 def again(done: Path, tmp_path: Path) -> Path:
     """A copy of it."""
@@ -96,7 +105,7 @@ def test_a_comparison_leaves_tables_a_figure_and_run_folders(done: Path) -> None
     short, long = lines(done)[2:]
     assert long["accuracy"]["convnet2"]["n"] == 2 and long["tested_on"] == "test images"
     assert set(long["seconds"]) == {"pretrain", "condense", "evaluate"}
-    assert long["host"]["jobs"] == 1 and long["host"]["processor"] and long["versions"]["torch"]
+    assert long["host"]["jobs"] == 1 and long["host"]["processor"] and long["host"]["versions"]["torch"]
     assert short["seconds"]["pretrain"] == long["seconds"]["pretrain"] > 0  # one pool, and each is charged for it
     assert len(list((done / record.POOLS).iterdir())) == 1
     assert short["initial"] == long["initial"]  # begun with the same images, whose networks were trained once
@@ -125,7 +134,7 @@ def test_the_verb_says_what_is_done(again: Path, tmp_path: Path, capsys: pytest.
 
 
 def test_killed_and_called_again_it_ends_with_the_same_numbers(done: Path, tmp_path: Path) -> None:
-    out, path = tmp_path / "out", changed(tmp_path)
+    out, path = without_long(done, tmp_path / "out"), changed(tmp_path)
     command = [sys.executable, "-m", "attar", "compare", str(path), "--out", str(out), "--save_every", "1it", "-q"]
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdin=subprocess.DEVNULL)
     long = out / record.CELLS / "long-ipc1-seed0"
@@ -140,7 +149,6 @@ def test_killed_and_called_again_it_ends_with_the_same_numbers(done: Path, tmp_p
     assert checkpoint.exists(long) and not (long / "result.json").exists()
     finished = {path: at for path, at in stamps(out).items() if "short" in str(path) or path.suffix == ".safetensors"}
     finished = {path: at for path, at in finished.items() if "long" not in str(path)}
-    assert "1 runs are missing" in (out / record.TABLE_MD).read_text()
     steps = (long / "metrics.jsonl").read_text().count("\n")
     call("compare", str(path), "--out", str(out), "--quiet")
     assert numbers(out) == numbers(done)
@@ -180,6 +188,7 @@ def test_every_stage_goes_on(moment: str, done: Path, tmp_path: Path, monkeypatc
         with pytest.raises(Cut):
             attar.compare(path, out=out)
     before = (out / record.NETWORKS).read_text() if (out / record.NETWORKS).exists() else ""
+    assert moment != "evaluate" or "1 runs are missing" in (out / record.TABLE_MD).read_text()
     rows = attar.compare(path, out=out)
     wanted, found = numbers(done), numbers(out)
     assert found["short ipc 1 seed 0"] == wanted["short ipc 1 seed 0"]
@@ -278,8 +287,10 @@ def test_without_matplotlib_nothing_runs(tmp_path: Path, monkeypatch: pytest.Mon
     assert not (tmp_path / "out").exists()
 
 
-def test_held_out_images_are_tested_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test images are left alone: they could as well be another data set's."""
+def test_held_out_images_are_tested_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The test images are left alone: they could as well be another data set's. Every page says so."""
     seen = []
     function = cells.evaluation.evaluate
     monkeypatch.setattr(
@@ -295,14 +306,29 @@ def test_held_out_images_are_tested_on(tmp_path: Path, monkeypatch: pytest.Monke
     assert {len(data.images) + len(data.test_images) for data in seen} == {len(whole.images)}
     assert {line["tested_on"] for line in lines(tmp_path / "out")} == {"held-out training images"}
     assert "on the held-out training images" in (tmp_path / "out" / record.TABLE_MD).read_text()
+    path = tmp_path / "out" / record.CELLS / "a-ipc1-seed0"
+    page = (path / "report.html").read_text()
+    assert "Held-out accuracy (" in page and ">Accuracy on held-out training images<" in page
+    assert "Test accuracy" not in page and "real test set" not in page
+    before = stamps(path)
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", str(path)])
+    assert stop.value.code == 2 and "on held-out training images, and stay so" in capsys.readouterr().err
+    assert stamps(path) == before
+    call("evaluate", str(path / store.CONDENSED), "--yardsticks", "random_real", "--runs", "1")
+    assert "accuracy on test images" in " ".join(capsys.readouterr().out.split())
+    about = json.loads((path / "config.json").read_text())["attar"]
+    assert [member["accuracy"] for member in about["pool"]] == [None]  # not tested: that would count as time of the set
 
 
-def test_core_sets_stand_beside_the_others(done: Path, tmp_path: Path) -> None:
+def test_core_sets_stand_beside_the_others(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In run folders of their own, with the seconds of what they need."""
     added = "".join(f'\n[[entry]]\nmethod = "{method}"\n' for method in ("random", "herding"))
     shutil.copytree(done, tmp_path / "out")
     path = changed(tmp_path, added=added + '\n[[entry]]\nname = "pixels"\nmethod = "kcenter"\nfeatures = "pixels"\n')
+    monkeypatch.setattr(cells.devices, "wait", lambda device: time.sleep(0.2))  # a GPU that is asked too early
     rows = {row["entry"]: row for row in attar.compare(path, out=tmp_path / "out")}
+    assert all(rows[name]["make"] >= 0.2 for name in ("random", "herding", "pixels"))
     assert (rows["random"]["pretrain"], rows["pixels"]["pretrain"]) == (0, 0)
     assert 0 < rows["herding"]["pretrain"] < rows["herding"]["seconds"]
     whole = attar.load("digits").images.float() / 255
@@ -314,12 +340,16 @@ def test_core_sets_stand_beside_the_others(done: Path, tmp_path: Path) -> None:
 
 def test_a_run_that_diverges_is_told_and_the_others_go_on(tmp_path: Path) -> None:
     added = '\n[[entry]]\nname = "wild"\nniter = 1\nlr_img = 9e15\nmom_img = 0.9\nmetric = "mse"\n'
+    added += '\n[[entry]]\nname = "wild pool"\nniter = 1\n[entry.pool]\nlr = 1e15\n'
+    added += '\n[[entry]]\nname = "wild choice"\nmethod = "herding"\n[entry.pool]\nlr = 1e15\n'
     text = changed(tmp_path, added=added).read_text().replace("inner_loop = 2", "inner_loop = 6")
     (tmp_path / "spec.toml").write_text(text.replace("niter = 15", "niter = 1"))
     rows = attar.compare(tmp_path / "spec.toml", out=tmp_path / "out")
     assert [(row["entry"], row["diverged"], row["accuracy"] is None) for row in rows] == [
-        *(("short", 0, False), ("long", 0, False), ("wild", 1, True))
+        *(("short", 0, False), ("long", 0, False), ("wild", 1, True), ("wild pool", 1, True), ("wild choice", 1, True))
     ]
+    said = {line["entry"]: line.get("diverged", "") for line in lines(tmp_path / "out") if "entry" in line}
+    assert "loss" in said["wild"] and "diverged in training" in said["wild pool"] and said["wild choice"]
     assert "0 (1 diverged)" in (tmp_path / "out" / record.TABLE_MD).read_text()
     assert "wild" not in (tmp_path / "out" / record.FIGURES[0]).read_text()
 
@@ -343,12 +373,39 @@ def test_runs_side_by_side_have_the_same_numbers(done: Path, tmp_path: Path, run
     assert "[4/4]" in said.stderr
 
 
-@pytest.mark.parametrize(
-    ("number", "jobs"), [(signal.SIGINT, 1), pytest.param(signal.SIGTERM, 2, marks=pytest.mark.slow)]
-)
+def check_interrupted(out: Path, path: Path, done: Path) -> None:
+    """The state of the run is there and no lock, and the same command ends with the same numbers."""
+    long = out / record.CELLS / "long-ipc1-seed0"
+    assert checkpoint.exists(long) and not (long / ".lock").exists() and not (out / ".lock").exists()
+    assert json.loads((long / "checkpoint" / "state.json").read_text())["state"]["outer"] >= 2
+    call("compare", str(path), "--out", str(out), "--quiet", "--jobs", "1")
+    assert numbers(out) == numbers(done)
+
+
+def test_an_interrupt_keeps_the_state_of_the_run(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, path = without_long(done, tmp_path / "out"), changed(tmp_path)
+    step, calls = condensation.step, itertools.count()
+
+    def interrupted(*values: Any) -> Any:
+        if next(calls) == 5:  # in the third outer iteration
+            signal.raise_signal(signal.SIGINT)
+        return step(*values)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(condensation, "step", interrupted)
+        main(["compare", str(path), "--out", str(out), "--quiet"])
+    assert stop.value.code == 128 + signal.SIGINT
+    assert capsys.readouterr().err == f"attar: interrupted; the same command goes on with {out}\n"
+    check_interrupted(out, path, done)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "jobs"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
 def test_a_signal_keeps_the_state_of_the_run(number: int, jobs: int, done: Path, tmp_path: Path) -> None:
     """Also of runs in processes of their own: no process is left, and the same command goes on."""
-    out, path = tmp_path / "out", changed(tmp_path)
+    out, path = without_long(done, tmp_path / "out"), changed(tmp_path)
     command = [sys.executable, "-m", "attar", "compare", str(path), "--out", str(out), "--jobs", str(jobs), "-q"]
     process = subprocess.Popen(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -362,8 +419,4 @@ def test_a_signal_keeps_the_state_of_the_run(number: int, jobs: int, done: Path,
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert said == f"attar: interrupted; the same command goes on with {out}\n"
-    assert checkpoint.exists(long) and not (long / ".lock").exists() and not (out / ".lock").exists()
-    kept = json.loads((long / "checkpoint" / "state.json").read_text())["state"]["outer"]
-    assert kept >= 2
-    call("compare", str(path), "--out", str(out), "--quiet", "--jobs", "1")
-    assert numbers(out) == numbers(done)
+    check_interrupted(out, path, done)

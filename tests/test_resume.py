@@ -227,6 +227,16 @@ def test_a_run_that_grows_stays_compiled_or_not() -> None:
     assert state.as_begun(long, kept).compile == "auto"
 
 
+def test_the_seconds_that_are_kept_are_those_of_the_beginning_too(
+    digits: ImageData, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as of the clustering that the first images come from."""
+    real, kept = condensation.init, []
+    monkeypatch.setattr(condensation, "init", lambda problem: time.sleep(0.3) or real(problem))
+    condensation.run(digits, pool, CONFIG, keep=lambda values, now: kept.append(values()["seconds"]))
+    assert kept[0] >= 0.3
+
+
 # ---- guards ----
 
 

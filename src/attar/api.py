@@ -241,7 +241,7 @@ def evaluate(small: SyntheticSet, data: ImageData, *, recipe: str | None = None,
 def describe_result(small: SyntheticSet, data: ImageData) -> dict[str, Any]:
     """The head of `result.json`."""
     real = int(torch.isin(data.labels, small.labels.to(data.labels.device)).sum())
-    return describe_set(small, data.name, devices.describe(data.device), real)
+    return describe_set(small, data.name, devices.describe(data.device), real) | {"tested_on": data.tested_on}
 
 
 def describe_set(small: SyntheticSet, dataset: str, device: str, real: int | None) -> dict[str, Any]:

@@ -261,9 +261,10 @@ def run(
     keep the state after every inner iteration, and should before an evaluation and at the end.
     Raises `Diverged` when a loss or an image is not finite.
     """
+    start = time.perf_counter()  # also of the clustering that the images may begin with
     problem = prepare(data, pool, as_begun(config, saved), notice)
     state = init(problem) if saved is None else restore(saved, problem, notice)
-    start = time.perf_counter() - state.seconds
+    start -= state.seconds
 
     def tell(values: dict[str, Any]) -> None:
         event(values)

@@ -38,6 +38,12 @@ def describe(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
+def wait(device: torch.device) -> None:
+    """Wait until what was begun there is done, for a clock."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def processor() -> str:
     """The name of this machine's CPU, as far as it is known."""
     with suppress(OSError):

@@ -10,6 +10,10 @@ class UserError(ValueError):
     """Input that attar cannot use. The command line prints the message as one line and exits with status 2."""
 
 
+class Diverged(UserError):
+    """Numbers that are no longer finite, of a run or of a network."""
+
+
 class MissingError(UserError, FileNotFoundError):
     """A file, folder or optional package that is not there."""
 

@@ -12,6 +12,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -101,7 +102,8 @@ class Bench:
     def key(self, job: Job) -> str:
         """What stands for a network: all that decides its accuracy."""
         label, name, seed = job
-        shared = [protocol(self.config, self.network, self.data), self.data.device.type, torch.__version__]
+        shared = [protocol(self.config, self.network, self.data), self.data.device.type]
+        shared += [torch.__version__, version("attar")]
         own = [self.prints[name], settings_of(self.networks[label]), self.epochs(name), seed]
         own += [self.config.seed] if name == SOFT else []  # the teacher's
         return hashlib.sha256(json.dumps([*shared, *own], sort_keys=True).encode()).hexdigest()[:16]

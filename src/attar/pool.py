@@ -17,7 +17,7 @@ from attar import models, store
 from attar.augment import augment
 from attar.config import NetworkConfig, PoolConfig, settings_of, strategy_names
 from attar.data import ImageData
-from attar.errors import MissingError, UserError
+from attar.errors import Diverged, MissingError, UserError
 from attar.execution import Workers
 from attar.training import Batch, accuracy, fit, learner, shuffled
 
@@ -238,7 +238,7 @@ def train_member(
     fit(student, lambda: real_batches(data, config, generator), config.epochs, after_epoch=after)
     params = {key: value.detach() for key, value in student.params.items()}
     if not all(bool(value.isfinite().all()) for value in params.values()):
-        raise UserError(f"{name} diverged in training; lower the learning rate (lr is {config.lr:g})")
+        raise Diverged(f"{name} diverged in training; lower the learning rate (lr is {config.lr:g})")
     result = accuracy(student, data.test_batches()) if data.test_images is not None else None
     report(f"{name}: accuracy {shown(result)}")
     return Member(params, student.buffers, settings_of(config), result, name)

@@ -16,12 +16,12 @@ from attar.checkpoint import Interval, Keeper, Values
 from attar.condensation import Evaluation, Event
 from attar.config import Recipe
 from attar.data import ImageData
-from attar.errors import MissingError, UserError, WriteError
+from attar.errors import Diverged, MissingError, UserError, WriteError
 from attar.execution import Notice
 from attar.interrupts import Interrupted
 from attar.pool import Pool
 from attar.runlog import RunFolder
-from attar.state import Diverged, as_begun
+from attar.state import as_begun
 from attar.synthetic import SyntheticSet
 
 LENGTH = ("niter", "speedup", "full_niter")

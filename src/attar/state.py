@@ -16,7 +16,7 @@ from attar.checkpoint import Values
 from attar.config import CondenseConfig, replace, settings_of
 from attar.data import ImageData
 from attar.embedding import Embed, by_network, pixels, representatives
-from attar.errors import UserError
+from attar.errors import Diverged, UserError
 from attar.execution import Notice, worth_compiling
 from attar.problem import Problem
 from attar.synthetic import mix, noise
@@ -29,10 +29,6 @@ FREE = ("niter", "speedup", "full_niter", "memory_gb", "model_path", "compile")
 # Fields that are kept as they are.
 PLAIN = ("outer", "inner", "evaluated", "events", "seconds")
 TENSORS = ("images", "momentum", "initial")
-
-
-class Diverged(UserError):
-    """A run whose numbers are no longer finite."""
 
 
 @dataclass

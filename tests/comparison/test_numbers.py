@@ -26,7 +26,8 @@ PLAN = spec.resolve(
         """
     )
 )
-HOST = {"processor": "a CPU", "device": "cpu", "threads": 2, "jobs": 1}
+VERSIONS = {"attar": "1.0", "torch": "2.9"}
+HOST = {"processor": "a CPU", "device": "cpu", "threads": 2, "jobs": 1, "versions": VERSIONS}
 
 
 def entry(*runs: float, epochs: int = 300) -> dict[str, Any]:
@@ -91,12 +92,15 @@ def test_the_table_says_what_its_numbers_are() -> None:
     assert "| b \\| c | 1 | 10 |  | 0 (1 diverged) |" in text
     assert "on the test images, after the last of 300 epochs" in text
     assert "epochs 30: 0.980 ± 0.014 over n = 2" in text
-    assert "5 runs are missing" in text and "on a CPU (cpu, 2 threads, one run at a time)." in text
+    assert "5 runs are missing" in text
+    assert "on a CPU (cpu, 2 threads, one run at a time, attar 1.0, torch 2.9)." in text
     assert "MIXED" not in text and "NOT comparable" not in text
 
 
 def test_times_that_cannot_be_compared_are_marked() -> None:
-    assert "MIXED" in tables.timing([HOST, HOST | {"processor": "another CPU"}])
+    assert "MIXED" in (said := tables.timing([HOST, HOST | {"processor": "another CPU"}])) and "Versions" not in said
+    mixed = tables.timing([HOST, HOST | {"versions": VERSIONS | {"torch": "3.0"}}])
+    assert "not times" in mixed and "Versions are MIXED too" in mixed and "torch 3.0" in mixed
     assert "NOT comparable" in tables.timing([HOST | {"jobs": 2, "threads": 1}])
 
 

@@ -114,9 +114,45 @@ def test_methods_are_layers_and_common_settings_go_to_those_that_take_them() -> 
     assert pooled.recipe.condense.match == "feat" and pooled.recipe.condense.niter == 4
 
 
-def test_a_setting_that_some_point_takes_is_taken() -> None:
-    found = plan('dataset = "digits"\n[[entry]]\nname = "a"\nperturb = [false, true]\nvmax = 0.2')
-    assert [point.recipe.condense.perturb for point in found.points] == [False, True]
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[[entry]]\nname = "a"\nperturb = [false, true]\nvmax = [0.2, 0.3]',
+        'vmax = [0.2, 0.3]\n[[entry]]\nname = "a"\nperturb = [false, true]',
+        'perturb = [false, true]\nvmax = [0.2, 0.3]\n[[entry]]\nname = "a"',
+    ],
+)
+def test_every_place_of_a_grid_has_the_settings_that_mean_something_there(text: str) -> None:
+    """Wherever they stand; places that differ in nothing else are one point."""
+    found = plan(f'dataset = "digits"\n{text}').points
+    assert [sorted(point.settings.items()) for point in found] == [
+        [("ipc", 1), ("perturb", False)],
+        *([("ipc", 1), ("perturb", True), ("vmax", vmax)] for vmax in (0.2, 0.3)),
+    ]
+    assert [point.recipe.condense.vmax for point in found] == [0.09, 0.2, 0.3]
+    assert [spec.value_of(point, "vmax") for point in found] == [None, 0.2, 0.3]
+
+
+def test_a_common_setting_goes_where_the_grid_of_an_entry_lets_it() -> None:
+    found = plan('dataset = "digits"\npt_from = [1, 5]\n[[entry]]\nname = "a"\nsource = ["fresh", "pool"]').points
+    assert [point.name for point in found] == [
+        *("a ipc 1 source fresh", "a ipc 1 pool epochs 1 source pool", "a ipc 1 pool epochs 5 source pool")
+    ]
+    assert [point.recipe.pool.epochs for point in found[1:]] == [1, 5]
+
+
+def test_a_common_method_is_that_of_entries_without_one() -> None:
+    found = plan(
+        'dataset = "digits"\nmethod = ["dm", "accdd"]\n[[entry]]\nname = "a"\n[[entry]]\nmethod = "idc"'
+    ).points
+    assert [(point.method, point.recipe.condense.method) for point in found] == [
+        *(("dm", "dm"), ("accdd", "accdd"), ("idc", "idc"))
+    ]
+
+
+def test_pixels_need_no_early_models() -> None:
+    found = plan('dataset = "digits"\npt_from = [1, 5]\n[[entry]]\nmethod = "herding"\nfeatures = "pixels"').points
+    assert [point.settings for point in found] == [{"ipc": 1}]
 
 
 def test_a_budget_of_an_entry_replaces_the_common_one() -> None:
@@ -132,6 +168,8 @@ def test_the_specs_that_ship_are_sound(path: Path) -> None:
     assert text.startswith("# ") and len(found.points) > 1 and len(found.seeds) >= 3
     assert len({cell.folder for cell in found.cells}) == len(found.cells)
     assert (found.holdout is not None) == path.stem.startswith("ablation")
+    condensed = [point for point in found.points if makers.maker(point.method).condenses]
+    assert {point.recipe.condense.compile for point in condensed} == {"off"}
 
 
 def test_holdout_says_what_is_tested_on() -> None:
@@ -160,7 +198,11 @@ ENTRY = '\n[[entry]]\nname = "a"\n'
         ('dataset = "digits"\nseeds = [0, 1, 0]' + ENTRY, "seeds names 0 twice"),
         ('dataset = "digits"\nseeds = 0' + ENTRY, "seeds must be a number of seeds"),
         ('dataset = "digits"\nseeds = true' + ENTRY, "seeds must be a number of seeds"),
-        ('dataset = "digits"\nholdout = 1' + ENTRY, "holdout must be a share of the training images"),
+        (
+            'dataset = "digits"\nholdout = 0.999' + ENTRY,
+            r"holdout must be a share .*, above 0 and at most 0\.5, not 0\.999",
+        ),
+        ('dataset = "digits"\nholdout = 0' + ENTRY, "holdout must be a share of the training images"),
         ('dataset = "digits"\nwidth = [1, 2]' + ENTRY, "width must be a number, not"),
         ('dataset = "digits"\nyardsticks = ["hole"]' + ENTRY, "unknown yardstick 'hole'; did you mean 'whole'"),
         ('dataset = "digits"' + ENTRY + ENTRY, "two entries are named 'a'; each needs a name of its own"),
@@ -195,6 +237,10 @@ ENTRY = '\n[[entry]]\nname = "a"\n'
         (
             'dataset = "digits"' + ENTRY + 'method = "random"\npt_from = 3',
             "entry 'a': the method random takes no epochs",
+        ),
+        (
+            'dataset = "digits"' + ENTRY + 'method = "herding"\nfeatures = "pixels"\npt_from = [1, 3]',
+            "entry 'a': the method herding takes no epochs with features pixels",
         ),
         ('dataset = "digits"' + ENTRY + 'features = "pixels"', "entry 'a': the method accdd takes no features"),
         ('dataset = "digits"' + ENTRY + 'method = "kcenter"\nfeatures = "late"', "entry 'a': unknown features 'late'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attar import methods, selection
+from attar.comparison.grid import Key
 from attar.config import METHODS, Recipe, settings_of
 from attar.errors import UserError, choose
 
@@ -38,19 +39,21 @@ def features_of(method: str, wanted: str | None) -> str | None:
     raise UserError(f"the method {method} takes no features")
 
 
-def check_takes(method: str, section: str, field: str, value: object, recipe: Recipe) -> None:
+def check_takes(method: str, features: str | None, key: Key, value: object, recipe: Recipe) -> None:
     """Raise `UserError` where a setting means nothing to a method with the settings of `recipe`."""
+    section, field = key
     own = maker(method)
     if own.condenses:
         methods.check_wishes({section: {field: value}}, settings_of(recipe.condense))
-    elif (section, field) != ("condense", "ipc") and not (section == "pool" and own.compares and field != "models"):
-        raise UserError(f"the method {method} takes no {field}")
+    elif key != ("condense", "ipc") and not (section == "pool" and features == FEATURES[0] and field != "models"):
+        by = f" with features {features}" if section == "pool" and own.compares and features != FEATURES[0] else ""
+        raise UserError(f"the method {method} takes no {field}{by}")
 
 
-def takes(method: str, section: str, field: str, recipe: Recipe) -> bool:
+def takes(method: str, features: str | None, key: Key, recipe: Recipe) -> bool:
     """Whether a setting means something to a method."""
     try:
-        check_takes(method, section, field, None, recipe)
+        check_takes(method, features, key, None, recipe)
     except UserError:
         return False
     return True

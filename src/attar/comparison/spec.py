@@ -13,13 +13,15 @@ from typing import Any
 
 from attar import coresets, recipes
 from attar.comparison import makers
-from attar.comparison.grid import PROTOCOL, SPEC_FLAGS, Grid, Values, items, label, named_in, settings_in
+from attar.comparison.grid import PROTOCOL, SPEC_FLAGS, Grid, Key, Values, items, label, named_in, settings_in
 from attar.config import SECTIONS, EvaluateConfig, Recipe
+from attar.data.images import HELD_OUT, TEST
 from attar.errors import UserError, nearest
 from attar.own import Shape
 
 OWN = ("recipe", "seeds", "holdout", "entry")  # what only a spec has, at its top
 ENTRY = ("name", "method", "recipe", "features")  # … and in an entry
+MOST_HELD_OUT = 0.5  # of the training images: with more it is another data set that is condensed
 IPC, METHOD = ("condense", "ipc"), ("condense", "method")
 
 
@@ -88,7 +90,7 @@ class Plan:
 
     @property
     def tested_on(self) -> str:
-        return "test images" if self.holdout is None else "held-out training images"
+        return TEST if self.holdout is None else HELD_OUT
 
 
 def seeded(config: EvaluateConfig, seed: int) -> EvaluateConfig:
@@ -170,24 +172,34 @@ def _points(
     named, wanted = _text(entry, "method", where), _text(entry, "features", where)
     with named_in(where):
         layer: Values = {METHOD: named} if named is not None and makers.maker(named).condenses else {}
-    first = {key: items(value)[0] for key, value in (common | own | layer).items()}
-    trial = _resolved(start, first, where, shape)
-    method = named or trial.condense.method
-    with named_in(where):
-        features = makers.features_of(method, wanted)
-    common = {key: value for key, value in common.items() if key[0] in PROTOCOL or makers.takes(method, *key, trial)}
-    points = []
+    if named is not None:
+        common = {key: value for key, value in common.items() if key != METHOD}
+    points: dict[str, Point] = {}
+    meant: set[Key] = set()
     for place in _places(common | own):
-        whole = _resolved(start, common | own | layer | place, where, shape)
+        whole = _resolved(start, values := common | own | layer | place, where, shape)
+        method = named or whole.condense.method
+        with named_in(where):
+            features = makers.features_of(method, wanted)
+        while without := [key for key in values if not _takes(method, features, key, whole)]:
+            values = {key: value for key, value in values.items() if key not in without}
+            whole = _resolved(start, values, where, shape)  # in which others may mean nothing now
+        meant |= values.keys()
         whole = replace(whole, data=recipe.data, network=recipe.network, evaluate=recipe.evaluate)
-        settings = {"ipc": whole.condense.ipc} | {label(key): value for key, value in place.items()}
+        settings = {"ipc": whole.condense.ipc} | {label(key): value for key, value in place.items() if key in values}
         whole = whole if makers.maker(method).condenses else coresets.settled(whole)
-        points.append(Point(name, method, features, settings, whole))
+        points.setdefault(words(settings), Point(name, method, features, settings, whole))
+    one = next(iter(points.values()))
     for key, value in own.items():
-        if not any(makers.takes(method, *key, point.recipe) for point in points):
+        if key not in meant:
             with named_in(where):
-                makers.check_takes(method, *key, items(value)[0], points[0].recipe)
-    return points
+                makers.check_takes(one.method, one.features, key, items(value)[0], one.recipe)
+    return list(points.values())
+
+
+def _takes(method: str, features: str | None, key: Key, recipe: Recipe) -> bool:
+    """Whether a setting means something here; what all entries share always does."""
+    return key[0] in PROTOCOL or makers.takes(method, features, key, recipe)
 
 
 def _places(values: Values) -> Iterator[Values]:
@@ -212,7 +224,7 @@ def value_of(point: Point, name: str) -> Any:
     sections = {"condense": point.recipe.condense, "pool": point.recipe.pool}
     keys = {label((section, field)): (section, field) for section, kind in sections.items() for field in vars(kind)}
     section, field = keys[name]
-    if not makers.takes(point.method, section, field, point.recipe):
+    if not makers.takes(point.method, point.features, (section, field), point.recipe):
         return None
     return point.recipe.condense.outer_iterations if name == "niter" else getattr(sections[section], field)
 
@@ -243,8 +255,10 @@ def _is_whole(value: Any) -> bool:
 def _holdout(value: Any, where: str) -> float | None:
     if value is None:
         return None
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1:
-        raise UserError(f"{where}holdout must be a share of the training images, between 0 and 1, not {value!r}")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= MOST_HELD_OUT:
+        raise UserError(
+            f"{where}holdout must be a share of the training images, above 0 and at most {MOST_HELD_OUT}, not {value!r}"
+        )
     return float(value)
 
 

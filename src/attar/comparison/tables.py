@@ -104,7 +104,9 @@ def timing(hosts: Sequence[Line]) -> str:
     """Where the seconds were taken, and whether they can be compared."""
     words = f"Times: on {'; '.join(map(host, hosts))}."
     if len(hosts) > 1:
-        words += " They are MIXED, from more than one machine or way to use it: compare accuracies, not times."
+        words += " They are MIXED, from more than one machine, version or way to use it: compare accuracies, not times."
+    if len({versions(one) for one in hosts}) > 1:
+        words += " Versions are MIXED too: accuracies may differ for that reason alone."
     if any(one["jobs"] > 1 for one in hosts):
         words += " Runs that share a machine slow each other down: these times are NOT comparable."
     return words
@@ -114,7 +116,12 @@ def host(values: Line) -> str:
     """The machine and how it was used."""
     at_once = "one run at a time" if values["jobs"] == 1 else f"{values['jobs']} runs at once"
     threads = f"{values['threads']} thread{'s' * (values['threads'] != 1)}"
-    return f"{values['processor']} ({values['device']}, {threads}, {at_once})"
+    return f"{values['processor']} ({values['device']}, {threads}, {at_once}{versions(values)})"
+
+
+def versions(values: Line) -> str:
+    """Such as `, attar 1.0, torch 2.9`, nothing where they were not noted."""
+    return "".join(f", {name} {number}" for name, number in values.get("versions", {}).items())
 
 
 def spread(value: Mean | None) -> str:

@@ -15,6 +15,7 @@ from attar.data.mapped import Mapped
 from attar.errors import UserError
 
 TEST_PIXELS = 1 << 22  # of a batch of test images, at most
+TEST, HELD_OUT = "test images", "held-out training images"  # what accuracies are measured on
 
 
 class ImageData:
@@ -35,6 +36,7 @@ class ImageData:
     labels: Tensor  # int64 [N]
     test_images: Tensor | Mapped | None  # uint8 [M, ch, H, W]
     test_labels: Tensor | None  # int64 [M]
+    tested_on: str = TEST  # what the test images are
 
     def __init__(
         self,
@@ -222,7 +224,15 @@ class ImageData:
         if min(self.counts) < 2:
             lone = self.classes[self.counts.index(1)]
             raise UserError(f"nothing can be held out of class '{lone}': it has 1 image, at least 2 are needed")
-        return self.split(*arrays.stratified(self.labels.cpu(), fraction, seed))
+        new = self.split(*arrays.stratified(self.labels.cpu(), fraction, seed))
+        new.tested_on = HELD_OUT
+        return new
+
+    def untested(self) -> ImageData:
+        """The training images alone, without test images."""
+        new = self._with(test_images=None, test_labels=None, mean=self.mean, std=self.std)
+        new.fingerprint = self.fingerprint
+        return new
 
     def split(self, kept: Tensor, out: Tensor) -> ImageData:
         """The training images `kept`, tested on the training images `out` (rows, int64); mean and std stay."""
@@ -249,6 +259,7 @@ class ImageData:
         }
         new = ImageData.__new__(ImageData)
         new._fill(**(kept | changes))
+        new.tested_on = self.tested_on
         return new
 
     def __repr__(self) -> str:

@@ -23,10 +23,10 @@ from attar.comparison.record import Line, Shared
 from attar.comparison.spec import Cell, Plan, seeded, slug
 from attar.config import EvaluateConfig, PoolConfig, Recipe
 from attar.data import ImageData
+from attar.errors import Diverged
 from attar.execution import Workers
 from attar.pool import Member, Pool
 from attar.runlog import Watch
-from attar.state import Diverged
 from attar.synthetic import SyntheticSet
 from attar.verbs.measure import measure_into
 from attar.verbs.runs import condense_into
@@ -41,7 +41,6 @@ class Bench:
 
     out: Path
     data: ImageData
-    tested_on: str
     every: Interval
     command: str
     jobs: int
@@ -101,22 +100,26 @@ def measure(bench: Bench, task: Task) -> Line:
 
 def head(bench: Bench, task: Task) -> Line:
     """What every line begins with."""
-    environment = runlog.environment(bench.data.device)
     return {
         "cell": task.name,
         "dataset": bench.data.name,
-        "tested_on": bench.tested_on,
+        "tested_on": bench.data.tested_on,
         "seed": task.seed,
         "host": host(bench.data.device, bench.jobs),
-        "versions": {name: environment[name] for name in ("attar", "python", "torch")},
     }
 
 
 def host(device: torch.device, jobs: int) -> dict[str, Any]:
-    """All of this machine that seconds depend on."""
+    """All of this machine that numbers depend on, seconds above all."""
     threads = 1 if jobs > 1 else torch.get_num_threads()
     where = {"processor": devices.processor(), "device": devices.describe(device)}
-    return {**where, "threads": threads, "jobs": jobs}
+    return {**where, "threads": threads, "jobs": jobs, "versions": versions(device)}
+
+
+def versions(device: torch.device) -> dict[str, str]:
+    """What computes."""
+    environment = runlog.environment(device)
+    return {name: environment[name] for name in ("attar", "python", "torch")}
 
 
 def yardstick_line(bench: Bench, task: Yardstick) -> Line:
@@ -132,7 +135,9 @@ def yardstick_line(bench: Bench, task: Yardstick) -> Line:
 
 
 def cell_line(bench: Bench, cell: Cell) -> Line:
-    """A run folder with its set and its accuracy. A run whose numbers did not stay finite has a line that says so."""
+    """A run folder with its set and its accuracy. One whose numbers did not stay finite, or whose pool's did not, has a
+    line that says so.
+    """
     data, point, path = bench.data, cell.point, bench.out / record.CELLS / cell.folder
     condense = point.recipe.condense
     line = head(bench, cell) | {
@@ -199,9 +204,10 @@ def chosen(bench: Bench, cell: Cell, folder: runlog.RunFolder, pool: Pool, secon
 def early_models(bench: Bench, recipe: Recipe) -> tuple[Pool, float]:
     """The pool of a cell and the seconds that all of its members took; cells that need the same one share it.
 
-    A member without its seconds is trained again: somebody else's time would be missing.
+    A member without its seconds is trained again: somebody else's time would be missing. None is tested, which would
+    take time for a number that is only shown.
     """
-    data, network = bench.data, recipe.network
+    data, network = bench.data.untested(), recipe.network
     singles = [
         replace(recipe.pool, seed=seed, models=1)
         for seed in range(recipe.pool.seed, recipe.pool.seed + recipe.pool.models)

@@ -60,7 +60,7 @@ def run(source: str | Path | Mapping[str, Any], out: Path, jobs: int, save_every
     plan, data = prepare(source, watch)
     record.check_folder(out)
     wanted = tasks(plan, data)
-    bench = Bench(out, data, plan.tested_on, every, runlog.command_line(), jobs, watch.say)
+    bench = Bench(out, data, every, runlog.command_line(), jobs, watch.say)
     with lock.held(out):
         record.check_same(out, plan, data)
         record.begin(out, plan, data)
@@ -138,7 +138,7 @@ def begin(plan: Plan, out: Path, every: Interval, command: str, jobs: int) -> Ca
     quiet = Watch(quiet=True)
     data = real_images(plan, quiet)
     warm_up()
-    return partial(measure, Bench(out, data, plan.tested_on, every, command, jobs, quiet.say))
+    return partial(measure, Bench(out, data, every, command, jobs, quiet.say))
 
 
 def write_tables(out: Path, plan: Plan, lines: Sequence[Line], left: int) -> list[Row]:

@@ -64,8 +64,19 @@ def evaluate(
         if folder is not None:
             folder.read(runlog.CONFIG, "attar")
             small = store.load_set(path)  # again: another process may have made the run longer meanwhile
+            check_tested(folder, data)
         with elsewhere(ray, data.device, watch.say, 1 if ray is not None else None) as workers:
             evaluate_into(folder, small, data, recipe, watch, workers)
+
+
+def check_tested(folder: RunFolder, data: ImageData) -> None:
+    """Raise `UserError` where a folder's accuracies are of other images: settings are chosen by them (holdout)."""
+    tested_on = folder.read(runlog.RESULT).get("tested_on", data.tested_on)
+    if tested_on != data.tested_on:
+        raise UserError(
+            f"the accuracies in {folder.path} are on {tested_on}, and stay so; "
+            f"`attar evaluate {folder.path / store.CONDENSED}` tests on the {data.tested_on}, and keeps nothing"
+        )
 
 
 def _evaluate_foreign(
@@ -185,7 +196,7 @@ def print_table(result: dict[str, Any], measured: dict[str, Any]) -> None:
     """Accuracies in percent, mean ± std over n seeds, one row per network."""
     kinds = [name for name in SHOWN if name in measured]
     stored = f"{result['ipc']} stored image{'s' * (result['ipc'] != 1)} per class"
-    title = f"{result['dataset']}, {stored}, factor {result['factor']}: test accuracy, %"
+    title = f"{result['dataset']}, {stored}, factor {result['factor']}: accuracy on {result['tested_on']}, %"
     table = Table(Column("network", overflow="fold"), *(SHOWN[name] for name in kinds), title=title)
     for label in measured["accuracy"]:
         table.add_row(label, *(_percent(measured[name][label]) for name in kinds))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attar import coresets, embedding, recipes, report, runlog, selection, store
+from attar import device as devices
 from attar import pool as pools
 from attar.api import describe_result
 from attar.config import FLAGS, Recipe
@@ -74,6 +75,7 @@ def select_into(
     embed, words = compared_by
     with stopwatch(seconds, "select"), watch.stage("select", data.nclass) as stage:
         small = coresets.select(data, kind, recipe.condense.ipc, embed, seed=recipe.condense.seed, report=stage.advance)
+        devices.wait(data.device)
     settings = coresets.sections(recipe)
     small = replace(small, recipe=settings)
     about = {"command": command or runlog.command_line(), "environment": runlog.environment(data.device)}

@@ -117,6 +117,12 @@ def test_a_schedule_keeps_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (fitted.niter, fitted.inner_loop) == expected
     with pytest.raises(attar.UserError, match=r"the pool takes about 1\.0 s and one iteration 0\.5 s"):
         schedule.fit(data, base, 1.2, said.append)
+    renewed = replace(base, condense=replace(base.condense, renew=5))
+    for seconds, expected in {110: (13, 15), 10.7: (2, 5)}.items():  # outer iterations of whole networks
+        fitted = schedule.fit(data, renewed, seconds, said.append).condense
+        assert (fitted.niter, fitted.inner_loop) == expected
+    with pytest.raises(attar.UserError, match="minutes is too short"):
+        schedule.fit(data, renewed, 3, said.append)
     timed = replace(base, condense=replace(base.condense, eval_at=(1,)))
     with pytest.raises(attar.UserError, match="eval_at and minutes exclude each other"):
         schedule.fit(data, timed, 100, said.append)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,13 +91,11 @@ def test_a_folder_and_nothing_else(pets: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_minutes(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    start = time.perf_counter()
     flags = ("--width", "0.05", "--pt_from", "1", "--model_num", "1", "--n_data", "64")
     call("condense", "-d", str(pets), "--ipc", "1", *flags, "--minutes", "0.1")
-    assert time.perf_counter() - start < 30
     assert re.search(r"\d+ x \d+ iterations fit into 0\.\d+ minutes", capsys.readouterr().err)
     settings = attar.load_set(Path("runs/pets-ipc1")).recipe["condense"]
-    assert settings["niter"] >= 1
+    assert 1 <= settings["niter"] * settings["inner_loop"] < 20000  # of the published schedule
     for minutes, words in {"0.0001": "give at least", "-1": "give at least", "nan": "above 0"}.items():
         with pytest.raises(SystemExit) as stop:
             main(["condense", "-d", str(pets), "--ipc", "1", *flags, "--out", "short", "--minutes", minutes])

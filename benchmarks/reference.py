@@ -2,7 +2,7 @@
 
 Written to be read, and not slowed down: data resident, gradients of the matched parameters only, no value read back.
 Classes are visited one after another; SGD steps the whole image tensor after each. It shares attar's networks and
-augmentation (with given draws), so that the two differ in nothing but the loop.
+augmentation (with given draws), so that the two differ in nothing but the loop, and the averaging that PyTorch has.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attar.augment import Draw, apply, cutmix, draw, take
+from attar.models.common import AveragePool
 
 
 @dataclass
@@ -45,6 +46,10 @@ def start(
     std: Sequence[float],
 ) -> Reference:
     """Put copies of parameters and images under their optimisers (network: lr .01, momentum .9, weight decay 5e-4)."""
+    for holder in list(module.modules()):
+        for name, layer in holder.named_children():
+            if isinstance(layer, AveragePool):
+                setattr(holder, name, nn.AvgPool2d(layer.side))
     with torch.no_grad():
         for name, value in module.named_parameters():
             value.copy_(params[name])

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from attar import models
 from attar.errors import UserError
+from attar.models.common import AveragePool
 from attar.models.resnet import Block
 
 
@@ -87,14 +88,14 @@ def test_resnetap_never_strides_but_in_average_pools(side: int, depth: int) -> N
     module = models.build("resnetap", depth=depth, channels=3, nclass=2, size=(side, side), width=1 / 64)
     convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
     assert all(part.stride == (1, 1) and part.bias is None for part in convolutions)
-    assert not any(isinstance(part, nn.MaxPool2d) for part in module.modules())
-    pools = [part.kernel_size for part in module.modules() if isinstance(part, nn.AvgPool2d)]
+    assert not any(isinstance(part, nn.MaxPool2d | nn.AvgPool2d) for part in module.modules())
+    pools = [part.side for part in module.modules() if isinstance(part, AveragePool)]
     assert pools == {32: [], 96: [2], 224: [4]}[side] + [2, 2, 2]
 
 
 def test_resnet_strides_where_resnetap_pools() -> None:
     module = models.build("resnet18", channels=3, nclass=2, size=(224, 224), width=1 / 64)
-    assert not any(isinstance(part, nn.AvgPool2d) for part in module.modules())
+    assert not any(isinstance(part, AveragePool) for part in module.modules())
     assert [tuple(shape[1:]) for shape in stage_maps(module, torch.rand(1, 3, 224, 224))] == [
         (side, side) for side in (56, 56, 56, 28, 28, 14, 14, 7, 7)
     ]

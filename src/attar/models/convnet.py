@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from attar.errors import UserError
-from attar.models.common import Network, norm_layer, scaled
+from attar.models.common import AveragePool, Network, norm_layer, scaled
 
 CHANNELS = 128  # of every block at width 1
 
@@ -35,7 +35,7 @@ class ConvNet(Network):
         layers: list[nn.Module] = []
         for block in range(depth):
             convolution = nn.Conv2d(inner if block else channels, inner, 3, padding=1 if block else 1 + extra)
-            layers += [convolution, norm_layer(norm_type, inner), nn.ReLU(), nn.AvgPool2d(2)]
+            layers += [convolution, norm_layer(norm_type, inner), nn.ReLU(), AveragePool(2)]
         self.blocks = nn.Sequential(*layers)
         self.classifier = nn.Linear(inner * (height >> depth) * (wide >> depth), nclass)
 

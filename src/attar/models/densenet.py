@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attar.errors import UserError
-from attar.models.common import Network, norm_layer, scaled
+from attar.models.common import AveragePool, Network, norm_layer, scaled
 
 GROWTH = 32  # maps that a layer adds, at width 1
 BOTTLENECK = 4  # times the growth: what a layer's 1x1 convolution gives to its 3x3 one
@@ -56,7 +56,7 @@ class DenseNet(Network):
                 layers += [norm_layer(norm_type, inner), nn.ReLU(), nn.Conv2d(inner, inner // 2, 1, bias=False)]
                 inner //= 2
                 if side // 2 >= SMALLEST:
-                    layers.append(nn.AvgPool2d(2))
+                    layers.append(AveragePool(2))
                     side //= 2
             for _ in range(count):
                 layers.append(Layer(inner, growth, norm_type))

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attar.errors import UserError
-from attar.models.common import Network, norm_layer, scaled
+from attar.models.common import AveragePool, Network, norm_layer, scaled
 
 STAGES = (64, 128, 256, 512)  # channels at width 1
 BLOCKS = {10: 1, 18: 2}  # depth -> basic blocks in each stage
@@ -18,7 +18,7 @@ class Block(nn.Module):
 
     def __init__(self, inner: int, outer: int, norm_type: str, *, stride: int = 1, pool: int = 1) -> None:
         super().__init__()
-        self.pool = nn.AvgPool2d(pool) if pool > 1 else nn.Identity()
+        self.pool = AveragePool(pool) if pool > 1 else nn.Identity()
         self.conv1 = nn.Conv2d(inner, outer, 3, stride, 1, bias=False)
         self.norm1 = norm_layer(norm_type, outer)
         self.conv2 = nn.Conv2d(outer, outer, 3, 1, 1, bias=False)

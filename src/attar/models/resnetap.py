@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from attar.models.common import norm_layer
+from attar.models.common import AveragePool, norm_layer
 from attar.models.resnet import ResNet
 
 
@@ -26,5 +26,5 @@ class ResNetAP(ResNet):
         if side <= 64:
             return [nn.Conv2d(channels, inner, 3, padding=1, bias=False), *norm], 1
         if side <= 128:
-            return [nn.Conv2d(channels, inner, 3, padding=1, bias=False), *norm, nn.AvgPool2d(2)], 2
-        return [nn.Conv2d(channels, inner, 7, padding=3, bias=False), *norm, nn.AvgPool2d(4)], 4
+            return [nn.Conv2d(channels, inner, 3, padding=1, bias=False), *norm, AveragePool(2)], 2
+        return [nn.Conv2d(channels, inner, 7, padding=3, bias=False), *norm, AveragePool(4)], 4

@@ -17,7 +17,7 @@ LEAVES |= {"methods", "motion", "frequencies"}
 LEAVES |= {"own", "selection", "partition", "device", "execution", "interrupts", "lock", "snapshots", "sinks"}
 MIDDLE = {"pool", "embedding", "engine", "store", "checkpoint", "export", "foreign", "push", "report", "page", "runlog"}
 STAGES = {"condensation", "evaluation", "coresets"}  # `problem` and `state` are condensation's own: what it works on
-TOP = {"cli", "__init__", "__main__"}
+TOP = {"commands", "cli", "__init__", "__main__"}
 BELOW_STAGES = {"errors"} | LEAVES | MIDDLE
 
 # room -> the other rooms it may import

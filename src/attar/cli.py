@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 from cyclopts import App, CycloptsError, Parameter, Token, UnusedCliTokensError
 
-from attar import interrupts
+from attar import commands, interrupts
 from attar.config import FLAGS, SECTIONS
 from attar.errors import UserError
 
@@ -109,36 +109,29 @@ def _app() -> App:
         version=version("attar"),
         suppress_keyboard_interrupt=False,  # `main` says a word
     )
-    app.command(_verb("demo", demo, "out", "overwrite", "quiet", "json", "log", "debug"))
-    app.command(_verb("pretrain", pretrain, "recipe", "out", "ray", "quiet", "json", "debug"))
-    run = ("recipe", "reproduce", "out", "overwrite", "minutes", "resume", "save_every", "ray", "ray_cpus")
-    app.command(_verb("condense", condense, *run, "quiet", "json", "log", "debug"))
-    app.command(_verb("select", select, "features", "recipe", "out", "overwrite", "quiet", "json", "debug"))
-    app.command(_verb("merge", merge, "out", "overwrite", "json", "debug"))
-    foreign = ("factor", "decode_type", "normalized")
-    app.command(_verb("evaluate", evaluate, *foreign, "ray", "quiet", "json", "debug"))
-    app.command(_verb("compare", compare, "out", "jobs", "save_every", "quiet", "json", "debug"))
-    app.command(_verb("inspect", inspect_, "out", "quiet", "debug"))
-    app.command(_verb("export", export, "to", "out", "what", "overwrite", "debug"))
-    app.command(_verb("push", push, "what", "private", "debug"))
-    app.command(recipes)
+    for verb in commands.VERBS:
+        app.command(_verb(verb))
+    app.command(commands.recipes)
     app.register_install_completion_command(help="Install completion of verbs and flags for your shell.")
     return app
 
 
-def _verb(name: str, function: Callable[..., None], *run_flags: str) -> Callable[..., None]:
-    """`function` with the settings' flags (from the fields' metadata) added to its signature, None when not given."""
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
-    own = [p for p in inspect.signature(function).parameters.values() if p.kind in positional]
-    parameters = [p.replace(annotation=get_type_hints(function, include_extras=True)[p.name]) for p in own]
-    for flag in run_flags:
-        kind, help, short = RUN_FLAGS[flag]
-        default = False if kind is bool else None
-        wanted: Any = kind if kind is bool else kind | None
-        annotation: Any = Annotated[wanted, _parameter(flag, help, short, kind)]
-        parameters.append(
-            inspect.Parameter(flag, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        )
+def _verb(function: Callable[..., None]) -> Callable[..., None]:
+    """`function` with its flags described, and those of the settings (from the fields' metadata) after them.
+
+    A flag that was not given is not passed on.
+    """
+    name = function.__name__
+    parameters = []
+    for own in inspect.signature(function, eval_str=True).parameters.values():
+        if own.kind is inspect.Parameter.KEYWORD_ONLY:
+            kind, help, short = RUN_FLAGS[own.name]
+            default = False if kind is bool else None
+            wanted: Any = kind if kind is bool else kind | None
+            annotation: Any = Annotated[wanted, _parameter(own.name, help, short, kind)]
+            parameters.append(own.replace(default=default, annotation=annotation))
+        elif own.kind is not inspect.Parameter.VAR_KEYWORD:
+            parameters.append(own)
     for section, field_name in dict.fromkeys(FLAGS.get(name, {}).values()):
         item = next(item for item in fields(SECTIONS[section]) if item.name == field_name)
         kind = get_type_hints(SECTIONS[section])[field_name]
@@ -179,234 +172,3 @@ def _whole_numbers(name: str) -> Callable[[Any, Sequence[Token]], int | tuple[in
         return values[0] if kind is int else values
 
     return convert
-
-
-def demo(
-    *,
-    out: str | None = None,
-    overwrite: bool = False,
-    quiet: bool = False,
-    json: bool = False,
-    log: tuple[str, ...] = (),
-    debug: bool = False,
-    **given: Any,
-) -> None:
-    """Distil the embedded digits into one image per class, evaluate, and write a report: two minutes on a CPU."""
-    from attar import verbs
-
-    verbs.demo(out, given, overwrite=overwrite, quiet=quiet, json=json, log=log)
-
-
-def pretrain(
-    *,
-    recipe: str | None = None,
-    out: str | None = None,
-    ray: str | None = None,
-    quiet: bool = False,
-    json: bool = False,
-    debug: bool = False,
-    **given: Any,
-) -> None:
-    """Train early-stage models and keep them in a pool folder (default: pool/<data set>-<network>)."""
-    from attar import verbs
-
-    verbs.pretrain(out, given, recipe=recipe, quiet=quiet, json=json, ray=ray)
-
-
-def condense(
-    *,
-    recipe: str | None = None,
-    reproduce: bool = False,
-    out: str | None = None,
-    overwrite: bool = False,
-    minutes: float | None = None,
-    resume: str | None = None,
-    save_every: str | None = None,
-    ray: str | None = None,
-    ray_cpus: int | None = None,
-    quiet: bool = False,
-    json: bool = False,
-    log: tuple[str, ...] = (),
-    debug: bool = False,
-    **given: Any,
-) -> None:
-    """Distil a data set into synthetic images: by gradients on perturbed early-stage models, or another method."""
-    from attar import verbs
-
-    verbs.condense(
-        out,
-        given,
-        recipe=recipe,
-        published=reproduce,
-        overwrite=overwrite,
-        quiet=quiet,
-        json=json,
-        log=log,
-        minutes=minutes,
-        resume=resume,
-        save_every=save_every,
-        ray=ray,
-        ray_cpus=ray_cpus,
-    )
-
-
-def select(
-    method: str,
-    /,
-    *,
-    features: str | None = None,
-    recipe: str | None = None,
-    out: str | None = None,
-    overwrite: bool = False,
-    quiet: bool = False,
-    json: bool = False,
-    debug: bool = False,
-    **given: Any,
-) -> None:
-    """Choose real images of each class, a core-set, to compare with (default: runs/<data set>-<method>-ipc<ipc>).
-
-    Parameters
-    ----------
-    method: str
-        random, herding or kcenter
-    """
-    from attar import verbs
-
-    verbs.select(method, out, given, recipe=recipe, features=features, overwrite=overwrite, quiet=quiet, json=json)
-
-
-def merge(
-    part: str, /, *parts: str, out: str | None = None, overwrite: bool = False, json: bool = False, debug: bool = False
-) -> None:
-    """Join the parts of a partition, made with `attar condense --nclass_sub N --phase K`, into one run folder.
-
-    Parameters
-    ----------
-    part: str
-        a part's run folder, or its condensed.safetensors file
-    parts: str
-        the other parts, in any order
-    """
-    from attar import verbs
-
-    verbs.merge([part, *parts], out, overwrite=overwrite, json=json)
-
-
-def evaluate(
-    run: str,
-    /,
-    *,
-    factor: int | None = None,
-    decode_type: str | None = None,
-    normalized: bool = False,
-    ray: str | None = None,
-    quiet: bool = False,
-    json: bool = False,
-    debug: bool = False,
-    **given: Any,
-) -> None:
-    """Train fresh networks on a condensed set and test them on real images.
-
-    Parameters
-    ----------
-    run: str
-        a run folder, a condensed.safetensors file, or a set made elsewhere: .pt pair, .npz, parquet, image folder
-    """
-    from attar import verbs
-
-    verbs.evaluate(
-        run,
-        given,
-        quiet=quiet,
-        json=json,
-        factor=factor,
-        decode_type=decode_type,
-        normalized=normalized,
-        ray=ray,
-    )
-
-
-def compare(
-    spec: str,
-    /,
-    *,
-    out: str | None = None,
-    jobs: int = 1,
-    save_every: str | None = None,
-    quiet: bool = False,
-    json: bool = False,
-    debug: bool = False,
-) -> None:
-    """Compare methods and settings on one data set: a table, and accuracy against time. Again: it goes on.
-
-    Parameters
-    ----------
-    spec: str
-        a TOML file: data and common settings, then an [[entry]] for each method
-    """
-    from attar import verbs
-
-    verbs.compare(spec, out, jobs=jobs, save_every=save_every, quiet=quiet, json=json)
-
-
-def inspect_(data: str, /, *, out: str | None = None, quiet: bool = False, debug: bool = False, **given: Any) -> None:
-    """Show what is in a data set, which recipe fits it, and what distilling it takes on this machine.
-
-    Parameters
-    ----------
-    data: str
-        a known name, a folder of images, parquet, or USER/NAME on Hugging Face
-    """
-    from attar import verbs
-
-    verbs.inspect(data, out, given, quiet=quiet)
-
-
-def export(
-    run: str,
-    /,
-    *,
-    to: str | None = None,
-    out: str | None = None,
-    what: str | None = None,
-    overwrite: bool = False,
-    debug: bool = False,
-) -> None:
-    """Write a run's condensed set for other tools, by default into the run folder.
-
-    Parameters
-    ----------
-    run: str
-        a run folder, or a condensed.safetensors file
-    """
-    from attar import verbs
-
-    verbs.export(run, to, out, what, overwrite=overwrite)
-
-
-def push(run: str, name: str, /, *, what: str | None = None, private: bool = False, debug: bool = False) -> None:
-    """Put a run's condensed set onto the Hugging Face hub, as parquet with a card.
-
-    Parameters
-    ----------
-    run: str
-        a run folder, or a condensed.safetensors file
-    name: str
-        USER/NAME of the data set there
-    """
-    from attar import verbs
-
-    verbs.push(run, name, what, private=private)
-
-
-def recipes(name: str | None = None) -> None:
-    """Print the names of all recipes, or one recipe as TOML to start a file of your own from.
-
-    Parameters
-    ----------
-    name: str
-        a recipe's name
-    """
-    from attar.recipes import RECIPES, to_toml
-
-    print("\n".join(RECIPES) if name is None else to_toml(name))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -216,10 +215,8 @@ def test_objects_of_datasets(refused: Refused) -> None:
 
 def test_a_hub_name_without_network(refused: Refused) -> None:
     pytest.importorskip("datasets")
-    start = time.perf_counter()
     with refused("the folder someone/pets does not exist", "the Hugging Face hub gives no data set", "no network"):
         load("someone/pets")
-    assert time.perf_counter() - start < 10
 
 
 def test_a_hub_name(monkeypatch: pytest.MonkeyPatch) -> None:

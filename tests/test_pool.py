@@ -207,7 +207,7 @@ def test_files_folders_epochs_and_limit(digits: ImageData, folder: Path, tmp_pat
     pool.pretrain(digits, replace(CONFIG, epochs=2, models=1), NETWORK, folder=tmp_path)
     both = pool.load([folder, tmp_path], digits, NETWORK)
     assert [member.settings["epochs"] for member in both.members] == [1, 1, 2]
-    assert len(pool.load([folder, tmp_path], digits, NETWORK, epochs=1)) == 2
+    assert len(pool.load([folder, tmp_path], digits, NETWORK, like=PoolConfig(epochs=1))) == 2
     assert len(pool.load([folder, tmp_path], digits, NETWORK, limit=1)) == 1
     file = next(tmp_path.iterdir())
     assert pool.load([file], digits, NETWORK).members[0].file == file
@@ -219,7 +219,7 @@ def test_nothing_to_take(digits: ImageData, folder: Path, tmp_path: Path) -> Non
     with pytest.raises(UserError, match="holds no early-stage model; `attar pretrain` trains some"):
         pool.load([tmp_path], digits, NETWORK)
     with pytest.raises(UserError, match=r"holds no early-stage model trained for 9 epochs \(pt_from\)"):
-        pool.load([folder], digits, NETWORK, epochs=9)
+        pool.load([folder], digits, NETWORK, like=PoolConfig(epochs=9))
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,11 @@ class PoolConfig:
     """Early-stage models (Acc-DD section 3.2): N networks, each trained for a few epochs only."""
 
     epochs: int = setting(2, "epochs that each early-stage model is trained for", "--pt_from")
+    share: float = setting(
+        1.0,
+        "share of the training images that each epoch sees, drawn anew: early-stage models of large data",
+        "--pt_share",
+    )
     models: int = setting(5, "number of early-stage models", "--model_num")
     seed: int = setting(0, "seed of the first model; the next ones count up")
     lr: float = setting(0.01, "learning rate")
@@ -127,10 +132,15 @@ class PoolConfig:
     def __post_init__(self) -> None:
         at_least(self, 1, "epochs", "models", "batch_size")
         at_least(self, 0, "seed", "momentum", "weight_decay")
-        above_zero(self, "lr")
-        probability(self, "mix_p")
+        above_zero(self, "lr", "share")
+        probability(self, "mix_p", "share")
         choose("optimizer", self.optimizer, OPTIMIZERS)
         check_strategy(self.aug_type)
+
+    @property
+    def span(self) -> str:
+        """How long each model is trained, in words."""
+        return f"{self.epochs} epochs" + (f" over {self.share:g} of the images" if self.share < 1 else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,8 +321,14 @@ def flags_of(section: str, *only: str) -> dict[str, tuple[str, str]]:
 
 FLAGS: dict[str, dict[str, tuple[str, str]]] = {
     "pretrain": flags_of("data") | flags_of("network") | flags_of("pool") | flags_of("condense", "method"),
-    "condense": flags_of("data") | flags_of("network") | flags_of("pool", "epochs", "models") | flags_of("condense"),
-    "select": flags_of("data") | flags_of("network") | flags_of("pool", "epochs") | flags_of("condense", "ipc", "seed"),
+    "condense": flags_of("data")
+    | flags_of("network")
+    | flags_of("pool", "epochs", "share", "models")
+    | flags_of("condense"),
+    "select": flags_of("data")
+    | flags_of("network")
+    | flags_of("pool", "epochs", "share")
+    | flags_of("condense", "ipc", "seed"),
     "evaluate": flags_of("data") | flags_of("network", "width", "norm_type") | flags_of("evaluate"),
     "demo": flags_of("data", "device") | flags_of("condense", "ipc", "seed"),
     "inspect": flags_of("data") | flags_of("condense", "ipc", "method"),

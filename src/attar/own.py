@@ -87,7 +87,7 @@ def words(recipe: Recipe, shape: Shape) -> str:
     images = f"{shape.nclass} classes of {grey} images, {shape.width}x{shape.height}"
     depth = "" if network.depth is None else network.depth
     loops = f"{condense.outer_iterations} x {condense.inner_loop} iterations"
-    models = "fresh networks" if condense.source == "fresh" else f"{pool.models} models of {pool.epochs} epochs"
+    models = "fresh networks" if condense.source == "fresh" else f"{pool.models} models of {pool.span}"
     short = " (short, for a CPU; --minutes or --niter for more)" if shape.cpu else ""
     return (
         f"chosen for {images}: {network.net_type}{depth} of width {network.width:g}, factor {condense.factor}, "

@@ -154,17 +154,17 @@ def fill(
     report: Report = lambda line: None,
     workers: Workers | None = None,
 ) -> Pool:
-    """`config.models` members of `folder` that were trained for `config.epochs`; missing ones are trained.
+    """`config.models` members of `folder` that were trained as long as `config` says; missing ones are trained.
 
     The members that `config` describes come first, so that what others put into the folder changes nothing for a pool
     that is complete.
     """
     build(network, describe(data), 0)
     kept, _ = _of_folder(folder, data, network)
-    there = {member.name: member for member in kept if member.settings["epochs"] == config.epochs}
+    there = {member.name: member for member in kept if as_long(member, config)}
     own = {file_name(one, data, network).removesuffix(store.SUFFIX): one for one in _singles(config)}
     missing = [name for name in own if name not in there][: max(0, config.models - len(there))]
-    report(f"pool: {config.models} models of {config.epochs} epochs in {folder}, {len(missing)} to train")
+    report(f"pool: {config.models} models of {config.span} in {folder}, {len(missing)} to train")
     wanted = [name for name in own if name in there or name in missing] + [name for name in there if name not in own]
     workers = workers or Workers(data.device)
 
@@ -175,6 +175,11 @@ def fill(
         return there[name]
 
     return Pool(network, describe(data), tuple(workers.map(one, wanted[: config.models])))
+
+
+def as_long(member: Member, config: PoolConfig) -> bool:
+    """Whether a member was trained as long as `config` says: epochs, and the share of the images that each saw."""
+    return (member.settings["epochs"], member.settings.get("share", 1.0)) == (config.epochs, config.share)
 
 
 def is_described(pool: Pool, config: PoolConfig) -> bool:
@@ -250,9 +255,10 @@ def shown(accuracy: float | None) -> str:
 
 
 def real_batches(data: ImageData, config: PoolConfig, generator: Generator) -> Iterator[Batch]:
-    """One epoch of augmented real batches."""
+    """One epoch of augmented real batches, over `config.share` of the images."""
     strategy = strategy_names(config.aug_type)
-    for rows in shuffled(len(data.labels), config.batch_size, generator):
+    images = max(1, round(config.share * len(data.labels)))
+    for rows in shuffled(len(data.labels), config.batch_size, generator, only=images):
         yield augment(
             data.fetch(rows),
             data.labels[rows],
@@ -284,23 +290,23 @@ def load(
     data: ImageData,
     network: NetworkConfig,
     *,
-    epochs: int | None = None,
+    like: PoolConfig | None = None,
     limit: int | None = None,
 ) -> Pool:
     """Read a pool: files, or folders of them (in the order of their names), onto the data's device.
 
-    epochs: take only members trained that long; limit: at most so many. Of a folder the members that fit are taken.
+    like: take only members trained as long as this says; limit: at most so many. Of a folder those that fit are taken.
     Raises `UserError` when a named file was made for other data or another network, or nothing is left.
     """
-    members = _fitting(paths, data, network, epochs)
+    members = _fitting(paths, data, network, like)
     if not members:
         named = ", ".join(str(path) for path in paths)
-        trained = f" trained for {epochs} epochs (pt_from)" if epochs is not None else ""
-        raise UserError(f"{named} holds no early-stage model{trained}; `attar pretrain` trains some")
+        wanted = "" if like is None else f" trained for {like.span} (pt_from)"
+        raise UserError(f"{named} holds no early-stage model{wanted}; `attar pretrain` trains some")
     return Pool(network, describe(data), tuple(members[:limit]))
 
 
-def _fitting(paths: list[Path], data: ImageData, network: NetworkConfig, epochs: int | None) -> list[Member]:
+def _fitting(paths: list[Path], data: ImageData, network: NetworkConfig, like: PoolConfig | None) -> list[Member]:
     """The members that fit. Raises `UserError` for a named file that does not, and for a folder where none does."""
     members = []
     for path in paths:
@@ -312,7 +318,7 @@ def _fitting(paths: list[Path], data: ImageData, network: NetworkConfig, epochs:
                 raise misfit
         else:
             found = [_load_fitting(path, data, network)]
-        members += [member for member in found if epochs in (None, member.settings["epochs"])]
+        members += [member for member in found if like is None or as_long(member, like)]
     return members
 
 

@@ -104,7 +104,7 @@ def fashion_cpu() -> Recipe:
     return dataclasses.replace(
         base,
         network=NetworkConfig(width=0.25),
-        pool=PoolConfig(epochs=1, models=3),
+        pool=PoolConfig(epochs=1, share=0.25, models=4),
         condense=replace(base.condense, short),
         evaluate=dataclasses.replace(base.evaluate, epochs=300, whole_epochs=2),
     )

@@ -36,7 +36,7 @@ class Estimate:
 
     def pool(self, config: PoolConfig) -> float:
         """Seconds of all early-stage models."""
-        return -(-config.models // self.at_once) * config.epochs * self.epoch
+        return -(-config.models // self.at_once) * config.epochs * config.share * self.epoch
 
     def total(self, recipe: Recipe) -> float:
         """Seconds of pool and condensation."""
@@ -141,7 +141,7 @@ def fit(
         )
     inner = max(serves, min(recipe.condense.inner_loop, total // SHORT) // serves * serves)
     outer = min(max(1, total // inner), recipe.condense.full_niter)
-    models_of = f", {pool.models} models of {pool.epochs} epochs about {spent:.0f} s" if found.epoch else ""
+    models_of = f", {pool.models} models of {pool.span} about {spent:.0f} s" if found.epoch else ""
     notice(
         f"an iteration takes {found.inner:.3g} s here{models_of}: {outer} x {inner} iterations fit into "
         f"{seconds / 60:.3g} minutes"

@@ -132,10 +132,13 @@ def accuracy(student: Learner, batches: Iterable[Batch]) -> float:
     return float(torch.stack(right).sum()) / count
 
 
-def shuffled(n: int, batch: int, generator: Generator) -> Iterator[Tensor]:
-    """One epoch over n rows: index tensors of `batch` rows (the last may be shorter), in a random order."""
+def shuffled(n: int, batch: int, generator: Generator, *, only: int | None = None) -> Iterator[Tensor]:
+    """One epoch over n rows: index tensors of `batch` rows (the last may be shorter), in a random order.
+
+    only: stop after so many rows.
+    """
     order = torch.randperm(n, generator=generator, device=generator.device)
-    yield from order.split(batch)
+    yield from order[:only].split(batch)
 
 
 class Deck:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from attar import lock, recipes, runlog, store
 from attar import pool as pools
-from attar.config import FLAGS, Recipe
+from attar.config import FLAGS, Recipe, flags_of
 from attar.data import ImageData
 from attar.errors import UserError
 from attar.execution import Workers
@@ -85,7 +85,7 @@ def _train(
 ) -> Pool:
     epochs = recipe.pool.epochs
     step, each = (": epoch ", epochs) if workers is None else (": accuracy ", 1)  # what is heard of a member
-    images = len(data.labels) * epochs // each
+    images = round(len(data.labels) * recipe.pool.share) * epochs // each
     with watch.stage("pretrain", recipe.pool.models * each, images=images) as stage:
 
         def say(line: str) -> None:
@@ -111,7 +111,7 @@ def find_pool(
             [Path(name) for name in recipe.condense.model_path],
             data,
             recipe.network,
-            epochs=recipe.pool.epochs if {"epochs", "pt_from"} & given.keys() else None,
+            like=recipe.pool if set(flags_of("pool", "epochs", "share")) & given.keys() else None,
             limit=recipe.pool.models if {"models", "model_num"} & given.keys() else None,
         )
         watch.say(f"pool: {len(pool)} models from {', '.join(recipe.condense.model_path)}")

@@ -242,6 +242,8 @@ def test_a_class_smaller_than_the_batch_is_no_bad_input(bench: Path, tmp_path: P
         ("--inner_loop 0", "inner_loop must be at least 1, not 0"),
         ("--speedup 0", "speedup must be at least 1, not 0"),
         ("--pt_from 0", "epochs must be at least 1, not 0"),
+        ("--pt_share 0", "share must be above 0, not 0"),
+        ("--pt_share 1.5", "share must be between 0 and 1, not 1.5"),
         ("--model_num 0", "models must be at least 1, not 0"),
         ("--n_data -1", "n_data must be at least 0, not -1"),
         ("--batch_real 0", "batch_real must be at least 1, not 0"),

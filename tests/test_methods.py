@@ -32,7 +32,7 @@ def test_every_method_has_a_paper_and_a_name() -> None:
     for method in METHODS.values():
         assert {*method.means, *method.full, *method.short} <= known
     assert set(methods.MACHINERY) <= known
-    assert {name for _, name in methods.NEEDS} <= known | {"epochs", "models"}
+    assert {name for _, name in methods.NEEDS} <= known | {"epochs", "share", "models"}
 
 
 def test_accdd_is_the_default_and_changes_nothing() -> None:

@@ -114,6 +114,8 @@ def test_a_schedule_keeps_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (fitted.niter, fitted.inner_loop) == expected
     with pytest.raises(attar.UserError, match=r"the pool takes about 1\.0 s and one iteration 0\.5 s"):
         schedule.fit(data, base, 1.2, said.append)
+    part = schedule.fit(data, replace(base, pool=replace(base.pool, models=4, share=0.25)), 110, said.append)
+    assert part.pool.models == 4 and "4 models of 2 epochs over 0.25 of the images about 2 s" in said[-1]
     renewed = replace(base, condense=replace(base.condense, renew=5))
     for seconds, expected in {110: (13, 15), 10.7: (2, 5)}.items():  # outer iterations of whole networks
         fitted = schedule.fit(data, renewed, seconds, said.append).condense

@@ -177,6 +177,35 @@ def test_a_member_that_is_there_is_not_trained_again(digits: ImageData, tmp_path
     assert all(same(*pair) for pair in zip(first.members, second.members, strict=False))
 
 
+def test_an_epoch_of_a_share_sees_other_images_each_time(digits: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[int]] = []
+    fetch = ImageData.fetch
+
+    def noted(data: ImageData, rows: torch.Tensor) -> torch.Tensor:
+        seen.append(rows.tolist())
+        return fetch(data, rows)
+
+    monkeypatch.setattr(ImageData, "fetch", noted)
+    monkeypatch.setattr(ImageData, "test_batches", lambda data: [(digits.images[:2].float(), digits.labels[:2])])
+    pool.pretrain(digits, replace(CONFIG, models=1, epochs=2, share=0.1), NETWORK)
+    images = round(0.1 * len(digits.labels))
+    rows = [row for batch in seen for row in batch]
+    first, second = set(rows[:images]), set(rows[images:])
+    assert len(rows) == 2 * images and len(first) == len(second) == images
+    assert len(first & second) < images / 2
+
+
+def test_members_of_another_share_are_others(digits: ImageData, tmp_path: Path) -> None:
+    part = replace(CONFIG, models=1, share=0.1)
+    for config in (CONFIG, part):
+        made = pool.fill(digits, config, NETWORK, tmp_path)
+        assert [member.settings["share"] for member in made.members] == [config.share] * config.models
+    assert len(pool.load([tmp_path], digits, NETWORK, like=part)) == 1
+    assert len(pool.load([tmp_path], digits, NETWORK, like=CONFIG)) == 2
+    with pytest.raises(UserError, match=r"trained for 1 epochs over 0\.5 of the images \(pt_from\)"):
+        pool.load([tmp_path], digits, NETWORK, like=replace(part, share=0.5))
+
+
 def test_batch_norm_comes_back_with_its_statistics(digits: ImageData, tmp_path: Path) -> None:
     network = replace(NETWORK, norm_type="batch")
     made = pool.pretrain(digits, replace(CONFIG, models=1), network, folder=tmp_path).members[0]

@@ -214,6 +214,8 @@ def test_shuffled_shows_every_row_once(n: int, batch: int, seed: int) -> None:
     parts = list(shuffled(n, batch, Generator().manual_seed(seed)))
     assert torch.cat(parts).sort().values.tolist() == list(range(n))
     assert [len(part) for part in parts] == [min(batch, n - i) for i in range(0, n, batch)]
+    fewer = torch.cat(list(shuffled(n, batch, Generator().manual_seed(seed), only=n // 3 + 1)))
+    assert fewer.tolist() == torch.cat(parts)[: n // 3 + 1].tolist()
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -178,7 +178,9 @@ def layer(name: str, base: Recipe, ipc: int) -> Sections:
 
 TRAINED = ("pool", "interpolated")
 NEEDS: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
-    **dict.fromkeys((("condense", "model_path"), ("pool", "epochs"), ("pool", "models")), ("source", TRAINED)),
+    **dict.fromkeys(
+        (("condense", "model_path"), ("pool", "epochs"), ("pool", "share"), ("pool", "models")), ("source", TRAINED)
+    ),
     ("condense", "warmup"): ("source", ("fresh",)),
     **dict.fromkeys((("condense", "vmin"), ("condense", "vmax")), ("perturb", (True,))),
     ("condense", "metric"): ("match", ("grad", "feat")),

@@ -12,7 +12,7 @@ from attar.comparison import makers, spec
 from attar.comparison.spec import Plan
 from attar.errors import UserError
 
-SPECS = Path(__file__).parents[2] / "benchmarks" / "compare"
+SPECS = Path(__file__).parents[2] / "benchmarks"
 
 GRID = """
 recipe = "digits"
@@ -160,14 +160,15 @@ def test_a_budget_of_an_entry_replaces_the_common_one() -> None:
     assert [point.recipe.condense.outer_iterations for point in found.points] == [7, 200, 100]
 
 
-@pytest.mark.parametrize("path", sorted(SPECS.glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(SPECS.glob("[ct]*/*.toml")), ids=lambda path: path.stem)
 def test_the_specs_that_ship_are_sound(path: Path) -> None:
-    """Each can be resolved, says what it is for, and an ablation leaves the test images alone."""
+    """Each can be resolved, says what it is for, and ablation and tuning leave the test images alone."""
     text = path.read_text(encoding="utf-8")
     found = spec.resolve(tomllib.loads(text), f"{path}: ")
-    assert text.startswith("# ") and len(found.points) > 1 and len(found.seeds) >= 3
+    tuning = path.parent.name == "tuning"
+    assert text.startswith("# ") and len(found.points) > 1 and len(found.seeds) >= (1 if tuning else 3)
     assert len({cell.folder for cell in found.cells}) == len(found.cells)
-    assert (found.holdout is not None) == path.stem.startswith("ablation")
+    assert (found.holdout is not None) == (tuning or path.stem.startswith("ablation"))
     condensed = [point for point in found.points if makers.maker(point.method).condenses]
     assert {point.recipe.condense.compile for point in condensed} == {"off"}
 

@@ -369,7 +369,7 @@ def test_runs_side_by_side_have_the_same_numbers(done: Path, tmp_path: Path, run
     said = run_attar("compare", changed(tmp_path), "--out", out, "--jobs", "2", cwd=tmp_path)
     assert said.returncode == 0, said.stderr
     assert numbers(out) == numbers(done)
-    assert "NOT comparable" in (out / record.TABLE_MD).read_text()
+    assert "2 runs at once" in (out / record.TABLE_MD).read_text()
     assert "[4/4]" in said.stderr
 
 

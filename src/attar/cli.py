@@ -32,7 +32,7 @@ RUN_FLAGS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "ray_cpus": (int, "CPU threads of each part on the cluster (default: as many as a part takes here)", ()),
     "jobs": (
         int,
-        "runs at once, with one thread each: for accuracies, their times cannot be compared (default: 1)",
+        "runs at once, with one thread each; times of more runs than cores cannot be compared (default: 1)",
         (),
     ),
     "minutes": (float, "choose as many iterations as fit into MINUTES on this machine", ()),

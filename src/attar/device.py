@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from contextlib import suppress
 from pathlib import Path
@@ -42,6 +43,11 @@ def wait(device: torch.device) -> None:
     """Wait until what was begun there is done, for a clock."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor() -> str:

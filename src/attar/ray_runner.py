@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from attar.data import ImageData
+from attar.device import cores
 from attar.errors import MissingError, UserError
 from attar.execution import Notice, Workers
 from attar.interrupts import Interrupted
@@ -256,8 +257,8 @@ def _options(address: str, threads: int, device: torch.device) -> dict[str, Any]
     if address != HERE:
         return {"address": address, **quiet}
     gpus = torch.cuda.device_count() if device.type == "cuda" else 0
-    cores = max(threads, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    return {"address": HERE, "include_dashboard": False, "num_cpus": cores, "num_gpus": gpus, **quiet}
+    most = max(threads, cores())
+    return {"address": HERE, "include_dashboard": False, "num_cpus": most, "num_gpus": gpus, **quiet}
 
 
 def _check_room(ray: Any, threads: int, device: torch.device) -> None:

@@ -27,7 +27,7 @@ PLAN = spec.resolve(
     )
 )
 VERSIONS = {"attar": "1.0", "torch": "2.9"}
-HOST = {"processor": "a CPU", "device": "cpu", "threads": 2, "jobs": 1, "versions": VERSIONS}
+HOST = {"processor": "a CPU", "device": "cpu", "threads": 2, "jobs": 1, "cores": 2, "versions": VERSIONS}
 
 
 def entry(*runs: float, epochs: int = 300) -> dict[str, Any]:
@@ -101,7 +101,10 @@ def test_times_that_cannot_be_compared_are_marked() -> None:
     assert "MIXED" in (said := tables.timing([HOST, HOST | {"processor": "another CPU"}])) and "Versions" not in said
     mixed = tables.timing([HOST, HOST | {"versions": VERSIONS | {"torch": "3.0"}}])
     assert "not times" in mixed and "Versions are MIXED too" in mixed and "torch 3.0" in mixed
-    assert "NOT comparable" in tables.timing([HOST | {"jobs": 2, "threads": 1}])
+    two = HOST | {"jobs": 2, "threads": 1}
+    assert "NOT" not in (said := tables.timing([two])) and "in this table" in said
+    assert "NOT comparable" in tables.timing([two | {"jobs": 3}])
+    assert "NOT comparable" in tables.timing([two | {"device": "one GPU"}])
 
 
 def test_a_minus_is_a_minus() -> None:

@@ -107,8 +107,10 @@ def timing(hosts: Sequence[Line]) -> str:
         words += " They are MIXED, from more than one machine, version or way to use it: compare accuracies, not times."
     if len({versions(one) for one in hosts}) > 1:
         words += " Versions are MIXED too: accuracies may differ for that reason alone."
-    if any(one["jobs"] > 1 for one in hosts):
-        words += " Runs that share a machine slow each other down: these times are NOT comparable."
+    if any(one["jobs"] > (one.get("cores", 1) if one["device"] == "cpu" else 1) for one in hosts):
+        words += " Runs that share a core or a GPU slow each other down: these times are NOT comparable."
+    elif any(one["jobs"] > 1 for one in hosts):
+        words += " Each run had a core, and all shared the memory: compare times in this table, not with other tables."
     return words
 
 

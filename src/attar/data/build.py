@@ -22,6 +22,7 @@ import torch
 from attar.data import arrays
 from attar.data.mapped import Mapped, Store, check_of
 from attar.data.plan import FORMAT, Plan, Watch, digest
+from attar.device import cores
 from attar.errors import UserError
 
 CHUNK = 4 << 20  # bytes of pixels that are built, and built again after a kill, as one piece
@@ -72,7 +73,7 @@ def _fill(work: Path, plan: Plan, shape: tuple[int, ...], watch: Watch) -> np.nd
 
         with (work / JOURNAL).open("a") as journal, watch.stage("cache", len(chunks)) as stage:
             journal.write("\n")  # a kill may have left half a line
-            with ThreadPoolExecutor(_threads()) as threads:
+            with ThreadPoolExecutor(cores()) as threads:
                 try:
                     for number, found in enumerate(threads.map(one, range(len(chunks)))):
                         checks[chunks[number].start : chunks[number].stop] = found
@@ -88,11 +89,6 @@ def _fill(work: Path, plan: Plan, shape: tuple[int, ...], watch: Watch) -> np.nd
     finally:
         os.close(pixels)
     return checks
-
-
-def _threads() -> int:
-    """As many as the process may use cores."""
-    return len(os.sched_getaffinity(0))
 
 
 def _reserve(pixels: int, work: Path, size: int) -> None:

@@ -113,7 +113,7 @@ def host(device: torch.device, jobs: int) -> dict[str, Any]:
     """All of this machine that numbers depend on, seconds above all."""
     threads = 1 if jobs > 1 else torch.get_num_threads()
     where = {"processor": devices.processor(), "device": devices.describe(device)}
-    return {**where, "threads": threads, "jobs": jobs, "versions": versions(device)}
+    return {**where, "threads": threads, "jobs": jobs, "cores": devices.cores(), "versions": versions(device)}
 
 
 def versions(device: torch.device) -> dict[str, str]:

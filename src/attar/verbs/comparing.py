@@ -39,8 +39,9 @@ def compare(
     """Compare methods and settings as a spec says, in the folder `out`; the rows of its table, accuracies as fractions.
 
     spec: a TOML file, or what it holds as a dict. The same call again goes on where it was interrupted; entries, values
-    and seeds may be added. jobs: so many runs at once, with one thread each, for accuracies (their times cannot be
-    compared); a script that asks for more than one guards its own start with `if __name__ == "__main__"`.
+    and seeds may be added. jobs: so many runs at once, with one thread each (times of more runs than cores, or of
+    several on one GPU, cannot be compared); a script that asks for more than one guards its own start with
+    `if __name__ == "__main__"`.
     """
     watch = Watch(quiet=quiet)
     return [as_dict(row) for row in run(spec, Path(out), jobs, save_every, watch)]

@@ -125,12 +125,12 @@ def test_networks_of_dc_are_not_cut_by_a_short_schedule(ipc: int, wanted: tuple[
 def test_a_recipe_with_a_method_of_its_own_is_no_base_of_another(
     values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    best = overlay(named("fashion-cpu"), {"condense": values})
-    monkeypatch.setitem(recipes.RECIPES, "best", lambda: best)
-    assert resolve(CONDENSE, {"ipc": 3}, recipe="best").condense.match == best.condense.match
-    assert resolve(CONDENSE, {"method": best.condense.method}, recipe="best") == best
+    own = overlay(named("fashion-cpu"), {"condense": values})
+    monkeypatch.setitem(recipes.RECIPES, "own", lambda: own)
+    assert resolve(CONDENSE, {"ipc": 3}, recipe="own").condense.match == own.condense.match
+    assert resolve(CONDENSE, {"method": own.condense.method}, recipe="own") == own
     with pytest.raises(UserError, match="the recipe has a method of its own, and dm is asked for; leave --method"):
-        resolve(CONDENSE, {"method": "dm"}, recipe="best")
+        resolve(CONDENSE, {"method": "dm"}, recipe="own")
 
 
 # ---- layers ----

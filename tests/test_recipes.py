@@ -81,14 +81,15 @@ def test_published_evaluation(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(RECIPES.keys() - {"default"}))
 def test_every_recipe_names_its_data(name: str) -> None:
-    wanted = {"fashion-cpu": ("fashion", None), "imagenet10": ("imagenet", 10), "imagenet100": ("imagenet", 100)}
+    cpu = dict.fromkeys(("fashion-cpu", "best"), ("fashion", None))
+    wanted = cpu | {"imagenet10": ("imagenet", 10), "imagenet100": ("imagenet", 100)}
     data = named(name).data
     assert (data.dataset, data.nclass) == wanted.get(name, (name, None))
 
 
 def test_small_recipes_fit_a_cpu() -> None:
     """They must stay what they are for: minutes on two cores."""
-    for name in ("digits", "fashion-cpu"):
+    for name in ("digits", "fashion-cpu", "best"):
         recipe = named(name)
         assert recipe.condense.outer_iterations * recipe.condense.inner_loop <= 1000
         assert recipe.network.width < 1
@@ -103,6 +104,16 @@ def test_a_data_set_has_its_own_recipe_and_any_other_the_default() -> None:
     assert mine.data.dataset == "my/photos"
     assert mine.condense == named("default").condense
     assert resolve(CONDENSE, {}) == named("digits")
+    for name in ("best", "fashion-cpu", "imagenet10"):  # a folder of that name is no data set of that recipe
+        assert resolve(CONDENSE, {"dataset": name}).condense == named("default").condense
+    assert resolve(CONDENSE, {"dataset": "imagenet", "nclass": 20}).condense == named("default").condense
+
+
+def test_best_is_a_choice_on_top_of_the_short_recipe() -> None:
+    """The data, the network, the early-stage models and the evaluation are those it was compared under."""
+    best, base = named("best"), named("fashion-cpu")
+    assert (best.data, best.network, best.pool, best.evaluate) == (base.data, base.network, base.pool, base.evaluate)
+    assert best.condense.select == "cluster" and best.condense != base.condense
 
 
 @pytest.mark.parametrize(("nclass", "name"), [(None, "imagenet10"), (10, "imagenet10"), (100, "imagenet100")])

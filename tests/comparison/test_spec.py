@@ -170,7 +170,8 @@ def test_the_specs_that_ship_are_sound(path: Path) -> None:
     assert len({cell.folder for cell in found.cells}) == len(found.cells)
     assert (found.holdout is not None) == (tuning or path.stem.startswith("ablation"))
     condensed = [point for point in found.points if makers.maker(point.method).condenses]
-    assert {point.recipe.condense.compile for point in condensed} == {"off"}
+    modes = {point.recipe.condense.compile for point in condensed}
+    assert modes == {"auto" if path.stem.endswith("published") else "off"}  # hours outweigh a compilation
 
 
 def test_holdout_says_what_is_tested_on() -> None:

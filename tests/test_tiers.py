@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
 ALLOWED["verbs"] = ALLOWED["verbs"] | {"comparison", "state"}
 ALLOWED["state"] = ALLOWED["state"] | {"problem"}
 ALLOWED["condensation"] = ALLOWED["condensation"] | {"problem", "state", "origins"}
+ALLOWED["data"] = ALLOWED["data"] | {"device"}  # as many threads as there are cores
 ALLOWED["own"] = ALLOWED["own"] | {"config"}
 ALLOWED["methods"] = ALLOWED["methods"] | {"config"}
 ALLOWED["frequencies"] = ALLOWED["frequencies"] | {"training"}

@@ -325,7 +325,7 @@ def test_a_precision_that_the_device_lacks(refused: Callable[..., str]) -> None:
         (f"-d digits --depth 3 --model_path {FOLDER}", "has architecture convnet2, but convnet3 is asked for"),
         (f"-d digits -n resnet --model_path {FOLDER}", "has architecture convnet2, but resnet10 is asked for"),
         (f"-d digits --norm_type batch --model_path {FOLDER}", "has norm_type instance, but batch is asked for"),
-        (f"-d digits --pt_from 7 --model_path {FOLDER}", "holds no early-stage model trained for 7 epochs (pt_from)"),
+        (f"-d digits --pt_from 7 --model_path {FOLDER}", "holds no early-stage model with pt_from 7;"),
         ("-d digits --model_path nowhere", "there is no pool at nowhere; `attar pretrain` makes one"),
         ("-d digits --model_path empty", "empty holds no early-stage model; `attar pretrain` trains some"),
         ("-d digits --model_path text.txt", "text.txt is damaged or no safetensors file"),

@@ -200,10 +200,24 @@ def test_members_of_another_share_are_others(digits: ImageData, tmp_path: Path) 
     for config in (CONFIG, part):
         made = pool.fill(digits, config, NETWORK, tmp_path)
         assert [member.settings["share"] for member in made.members] == [config.share] * config.models
-    assert len(pool.load([tmp_path], digits, NETWORK, like=part)) == 1
-    assert len(pool.load([tmp_path], digits, NETWORK, like=CONFIG)) == 2
-    with pytest.raises(UserError, match=r"trained for 1 epochs over 0\.5 of the images \(pt_from\)"):
-        pool.load([tmp_path], digits, NETWORK, like=replace(part, share=0.5))
+    assert len(pool.load([tmp_path], digits, NETWORK, length={"share": 0.1})) == 1
+    assert len(pool.load([tmp_path], digits, NETWORK, length={"epochs": 1, "share": 1.0})) == 2
+    assert len(pool.load([tmp_path], digits, NETWORK, length={"epochs": 1})) == 3
+    with pytest.raises(UserError, match=r"no early-stage model with pt_from 1 and pt_share 0\.5; `attar"):
+        pool.load([tmp_path], digits, NETWORK, length={"epochs": 1, "share": 0.5})
+
+
+def test_members_from_before_shares_saw_all_images(digits: ImageData, tmp_path: Path) -> None:
+    """Files that were written without the setting keep their names and are taken."""
+    made = pool.pretrain(digits, CONFIG, NETWORK, folder=tmp_path)
+    for file in tmp_path.iterdir():
+        tensors, meta = store.load_tensors(file, "member")
+        del meta["settings"]["share"]
+        store.save_tensors(file, tensors, "member", {key: meta[key] for key in meta if key not in ("kind", "version")})
+    again = pool.fill(digits, CONFIG, NETWORK, tmp_path)
+    assert [member.name for member in again.members] == [member.name for member in made.members]
+    assert len(list(tmp_path.iterdir())) == CONFIG.models and pool.is_described(again, CONFIG)
+    assert pool.file_name(CONFIG, digits, NETWORK) == "e1-seed0-617a95.safetensors"  # as it was then
 
 
 def test_batch_norm_comes_back_with_its_statistics(digits: ImageData, tmp_path: Path) -> None:
@@ -236,7 +250,7 @@ def test_files_folders_epochs_and_limit(digits: ImageData, folder: Path, tmp_pat
     pool.pretrain(digits, replace(CONFIG, epochs=2, models=1), NETWORK, folder=tmp_path)
     both = pool.load([folder, tmp_path], digits, NETWORK)
     assert [member.settings["epochs"] for member in both.members] == [1, 1, 2]
-    assert len(pool.load([folder, tmp_path], digits, NETWORK, like=PoolConfig(epochs=1))) == 2
+    assert len(pool.load([folder, tmp_path], digits, NETWORK, length={"epochs": 1})) == 2
     assert len(pool.load([folder, tmp_path], digits, NETWORK, limit=1)) == 1
     file = next(tmp_path.iterdir())
     assert pool.load([file], digits, NETWORK).members[0].file == file
@@ -247,8 +261,8 @@ def test_nothing_to_take(digits: ImageData, folder: Path, tmp_path: Path) -> Non
         pool.load([Path("nowhere")], digits, NETWORK)
     with pytest.raises(UserError, match="holds no early-stage model; `attar pretrain` trains some"):
         pool.load([tmp_path], digits, NETWORK)
-    with pytest.raises(UserError, match=r"holds no early-stage model trained for 9 epochs \(pt_from\)"):
-        pool.load([folder], digits, NETWORK, like=PoolConfig(epochs=9))
+    with pytest.raises(UserError, match=r"holds no early-stage model with pt_from 9; `attar"):
+        pool.load([folder], digits, NETWORK, length={"epochs": 9})
 
 
 @pytest.mark.parametrize(

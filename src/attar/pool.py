@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from attar.execution import Workers
 from attar.training import Batch, accuracy, fit, learner, shuffled
 
 Report = Callable[[str], None]
+BEFORE_SHARES = {"share": 1.0}  # what the settings of older members do not say
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +118,7 @@ def folder_name(data: ImageData, network: NetworkConfig) -> str:
 def file_name(config: PoolConfig, data: ImageData, network: NetworkConfig) -> str:
     """The member's file: epochs, seed, and six digits that stand for the other settings, the data and the network."""
     rest = {key: value for key, value in settings_of(config).items() if key not in ("epochs", "seed", "models")}
+    rest = {key: value for key, value in rest.items() if (key, value) != ("share", 1.0)}  # as it was before shares
     text = json.dumps([rest, describe(data), _resolved(network)], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:6]
     return f"e{config.epochs}-seed{config.seed}-{digest}{store.SUFFIX}"
@@ -161,7 +163,8 @@ def fill(
     """
     build(network, describe(data), 0)
     kept, _ = _of_folder(folder, data, network)
-    there = {member.name: member for member in kept if as_long(member, config)}
+    length = {"epochs": config.epochs, "share": config.share}
+    there = {member.name: member for member in kept if as_long(member, length)}
     own = {file_name(one, data, network).removesuffix(store.SUFFIX): one for one in _singles(config)}
     missing = [name for name in own if name not in there][: max(0, config.models - len(there))]
     report(f"pool: {config.models} models of {config.span} in {folder}, {len(missing)} to train")
@@ -177,14 +180,16 @@ def fill(
     return Pool(network, describe(data), tuple(workers.map(one, wanted[: config.models])))
 
 
-def as_long(member: Member, config: PoolConfig) -> bool:
-    """Whether a member was trained as long as `config` says: epochs, and the share of the images that each saw."""
-    return (member.settings["epochs"], member.settings.get("share", 1.0)) == (config.epochs, config.share)
+def as_long(member: Member, length: Mapping[str, float]) -> bool:
+    """Whether a member was trained so long: `epochs`, `share` of the images, or only one of them."""
+    return length.items() <= (BEFORE_SHARES | member.settings).items()
 
 
 def is_described(pool: Pool, config: PoolConfig) -> bool:
     """Whether the pool holds what `config` says, and nothing else."""
-    return [member.settings for member in pool.members] == [settings_of(one) for one in _singles(config)]
+    return [BEFORE_SHARES | member.settings for member in pool.members] == [
+        settings_of(one) for one in _singles(config)
+    ]
 
 
 def _singles(config: PoolConfig) -> list[PoolConfig]:
@@ -290,23 +295,27 @@ def load(
     data: ImageData,
     network: NetworkConfig,
     *,
-    like: PoolConfig | None = None,
+    length: Mapping[str, float] | None = None,
     limit: int | None = None,
 ) -> Pool:
     """Read a pool: files, or folders of them (in the order of their names), onto the data's device.
 
-    like: take only members trained as long as this says; limit: at most so many. Of a folder those that fit are taken.
+    length: take only members of these `epochs`, this `share` of the images; limit: at most so many. Of a folder those
+    that fit are taken.
     Raises `UserError` when a named file was made for other data or another network, or nothing is left.
     """
-    members = _fitting(paths, data, network, like)
+    members = _fitting(paths, data, network, length or {})
     if not members:
         named = ", ".join(str(path) for path in paths)
-        wanted = "" if like is None else f" trained for {like.span} (pt_from)"
-        raise UserError(f"{named} holds no early-stage model{wanted}; `attar pretrain` trains some")
+        flags = {"epochs": "pt_from", "share": "pt_share"}
+        wanted = " and ".join(f"{flags[name]} {value:g}" for name, value in (length or {}).items())
+        raise UserError(
+            f"{named} holds no early-stage model{wanted and f' with {wanted}'}; `attar pretrain` trains some"
+        )
     return Pool(network, describe(data), tuple(members[:limit]))
 
 
-def _fitting(paths: list[Path], data: ImageData, network: NetworkConfig, like: PoolConfig | None) -> list[Member]:
+def _fitting(paths: list[Path], data: ImageData, network: NetworkConfig, length: Mapping[str, float]) -> list[Member]:
     """The members that fit. Raises `UserError` for a named file that does not, and for a folder where none does."""
     members = []
     for path in paths:
@@ -318,7 +327,7 @@ def _fitting(paths: list[Path], data: ImageData, network: NetworkConfig, like: P
                 raise misfit
         else:
             found = [_load_fitting(path, data, network)]
-        members += [member for member in found if like is None or as_long(member, like)]
+        members += [member for member in found if as_long(member, length)]
     return members
 
 

@@ -111,7 +111,7 @@ def fashion_cpu() -> Recipe:
 
 
 def best() -> Recipe:
-    """What came out best at equal time on `fashion_cpu`: Acc-DD on representatives of clusters (docs/methods.md)."""
+    """Acc-DD on representatives of clusters: of its settings the best at equal time on `fashion_cpu`."""
     base = fashion_cpu()
     chosen = {"select": "cluster", "select_from": 200, "lr_img": 1e-2, "niter": 20}
     return dataclasses.replace(base, condense=replace(base.condense, chosen))
@@ -154,6 +154,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "imagenet100": imagenet100,
 }
 
+CHOICES = ("default", "fashion-cpu", "best")  # taken by their name: no data set has it as its own
+
 
 def named(name: str) -> Recipe:
     """The recipe of that name. Raises `UserError` with the nearest valid name."""
@@ -161,8 +163,8 @@ def named(name: str) -> Recipe:
 
 
 def has_own(dataset: str) -> bool:
-    """Whether there is a recipe of that data set; one that is named otherwise (`best`) is nobody's own."""
-    return dataset == "imagenet" or (dataset in RECIPES and named(dataset).data.dataset == dataset)
+    """Whether there is a recipe of that data set."""
+    return dataset == "imagenet" or (dataset in RECIPES and dataset not in CHOICES)
 
 
 def for_data(dataset: str, nclass: int | None = None, *, published: bool = False, shape: Shape | None = None) -> Recipe:
@@ -171,7 +173,7 @@ def for_data(dataset: str, nclass: int | None = None, *, published: bool = False
     if has_own(dataset) and name in RECIPES:
         recipe = named(name)
     elif published:
-        known = ", ".join(key for key in RECIPES if has_own(key) or key.startswith("imagenet"))
+        known = ", ".join(key for key in RECIPES if key not in CHOICES)
         raise UserError(f"there are no published settings for the data set '{name}', only for {known}")
     else:
         recipe = fitting(shape) if shape is not None else default()

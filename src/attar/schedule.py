@@ -33,10 +33,11 @@ class Estimate:
     epoch: float  # one epoch of an early-stage model; 0 where there are none
     inner: float  # one inner iteration, of every part where there are several, with its share of a network's warm-up
     at_once: int = 1  # models that are trained side by side
+    test: float = 0.0  # the accuracy of an early-stage model
 
     def pool(self, config: PoolConfig) -> float:
         """Seconds of all early-stage models."""
-        return -(-config.models // self.at_once) * config.epochs * config.share * self.epoch
+        return -(-config.models // self.at_once) * (config.epochs * config.share * self.epoch + self.test)
 
     def total(self, recipe: Recipe) -> float:
         """Seconds of pool and condensation."""
@@ -69,8 +70,13 @@ def estimate(data: ImageData, recipe: Recipe) -> Estimate:
         start = time.perf_counter()
         float(condensation.clustered(state, task)[-1][0])
         each += (time.perf_counter() - start) / min(recipe.condense.select_every, config.inner_loop)
+    trained = 0.0 if fresh else epoch
+    tested = 0 if data.test_labels is None else len(data.test_labels)
     return Estimate(
-        epoch=0.0 if fresh else epoch, inner=parts * (each + warmup * epoch), at_once=Workers(data.device).count
+        epoch=trained,
+        inner=parts * (each + warmup * epoch),
+        at_once=Workers(data.device).count,
+        test=trained * tested / len(data.labels) / 3,  # a step goes forward once and twice as much back
     )
 
 

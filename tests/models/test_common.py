@@ -18,7 +18,7 @@ def derivatives(y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("side", [2, 3, 4])
 @pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
-@pytest.mark.parametrize("size", [(12, 24), (13, 12), (12, 26)], ids=str)
+@pytest.mark.parametrize("size", [(12, 24), (13, 12), (12, 26), (12, 264)], ids=str)
 def test_the_means_are_those_of_pytorch(side: int, last: bool, size: tuple[int, int]) -> None:
     x = torch.randn(2, 3, *size, dtype=torch.float64)
     x = (x.contiguous(memory_format=torch.channels_last) if last else x).requires_grad_()

@@ -21,7 +21,7 @@ from attar import recipes, runlog, store
 from attar.comparison import spec
 from attar.comparison.grid import PROTOCOL, label
 from attar.comparison.spec import Plan
-from attar.config import Recipe
+from attar.config import SECTIONS, Recipe, settings_of
 from attar.data import ImageData
 from attar.errors import UserError
 from attar.runlog import RunFolder, Seeds
@@ -121,10 +121,11 @@ def _changes(kept: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _differing(section: str, kept: Mapping[str, Any], now: Mapping[str, Any], at: str) -> Iterator[str]:
+    plain = settings_of(SECTIONS[section]())  # what was not there when the comparison began
     for key in {**kept, **now}:
-        if key not in MOVABLE.get(section, ()) and kept.get(key) != now.get(key):
-            name = label((section, key))
-            yield f"{name} {kept.get(key)}{at}, and {now.get(key)} is asked for"
+        before = kept.get(key, plain.get(key))
+        if key not in MOVABLE.get(section, ()) and before != now.get(key):
+            yield f"{label((section, key))} {before}{at}, and {now.get(key)} is asked for"
 
 
 def begin(out: Path, plan: Plan, data: ImageData) -> None:
@@ -144,7 +145,7 @@ def hosts(out: Path) -> list[Line]:
 def at_work(out: Path, host: Line) -> None:
     """Note a machine before it begins: a run that it leaves unfinished has seconds of its too."""
     known = hosts(out)
-    if host not in known:
+    if not any(one.items() <= host.items() for one in known):  # an older line may say less
         store.write_json(out / BEGUN, store.read_json(out / BEGUN) | {"hosts": [*known, host]})
 
 

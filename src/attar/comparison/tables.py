@@ -110,7 +110,7 @@ def timing(hosts: Sequence[Line]) -> str:
     if any(one["jobs"] > (one.get("cores", 1) if one["device"] == "cpu" else 1) for one in hosts):
         words += " Runs that share a core or a GPU slow each other down: these times are NOT comparable."
     elif any(one["jobs"] > 1 for one in hosts):
-        words += " Each run had a core, and all shared the memory: compare times in this table, not with other tables."
+        words += " No more runs than cores, all on one memory: compare times in this table, not with other tables."
     return words
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,11 @@ def pretrain(
 
 
 def print_members(pool: Pool, title: str) -> None:
-    """Epochs, seed and accuracy of each member."""
-    table = Table("model", "epochs", "seed", "accuracy", title=title)
+    """How long each member was trained, its seed and accuracy."""
+    table = Table("model", "epochs", "share", "seed", "accuracy", title=title)
     for member in pool.members:
-        settings = member.settings
-        table.add_row(member.name, str(settings["epochs"]), str(settings["seed"]), pools.shown(member.accuracy))
+        values = [str(member.settings.get(key, 1.0)) for key in ("epochs", "share", "seed")]
+        table.add_row(member.name, *values, pools.shown(member.accuracy))
     Console().print(table)
 
 
@@ -111,7 +112,7 @@ def find_pool(
             [Path(name) for name in recipe.condense.model_path],
             data,
             recipe.network,
-            like=recipe.pool if set(flags_of("pool", "epochs", "share")) & given.keys() else None,
+            length=length(recipe, given),
             limit=recipe.pool.models if {"models", "model_num"} & given.keys() else None,
         )
         watch.say(f"pool: {len(pool)} models from {', '.join(recipe.condense.model_path)}")
@@ -121,3 +122,9 @@ def find_pool(
         if pools.is_described(pool, recipe.pool):
             return pool, ()
     return pool, tuple(str(member.file) for member in pool.members)
+
+
+def length(recipe: Recipe, given: Mapping[str, Any]) -> dict[str, float]:
+    """How long the models of a named pool have to be trained: what was asked for by a flag, nothing by default."""
+    asked = {name for flag, (_, name) in flags_of("pool", "epochs", "share").items() if flag in given}
+    return {name: getattr(recipe.pool, name) for name in ("epochs", "share") if name in asked}

@@ -16,7 +16,7 @@ from attar.embedding import Embed
 from attar.errors import MissingError, choose
 from attar.runlog import RunFolder, Watch
 from attar.verbs.page import write_report
-from attar.verbs.pools import train_pool
+from attar.verbs.pools import length, train_pool
 from attar.verbs.shared import POOLS, RUNS, check, for_own, load_data, named_folder, stopwatch
 
 
@@ -50,7 +50,7 @@ def select(
     words = "none" if kind == "random" else "pixels"
     if kind != "random" and features != "pixels":
         with stopwatch(seconds, "pretrain"):
-            embed, words = by_model(data, chosen, features, watch)
+            embed, words = by_model(data, chosen, features, length(chosen, given), watch)
     with runlog.opened(path) as folder:
         runlog.create(path, overwrite=overwrite)
         result = select_into(folder, data, kind, chosen, (embed, words), watch, seconds)
@@ -99,10 +99,12 @@ def check_features(features: str | None) -> str:
     return features
 
 
-def by_model(data: ImageData, recipe: Recipe, features: str, watch: Watch) -> tuple[Embed, str]:
+def by_model(
+    data: ImageData, recipe: Recipe, features: str, wanted: dict[str, float], watch: Watch
+) -> tuple[Embed, str]:
     """The features of an early-stage model, and its name."""
     if features == "early":
         pool = train_pool(data, recipe, POOLS / pools.folder_name(data, recipe.network), watch)
     else:
-        pool = pools.load([Path(features)], data, recipe.network, limit=1)
+        pool = pools.load([Path(features)], data, recipe.network, length=wanted, limit=1)
     return coresets.by_first(pool, data), pool.members[0].name

@@ -46,8 +46,7 @@ class AveragePool(nn.Module):
     """The means of non-overlapping squares of `side`, [n, channels, h, w] → [n, channels, h // side, w // side].
 
     PyTorch pools on a CPU one value at a time. There, where `side` divides h and w and a row has few squares, it is
-    one matrix product over rows of squares: 5 times as fast forward and backward, and the training step of a ConvNet 1.3
-    times.
+    one matrix product over rows of squares: 5 times as fast forward and backward, a ConvNet's training step 1.3 times.
     """
 
     def __init__(self, side: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -387,6 +388,8 @@ RUNS: list[tuple[str, dict[str, Any]]] = [
     ("dm", {"img_optim": "adamw", "patience": 1, "source": "pool", "perturb": True, "calibrate": 0.5}),
     ("idc", {"warmup": 1, "match": "ncf"}),
     ("accdd", {"source": "interpolated", "img_space": "normalized", "nclass_sub": 2, "phase": 0}),
+    ("accdd", {"average": 3}),
+    ("dm", {"average": 1}),
 ]
 
 
@@ -400,6 +403,32 @@ def test_a_run_of_any_method_goes_on_with_the_same_bits(method: str, changes: di
     for saved in kept[::3]:
         assert torch.equal(condensation.run(data, pool, config, saved=saved).images, images)
     assert not torch.equal(condensation.run(data, pool, replace(config, seed=1)).images, images)
+
+
+@pytest.mark.parametrize("power", [1, 3])
+@pytest.mark.parametrize("method", ["accdd", "dm"])
+def test_an_averaged_set_is_the_weighted_mean_over_the_sweeps(method: str, power: int) -> None:
+    """With t(t + 1)…(t + power − 1) as the t-th weight; what moves is the same as without, and so is a run that grew."""
+    data, plain = digits(3), config_of(method, niter=3)
+    pool = pool_for(plain, data)
+    problem = condensation.prepare(data, pool, plain)
+    state, total, weights = condensation.init(problem), torch.zeros(()), 0
+    for outer in range(3):
+        state = condensation.begin_outer(state, problem)
+        for inner in range(SWEEPS):
+            state, _ = condensation.step(state, problem)
+            weight = math.prod(outer * SWEEPS + inner + 1 + more for more in range(power))
+            total, weights = total + weight * condensation.product(state, problem).images.double(), weights + weight
+        state.outer, state.inner = outer + 1, 0
+    averaged = replace(plain, average=power)
+    images = condensation.run(data, pool, averaged).images
+    torch.testing.assert_close(images, (total / weights).float(), rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(images, condensation.run(data, pool, plain).images, atol=1e-4)
+    kept, _ = states_of(data, pool, replace(averaged, niter=2))
+    assert torch.equal(condensation.run(data, pool, averaged, saved=kept[-1]).images, images)
+    broken = kept[-1] | {"mean": kept[-1]["mean"][:1]}
+    with pytest.raises(UserError, match="no state of this run"):
+        condensation.run(data, pool, averaged, saved=broken)
 
 
 @pytest.mark.parametrize(("method", "changes"), RUNS[3:9], ids=str)

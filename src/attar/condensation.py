@@ -112,6 +112,7 @@ def step(state: State, problem: Problem) -> tuple[State, Tensor]:
     watch_loss(state, problem, lowered)
     update_network(state, problem)
     state.inner += 1
+    take_mean(state, problem)
     return state, loss
 
 
@@ -160,6 +161,24 @@ def watch_loss(state: State, problem: Problem, loss: Tensor) -> None:
     before = motion.later(state.momentum, problem.pending, state.motion, problem.rule)
     state.motion = motion.watch(state.motion, loss, problem.rule)
     state.images = state.images + before - motion.later(state.momentum, problem.pending, state.motion, problem.rule)
+
+
+def take_mean(state: State, problem: Problem) -> None:
+    """Take the images of this sweep into their mean: polynomial decay (Shamir & Zhang, ICML 2013, section 4).
+
+    With the power η the t-th sweep of T weighs t(t + 1)…(t + η − 1), whatever T is, so that a run can grow.
+    """
+    power = problem.config.average
+    if power:
+        count = state.outer * problem.config.inner_loop + state.inner
+        now = current(state, problem)
+        state.mean = now if state.mean is None else torch.lerp(state.mean, now, (power + 1) / (count + power))
+
+
+def current(state: State, problem: Problem) -> Tensor:
+    """The images in [0, 1], with the last steps that the published loop has yet to make."""
+    later = motion.later(state.momentum, problem.pending, state.motion, problem.rule)
+    return (state.images + later).clamp(0, 1)
 
 
 def random_subsets(state: State, problem: Problem) -> list[Tensor]:
@@ -226,8 +245,7 @@ UPDATES: dict[str, Callable[[State, Problem], None]] = {
 def product(state: State, problem: Problem) -> SyntheticSet:
     """The condensed set as it stands."""
     data, config = problem.data, problem.config
-    later = motion.later(state.momentum, problem.pending, state.motion, problem.rule)
-    images = (state.images + later).clamp(0, 1)
+    images = current(state, problem) if state.mean is None else state.mean
     return SyntheticSet(
         images=images.flatten(0, 1),
         labels=torch.tensor(problem.labels, device=data.device).repeat_interleave(config.ipc),

@@ -53,6 +53,7 @@ class State:
     events: int = 0  # told so far: lines of metrics.jsonl
     seconds: float = 0.0  # so far, over all sessions
     picks: list[Tensor] = field(default_factory=list)  # rows of each class's last clustering
+    mean: Tensor | None = None  # of the images over the sweeps, same shape, where it is the product
 
 
 def init(problem: Problem, images: Tensor | None = None) -> State:
@@ -155,6 +156,7 @@ def snapshot(state: State, problem: Problem) -> Values:
         "network": learned(state.network),
         "member": state.member,
         "motion": state.motion,
+        "mean": state.mean,
         "sampler": learned(state.sampler),
     }
 
@@ -239,6 +241,10 @@ def _restored(values: Values, problem: Problem) -> State:
         if state.motion[name].shape != value.shape:
             raise ValueError(f"{name} of shape {list(value.shape)}")
         state.motion[name] = value.to(device)
+    if problem.config.average and (state.outer or state.inner):
+        if values["mean"].shape != shape:
+            raise ValueError(f"mean of shape {list(values['mean'].shape)}")
+        state.mean = values["mean"].to(device)
     if state.sampler is not None:
         parts = _parts(values["sampler"], device)
         training.reset(state.sampler, parts["params"], {})

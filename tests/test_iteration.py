@@ -408,7 +408,7 @@ def test_a_run_of_any_method_goes_on_with_the_same_bits(method: str, changes: di
 @pytest.mark.parametrize("power", [1, 3])
 @pytest.mark.parametrize("method", ["accdd", "dm"])
 def test_an_averaged_set_is_the_weighted_mean_over_the_sweeps(method: str, power: int) -> None:
-    """With t(t + 1)…(t + power − 1) as the t-th weight; what moves is the same as without, and so is a run that grew."""
+    """With t(t + 1)…(t + power − 1) as the t-th weight; what moves is as without, also in a run that grew."""
     data, plain = digits(3), config_of(method, niter=3)
     pool = pool_for(plain, data)
     problem = condensation.prepare(data, pool, plain)

@@ -36,7 +36,7 @@ def test_every_method_has_a_paper_and_a_name() -> None:
 
 
 def test_accdd_is_the_default_and_changes_nothing() -> None:
-    for name in recipes.RECIPES:
+    for name in recipes.RECIPES.keys() - {"best"}:
         assert resolve(CONDENSE, {"method": "accdd"}, recipe=name) == named(name)
     assert CondenseConfig().method == "accdd"
 

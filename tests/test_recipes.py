@@ -115,7 +115,9 @@ def test_best_is_a_choice_on_top_of_the_short_recipe() -> None:
     """The data, the network, the early-stage models and the evaluation are those it was compared under."""
     best, base = named("best"), named("fashion-cpu")
     assert (best.data, best.network, best.pool, best.evaluate) == (base.data, base.network, base.pool, base.evaluate)
-    assert best.condense.select == "cluster" and best.condense != base.condense
+    own = best.condense
+    assert (own.source, own.perturb, own.match, own.select, own.average) == ("pool", True, "ncf", "cluster", 3)
+    assert (own.batch_real, own.inner_loop, own.factor) == (32, 10, 2)
 
 
 @pytest.mark.parametrize(("nclass", "name"), [(None, "imagenet10"), (10, "imagenet10"), (100, "imagenet100")])

@@ -23,6 +23,9 @@ from safetensors import safe_open
 import attar
 from attar import verbs
 from attar.cli import main
+from attar.config import NetworkConfig
+from attar.pool import Member, Pool
+from attar.verbs.pools import print_members
 from tiny import POOL, TINY, call
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -478,6 +481,14 @@ def test_pretrain_shows_and_keeps_each_member(here: Path, capsys: pytest.Capture
     assert [name[:8] for name in sorted(members("mine"))] == ["e1-seed7", "e1-seed8"]
     assert len(re.findall(r"e1-seed[78]-\w+ +│ 1 +│ [78] +│ 0\.\d{3}", said.out)) == 2
     assert len(re.findall(r"e1-seed[78]-\w+: accuracy 0\.\d{3}", said.err)) == 2
+
+
+def test_a_share_of_an_epoch_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = [{"epochs": 1, "seed": 3, "share": 0.25}, {"epochs": 1, "seed": 4}]
+    members = tuple(Member({}, {}, values, 0.5, f"model{values['seed']}") for values in settings)
+    print_members(Pool(NetworkConfig(), {}, members), "a pool")
+    said = capsys.readouterr().out
+    assert re.search(r"model3 +│ 1 x 0\.25 +│ 3 +│ 0\.500", said) and re.search(r"model4 +│ 1 +│ 4 +│ 0\.500", said)
 
 
 def test_one_seed_is_one_member(here: Path) -> None:

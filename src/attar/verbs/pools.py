@@ -53,10 +53,11 @@ def pretrain(
 
 def print_members(pool: Pool, title: str) -> None:
     """How long each member was trained, its seed and accuracy."""
-    table = Table("model", "epochs", "share", "seed", "accuracy", title=title)
+    table = Table("model", "epochs", "seed", "accuracy", title=title)
     for member in pool.members:
-        values = [str(member.settings.get(key, 1.0)) for key in ("epochs", "share", "seed")]
-        table.add_row(member.name, *values, pools.shown(member.accuracy))
+        settings, share = member.settings, member.settings.get("share", 1.0)
+        epochs = str(settings["epochs"]) + (f" x {share:g}" if share < 1 else "")
+        table.add_row(member.name, epochs, str(settings["seed"]), pools.shown(member.accuracy))
     Console().print(table)
 
 

@@ -39,7 +39,7 @@ def run_attar() -> Callable[..., subprocess.CompletedProcess[str]]:
         *args: str | Path,
         cwd: Path,
         env: dict[str, str] | None = None,  # on top of the environment of the tests
-        timeout: float = 300,
+        timeout: float = 600,
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "attar", *map(str, args)],

@@ -70,9 +70,9 @@ def test_a_method_in_parts_goes_on_after_a_cut(tmp_path: Path, monkeypatch: pyte
 
 def test_minutes_measure_the_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    call("condense", "-d", "digits", "--method", "dm", "--width", "0.05", "--minutes", "0.02", "--quiet")
+    call("condense", "-d", "digits", "--method", "dm", "--width", "0.05", "--minutes", "0.2", "--quiet")
     run = tmp_path / "runs" / "digits-dm-ipc1"
-    assert read(run / "result.json")["seconds"]["condense"] < 10
+    assert read(run / "result.json")["seconds"]["condense"] < 100  # its 20,000 iterations take hours
     assert not (tmp_path / "pool").exists()
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.publish import between, published, table
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -45,6 +46,20 @@ def test_fidelity_names_code_and_tests_that_exist() -> None:
             assert resolved(dotted) is not None
         for file, function in held:
             assert re.search(rf"^def {function}\(", (ROOT / file).read_text(encoding="utf-8"), re.M), (file, function)
+
+
+def test_published_tables_are_those_of_the_comparisons() -> None:
+    """Every row of the results page is one that `attar compare` wrote, and its spec and figure are there."""
+    text = (DOCS / "results.md").read_text(encoding="utf-8")
+    names = re.findall(r"^<!-- ([\w-]+) -->$", text, re.M)
+    assert names
+    for name in names:
+        found = between(name).search(text)
+        assert found and found[0] == table(published(name) / "table.csv"), f"python -m benchmarks.publish … {name}"
+        assert (ROOT / "benchmarks" / "compare" / f"{name}.toml").is_file() and (DOCS / f"{name}.png").is_file()
+        assert f"attar compare benchmarks/compare/{name}.toml" in text and f"]({name}.png)" in text
+    kept = {path.name.removeprefix("compare-") for path in (ROOT / "benchmarks" / "results").glob("compare-*")}
+    assert kept == set(names)
 
 
 def test_the_site_is_built_without_a_warning_and_asks_for_nothing(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ INK, FAINT = "#1d1d22", "#8c8c96"
 LEAST = 0.1  # seconds: what takes less, such as a random choice, stands here
 PANEL, LEGEND, HEIGHT = 4.6, 2.4, 4.2  # inches
 DPI = 160  # of the PNG
+SHOWN = ("ipc", "niter", "speedup")  # settings that a panel and its time axis show
 REACH, STEP = 5, 4  # half a marker, in points; between two places of a line that a label keeps clear of, in pixels
 PLACES = tuple(
     (distance * math.cos(angle), distance * math.sin(angle))
@@ -175,7 +176,10 @@ def _axes(panel: Axes, rows: Sequence[Row], ipc: int) -> None:
 
 
 def _label(figure: Figure, panels: Mapping[int, tuple[Axes, Sequence[Row]]], entries: Sequence[str]) -> None:
-    """Beside each point of a series what its settings are, where no marker, no line and no other label is."""
+    """Beside each point of a series what its settings are, where no marker, no line and no other label is.
+
+    How many iterations it has is not said: their seconds are the axis.
+    """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # the places are fixed from here on
     for panel, rows in panels.values():
@@ -184,7 +188,9 @@ def _label(figure: Figure, panels: Mapping[int, tuple[Axes, Sequence[Row]]], ent
         own = [row.entry for row in rows]
         for row in rows:
             if own.count(row.entry) > 1:
-                text = words({key: value for key, value in row.settings.items() if key != "ipc"})
+                text = words({key: value for key, value in row.settings.items() if key not in SHOWN})
+                if not text:
+                    continue
                 colour = COLOURS[entries.index(row.entry) % len(COLOURS)]
                 note = panel.annotate(
                     text, (at(row), percent(row)), (0, 0), textcoords="offset points", fontsize=8, color=colour

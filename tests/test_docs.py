@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import io
 import json
@@ -54,8 +55,12 @@ def test_published_tables_are_those_of_the_comparisons() -> None:
     names = re.findall(r"^<!-- ([\w-]+) -->$", text, re.M)
     assert names
     for name in names:
-        found = between(name).search(text)
-        assert found and found[0] == table(published(name) / "table.csv"), f"python -m benchmarks.publish … {name}"
+        found, folder = between(name).search(text), published(name)
+        assert found and found[0].strip() == table(folder / "table.md"), f"python -m benchmarks.publish … {name}"
+        with (folder / "table.csv").open(encoding="utf-8", newline="") as file:
+            rows = [(row["entry"], f"{float(row['accuracy_mean']):.3f}") for row in csv.DictReader(file)]
+        said = re.findall(r"^\| ([^|]*?) \| .*?\| (0\.\d{3}) ± ", found[0], re.M)
+        assert said == rows and len(rows) > 1
         assert (ROOT / "benchmarks" / "compare" / f"{name}.toml").is_file() and (DOCS / f"{name}.png").is_file()
         assert f"attar compare benchmarks/compare/{name}.toml" in text and f"]({name}.png)" in text
     kept = {path.name.removeprefix("compare-") for path in (ROOT / "benchmarks" / "results").glob("compare-*")}

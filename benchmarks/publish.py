@@ -2,9 +2,9 @@
 
     python -m benchmarks.publish runs/compared fashion-cpu-ipc1
 
-copies table.md, table.csv and results.jsonl to benchmarks/results/compare-NAME/ and the figure to docs/NAME.png, and
-writes the table between `<!-- NAME -->` and `<!-- /NAME -->`. No row is typed by hand, and a test holds them to the
-files.
+copies table.md, table.csv and results.jsonl to benchmarks/results/compare-NAME/ and writes the table between
+`<!-- NAME -->` and `<!-- /NAME -->`. No row is typed by hand, and a test holds them to the files. Where the page shows
+NAME.png, the figure becomes docs/NAME.png.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ def fault(folder: Path, name: str) -> str | None:
     if not path.is_file():
         return f"there is no {path}"
     plan = json.loads(json.dumps(spec.plain(spec.resolve(tomllib.loads(path.read_text(encoding="utf-8"))))))
+    if not (folder / "comparison.json").is_file():
+        return f"there is no comparison in {folder}"
     begun = store.read_json(folder / "comparison.json")
     if {key: begun[key] for key in plan} != plan:
         return f"{folder} holds another comparison than {path}"
@@ -60,15 +62,18 @@ def main() -> None:
     parser.add_argument("name", help="of the spec in benchmarks/compare/")
     chosen = parser.parse_args()
     text = PAGE.read_text(encoding="utf-8")
-    rows, why = f"\n{table(chosen.folder / 'table.md')}\n\n", fault(chosen.folder, chosen.name)
+    if why := fault(chosen.folder, chosen.name):
+        parser.error(why)
+    rows = f"\n{table(chosen.folder / 'table.md')}\n\n"
     changed, places = between(chosen.name).subn(lambda _: rows, text)
-    if why or not places:
-        parser.error(why or f"{PAGE} has no place <!-- {chosen.name} --> … <!-- /{chosen.name} -->")
+    if not places:
+        parser.error(f"{PAGE} has no place <!-- {chosen.name} --> … <!-- /{chosen.name} -->")
     target = published(chosen.name)
     target.mkdir(parents=True, exist_ok=True)
     for file in FILES:
         shutil.copy(chosen.folder / file, target / file)
-    shutil.copy(chosen.folder / "accuracy-vs-time.png", ROOT / "docs" / f"{chosen.name}.png")
+    if f"]({chosen.name}.png)" in text:
+        shutil.copy(chosen.folder / "accuracy-vs-time.png", ROOT / "docs" / f"{chosen.name}.png")
     PAGE.write_text(changed, encoding="utf-8")
 
 

@@ -97,6 +97,14 @@ def test_the_table_says_what_its_numbers_are() -> None:
     assert "MIXED" not in text and "NOT comparable" not in text
 
 
+def test_a_column_without_a_value_is_left_out() -> None:
+    alone = [line for line in LINES if "entry" in line]
+    text = tables.to_markdown(PLAN, numbers.rows(PLAN, alone), alone, [HOST], 0)
+    assert "| entry | ipc | niter | accuracy | n | seconds | of them pretraining | initial |\n" in text
+    assert "| a | 1 | 2 | 0.760 ± 0.040 | 3 | 23 | 2 | 0.500 ± 0.000 |\n" in text
+    assert "IOR" not in text and "HLR" not in text and "whole" not in text
+
+
 def test_times_that_cannot_be_compared_are_marked() -> None:
     assert "MIXED" in (said := tables.timing([HOST, HOST | {"processor": "another CPU"}])) and "Versions" not in said
     mixed = tables.timing([HOST, HOST | {"versions": VERSIONS | {"torch": "3.0"}}])

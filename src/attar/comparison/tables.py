@@ -50,21 +50,30 @@ def _parts(value: Mean | None) -> tuple[Any, ...]:
 
 def to_markdown(plan: Plan, rows: Sequence[Row], lines: Sequence[Line], hosts: Sequence[Line], left: int) -> str:
     """The table for people, with what a number needs to be understood. left: cells that are not done yet."""
-    names = columns(rows)
     several = len({row.network for row in rows if row.network}) > 1
-    head = ["entry", *names, *(["network"] if several else [])]
-    soft = any(row.soft is not None for row in rows)
-    head += ["accuracy", *(["soft labels"] if soft else []), "n", "seconds", "of them pretraining"]
-    head += ["initial", "random real", "IOR", "HLR"]
-    body = []
-    for row in rows:
-        cells = [row.entry, *shown(row), *([row.network] if several else [])]
-        cells += [spread(row.accuracy), *([spread(row.soft)] if soft else []), count(row)]
-        cells += [seconds(row.seconds), seconds(row.pretrain)]
-        cells += [spread(row.initial), spread(row.random_real), *map(fraction, (row.ior, row.hlr))]
-        body.append(cells)
-    table = [_line(head), _line(["---"] * len(head)), *map(_line, body)]
-    return "\n".join([f"# {title(plan)}", "", *notes(plan, rows, lines, hosts, left), "", *table, ""])
+    texts = [shown(row) for row in rows]
+    table = [
+        ("entry", [row.entry for row in rows]),
+        *((name, [text[at] for text in texts]) for at, name in enumerate(columns(rows))),
+        *([("network", [row.network or "" for row in rows])] if several else []),
+        ("accuracy", [spread(row.accuracy) for row in rows]),
+        *_known("soft labels", [spread(row.soft) for row in rows]),
+        ("n", [count(row) for row in rows]),
+        ("seconds", [seconds(row.seconds) for row in rows]),
+        ("of them pretraining", [seconds(row.pretrain) for row in rows]),
+        *_known("initial", [spread(row.initial) for row in rows]),
+        *_known("random real", [spread(row.random_real) for row in rows]),
+        *_known("IOR", [fraction(row.ior) for row in rows]),
+        *_known("HLR", [fraction(row.hlr) for row in rows]),
+    ]
+    drawn = [_line(head for head, _ in table), _line("---" for _ in table)]
+    drawn += map(_line, zip(*(cells for _, cells in table), strict=True))
+    return "\n".join([f"# {title(plan)}", "", *notes(plan, rows, lines, hosts, left), "", *drawn, ""])
+
+
+def _known(head: str, cells: list[str]) -> list[tuple[str, list[str]]]:
+    """A column, where any row has a value for it."""
+    return [(head, cells)] if any(cells) else []
 
 
 def title(plan: Plan) -> str:
@@ -86,9 +95,10 @@ def notes(plan: Plan, rows: Sequence[Row], lines: Sequence[Line], hosts: Sequenc
     whole = next((row.whole for row in rows if row.whole is not None), None)
     if whole is not None:
         found.append(f"The whole training set, epochs {evaluation.whole_epochs}: {spread(whole)} over n = {whole.n}.")
-    found.append(
-        "IOR: accuracy less that of random real images at equal storage. HLR: accuracy of the whole set less this one."
-    )
+    if any(row.ior is not None for row in rows):
+        found.append("IOR: accuracy less that of random real images at equal storage.")
+    if any(row.hlr is not None for row in rows):
+        found.append("HLR: accuracy of the whole set less this one.")
     found.append(
         "Seconds: the median over seeds of the early-stage models, where a method needs them, and of the condensation "
         "or choice, without the evaluation. Entries with the same early-stage models share them, and each is charged "

@@ -27,3 +27,16 @@ def test_the_means_are_those_of_pytorch(side: int, last: bool, size: tuple[int, 
     torch.testing.assert_close(ours, theirs, rtol=1e-14, atol=1e-15)
     for mine, wanted in zip(derivatives(ours, x), derivatives(theirs, x), strict=True):
         torch.testing.assert_close(mine, wanted, rtol=1e-12, atol=1e-14)
+
+
+def test_a_compiler_gets_pytorchs_own_pooling_which_it_can_fuse() -> None:
+    seen: list[torch.fx.GraphModule] = []
+
+    def looked_at(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        seen.append(graph)
+        return graph
+
+    compiled = torch.compile(AveragePool(2), backend=looked_at, fullgraph=True, dynamic=False)
+    compiled(torch.randn(2, 3, 8, 8))
+    called = [node.target for node in seen[0].graph.nodes if node.op == "call_function"]
+    assert called == [torch._C._nn.avg_pool2d]

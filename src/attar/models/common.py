@@ -47,6 +47,7 @@ class AveragePool(nn.Module):
 
     PyTorch pools on a CPU one value at a time. There, where `side` divides h and w and a row has few squares, it is
     one matrix product over rows of squares: 5 times as fast forward and backward, a ConvNet's training step 1.3 times.
+    Compiled code fuses PyTorch's pooling with its neighbours, which a product would part.
     """
 
     def __init__(self, side: int) -> None:
@@ -55,7 +56,8 @@ class AveragePool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, channels, height, wide = x.shape
-        if x.device.type != "cpu" or height % self.side or wide % self.side or wide > WIDEST * self.side:
+        few = height % self.side == 0 and wide % self.side == 0 and wide <= WIDEST * self.side
+        if x.device.type != "cpu" or not few or torch.compiler.is_compiling():
             return F.avg_pool2d(x, self.side)
         means = torch.eye(wide // self.side, dtype=x.dtype).repeat_interleave(self.side, dim=0).repeat(self.side, 1)
         rows = x.reshape(-1, self.side * wide) @ (means / self.side**2)

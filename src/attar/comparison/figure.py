@@ -99,7 +99,8 @@ def draw(plan: Plan, rows: Sequence[Row], network: str) -> Figure:
             handles.setdefault(name, line)
         _axes(panel, own, ipc)
     axes[0].set_ylabel(f"accuracy on {plan.tested_on}, %")
-    figure.suptitle(f"{plan.recipe.data.dataset}, tested with {network}", color=INK, fontsize=11)
+    # at the left, where no legend reaches, however long its names
+    figure.suptitle(f"{plan.recipe.data.dataset}, tested with {network}", x=0.02, ha="left", color=INK, fontsize=11)
     figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
     _label(figure, panels, entries)
     return figure

@@ -7,7 +7,7 @@ augmentation (with given draws), so that the two differ in nothing but the loop,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,10 +46,7 @@ def start(
     std: Sequence[float],
 ) -> Reference:
     """Put copies of parameters and images under their optimisers (network: lr .01, momentum .9, weight decay 5e-4)."""
-    for holder in list(module.modules()):
-        for name, layer in holder.named_children():
-            if isinstance(layer, AveragePool):
-                setattr(holder, name, nn.AvgPool2d(layer.side))
+    plain(module)
     with torch.no_grad():
         for name, value in module.named_parameters():
             value.copy_(params[name])
@@ -65,6 +62,14 @@ def start(
         mean=images.new_tensor(mean).view(-1, 1, 1),
         std=images.new_tensor(std).view(-1, 1, 1),
     )
+
+
+def plain(module: nn.Module) -> None:
+    """Give a network PyTorch's own average pooling."""
+    for holder in list(module.modules()):
+        for name, layer in holder.named_children():
+            if isinstance(layer, AveragePool):
+                setattr(holder, name, nn.AvgPool2d(layer.side))
 
 
 def sweep(run: Reference, real: Sequence[Tensor], draws: Draw) -> Tensor:
@@ -111,6 +116,27 @@ def decode(images: Tensor, factor: int) -> Tensor:
         for j in range(factor)
     ]
     return F.interpolate(torch.cat(patches), size=(height, width), mode="bilinear")
+
+
+def train(
+    module: nn.Module,
+    batches: Callable[[], Iterable[tuple[Tensor, Tensor]]],  # an epoch: augmented images, soft targets
+    epochs: int,
+    rate: Callable[[int], float],  # the learning rate of an epoch
+    *,
+    momentum: float,
+    weight_decay: float,
+) -> None:
+    """Supervised training, as the evaluation does it."""
+    plain(module)
+    optimizer = torch.optim.SGD(module.parameters(), lr=rate(0), momentum=momentum, weight_decay=weight_decay)
+    for epoch in range(epochs):
+        for group in optimizer.param_groups:
+            group["lr"] = rate(epoch)
+        for images, targets in batches():
+            optimizer.zero_grad()
+            F.cross_entropy(module(images), targets).backward()
+            optimizer.step()
 
 
 def update(

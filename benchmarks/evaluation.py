@@ -1,6 +1,6 @@
 """The evaluation protocol: attar's seeds together, the same one after another, and plain PyTorch one after another.
 
-All in turns, in one process. `ratio`: plain PyTorch over together; `ratio_alone`: attar one after another over together.
+All in turns, in one process. `ratio`: plain PyTorch over together; `ratio_alone`: attar one after another over that.
 
 python -m benchmarks.evaluation --device cpu --shape fashion --width 0.25 --epochs 100 --json out.json
 """

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from attar import condensation, models, recipes
-from attar.data import load
+from attar.config import CondenseConfig, NetworkConfig
+from attar.data import ImageData, load
 from attar.engine import choose_chunk, class_bytes
 from attar.errors import UserError
 from attar.execution import (
@@ -22,6 +23,7 @@ from attar.execution import (
     Replayed,
     Workers,
     check_precision,
+    once,
     precise,
     worth_compiling,
 )
@@ -77,7 +79,62 @@ def test_without_a_compiler_the_plain_function_runs(monkeypatch: pytest.MonkeyPa
     said: list[str] = []
     function = Compiled(lambda x: x + 1, lambda x: x + 2, said.append)
     assert [function(1), function(2)] == [3, 4]
-    assert len(said) == 1 and "no C++ compiler" in said[0] and "\n" not in said[0]
+    assert len(said) == 1 and "no C++ compiler" in said[0] and "\n" not in said[0], "one shape, one line"
+
+
+def test_a_shape_that_the_compiler_refuses_runs_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def picky(function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
+        def run(x: Tensor) -> Tensor:
+            if len(x) > 2:
+                raise RuntimeError("too long")
+            return function(x)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", picky)
+    said: list[str] = []
+    function = Compiled(lambda x: x + 1, lambda x: x + 2, said.append, "the sweep")
+    for _ in range(2):
+        assert [float(function(torch.zeros(n)).sum()) for n in (2, 3, 1)] == [2, 6, 1]
+    assert [line.split(":")[0] for line in said] == [
+        "the sweep is compiled",
+        "compilation is not available here (RuntimeError",
+        "the sweep is compiled",
+    ]
+
+
+def test_more_shapes_than_the_compiler_takes() -> None:
+    """PyTorch gives a function up after eight of them: what comes after runs as it is."""
+    torch.compiler.reset()
+    said: list[str] = []
+    function = Compiled(lambda x: x.sin() * 2, lambda x: x.sin() * 2, said.append)
+    for n in range(2, 14):
+        assert torch.allclose(function(torch.ones(n)), torch.ones(n).sin() * 2)
+    assert sum("is compiled" in line for line in said) >= 4 and "not available" in said[-1]
+
+
+def test_too_little_memory_is_no_matter_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
+        def run(x: Tensor) -> Tensor:
+            if len(x) > 2:
+                raise torch.OutOfMemoryError("full")
+            return function(x)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", full)
+    function = Compiled(lambda x: x + 1, lambda x: x + 2, lambda line: None)
+    with pytest.raises(torch.OutOfMemoryError):
+        function(torch.zeros(3))
+    assert torch.equal(function(torch.zeros(2)), torch.ones(2)), "half the classes are compiled still"
+
+
+def test_a_line_is_said_once() -> None:
+    said: list[str] = []
+    say = once(said.append)
+    for line in ("a", "b", "a"):
+        say(line)
+    assert said == ["a", "b"]
 
 
 def test_an_error_after_the_first_call_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +277,51 @@ def test_compiled_is_the_same_up_to_rounding() -> None:
     plain = condensation.run(data, pool, config)
     notes: list[str] = []
     compiled = condensation.run(data, pool, replace(config, compile="on"), notice=notes.append)
-    assert len(notes) == 1 and "compiled at the first iteration" in notes[0], "no fallback happened"
+    assert "compiled at the first iteration" in notes[0]
+    told = {line.split(" is compiled: ")[0] for line in notes[1:]}
+    assert told == {"the sweep", "the network update"}, f"a fallback happened: {notes}"
     moved = (plain.images - plain.start().images).norm()
     assert moved > 0
     assert (plain.images - compiled.images).norm() < 1e-3 * moved
+
+
+def test_a_memory_budget_bounds_the_classes_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    data, pool, config = tiny_problem()
+    sizes = [pool.build(seed=0), data.channels, data.size, config.batch_real + config.ipc * config.factor**2]
+    one = class_bytes(*sizes) / 1e9
+    for budget, wanted in [(None, 4), (1.5 * one, 1), (3.5 * one, 3), (99 * one, 4)]:
+        problem = condensation.prepare(data, pool, replace(config, memory_gb=budget))
+        assert problem.sweep.workers.count == wanted
+
+
+def test_bounded_workers_never_run_more_at_once() -> None:
+    workers, running, seen = Workers(CPU, most=2), [0], []
+    workers.count = 2
+    lock = threading.Lock()
+
+    def job(number: int) -> int:
+        with lock:
+            running[0] += 1
+            seen.append(running[0])
+        time.sleep(0.02)
+        with lock:
+            running[0] -= 1
+        return number
+
+    assert list(workers.map(job, range(3))) == [0, 1, 2] and max(seen) == 2
+
+
+def test_classes_of_many_sizes_are_not_compiled_and_it_is_said() -> None:
+    images = torch.randint(0, 256, (27, 1, 8, 8), dtype=torch.uint8)
+    labels = torch.repeat_interleave(torch.arange(6), torch.tensor([2, 3, 4, 5, 6, 7]))
+    data = ImageData(images, labels)
+    network = NetworkConfig(net_type="convnet", depth=2, width=0.1)
+    pool = Pool(
+        network, describe(data), (Member(models.parameters_of(build(network, describe(data), 0)), {}, {}, 0, "m"),)
+    )
+    said: list[str] = []
+    problem = condensation.prepare(data, pool, CondenseConfig(ipc=1, factor=1, compile="on"), said.append)
+    assert not problem.sweep.execution.compiled and said == [
+        "the real batches of the classes have 6 sizes, too many to compile; going on without it"
+    ]

@@ -40,6 +40,8 @@ from attar.pool import Pool
 from attar.runlog import RunFolder
 from attar.synthetic import SyntheticSet
 
+NOTICE = logging.getLogger("attar").warning
+
 
 def load(
     source: Any,
@@ -81,7 +83,7 @@ def load(
         skip_bad=skip_bad,
         load_memory=load_memory,
         cache_dir=cache_dir,
-        notice=logging.getLogger("attar").warning,
+        notice=NOTICE,
     )
 
 
@@ -154,7 +156,7 @@ def _kept(path: Path) -> Recipe | None:
 def _condense_one(path: Path | None, data: ImageData, pool: Pool, recipe: Recipe, save_every: str) -> SyntheticSet:
     if path is not None:
         return _condense_in(path, data, pool, recipe, checkpoint.interval(save_every))
-    return replace(condensation.run(data, pool, recipe.condense), recipe=recipes.as_sections(recipe))
+    return replace(condensation.run(data, pool, recipe.condense, notice=NOTICE), recipe=recipes.as_sections(recipe))
 
 
 def _condense_in(path: Path, data: ImageData, pool: Pool, recipe: Recipe, every: Interval) -> SyntheticSet:
@@ -170,7 +172,7 @@ def _condense_in(path: Path, data: ImageData, pool: Pool, recipe: Recipe, every:
             about, saved = {"environment": runlog.environment(data.device)}, None
         folder.write(runlog.CONFIG, recipes.as_sections(recipe) | {"attar": about})
         start = time.perf_counter() - (saved["seconds"] if saved is not None else 0.0)
-        small = session.condense(folder, data, pool, recipe, saved=saved, every=every)
+        small = session.condense(folder, data, pool, recipe, saved=saved, every=every, notice=NOTICE)
         seconds = {"condense": time.perf_counter() - start}
         inner = recipe.condense.outer_iterations * recipe.condense.inner_loop
         result = {"accuracy": {}, "seconds": seconds, "inner_iterations": inner}

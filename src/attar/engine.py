@@ -40,7 +40,8 @@ class Execution:
 
     precision: str = "float32"
     compiled: bool = False
-    chunk: int = 1  # classes at once
+    chunk: int = 1  # classes at once, as one batch
+    most: int | None = None  # classes side by side on a CPU, as many as threads by default
     notice: Notice = field(default=print)
 
 
@@ -65,7 +66,7 @@ class Sweep:
         self.normalize = normalize
         self.labels = labels  # int64 [C], the label of each row of `images`
         self.execution = execution or Execution()
-        self.workers = Workers(labels.device)
+        self.workers = Workers(labels.device, self.execution.most)
         self.warm = False
         self.chunk = self.execution.chunk  # smaller once the memory did not suffice
         self.own = threading.local()
@@ -78,7 +79,9 @@ class Sweep:
             self.grouped[subset] = self._executed(together, together)
 
     def _executed(self, function: Step, plain: Step) -> Step:
-        return Compiled(function, plain, self.execution.notice) if self.execution.compiled else plain
+        if not self.execution.compiled:
+            return plain
+        return Compiled(function, plain, self.execution.notice, "the sweep")
 
     def forward(self, module: Network, params: Mapping[str, Tensor], images: Tensor) -> Tensor:
         """Logits [n, C], or the last features [n, d] when features are matched."""
@@ -228,7 +231,7 @@ class NetworkGradients:
         step = grad_and_value(self.loss)
         self.step: Callable[..., tuple[dict[str, Tensor], Tensor]] = self.eager_step
         if execution.compiled:
-            self.step = Compiled(step, self.eager_step, execution.notice)
+            self.step = Compiled(step, self.eager_step, execution.notice, "the network update")
 
     def loss(self, params: dict[str, Tensor], images: Tensor, targets: Tensor, module: Network | None = None) -> Tensor:
         """The mean cross-entropy with soft targets [n, C]."""
@@ -248,7 +251,7 @@ class NetworkGradients:
         self, params: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor, targets: Tensor
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Gradients and loss of a batch."""
-        parts = self.workers.count
+        parts = min(self.workers.count, len(images))
         if parts == 1:
             return self.step(params, images, targets)
         jobs = list(zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True))
@@ -302,18 +305,26 @@ def choose_chunk(per_class: int, classes: int, device: torch.device, budget_gb: 
     """How many classes are computed at once within a budget (in GB; by default a share of the free memory).
 
     On a CPU it is one: vectorising over classes turns weight gradients into grouped convolutions, which are slower
-    there, and nothing is gained. Raises `UserError` when a named budget does not hold one class.
+    there, and nothing is gained; `side_by_side` says how many threads a budget allows. Raises `UserError` when a named
+    budget does not hold one class.
     """
-    if device.type == "cpu" and budget_gb is None:
-        return 1
-    budget = SHARE * torch.cuda.mem_get_info(device)[0] if budget_gb is None else budget_gb * 1e9
-    if budget_gb is not None and budget < per_class:
-        needed = f"about {per_class / 1e9:.2g} GB"
-        raise UserError(f"a memory budget of {budget_gb:g} GB does not hold one class, which needs {needed}")
+    most = side_by_side(per_class, budget_gb)
     if device.type == "cpu":
         return 1
-    most = max(1, min(classes, int(budget // per_class)))
-    return math.ceil(classes / math.ceil(classes / most))  # groups of equal size: one shape to compile
+    if most is None:
+        most = max(1, int(SHARE * torch.cuda.mem_get_info(device)[0] // per_class))
+    most = min(classes, most)
+    return math.ceil(classes / math.ceil(classes / most))  # groups of about equal size: two shapes at most to compile
+
+
+def side_by_side(per_class: int, budget_gb: float | None) -> int | None:
+    """How many classes a named budget (in GB) holds, None without one. Raises `UserError` when it does not hold one."""
+    if budget_gb is None:
+        return None
+    if budget_gb * 1e9 < per_class:
+        needed = f"about {per_class / 1e9:.2g} GB"
+        raise UserError(f"a memory budget of {budget_gb:g} GB does not hold one class, which needs {needed}")
+    return int(budget_gb * 1e9 // per_class)
 
 
 def _call(module: Network, params: Mapping[str, Tensor], images: Tensor, *, features: bool) -> Tensor:

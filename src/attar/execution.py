@@ -7,17 +7,18 @@ line that says so.
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakSet
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from attar.errors import UserError
 
@@ -25,6 +26,7 @@ COMPILE_FROM = 10000  # calls: below it compiling costs more time than it saves 
 GRAPH_WARMUP = 3  # calls before a CUDA graph is recorded, as PyTorch asks for
 
 Notice = Callable[[str], None]
+Shapes = tuple[tuple[torch.Size, torch.dtype] | None, ...]
 Job = TypeVar("Job")
 Done = TypeVar("Done")
 
@@ -67,33 +69,57 @@ def worth_compiling(setting: str, calls: int) -> bool:
 
 
 class Compiled:
-    """A function that is compiled at its first call, once per shape; where that fails `plain` takes its place."""
+    """A function that is compiled at its first call with arguments of some shapes; where the compiler refuses these,
+    `plain` takes its place for them.
+    """
 
-    def __init__(self, function: Callable[..., Any], plain: Callable[..., Any], notice: Notice) -> None:
+    def __init__(
+        self, function: Callable[..., Any], plain: Callable[..., Any], notice: Notice, name: str = "it"
+    ) -> None:
         # Compiled code outlives the session: the second start of the same shapes takes seconds
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "attar" / "inductor"))
         self.plain = plain
-        self.fast: Callable[..., Any] | None = torch.compile(function, fullgraph=True, dynamic=False)
+        self.fast = torch.compile(function, fullgraph=True, dynamic=False)
         self.notice = notice
-        self.worked = False
+        self.name = name
+        self.chosen: dict[Shapes, Callable[..., Any]] = {}  # by what was tried
 
     def __call__(self, *args: Any) -> Any:
-        if self.fast is None:
-            return self.plain(*args)
+        shapes = shapes_of(args)
+        if shapes in self.chosen:
+            return self.chosen[shapes](*args)
+        start = time.perf_counter()
         try:
-            with nullcontext() if self.worked else warnings.catch_warnings():
-                if not self.worked:
-                    warnings.simplefilter("ignore")  # the compiler's own, about things it does not use
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the compiler's own, about things it does not use
                 result = self.fast(*args)
+        except torch.OutOfMemoryError:  # no matter of the compiler
+            raise
         except Exception as error:
-            if self.worked:  # not the compiler's fault: the same shapes ran before
-                raise
             reason = " ".join(str(error).split("\n")[0].split())[:160]
             self.notice(f"compilation is not available here ({type(error).__name__}: {reason}); going on without it")
-            self.fast = None
+            self.chosen[shapes] = self.plain
             return self.plain(*args)
-        self.worked = True
+        self.chosen[shapes] = self.fast
+        self.notice(f"{self.name} is compiled: {time.perf_counter() - start:.1f} s with its first run")
         return result
+
+
+def shapes_of(args: Any) -> Shapes:
+    """What code is compiled for: shape and type of each tensor in nested lists, tuples and dicts."""
+    return tuple((value.shape, value.dtype) if isinstance(value, Tensor) else None for value in tree_leaves(args))
+
+
+def once(notice: Notice) -> Notice:
+    """`notice` that gets each line once."""
+    said: set[str] = set()
+
+    def say(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            notice(line)
+
+    return say
 
 
 class Replayed:
@@ -184,13 +210,15 @@ class Workers:
     compute with one thread too, unless they ask for more (`torch.set_num_threads`).
 
     A few jobs more than threads begin together and share the cores: three on two cores take the time of one and a
-    half, where the third alone at the end would make it two.
+    half, where the third alone at the end would make it two. Not where `most` says how many jobs may run at once.
     """
 
     remote = False  # whether calls are computed elsewhere
 
-    def __init__(self, device: torch.device) -> None:
-        self.count = torch.get_num_threads() if device.type == "cpu" else 1
+    def __init__(self, device: torch.device, most: int | None = None) -> None:
+        threads = torch.get_num_threads() if device.type == "cpu" else 1
+        self.count = threads if most is None else min(threads, most)
+        self.bounded = most is not None
         self.threads: dict[int, ThreadPoolExecutor] = {}  # by how many jobs run at once
 
     def map(self, function: Callable[[Job], Done], jobs: Iterable[Job]) -> Iterator[Done]:
@@ -199,7 +227,7 @@ class Workers:
             yield from map(function, jobs)
             return
         jobs = list(jobs)
-        at_once = len(jobs) if self.count < len(jobs) < 2 * self.count else self.count
+        at_once = len(jobs) if self.count < len(jobs) < 2 * self.count and not self.bounded else self.count
         if at_once not in self.threads:
             self.threads[at_once] = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(1,))
         waiting = [self.threads[at_once].submit(function, job) for job in jobs]

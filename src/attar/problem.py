@@ -13,9 +13,9 @@ from attar import training
 from attar.augment import Draw
 from attar.config import CondenseConfig
 from attar.data import ImageData
-from attar.engine import Execution, NetworkGradients, Sweep, choose_chunk, class_bytes
+from attar.engine import Execution, NetworkGradients, Sweep, choose_chunk, class_bytes, side_by_side
 from attar.errors import UserError
-from attar.execution import Notice, Replayed, check_precision, set_matmul_precision, worth_compiling
+from attar.execution import Notice, Replayed, check_precision, once, set_matmul_precision, worth_compiling
 from attar.matching import Matching
 from attar.models import Network
 from attar.motion import Rule
@@ -132,6 +132,7 @@ def choose_execution(
     module: Network, data: ImageData, labels: list[int], config: CondenseConfig, notice: Notice
 ) -> Execution:
     """Precision, compilation and classes at once. Raises `UserError` where the device cannot do what is asked for."""
+    notice = once(notice)
     warning = check_precision(config.precision, data.device)
     if warning:
         notice(warning)
@@ -143,10 +144,13 @@ def choose_execution(
         notice(f"{chunk} of {len(labels)} classes are computed at once, with about {chunk * per_class / 1e9:.2g} GB")
     shapes = {min(config.batch_real, data.counts[label]) for label in labels}
     calls = config.outer_iterations * config.inner_loop * len(labels)
-    compiled = worth_compiling(config.compile, calls) and len(shapes) <= MOST_SHAPES
+    compiled = worth_compiling(config.compile, calls)
+    if compiled and len(shapes) > MOST_SHAPES:
+        notice(f"the real batches of the classes have {len(shapes)} sizes, too many to compile; going on without it")
+        compiled = False
     if compiled:
-        notice("the sweep is compiled at the first iteration: about a minute, once per shape")
-    return Execution(config.precision, compiled, chunk, notice)
+        notice("the sweep is compiled at the first iteration: a minute or more, once per shape")
+    return Execution(config.precision, compiled, chunk, side_by_side(per_class, config.memory_gb), notice)
 
 
 def sweep_from_rows(sweep: Sweep, data: ImageData, notice: Notice) -> Callable[..., tuple[Tensor, ...]]:

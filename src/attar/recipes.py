@@ -111,8 +111,8 @@ def fashion_cpu() -> Recipe:
 
 
 def best() -> Recipe:
-    """What came out best at equal time on `fashion_cpu` (docs/results.md): Acc-DD's perturbed early-stage models under
-    NCFM's matching, without its calibration, representatives of clusters, the mean over the sweeps.
+    """What nothing tried was found to beat at equal time on `fashion_cpu` (docs/results.md): Acc-DD's perturbed
+    early-stage models under NCFM's matching without its calibration, representatives of clusters, the mean over sweeps.
     """
     base = fashion_cpu()
     ncfm = methods.layer("ncfm", base, base.condense.ipc)["condense"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -151,8 +152,11 @@ def test_a_common_method_is_that_of_entries_without_one() -> None:
 
 
 def test_pixels_need_no_early_models() -> None:
-    found = plan('dataset = "digits"\npt_from = [1, 5]\n[[entry]]\nmethod = "herding"\nfeatures = "pixels"').points
-    assert [point.settings for point in found] == [{"ipc": 1}]
+    found = plan(
+        'dataset = "digits"\npt_from = [1, 5]\n'
+        '[[entry]]\nmethod = "herding"\nfeatures = "pixels"\n[[entry]]\nname = "a"'
+    ).points
+    assert [point.settings for point in found if point.method == "herding"] == [{"ipc": 1}] and len(found) == 3
 
 
 def test_a_budget_of_an_entry_replaces_the_common_one() -> None:
@@ -253,6 +257,11 @@ ENTRY = '\n[[entry]]\nname = "a"\n'
         ),
         ('dataset = "digits"' + ENTRY + "perturb = false\nvmax = 0.2", "entry 'a': method accdd takes no vmax here"),
         ('dataset = "digits"' + ENTRY + "method = 3", "entry 'a': method must be text, not 3"),
+        ('dataset = "digits"\nfrequencies = 9' + ENTRY, "my.toml: frequencies means nothing to any of the entries"),
+        (
+            'dataset = "digits"\npt_from = [1, 5]\n[[entry]]\nmethod = "herding"\nfeatures = "pixels"',
+            "my.toml: pool epochs means nothing to any of the entries",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(text: str, words: str) -> None:
@@ -260,3 +269,9 @@ def test_what_is_wrong_is_named(text: str, words: str) -> None:
         plan(text)
     assert str(error.value).startswith("my.toml: ")
     assert str(error.value).count("my.toml") == 1
+
+
+@pytest.mark.parametrize("values", [{3: 1}, {"condense": {3: 1}}, {"entry": [{"name": "a", 3: 1}]}])
+def test_a_dict_with_other_keys_than_text_is_refused(values: dict[Any, Any]) -> None:
+    with pytest.raises(UserError, match="3"):
+        spec.resolve({"dataset": "digits", "entry": [{"name": "a"}]} | values)

@@ -38,11 +38,15 @@ def settings_in(values: Mapping[str, Any], where: str) -> Values:
     """Flags and tables of settings → {(section, field): value}, lists for single values as `Grid`."""
     found: Values = {}
     for key, value in values.items():
+        if not isinstance(key, str):
+            raise UserError(f"{where}{key!r} is no setting; {nearest(str(key), SPEC_FLAGS)}")
         flag = key.replace("-", "_")
         if key in SECTIONS:
             if not isinstance(value, Mapping):
                 raise UserError(f"{where}[{key}] must be a table of settings, not {value!r}")
             for name, item in value.items():
+                if not isinstance(name, str):
+                    raise UserError(f"{where}[{key}] {name!r} is no setting")
                 found |= _setting(key, name.replace("-", "_"), item, f"{where}[{key}] ", where)
         elif flag in SPEC_FLAGS:
             found |= _setting(*SPEC_FLAGS[flag], value, where, where)

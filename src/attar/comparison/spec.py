@@ -118,16 +118,21 @@ def resolve(values: Mapping[str, Any], where: str = "", shape: Shape | None = No
         raise UserError(f"{where}there is no [[entry]]; a spec needs one for each method that is compared")
     known = {*SPEC_FLAGS, *SECTIONS, *OWN}
     for key in values:
-        if key.replace("-", "_") not in known:
-            raise UserError(f"{where}unknown setting '{key}'; {nearest(key, known)}")
+        if not isinstance(key, str) or key.replace("-", "_") not in known:
+            raise UserError(f"{where}unknown setting '{key}'; {nearest(str(key), known)}")
     base = _recipe(values, where)
     common = settings_in({key: value for key, value in values.items() if key not in OWN}, where)
     if base is None and ("data", "dataset") not in common:
         raise UserError(f"{where}no data are named; say dataset or recipe at the top")
     recipe = _resolved(base, {key: value for key, value in common.items() if key[0] in PROTOCOL}, where, shape)
     points: list[Point] = []
+    meant: set[Key] = set()
     for name, entry in _named(entries, where).items():
-        points += _points(name, entry, base, recipe, common, f"{where}entry '{name}': ", shape)
+        found, known_here = _points(name, entry, base, recipe, common, f"{where}entry '{name}': ", shape)
+        points, meant = points + found, meant | known_here
+    for one in common:
+        if one[0] not in PROTOCOL and one not in meant:
+            raise UserError(f"{where}{label(one)} means nothing to any of the entries; leave it out")
     return Plan(recipe, tuple(points), _seeds(values.get("seeds", 1), where), _holdout(values.get("holdout"), where))
 
 
@@ -161,7 +166,8 @@ def _points(
     common: Values,
     where: str,
     shape: Shape | None,
-) -> list[Point]:
+) -> tuple[list[Point], set[Key]]:
+    """An entry's points, and the settings that mean something to one of them at least."""
     start = _recipe(entry, where) or base
     own = settings_in({key: value for key, value in entry.items() if key not in ENTRY}, where)
     for section, field in own:
@@ -194,7 +200,7 @@ def _points(
         if key not in meant:
             with named_in(where):
                 makers.check_takes(one.method, one.features, key, items(value)[0], one.recipe)
-    return list(points.values())
+    return list(points.values()), meant
 
 
 def _takes(method: str, features: str | None, key: Key, recipe: Recipe) -> bool:

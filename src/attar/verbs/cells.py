@@ -183,7 +183,19 @@ def condensed(bench: Bench, cell: Cell, folder: runlog.RunFolder, pool: Pool, se
         runlog.create(folder.path, overwrite=False)
     torch.compiler.reset()  # it counts what one process compiles, and stops after a few
     quiet = Watch(quiet=True)
-    condense_into(folder, bench.data, pool, recipe, quiet, seconds, bench.every, about, saved, command=bench.command)
+    condense_into(
+        folder,
+        bench.data,
+        pool,
+        recipe,
+        quiet,
+        seconds,
+        bench.every,
+        about,
+        saved,
+        command=bench.command,
+        notice=lambda line: bench.notice(f"{cell.name}: {line}"),
+    )
     return store.load_set(folder.path), seconds
 
 

@@ -90,7 +90,10 @@ def _estimate(data: ImageData, recipe: Recipe) -> None:
         f"{total}, without the evaluation"
     )
     network = ", ".join(evaluation.chosen_networks(recipe.evaluate, recipe.network))
-    print(f"memory: about {working / MEGABYTE:,.0f} MB for one class at a time with {network}, besides the images")
+    together = min(found.at_once, data.nclass)
+    classes = "one class" if together == 1 else f"{together} classes"
+    megabytes = together * working / MEGABYTE
+    print(f"memory: about {megabytes:,.0f} MB for {classes} at a time with {network}, besides the images")
 
 
 def _time(seconds: float) -> str:

@@ -29,7 +29,7 @@ from attar.checkpoint import Interval, Values
 from attar.config import FLAGS, CondenseConfig, Recipe
 from attar.data import ImageData
 from attar.errors import UserError
-from attar.execution import Workers
+from attar.execution import Notice, Workers
 from attar.pool import Pool
 from attar.runlog import RunFolder, Watch
 from attar.synthetic import SyntheticSet
@@ -238,12 +238,13 @@ def condense_into(
     *,
     name: str = "condense",
     command: str | None = None,
+    notice: Notice | None = None,
 ) -> None:
     """Run the condensation and leave config.json, metrics.jsonl, checkpoint, the set, images.png, report and result.
 
     about, saved: what a run that goes on was begun with, and its state; name: what its line of progress begins with;
-    command: what was typed, this process's own by default. result.json is written last: a run that has it is
-    done.
+    command: what was typed, this process's own by default; notice: gets what `watch` would say about the device.
+    result.json is written last: a run that has it is done.
     """
     command = command or runlog.command_line()
     if about is None:
@@ -275,7 +276,15 @@ def condense_into(
             return {"accuracy": {name: entry["mean"] for name, entry in measured["accuracy"].items()}}
 
         small = session.condense(
-            folder, data, pool, recipe, saved=saved, every=every, event=event, evaluation=accuracy, notice=watch.say
+            folder,
+            data,
+            pool,
+            recipe,
+            saved=saved,
+            every=every,
+            event=event,
+            evaluation=accuracy,
+            notice=notice or watch.say,
         )
     seconds["condense"] += before
     report.save_grid(folder.path / runlog.IMAGES, small.images, small.labels, small.classes)

@@ -15,6 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from attar.data import ImageData
+from attar.device import processor, wait
 
 # name → channels, side, classes, network
 SHAPES: dict[str, tuple[int, int, int, str]] = {
@@ -37,18 +38,12 @@ def random_data(shape: str, size: int | None, per_class: int, device: torch.devi
     return ImageData(images, labels, images[:classes], labels[:classes], name=shape, device=device)
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def timed(function: Callable[[], Any], device: torch.device) -> float:
     """Seconds of one call."""
-    synchronize(device)
+    wait(device)
     start = time.perf_counter()
     function()
-    synchronize(device)
+    wait(device)
     return time.perf_counter() - start
 
 
@@ -100,15 +95,6 @@ def machine(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-
-
-def processor() -> str:
-    """The CPU's name, as the kernel tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

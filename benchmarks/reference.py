@@ -72,15 +72,20 @@ def plain(module: nn.Module) -> None:
                 setattr(holder, name, nn.AvgPool2d(layer.side))
 
 
-def sweep(run: Reference, real: Sequence[Tensor], draws: Draw) -> Tensor:
-    """One visit to every class. real: per class [n, ch, H, W], normalised. Returns the summed loss."""
+def sweep(run: Reference, real: Sequence[Tensor], draws: Draw, subsets: Sequence[Tensor] | None = None) -> Tensor:
+    """One visit to every class. real: per class [n, ch, H, W], normalised; subsets: per class int64 [m], which decoded
+    images take part. Returns the summed loss.
+    """
     total = torch.zeros((), device=run.images.device)
     matched = [value for value in run.module.parameters() if value.dim() == 4]
     for label, batch in enumerate(real):
         drawn = take(draws, label)
         wanted = class_gradient(run.module, matched, apply(batch, drawn), label, create_graph=False)
         own = run.images[label * run.ipc : (label + 1) * run.ipc]
-        synthetic = apply((decode(own, run.factor) - run.mean) / run.std, drawn)
+        decoded = decode(own, run.factor)
+        if subsets is not None:
+            decoded = decoded[subsets[label]]
+        synthetic = apply((decoded - run.mean) / run.std, drawn)
         got = class_gradient(run.module, matched, synthetic, label, create_graph=True)
         loss = torch.stack([distance(a, b, run.metric) for a, b in zip(wanted, got, strict=True)]).sum()
         run.image_optimizer.zero_grad(set_to_none=False)
@@ -104,7 +109,7 @@ def distance(wanted: Tensor, got: Tensor, metric: str) -> Tensor:
 
 
 def decode(images: Tensor, factor: int) -> Tensor:
-    """Cut each image into factor² patches (the factor divides the side here, or .5 fills up) and up-sample them."""
+    """Cut each image into factor² patches and up-sample them, image by image; .5 fills up what is missing."""
     if factor == 1:
         return images
     height, width = images.shape[2:]
@@ -115,7 +120,7 @@ def decode(images: Tensor, factor: int) -> Tensor:
         for i in range(factor)
         for j in range(factor)
     ]
-    return F.interpolate(torch.cat(patches), size=(height, width), mode="bilinear")
+    return F.interpolate(torch.stack(patches, dim=1).flatten(0, 1), size=(height, width), mode="bilinear")
 
 
 def train(

@@ -20,6 +20,7 @@ from torch import Generator, Tensor
 from attar import condensation, models, motion
 from attar.augment import draw, without
 from attar.config import CondenseConfig, NetworkConfig, strategy_names
+from attar.execution import set_matmul_precision
 from attar.pool import Member, Pool, build, describe
 from benchmarks import common, reference
 
@@ -68,16 +69,34 @@ class Pair:
         rows = [deck.draw() for deck in self.state.decks]
         return rows, draw(self.strategy, len(rows), self.data.size, self.generator, choice_per_row=True)
 
+    def subsets(self) -> list[Tensor] | None:
+        """Which decoded images of each class take part, where there are more than `batch_syn_max`."""
+        count, most = self.config.ipc * self.config.factor**2, self.config.batch_syn_max
+        if not self.problem.subset:
+            return None
+        device, generator = self.data.device, self.generator
+        return [torch.randperm(count, generator=generator, device=device)[:most] for _ in range(self.data.nclass)]
+
     def attar_sweep(self) -> None:
         rows, draws = self.inputs()
         assert self.state.network is not None
         params = {name: value.detach() for name, value in self.state.network.params.items()}
-        gradient, _ = self.problem.run_sweep(self.state.images, params, rows, draws, None)
+        gradient, _ = self.problem.run_sweep(self.state.images, params, rows, draws, self.subsets())
         condensation.move_images(self.state, self.problem, gradient)
 
     def reference_sweep(self) -> None:
         rows, draws = self.inputs()
-        reference.sweep(self.reference, [self.data.fetch(row) for row in rows], draws)
+        reference.sweep(self.reference, [self.data.fetch(row) for row in rows], draws, self.subsets())
+
+    def attar_iteration(self) -> None:
+        """A whole inner iteration."""
+        self.attar_sweep()
+        self.attar_update()
+
+    def reference_iteration(self) -> None:
+        """A whole inner iteration."""
+        self.reference_sweep()
+        self.reference_update()
 
     def attar_update(self) -> None:
         condensation.update_network(self.state, self.problem)
@@ -102,9 +121,12 @@ class Pair:
         assert self.state.network is not None
         before = self.state.images.clone()
         params = {name: value.detach() for name, value in self.state.network.params.items()}
-        reference.sweep(self.reference, [self.data.fetch(row) for row in rows], draws)
+        subsets, device = self.subsets(), self.data.device
+        set_matmul_precision("float32", device)
+        reference.sweep(self.reference, [self.data.fetch(row) for row in rows], draws, subsets)
         theirs = self.reference.images.detach().view_as(before)
-        gradient, _ = self.problem.run_sweep(before, params, rows, draws, None)
+        set_matmul_precision(self.config.precision, device)
+        gradient, _ = self.problem.run_sweep(before, params, rows, draws, subsets)
         images, momentum, _ = motion.move(before, self.state.momentum, gradient, {}, self.problem.rule)
         # the published loop has not yet made the last moves of a sweep: compare at its moment
         ours = images + self.problem.rule.lr * self.problem.pending * momentum
@@ -144,11 +166,7 @@ def main() -> None:
     seconds = turns(pair, arguments.rounds, device)
     for name in ("sweep", "update"):
         result[name] = compared(seconds[f"reference {name}"], seconds[f"attar {name}"])
-    inner = {
-        who: [a + b for a, b in zip(seconds[f"{who} sweep"], seconds[f"{who} update"], strict=True)]
-        for who in ("reference", "attar")
-    }
-    result |= compared(inner["reference"], inner["attar"])
+    result |= compared(seconds["reference iteration"], seconds["attar iteration"])
     result["attar_s_per_class"] = seconds_per_class(result)
     result["floor"] = floor(pair, device, result)
     result["peak_memory_mb"] = {who: peak_of(who) for who in ("none", "reference", "attar")}
@@ -159,13 +177,25 @@ def main() -> None:
 
 
 def turns(pair: Pair, rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Reference and attar in turns, sweep and update apart."""
+    """Reference and attar in turns: sweep, update and the whole iteration apart, each side at its own precision."""
     functions: dict[str, Callable[[], Any]] = {
-        f"{who} {what}": getattr(pair, f"{who}_{what}")
-        for what in ("sweep", "update")
+        f"{who} {what}": at_precision(
+            getattr(pair, f"{who}_{what}"), pair.config.precision if who == "attar" else "float32", device
+        )
+        for what in ("sweep", "update", "iteration")
         for who in ("reference", "attar")
     }
     return common.in_turns(functions, rounds, device)
+
+
+def at_precision(function: Callable[[], None], precision: str, device: torch.device) -> Callable[[], None]:
+    """The function, with tensor cores for float32 products only where `precision` says so."""
+
+    def run() -> None:
+        set_matmul_precision(precision, device)
+        function()
+
+    return run
 
 
 def compared(theirs: list[float], ours: list[float]) -> dict[str, Any]:
@@ -198,8 +228,7 @@ def print_peak(pair: Pair, who: str, device: torch.device) -> None:
     """Two inner iterations of one side in this process, then its peak memory in MB."""
     for _ in range(2):
         if who != "none":
-            getattr(pair, f"{who}_sweep")()
-            getattr(pair, f"{who}_update")()
+            getattr(pair, f"{who}_iteration")()
     print(f"peak {common.peak_memory(device)}")
 
 

@@ -10,12 +10,16 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 from benchmarks.publish import between, published, table
+
+from attar.comparison import spec
+from attar.comparison.record import made_with
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -61,7 +65,12 @@ def test_published_tables_are_those_of_the_comparisons() -> None:
             rows = [(row["entry"], f"{float(row['accuracy_mean']):.3f}") for row in csv.DictReader(file)]
         said = re.findall(r"^\| ([^|]*?) \| .*?\| (0\.\d{3}) ± ", found[0], re.M)
         assert said == rows and len(rows) > 1
-        assert (ROOT / "benchmarks" / "compare" / f"{name}.toml").is_file()
+        asked = spec.resolve(
+            tomllib.loads((ROOT / "benchmarks" / "compare" / f"{name}.toml").read_text(encoding="utf-8"))
+        )
+        lines = [json.loads(line) for line in (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+        made = {line["cell"]: line["settings"] for line in lines if "settings" in line}
+        assert made == {cell.name: json.loads(json.dumps(made_with(cell.recipe))) for cell in asked.cells}, name
         assert f"attar compare benchmarks/compare/{name}.toml" in text
     kept = {path.name.removeprefix("compare-") for path in (ROOT / "benchmarks" / "results").glob("compare-*")}
     assert kept == set(names)

@@ -373,6 +373,22 @@ def test_runs_side_by_side_have_the_same_numbers(done: Path, tmp_path: Path, run
     assert "[4/4]" in said.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_a_run_says_of_the_device_is_heard(jobs: int, tmp_path: Path, run_attar: Callable[..., Any]) -> None:
+    path = tmp_path / "spec.toml"
+    path.write_text(
+        'dataset = "digits"\nwidth = 0.05\nwhole_epochs = 1\nyardsticks = ["none"]\nruns = 1\nniter = 1\n'
+        'inner_loop = 1\nn_data = 64\nbatch_real = 500\ncompile = "on"\nmethod = "idc"\n[evaluate]\nepochs = 1\n'
+        '[[entry]]\nname = "a"\n[[entry]]\nname = "b"\nlr_img = 0.1\n',
+        encoding="utf-8",
+    )
+    said = run_attar("compare", path, "--out", tmp_path / "out", "--jobs", str(jobs), cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    for entry in ("a", "b"):
+        assert f"{entry} ipc 1 seed 0: the real batches of the classes have 6 sizes, too many" in said.stderr
+
+
 def check_interrupted(out: Path, path: Path, done: Path) -> None:
     """The state of the run is there and no lock, and the same command ends with the same numbers."""
     long = out / record.CELLS / "long-ipc1-seed0"

@@ -45,6 +45,7 @@ class Bench:
     command: str
     jobs: int
     notice: Callable[[str], None]
+    warn: Callable[[str], None]  # gets what the device cannot do, in whatever process
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def condensed(bench: Bench, cell: Cell, folder: runlog.RunFolder, pool: Pool, se
         about,
         saved,
         command=bench.command,
-        notice=lambda line: bench.notice(f"{cell.name}: {line}"),
+        notice=lambda line: bench.warn(f"{cell.name}: {line}"),
     )
     return store.load_set(folder.path), seconds
 

@@ -61,7 +61,7 @@ def run(source: str | Path | Mapping[str, Any], out: Path, jobs: int, save_every
     plan, data = prepare(source, watch)
     record.check_folder(out)
     wanted = tasks(plan, data)
-    bench = Bench(out, data, every, runlog.command_line(), jobs, watch.say)
+    bench = Bench(out, data, every, runlog.command_line(), jobs, watch.say, watch.say)
     with lock.held(out):
         record.check_same(out, plan, data)
         record.begin(out, plan, data)
@@ -71,7 +71,7 @@ def run(source: str | Path | Mapping[str, Any], out: Path, jobs: int, save_every
         if todo:
             record.at_work(out, host(data.device, jobs))
         try:
-            for line in measured(bench, plan, todo):
+            for line in measured(bench, plan, todo, watch.quiet):
                 runlog.append(out / record.RESULTS, line)
                 lines.append(line)
                 watch.say(f"[{len(wanted) - len(todo) + len(lines) - len(done)}/{len(wanted)}] {words(line)}")
@@ -119,13 +119,13 @@ def check(plan: Plan, data: ImageData, where: str) -> None:
             raise UserError(f"{where}entry '{point.entry}': {error}") from error
 
 
-def measured(bench: Bench, plan: Plan, todo: Sequence[Task]) -> Iterator[Line]:
+def measured(bench: Bench, plan: Plan, todo: Sequence[Task], quiet: bool) -> Iterator[Line]:
     """The lines of all tasks: one after another here, or side by side in processes."""
     if bench.jobs == 1:
         warm_up()
         yield from (measure(bench, task) for task in todo)
         return
-    there = partial(begin, plan, bench.out, bench.every, bench.command, bench.jobs)
+    there = partial(begin, plan, bench.out, bench.every, bench.command, bench.jobs, quiet)
     yield from side_by_side(todo, bench.jobs, there)
 
 
@@ -134,12 +134,12 @@ def warm_up() -> None:
     torch.optim.SGD([torch.zeros(1)], lr=0.1)
 
 
-def begin(plan: Plan, out: Path, every: Interval, command: str, jobs: int) -> Callable[[Task], Line]:
-    """In a process of its own: the real images, and the function of a task."""
-    quiet = Watch(quiet=True)
-    data = real_images(plan, quiet)
+def begin(plan: Plan, out: Path, every: Interval, command: str, jobs: int, quiet: bool) -> Callable[[Task], Line]:
+    """In a process of its own: the real images, and the function of a task. What all say is said once, not here."""
+    silent = Watch(quiet=True)
+    data = real_images(plan, silent)
     warm_up()
-    return partial(measure, Bench(out, data, every, command, jobs, quiet.say))
+    return partial(measure, Bench(out, data, every, command, jobs, silent.say, Watch(quiet=quiet).say))
 
 
 def write_tables(out: Path, plan: Plan, lines: Sequence[Line], left: int) -> list[Row]:

@@ -111,7 +111,7 @@ def fashion_cpu() -> Recipe:
 
 
 def best() -> Recipe:
-    """What nothing tried was found to beat at equal time on `fashion_cpu` (docs/results.md): Acc-DD's perturbed
+    """Chosen at equal time on held-out images of `fashion_cpu`, above ncfm on new seeds (docs/results.md): perturbed
     early-stage models under NCFM's matching without its calibration, representatives of clusters, the mean over sweeps.
     """
     base = fashion_cpu()

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from attar.errors import UserError
+
+MALLOPT = {  # of malloc.h
+    "M_ARENA_MAX": (-8, 1),  # one heap for all threads: those of other threads are small, and given back
+    "M_MMAP_MAX": (-4, 0),  # nothing outside of the heap
+    "M_TRIM_THRESHOLD": (-1, -1),  # nor is its end given back, however long
+}
 
 
 def pick(name: str = "auto") -> torch.device:
@@ -30,8 +38,25 @@ def pick(name: str = "auto") -> torch.device:
         raise UserError(f"device '{name}' is not supported; valid: auto, cpu, cuda, cuda:0, ...")
     if device.type == "cuda":  # float32 means float32, until a run asks for tf32
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    else:
+        keep_memory()
     torch.set_flush_denormal(True)  # late gradients are full of them, and a CPU takes them slowly
     return device
+
+
+def keep_memory() -> None:
+    """Have the C library keep freed memory for the next tensor (GNU/Linux; elsewhere nothing changes).
+
+    By default it gives each large tensor back to the system, which then clears every page of the next one: that takes
+    up to half of a training step. A process keeps what it needed most until it ends. Not where the environment has
+    settings of its own for it (`MALLOC_…`).
+    """
+    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for setting, value in MALLOPT.values():
+            mallopt(setting, value)
 
 
 def describe(device: torch.device) -> str:

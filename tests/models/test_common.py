@@ -1,4 +1,4 @@
-"""Average pooling against PyTorch's own: values, first and second derivatives, odd maps."""
+"""Average pooling and the first convolution against PyTorch's own: values, first and second derivatives, odd maps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attar.models.common import AveragePool
+from attar.models.common import AveragePool, Convolution
 
 
 def derivatives(y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,3 +40,42 @@ def test_a_compiler_gets_pytorchs_own_pooling_which_it_can_fuse() -> None:
     compiled(torch.randn(2, 3, 8, 8))
     called = [node.target for node in seen[0].graph.nodes if node.op == "call_function"]
     assert called == [torch._C._nn.avg_pool2d]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_compiled_first_convolution_is_pytorchs(channels: int, bias: bool) -> None:
+    torch.manual_seed(0)
+    ours = Convolution(channels, 4, 3, stride=2, padding=3, bias=bias).double()
+    x = torch.randn(2, channels, 9, 8, dtype=torch.float64, requires_grad=True)
+    compiled = torch.compile(ours, backend="aot_eager", fullgraph=True, dynamic=False)
+    theirs = nn.functional.conv2d(x, ours.weight, ours.bias, stride=2, padding=3)
+    torch.testing.assert_close(compiled(x), theirs, rtol=1e-14, atol=1e-15)
+    assert torch.equal(ours(x), theirs), "as it is, nothing is added"
+
+    def curved(weight: Tensor, x: Tensor) -> Tensor:
+        """A scalar whose gradient for the images goes through a gradient for the weight, as matching does."""
+        own = {"weight": weight} if not bias else {"weight": weight, "bias": ours.bias}
+        return torch.func.functional_call(ours, own, (x,)).pow(3).sum()
+
+    def outer(x: Tensor) -> Tensor:
+        return torch.func.grad(curved)(ours.weight.detach(), x).pow(2).sum()
+
+    wanted = torch.func.grad(outer)(x.detach())
+    fast = torch.compile(torch.func.grad(outer), backend="aot_eager", fullgraph=True, dynamic=False)
+    torch.testing.assert_close(fast(x.detach()), wanted, rtol=1e-11, atol=1e-13)
+
+
+def test_compiled_maps_of_one_channel_are_given_a_second_one() -> None:
+    seen: list[torch.fx.GraphModule] = []
+
+    def looked_at(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        seen.append(graph)
+        return graph
+
+    for channels in (1, 3):
+        torch.compile(Convolution(channels, 2, 3), backend=looked_at, fullgraph=True, dynamic=False)(
+            torch.randn(1, channels, 8, 8)
+        )
+    padded = ["pad" in " ".join(str(node.target) for node in graph.graph.nodes) for graph in seen]
+    assert padded == [True, False]

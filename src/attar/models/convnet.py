@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from attar.errors import UserError
-from attar.models.common import AveragePool, Network, norm_layer, scaled
+from attar.models.common import AveragePool, Convolution, Network, norm_layer, scaled
 
 CHANNELS = 128  # of every block at width 1
 
@@ -34,7 +34,7 @@ class ConvNet(Network):
         inner = scaled(CHANNELS, width)
         layers: list[nn.Module] = []
         for block in range(depth):
-            convolution = nn.Conv2d(inner if block else channels, inner, 3, padding=1 if block else 1 + extra)
+            convolution = Convolution(inner if block else channels, inner, 3, padding=1 if block else 1 + extra)
             layers += [convolution, norm_layer(norm_type, inner), nn.ReLU(), AveragePool(2)]
         self.blocks = nn.Sequential(*layers)
         self.classifier = nn.Linear(inner * (height >> depth) * (wide >> depth), nclass)

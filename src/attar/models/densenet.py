@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attar.errors import UserError
-from attar.models.common import AveragePool, Network, norm_layer, scaled
+from attar.models.common import AveragePool, Convolution, Network, norm_layer, scaled
 
 GROWTH = 32  # maps that a layer adds, at width 1
 BOTTLENECK = 4  # times the growth: what a layer's 1x1 convolution gives to its 3x3 one
@@ -75,8 +75,8 @@ class DenseNet(Network):
 def stem_layers(channels: int, inner: int, side: int, norm_type: str) -> tuple[list[nn.Module], int]:
     """The layers before the first block for images of shorter side `side`, and by how much they shrink the map."""
     if side <= 64:
-        return [nn.Conv2d(channels, inner, 3, 1, 1, bias=False)], 1
+        return [Convolution(channels, inner, 3, 1, 1, bias=False)], 1
     if side <= 128:
-        return [nn.Conv2d(channels, inner, 3, 2, 1, bias=False)], 2
-    convolution = nn.Conv2d(channels, inner, 7, 2, 3, bias=False)
+        return [Convolution(channels, inner, 3, 2, 1, bias=False)], 2
+    convolution = Convolution(channels, inner, 7, 2, 3, bias=False)
     return [convolution, norm_layer(norm_type, inner), nn.ReLU(), nn.MaxPool2d(3, 2, 1)], 4

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attar.errors import UserError
-from attar.models.common import AveragePool, Network, norm_layer, scaled
+from attar.models.common import AveragePool, Convolution, Network, norm_layer, scaled
 
 STAGES = (64, 128, 256, 512)  # channels at width 1
 BLOCKS = {10: 1, 18: 2}  # depth -> basic blocks in each stage
@@ -78,10 +78,10 @@ class ResNet(Network):
         """The layers before the first block for images of shorter side `side`, and by how much they shrink the map."""
         norm = [norm_layer(norm_type, inner), nn.ReLU()]
         if side <= 64:
-            return [nn.Conv2d(channels, inner, 3, 1, 1, bias=False), *norm], 1
+            return [Convolution(channels, inner, 3, 1, 1, bias=False), *norm], 1
         if side <= 128:
-            return [nn.Conv2d(channels, inner, 3, 2, 1, bias=False), *norm], 2
-        return [nn.Conv2d(channels, inner, 7, 2, 3, bias=False), *norm, nn.MaxPool2d(3, 2, 1)], 4
+            return [Convolution(channels, inner, 3, 2, 1, bias=False), *norm], 2
+        return [Convolution(channels, inner, 7, 2, 3, bias=False), *norm, nn.MaxPool2d(3, 2, 1)], 4
 
     def features(self, x: Tensor) -> Tensor:
         maps: Tensor = self.blocks(self.stem(x))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from attar.models.common import AveragePool, norm_layer
+from attar.models.common import AveragePool, Convolution, norm_layer
 from attar.models.resnet import ResNet
 
 
@@ -24,7 +24,7 @@ class ResNetAP(ResNet):
         """The layers before the first block for images of shorter side `side`, and by how much they shrink the map."""
         norm = [norm_layer(norm_type, inner), nn.ReLU()]
         if side <= 64:
-            return [nn.Conv2d(channels, inner, 3, padding=1, bias=False), *norm], 1
+            return [Convolution(channels, inner, 3, padding=1, bias=False), *norm], 1
         if side <= 128:
-            return [nn.Conv2d(channels, inner, 3, padding=1, bias=False), *norm, AveragePool(2)], 2
-        return [nn.Conv2d(channels, inner, 7, padding=3, bias=False), *norm, AveragePool(4)], 4
+            return [Convolution(channels, inner, 3, padding=1, bias=False), *norm, AveragePool(2)], 2
+        return [Convolution(channels, inner, 7, padding=3, bias=False), *norm, AveragePool(4)], 4

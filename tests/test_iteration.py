@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -25,6 +25,7 @@ from attar.origins import ORIGINS, Origin
 from attar.pool import Pool, empty
 from attar.problem import Problem
 from attar.synthetic import pending
+from attar.training import Drawn, make_batch
 from test_execution import Tape
 from test_sweep import Recorder, attar_loop, digits, naive_loop, pool_of, settings
 
@@ -112,9 +113,10 @@ def noted(config: CondenseConfig) -> Noted:
         calibrations.append(args)
         return problem.calibrate(*args)
 
-    def train_step(student: Any, images: Tensor, targets: Tensor) -> Tensor:
-        updates.append((images, targets))
-        return problem.train_step(student, images, targets)
+    def train(student: Any, batches: Iterable[Drawn]) -> None:
+        batches = list(batches)
+        updates.extend(make_batch(data, config.mix_p, drawn) for drawn in batches)
+        problem.train(student, batches)
 
     rule = problem.rule
     if rule.std is not None:
@@ -125,7 +127,7 @@ def noted(config: CondenseConfig) -> Noted:
         problem,
         run_sweep=run_sweep,
         calibrate=None if problem.calibrate is None else calibrate,
-        train_step=train_step,
+        train=train,
         rule=rule,
         pending=torch.tensor(shares, dtype=torch.float64).view_as(problem.pending),
     )
@@ -306,11 +308,12 @@ def test_a_fresh_network_is_warmed_up_on_real_images() -> None:
     problem = condensation.prepare(data, pool_for(config, data), config)
     seen: list[int] = []
 
-    def train_step(student: Any, images: Tensor, targets: Tensor) -> Tensor:
-        seen.append(len(images))
-        return problem.train_step(student, images, targets)
+    def train(student: Any, batches: Iterable[Drawn]) -> None:
+        batches = list(batches)
+        seen.extend(len(drawn.labels) for drawn in batches)
+        problem.train(student, batches)
 
-    watched = replace(problem, train_step=train_step)
+    watched = replace(problem, train=train)
     state = condensation.begin_outer(condensation.init(watched), watched)
     assert sum(seen) >= 2 * len(data.labels) > sum(seen) - config.batch_size
     assert state.network is not None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import attar
 import naive
-from attar import condensation, models, motion
+from attar import condensation, models, motion, training
 from attar.augment import Draw, draw
 from attar.config import CondenseConfig, NetworkConfig, strategy_names
 from attar.data import ImageData
@@ -21,6 +21,7 @@ from attar.errors import UserError
 from attar.execution import Notice
 from attar.pool import Member, Pool, describe
 from attar.synthetic import SyntheticSet, pending
+from attar.training import Drawn, make_batch
 
 OUTER, SWEEPS = 3, 5
 EVERYTHING = "color_crop_cutout_flip_scale_rotate"
@@ -85,8 +86,9 @@ class Recorder:
             return call
 
         monkeypatch.setattr(ImageData, "fetch", fetch)
-        for name, found in (("draw", self.draws), ("random_subsets", self.subsets), ("augment", self.updates)):
+        for name, found in (("draw", self.draws), ("random_subsets", self.subsets)):
             monkeypatch.setattr(condensation, name, noted(found, getattr(condensation, name)))
+        monkeypatch.setattr(training, "varied", noted(self.updates, training.varied))
 
     def take(self, classes: int) -> dict[str, Any]:
         """What the last step used, in the form of `naive.sequential`."""
@@ -374,7 +376,7 @@ def test_the_network_sees_real_images_once_until_n_data() -> None:
     problem = condensation.prepare(data, pool_of(data), config)
     state = condensation.begin_outer(condensation.init(problem), problem)
     batches: list[tuple[Tensor, Tensor]] = []
-    collecting = replace(problem, train_step=lambda network, images, targets: batches.append((images, targets)))
+    collecting = replace(problem, train=lambda _, drawn: batches.extend(make_batch(data, 0.0, one) for one in drawn))
     condensation.update_network(state, collecting)
     assert [len(images) for images, _ in batches] == [8] * 5, "35 images are reached with the fifth batch of 8"
     same = (torch.cat([images for images, _ in batches])[:, None] == data.fetch(torch.arange(41))).flatten(2).all(2)
@@ -385,23 +387,16 @@ def test_the_network_sees_real_images_once_until_n_data() -> None:
 
 
 @pytest.mark.parametrize("mix_p", [0.0, 0.5])
-def test_the_network_trains_without_cutout_when_cutmix_is_on(mix_p: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_network_trains_without_cutout_when_cutmix_is_on(mix_p: float) -> None:
     data = digits()
     problem = condensation.prepare(data, pool_of(data, torch.float32), settings(mix_p=mix_p))
     state = condensation.begin_outer(condensation.init(problem), problem)
-    asked: list[dict[str, Any]] = []
-    real = condensation.augment
-
-    def augment(*args: Any, **kwargs: Any) -> Any:
-        asked.append(kwargs)
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(condensation, "augment", augment)
-    condensation.update_network(state, problem)
+    asked: list[Drawn] = []
+    condensation.update_network(state, replace(problem, train=lambda _, drawn: asked.extend(drawn)))
     assert len(asked) == 3
     for one in asked:
-        assert set(one["strategy"]) == {"color", "crop"} | (set() if mix_p else {"cutout"})
-        assert one["mix_p"] == mix_p and one["nclass"] == 4
+        assert set(one.variation.draw) == {"color", "shift"} | (set() if mix_p else {"cutout"})
+        assert (one.variation.box is not None) == (one.variation.order is not None) == (mix_p > 0)
 
 
 def test_an_outer_iteration_clamps_draws_and_perturbs() -> None:

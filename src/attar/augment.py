@@ -8,6 +8,7 @@ is drawn on the generator's device and no value is read back, so a draw costs no
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,15 @@ from torch import Generator, Tensor
 from attar.errors import UserError
 
 Draw = dict[str, Tensor]
+
+
+class Variation(NamedTuple):
+    """All that is drawn for a training batch of n images."""
+
+    draw: Draw  # n rows
+    box: Tensor | None  # [4]: whether CutMix is applied, its share, the centre of its box; None without CutMix
+    order: Tensor | None  # int64 [n], which image is pasted into which
+
 
 SCALE = 1.2  # largest zoom
 ROTATE = 15.0  # degrees
@@ -91,13 +101,25 @@ def cutmix(
 
     Returns the images and soft targets [n, nclass], whose cross-entropy is the area-weighted mix of both losses.
     """
-    targets = (labels if labels.is_floating_point() else F.one_hot(labels, nclass)).to(images.dtype)
+    return _paste(images, labels, nclass, p, *_draw_cutmix(len(images), p, generator))
+
+
+def _draw_cutmix(n: int, p: float, generator: Generator) -> tuple[Tensor | None, Tensor | None]:
+    """Apply?, lambda ~ Beta(1, 1) = U(0, 1), centre y, centre x; and an order of the images."""
     if p <= 0:
+        return None, None
+    device = generator.device
+    return torch.rand(4, generator=generator, device=device), torch.randperm(n, generator=generator, device=device)
+
+
+def _paste(
+    images: Tensor, labels: Tensor, nclass: int, p: float, u: Tensor | None, order: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    targets = (labels if labels.is_floating_point() else F.one_hot(labels, nclass)).to(images.dtype)
+    if u is None or order is None:
         return images, targets
     height, width = images.shape[2:]
-    device = generator.device
-    u = torch.rand(4, generator=generator, device=device)  # apply?, lambda ~ Beta(1, 1) = U(0, 1), centre y, centre x
-    order = torch.randperm(len(images), generator=generator, device=device)
+    device = images.device
     share = torch.where(u[0] < p, (1 - u[1]).sqrt(), 0.0)
     rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
     inside_y = _in_box(rows, (u[2] * height).floor(), (share * height).floor())
@@ -119,8 +141,20 @@ def augment(
 ) -> tuple[Tensor, Tensor]:
     """A training batch: per-sample augmentation, then CutMix. Returns images and soft targets [n, nclass]."""
     size = (images.shape[2], images.shape[3])
-    images = apply(images, draw(strategy, len(images), size, generator))
-    return cutmix(images, labels, nclass, mix_p, generator)
+    variation = draw_variation(strategy, len(images), size, mix_p, generator)
+    return varied(images, labels, variation, nclass=nclass, mix_p=mix_p)
+
+
+def draw_variation(
+    strategy: tuple[str, ...], n: int, size: tuple[int, int], mix_p: float, generator: Generator
+) -> Variation:
+    """The draws of `augment` for n images, to be applied later (`varied`)."""
+    return Variation(draw(strategy, n, size, generator), *_draw_cutmix(n, mix_p, generator))
+
+
+def varied(images: Tensor, labels: Tensor, variation: Variation, *, nclass: int, mix_p: float) -> tuple[Tensor, Tensor]:
+    """`augment` with what was drawn for it."""
+    return _paste(apply(images, variation.draw), labels, nclass, mix_p, variation.box, variation.order)
 
 
 def without(strategy: tuple[str, ...], name: str) -> tuple[str, ...]:

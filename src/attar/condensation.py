@@ -8,17 +8,18 @@ move) and `UPDATES` (how the network moves). Whatever changes during a run is in
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from attar import frequencies, motion, training
-from attar.augment import augment, draw, without
+from attar.augment import draw, without
 from attar.checkpoint import Values
 from attar.config import CondenseConfig, strategy_names
 from attar.data import ImageData
+from attar.device import send
 from attar.embedding import by_network, representatives
 from attar.errors import UserError
 from attar.execution import Notice
@@ -29,6 +30,7 @@ from attar.problem import Problem, prepare
 from attar.snapshots import moments
 from attar.state import State, as_begun, check_finite, init, restore, snapshot, start_network
 from attar.synthetic import SyntheticSet, decode_class, decoded_count
+from attar.training import Drawn, Lessons
 
 Event = Callable[[dict[str, Any]], None]
 Evaluation = Callable[[SyntheticSet], dict[str, Any]]
@@ -49,7 +51,7 @@ def take_network(state: State, problem: Problem) -> None:
     data, config = problem.data, problem.config
     origin = ORIGINS[config.source](problem.pool, state.host)
     params, buffers = (
-        {name: value.to(data.device, non_blocking=True) for name, value in tensors.items()}
+        {name: send(value, data.device) for name, value in tensors.items()}
         for tensors in (origin.params, origin.buffers)
     )
     if state.network is None:
@@ -104,7 +106,7 @@ def step(state: State, problem: Problem) -> tuple[State, Tensor]:
         frequencies.learn(state.sampler, points, slope[0])
     if problem.calibrate is not None:
         trained = problem.pool.members[state.member].params
-        params = {name: value.to(data.device) for name, value in trained.items()}
+        params = {name: send(value, data.device) for name, value in trained.items()}
         draws = draw(strategy, len(rows), data.size, state.generator, choice_per_row=True)
         gradient, entropy = problem.calibrate(state.images, params, draws, subsets)
         lowered = loss + config.calibrate * entropy
@@ -202,11 +204,17 @@ def update_on_real(state: State, problem: Problem) -> None:
 
 def train_on_real(state: State, problem: Problem, count: int) -> None:
     """SGD on real batches until `count` images were seen."""
-    data, seen = problem.data, 0
-    while seen < count:
-        rows = state.update_deck.draw()
-        train_network(state, problem, data.fetch(rows), data.labels[rows])
-        seen += len(rows)
+    own = lessons(state, problem)
+
+    def batches() -> Iterator[Drawn]:
+        seen = 0
+        while seen < count:
+            rows = state.update_deck.draw()
+            yield own.of_rows(rows)
+            seen += len(rows)
+
+    assert state.network is not None
+    problem.train(state.network, batches())
 
 
 def update_on_synthetic(state: State, problem: Problem) -> None:
@@ -217,22 +225,24 @@ def update_on_synthetic(state: State, problem: Problem) -> None:
     images = [decode_class(own, config.factor, config.decode_type) for own in state.images]
     labels = problem.sweep.labels.repeat_interleave(len(images[0]))
     decoded = data.normalize(torch.cat(images))
-    for _ in range(config.syn_epochs):
-        for rows in training.shuffled(len(labels), config.batch_size, state.generator):
-            train_network(state, problem, decoded[rows], labels[rows])
+    own = lessons(state, problem)
 
+    def batches() -> Iterator[Drawn]:
+        for _ in range(config.syn_epochs):
+            for rows in training.shuffled(len(labels), config.batch_size, state.generator):
+                yield own.draw(decoded[rows], labels[rows])
 
-def train_network(state: State, problem: Problem, images: Tensor, labels: Tensor) -> None:
-    """One step on a batch, normalised; per-sample augmentation, CutMix."""
-    data, config = problem.data, problem.config
     assert state.network is not None
+    problem.train(state.network, batches())
+
+
+def lessons(state: State, problem: Problem) -> Lessons:
+    """How the network update's batches are drawn."""
+    config = problem.config
     strategy = strategy_names(config.aug_type)
     if config.mix_p > 0:
         strategy = without(strategy, "cutout")
-    images, targets = augment(
-        images, labels, strategy=strategy, nclass=data.nclass, mix_p=config.mix_p, generator=state.generator
-    )
-    problem.train_step(state.network, images, targets)
+    return Lessons(problem.data, strategy, config.mix_p, state.generator)
 
 
 UPDATES: dict[str, Callable[[State, Problem], None]] = {

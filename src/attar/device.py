@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from attar.errors import UserError
 
@@ -62,6 +63,13 @@ def keep_memory() -> None:
 def describe(device: torch.device) -> str:
     """'cpu', or the GPU's name."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def send(value: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device. The host goes on at once: what a GPU is sent from pageable memory would be waited for."""
+    if device.type == "cuda" and value.device.type == "cpu":
+        value = value.pin_memory()
+    return value.to(device, non_blocking=True)
 
 
 def wait(device: torch.device) -> None:

@@ -12,6 +12,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -19,7 +20,6 @@ import torch
 from torch import Generator, Tensor
 
 from attar import models
-from attar.augment import augment
 from attar.config import EvaluateConfig, NetworkConfig, settings_of, strategy_names
 from attar.data import ImageData
 from attar.data.mapped import Mapped
@@ -27,7 +27,7 @@ from attar.errors import UserError
 from attar.execution import Workers
 from attar.pool import build, describe
 from attar.synthetic import SyntheticSet, decoded_count
-from attar.training import Batch, Learner, accuracy, fit, learner, shuffled
+from attar.training import Course, Drawn, Learner, Lessons, accuracy, fit, learner, make_batch, shuffled
 
 Report = Callable[[str], None]
 Keep = Callable[[str, tuple[float, int]], None]
@@ -271,22 +271,19 @@ def trained(
         weight_decay=config.weight_decay,
     )
     generator = Generator(data.device).manual_seed(seed)
-    strategy = strategy_names(config.aug_type)
+    resident = isinstance(images, Tensor)
 
-    def epoch_batches() -> Iterator[Batch]:
+    def fetch(source: Tensor) -> Tensor:
+        batch = images[source] if resident else source
+        return data.scaled(batch) if batch.dtype == torch.uint8 else data.normalize(batch)
+
+    lessons = Lessons(data, strategy_names(config.aug_type), config.mix_p, generator)
+
+    def epoch_batches() -> Iterator[Drawn]:
         for rows in shuffled(len(labels), config.batch_size, generator):
-            batch = images[rows]
-            real = batch.float() / 255 if batch.dtype == torch.uint8 else batch
-            yield augment(
-                data.normalize(real),
-                labels[rows],
-                strategy=strategy,
-                nclass=data.nclass,
-                mix_p=config.mix_p,
-                generator=generator,
-            )
+            yield lessons.draw(rows if resident else images[rows], labels[rows])
 
-    fit(student, epoch_batches, epochs)
+    fit(Course(student, partial(make_batch, data, config.mix_p, fetch=fetch)), epoch_batches, epochs)
     return student
 
 

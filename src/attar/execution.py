@@ -26,6 +26,7 @@ COMPILE_FROM = 10000  # calls: below it compiling costs more time than it saves 
 GRAPH_WARMUP = 3  # calls before a CUDA graph is recorded, as PyTorch asks for
 
 Notice = Callable[[str], None]
+Record = Callable[[Callable[[], Any]], tuple[Callable[[], None], Any]]  # a call → its replay, and what it fills
 Shapes = tuple[tuple[torch.Size, torch.dtype] | None, ...]
 Job = TypeVar("Job")
 Done = TypeVar("Done")
@@ -133,7 +134,7 @@ class Replayed:
         self,
         function: Callable[..., Any],
         notice: Notice,
-        record: Callable[[Callable[[], Any]], tuple[Callable[[], None], Any]] | None = None,
+        record: Record | None = None,
     ) -> None:
         self.function = function
         self.notice = notice
@@ -160,11 +161,20 @@ class Replayed:
                 self.notice(f"no CUDA graph could be recorded ({reason}); going on without it")
                 self.failed = True
                 return self.function(*args)
-        for kept, value in zip(self.static, flat, strict=True):
-            if isinstance(kept, Tensor):
-                kept.copy_(value)
+        self._copy(flat)
         self.replay()
         return self.result
+
+    def _copy(self, flat: list[Any]) -> None:
+        """New arguments into the recorded memory: all of a type by one call, there may be hundreds of small ones."""
+        by_type: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+        for kept, value in zip(self.static, flat, strict=True):
+            if isinstance(kept, Tensor):
+                old, new = by_type.setdefault(kept.dtype, ([], []))
+                old.append(kept)
+                new.append(value)
+        for old, new in by_type.values():
+            torch._foreach_copy_(old, new)
 
     def _fits(self, flat: list[Any]) -> bool:
         if len(flat) != len(self.static):

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from attar import models
+from attar.device import send
 from attar.pool import Pool
 
 SEEDS = 2**31  # of fresh networks
@@ -42,7 +43,7 @@ def interpolated(pool: Pool, host: Generator) -> Origin:
     params = {}
     for name, first in pool.start(index).items():
         trained = member.params[name]
-        params[name] = share * first.to(trained, non_blocking=True) + (1 - share) * trained
+        params[name] = share * send(first, trained.device) + (1 - share) * trained
     return Origin(params, member.buffers, index)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,11 @@ import torch
 from torch import Generator, Tensor
 
 from attar import models, store
-from attar.augment import augment
 from attar.config import NetworkConfig, PoolConfig, settings_of, strategy_names
 from attar.data import ImageData
 from attar.errors import Diverged, MissingError, UserError
 from attar.execution import Workers
-from attar.training import Batch, accuracy, fit, learner, shuffled
+from attar.training import Course, Drawn, Lessons, accuracy, fit, learner, make_batch, shuffled
 
 Report = Callable[[str], None]
 BEFORE_SHARES = {"share": 1.0}  # what the settings of older members do not say
@@ -245,7 +244,9 @@ def train_member(
         report(f"{name}: epoch {epoch + 1} of {config.epochs}")
 
     name = file_name(config, data, network).removesuffix(store.SUFFIX)
-    fit(student, lambda: real_batches(data, config, generator), config.epochs, after_epoch=after)
+    lessons = Lessons(data, strategy_names(config.aug_type), config.mix_p, generator)
+    course = Course(student, partial(make_batch, data, config.mix_p))
+    fit(course, lambda: real_batches(data, config, lessons), config.epochs, after_epoch=after)
     params = {key: value.detach() for key, value in student.params.items()}
     if not all(bool(value.isfinite().all()) for value in params.values()):
         raise Diverged(f"{name} diverged in training; lower the learning rate (lr is {config.lr:g})")
@@ -259,19 +260,11 @@ def shown(accuracy: float | None) -> str:
     return "unknown (no test images)" if accuracy is None else f"{accuracy:.3f}"
 
 
-def real_batches(data: ImageData, config: PoolConfig, generator: Generator) -> Iterator[Batch]:
-    """One epoch of augmented real batches, over `config.share` of the images."""
-    strategy = strategy_names(config.aug_type)
+def real_batches(data: ImageData, config: PoolConfig, lessons: Lessons) -> Iterator[Drawn]:
+    """One epoch of real batches, over `config.share` of the images."""
     images = max(1, round(config.share * len(data.labels)))
-    for rows in shuffled(len(data.labels), config.batch_size, generator, only=images):
-        yield augment(
-            data.fetch(rows),
-            data.labels[rows],
-            strategy=strategy,
-            nclass=data.nclass,
-            mix_p=config.mix_p,
-            generator=generator,
-        )
+    for rows in shuffled(len(data.labels), config.batch_size, lessons.generator, only=images):
+        yield lessons.of_rows(rows)
 
 
 def load_member(path: Path, device: torch.device | str = "cpu") -> tuple[Member, dict[str, Any]]:

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from attar import training
 from attar.augment import Draw
 from attar.config import CondenseConfig
 from attar.data import ImageData
 from attar.engine import Execution, NetworkGradients, Sweep, choose_chunk, class_bytes, side_by_side
 from attar.errors import UserError
-from attar.execution import Notice, Replayed, check_precision, once, set_matmul_precision, worth_compiling
+from attar.execution import Notice, Record, Replayed, check_precision, once, set_matmul_precision, worth_compiling
 from attar.matching import Matching
 from attar.models import Network
 from attar.motion import Rule
 from attar.partition import labels_of
 from attar.pool import Pool
 from attar.synthetic import check_factor, decoded_count, effective_lr, pending, sweep_factors
-from attar.training import Learner
+from attar.training import Course, Drawn, Learner, make_batch
 
 MOST_SHAPES = 4  # sizes of the classes' real batches; each one is compiled for itself
 
@@ -40,7 +40,7 @@ class Problem:
     run_sweep: Callable[..., tuple[Tensor, ...]]  # the sweep from rows of real images
     calibrate: Callable[..., tuple[Tensor, ...]] | None  # the gradient of a trained network's cross-entropy
     rule: Rule  # how the images move
-    train_step: Callable[[Learner, Tensor, Tensor], Tensor]
+    train: Callable[[Learner, Iterable[Drawn]], None]  # steps of the network
     subset: bool  # a class decodes to more images than a matching step takes
     pending: Tensor  # [C, 1, 1, 1, 1], see `synthetic.pending`
 
@@ -90,7 +90,7 @@ def prepare(data: ImageData, pool: Pool, config: CondenseConfig, notice: Notice 
         run_sweep=sweep_from_rows(sweep, data, notice),
         calibrate=calibrate,
         rule=rule_of(data, config, len(labels)),
-        train_step=network_step(sweep, data, notice),
+        train=network_training(sweep, data, config, notice),
         subset=decoded_count(config.ipc, config.factor, config.decode_type) > config.batch_syn_max,
         pending=shares.view(-1, 1, 1, 1, 1),
     )
@@ -212,21 +212,24 @@ class Lazily(Sequence[Tensor]):
         return self.make(self.sources[index])
 
 
-def network_step(sweep: Sweep, data: ImageData, notice: Notice) -> Callable[[Learner, Tensor, Tensor], Tensor]:
-    """One step of the network update; on a GPU recorded once for the learner, which keeps its memory during a run."""
+def network_training(
+    sweep: Sweep, data: ImageData, config: CondenseConfig, notice: Notice, record: Record | None = None
+) -> Callable[[Learner, Iterable[Drawn]], None]:
+    """The steps of the network update; on a GPU recorded for the learner, which keeps its memory during a run.
+
+    record: as for `Course`.
+    """
     running = any(True for _ in sweep.module.buffers())  # batch statistics: neither split nor functional
     gradients = None if running else NetworkGradients(sweep.module, sweep.execution, sweep.workers)
-    graphs: dict[tuple[int, int], tuple[Replayed, Learner]] = {}  # a graph writes to its learner's own memory
+    make = partial(make_batch, data, config.mix_p)
+    courses: dict[int, Course] = {}  # a recording writes to its learner's own memory
 
-    def one(student: Learner, images: Tensor, targets: Tensor) -> Tensor:
-        if data.device.type != "cuda":
-            return training.step(student, images, targets, gradients)
-        key = (id(student), len(images))
-        if key not in graphs:
-            graphs[key] = Replayed(lambda x, y: training.step(student, x, y, gradients), notice), student
-        return graphs[key][0](images, targets)
+    def train(student: Learner, batches: Iterable[Drawn]) -> None:
+        if id(student) not in courses:
+            courses[id(student)] = Course(student, make, gradients=gradients, notice=notice, record=record)
+        courses[id(student)](batches)
 
-    return one
+    return train
 
 
 def check(data: ImageData, config: CondenseConfig) -> list[int]:

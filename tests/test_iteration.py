@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import naive
 from attar import checkpoint, condensation, frequencies, methods, models, motion, origins, recipes
@@ -23,11 +25,12 @@ from attar.execution import GRAPH_WARMUP, Replayed
 from attar.matching import characteristic_distance
 from attar.origins import ORIGINS, Origin
 from attar.pool import Pool, empty
-from attar.problem import Problem
+from attar.problem import Problem, network_training
 from attar.synthetic import pending
-from attar.training import Drawn, make_batch
+from attar.training import Drawn, Learner, make_batch
 from test_execution import Tape
 from test_sweep import Recorder, attar_loop, digits, naive_loop, pool_of, settings
+from test_training import Film
 
 SWEEPS = 4
 METHODS = ("accdd", "idc", "idc-i", "dc", "dsa", "dm", "ncfm")
@@ -453,6 +456,93 @@ def test_a_recorded_sweep_gives_what_the_sweep_gives(method: str, changes: dict[
         images.append(state.images)
     assert torch.equal(*images)
     assert tape.recorded == 1 + (plain.calibrate is not None) and 3 * SWEEPS > GRAPH_WARMUP
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [("accdd", {"n_data": 40}), ("idc", {"n_data": 600}), ("idc", {"n_data": 40, "warmup": 1}), ("dc", {"renew": 4})],
+    ids=str,
+)
+def test_recorded_network_steps_give_what_the_steps_give(method: str, changes: dict[str, Any]) -> None:
+    """600 images in batches of 8 are three chains; DC's last batch is smaller; warm-up is a chain of its own."""
+    data, config = digits(3), config_of(method, niter=3, **changes)
+    pool, images = pool_for(config, data), []
+    plain = condensation.prepare(data, pool, config)
+    now: list[condensation.State] = []
+
+    def network() -> Learner:
+        assert now[-1].network is not None
+        return now[-1].network
+
+    film = Film(network)
+    recorded = replace(plain, train=network_training(plain.sweep, data, config, print, film))
+    for problem in (plain, recorded):
+        now.append(condensation.init(problem))
+        for _ in range(4):
+            condensation.begin_outer(now[-1], problem)
+            for _ in range(SWEEPS):
+                condensation.step(now[-1], problem)
+        images.append(now[-1].images)
+    assert torch.equal(*images)
+    assert film.recorded > 0
+
+
+class Watch(TorchDispatchMode):
+    """Notes what would make the host wait for a GPU: values read back, shapes that depend on values."""
+
+    READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "bincount")
+
+    def __init__(self, state: condensation.State) -> None:
+        super().__init__()
+        self.host = state.host
+        learners = [one for one in (state.network, state.sampler) if one is not None]
+        counts = [kept.get("step") for one in learners for kept in one.optimizer.state.values()]
+        self.own = [count for count in counts if count is not None]  # on the host everywhere; what is drawn there too
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name.removeprefix("aten::")
+        masks = name.startswith("index") and any(
+            isinstance(value, Tensor) and value.dtype == torch.bool for value in tree_leaves(args[1:2])
+        )
+        if (name in self.READS or masks) and not any(args[0].data_ptr() == value.data_ptr() for value in self.own):
+            self.seen.append(name)
+        result = func(*args, **(kwargs or {}))
+        generator = (kwargs or {}).get("generator")
+        if generator is not None and torch.equal(generator.get_state(), self.host.get_state()):
+            self.own.append(result)
+        return result
+
+
+@pytest.mark.parametrize(("method", "changes"), RUNS, ids=str)
+def test_no_iteration_reads_a_value_back(method: str, changes: dict[str, Any]) -> None:
+    data, config = digits(3), config_of(method, **changes)
+    problem = condensation.prepare(data, pool_for(config, data), config)
+    state = condensation.begin_outer(condensation.init(problem), problem)
+    condensation.step(state, problem)
+    with Watch(state) as watch:
+        for _ in range(SWEEPS - 1):
+            condensation.step(state, problem)
+        assert not watch.seen
+        float(state.images[0].max()), state.images[state.images > 0]
+    assert watch.seen == ["_local_scalar_dense", "index"], "it sees them"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("method", "changes"), RUNS, ids=str)
+def test_no_iteration_waits_for_the_gpu(method: str, changes: dict[str, Any]) -> None:
+    data = digits(3).to("cuda")
+    config = config_of(method, inner_loop=8 * (GRAPH_WARMUP + 2), **changes)
+    problem = condensation.prepare(data, pool_for(config, data), config)
+    state = condensation.begin_outer(condensation.init(problem), problem)
+    for _ in range(4 * (GRAPH_WARMUP + 2)):  # until everything is recorded
+        condensation.step(state, problem)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(4):
+            condensation.step(state, problem)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize(("method", "changes"), RUNS[5:9], ids=str)

@@ -115,7 +115,8 @@ def _draw_cutmix(n: int, p: float, generator: Generator) -> tuple[Tensor | None,
 def _paste(
     images: Tensor, labels: Tensor, nclass: int, p: float, u: Tensor | None, order: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    targets = (labels if labels.is_floating_point() else F.one_hot(labels, nclass)).to(images.dtype)
+    classes = torch.arange(nclass, device=labels.device)  # F.one_hot looks for the largest label
+    targets = (labels if labels.is_floating_point() else labels[:, None] == classes).to(images.dtype)
     if u is None or order is None:
         return images, targets
     height, width = images.shape[2:]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +111,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--factor", type=int, default=2)
     made.add_argument("--width", type=float, default=1.0)
     made.add_argument("--json", type=Path, help="write the result here too")
+    made.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     return made
 
 
@@ -118,6 +122,53 @@ def start(arguments: argparse.Namespace) -> torch.device:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     return pick(arguments.device)
+
+
+# glibc's own default, and so nothing but a word to `attar.device.keep_memory` that the environment decides
+AS_IT_COMES = {"MALLOC_ARENA_TEST": "8"}
+
+
+class Apart:
+    """A benchmark's reference in a process of its own, whose memory PyTorch handles as it comes.
+
+    attar has its process keep freed memory, which speeds up the reference beside it as well. The process is the same
+    module with the same flags and `--serve`; between its turns it waits.
+    """
+
+    def __init__(self) -> None:
+        spec = sys.modules["__main__"].__spec__
+        assert spec is not None, "run it as a module"
+        line = [sys.executable, "-m", spec.name, *sys.argv[1:], "--serve"]
+        self.process = subprocess.Popen(
+            line, env=os.environ | AS_IT_COMES, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.answer("ready")
+
+    def call(self, name: str) -> None:
+        """Have it run one of its functions."""
+        assert self.process.stdin is not None
+        print(name, file=self.process.stdin, flush=True)
+        self.answer(f"done {name}")
+
+    def answer(self, wanted: str) -> None:
+        """Wait for a line."""
+        assert self.process.stdout is not None
+        if (found := self.process.stdout.readline().strip()) != wanted:
+            raise RuntimeError(f"the reference's process said '{found}', not '{wanted}'")
+
+    def close(self) -> None:
+        """End it."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def serve(functions: dict[str, Callable[[], Any]]) -> None:
+    """The other end of `Apart`: run the functions that are named, until nobody asks any more."""
+    print("ready", flush=True)
+    for line in sys.stdin:
+        functions[line.strip()]()
+        print(f"done {line.strip()}", flush=True)
 
 
 def publish(result: dict[str, Any], path: Path | None) -> None:

@@ -1,6 +1,7 @@
 """The evaluation protocol: attar's seeds together, the same one after another, and plain PyTorch one after another.
 
-All in turns, in one process. `ratio`: plain PyTorch over together; `ratio_alone`: attar one after another over that.
+All in turns. `ratio`: PyTorch as it comes over attar together; `ratio_kept`: PyTorch with attar's memory settings;
+`ratio_alone`: attar one after another.
 
 python -m benchmarks.evaluation --device cpu --shape fashion --width 0.25 --epochs 100 --json out.json
 """
@@ -10,6 +11,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -99,18 +102,25 @@ def main() -> None:
         report = evaluation.evaluate(small, data, config, network)
         return next(iter(report["accuracy"].values()))["runs"]
 
-    functions: dict[str, Callable[[], list[float]]] = {"reference": one_by_one, "alone": alone, "attar": together}
-    for function in functions.values():
-        function()
+    if arguments.serve:
+        return common.serve({"reference": one_by_one})
+    apart = common.Apart() if device.type == "cpu" else None
+    functions: dict[str, Callable[[], Any]] = {"alone": alone, "attar": together, "reference": one_by_one}
+    if apart is not None:
+        functions |= {"reference": partial(apart.call, "reference"), "reference_kept": one_by_one}
+    common.in_turns(functions, 1, device)
     seconds = common.in_turns(functions, arguments.rounds, device)
+    if apart is not None:
+        apart.close()
     spent = {f"{name}_s": common.summary(values) for name, values in seconds.items()}
+    medians = {name: common.summary(values)["median"] for name, values in seconds.items()}
+    ratios = {"reference": "ratio", "reference_kept": "ratio_kept", "alone": "ratio_alone"}
     own = evaluation.trained(images, labels, data, config, network, arguments.epochs, 0)
     result = common.machine(device) | {
         "what": f"{arguments.runs} seeds together (attar), one after another on all threads (alone, reference)",
         **{name: getattr(arguments, name) for name in ("shape", "ipc", "factor", "width", "epochs", "runs")},
         **spent,
-        "ratio": spent["reference_s"]["median"] / spent["attar_s"]["median"],
-        "ratio_alone": spent["alone_s"]["median"] / spent["attar_s"]["median"],
+        **{key: medians[name] / medians["attar"] for name, key in ratios.items() if name in medians},
         "max_relative_difference": difference(plain(small, data, config, network, 0), own.params),
         "seconds_since_1970": round(time.time()),
         "command": "python -m benchmarks.evaluation " + " ".join(sys.argv[1:]),

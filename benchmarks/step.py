@@ -1,4 +1,6 @@
-"""One inner iteration: the published sequential loop and attar in turns, in one process.
+"""One inner iteration: the published sequential loop and attar in turns.
+
+`ratio`: the published loop in PyTorch as it comes over attar; `ratio_kept`: the same with attar's memory settings.
 
 python -m benchmarks.step --device cpu --shape fashion --ipc 10 --factor 2 --json out.json
 """
@@ -8,10 +10,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +27,8 @@ from attar.config import CondenseConfig, NetworkConfig, strategy_names
 from attar.execution import set_matmul_precision
 from attar.pool import Member, Pool, build, describe
 from benchmarks import common, reference
+
+WHAT = ("sweep", "update", "iteration")
 
 
 class Pair:
@@ -151,6 +157,8 @@ def main() -> None:
     if arguments.peak:
         return print_peak(Pair(arguments, device), arguments.peak, device)
     pair = Pair(arguments, device)
+    if arguments.serve:
+        return common.serve({what: getattr(pair, f"reference_{what}") for what in WHAT})
     result = common.machine(device) | {
         "shape": arguments.shape,
         "size": list(pair.data.size),
@@ -162,11 +170,10 @@ def main() -> None:
     fresh = Pair(arguments, device)
     fresh.problem = pair.problem  # compiled already
     result |= fresh.difference()
-    pair.reference_sweep(), pair.reference_update()
     seconds = turns(pair, arguments.rounds, device)
-    for name in ("sweep", "update"):
-        result[name] = compared(seconds[f"reference {name}"], seconds[f"attar {name}"])
-    result |= compared(seconds["reference iteration"], seconds["attar iteration"])
+    for name in WHAT[:2]:
+        result[name] = compared(seconds, name)
+    result |= compared(seconds, "iteration")
     result["attar_s_per_class"] = seconds_per_class(result)
     result["floor"] = floor(pair, device, result)
     result["peak_memory_mb"] = {who: peak_of(who) for who in ("none", "reference", "attar")}
@@ -177,15 +184,23 @@ def main() -> None:
 
 
 def turns(pair: Pair, rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Reference and attar in turns: sweep, update and the whole iteration apart, each side at its own precision."""
-    functions: dict[str, Callable[[], Any]] = {
-        f"{who} {what}": at_precision(
-            getattr(pair, f"{who}_{what}"), pair.config.precision if who == "attar" else "float32", device
-        )
-        for what in ("sweep", "update", "iteration")
-        for who in ("reference", "attar")
-    }
-    return common.in_turns(functions, rounds, device)
+    """Reference and attar in turns: sweep, update and the whole iteration apart, each side at its own precision.
+
+    On a CPU the reference runs in a process of its own, as PyTorch comes, and once more in attar's ("kept").
+    """
+    apart = common.Apart() if device.type == "cpu" else None
+    functions: dict[str, Callable[[], Any]] = {}
+    for what in WHAT:
+        near = at_precision(getattr(pair, f"reference_{what}"), "float32", device)
+        functions[f"reference {what}"] = near if apart is None else partial(apart.call, what)
+        if apart is not None:
+            functions[f"kept {what}"] = near
+        functions[f"attar {what}"] = at_precision(getattr(pair, f"attar_{what}"), pair.config.precision, device)
+    common.in_turns(functions, 1, device)  # nothing is new to anyone after that
+    seconds = common.in_turns(functions, rounds, device)
+    if apart is not None:
+        apart.close()
+    return seconds
 
 
 def at_precision(function: Callable[[], None], precision: str, device: torch.device) -> Callable[[], None]:
@@ -198,10 +213,14 @@ def at_precision(function: Callable[[], None], precision: str, device: torch.dev
     return run
 
 
-def compared(theirs: list[float], ours: list[float]) -> dict[str, Any]:
-    """Both summaries, and the ratio of their medians."""
-    result: dict[str, Any] = {"reference_s": common.summary(theirs), "attar_s": common.summary(ours)}
-    result["ratio"] = result["reference_s"]["median"] / result["attar_s"]["median"]
+def compared(seconds: dict[str, list[float]], what: str) -> dict[str, Any]:
+    """The summaries of what was timed, and the ratios of their medians to attar's."""
+    ours = common.summary(seconds[f"attar {what}"])
+    result: dict[str, Any] = {"reference_s": common.summary(seconds[f"reference {what}"]), "attar_s": ours}
+    result["ratio"] = result["reference_s"]["median"] / ours["median"]
+    if f"kept {what}" in seconds:
+        result["reference_kept_s"] = common.summary(seconds[f"kept {what}"])
+        result["ratio_kept"] = result["reference_kept_s"]["median"] / ours["median"]
     return result
 
 
@@ -238,8 +257,9 @@ def peak_of(who: str) -> float:
     if "--json" in arguments:
         del arguments[arguments.index("--json") : arguments.index("--json") + 2]
     command = [sys.executable, "-m", "benchmarks.step", *arguments, "--peak", who]
+    environment = os.environ | (common.AS_IT_COMES if who == "reference" else {})
     with contextlib.redirect_stdout(io.StringIO()):
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return float(done.stdout.split("peak ")[-1])
 
 

@@ -226,6 +226,7 @@ class Workers:
     remote = False  # whether calls are computed elsewhere
 
     def __init__(self, device: torch.device, most: int | None = None) -> None:
+        self.device = device
         threads = torch.get_num_threads() if device.type == "cpu" else 1
         self.count = threads if most is None else min(threads, most)
         self.bounded = most is not None

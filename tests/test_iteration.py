@@ -19,6 +19,7 @@ import naive
 from attar import checkpoint, condensation, frequencies, methods, models, motion, origins, recipes
 from attar.checkpoint import Values
 from attar.config import CondenseConfig
+from attar.course import Drawn, make_batch
 from attar.data import ImageData
 from attar.errors import UserError
 from attar.execution import GRAPH_WARMUP, Replayed
@@ -27,10 +28,10 @@ from attar.origins import ORIGINS, Origin
 from attar.pool import Pool, empty
 from attar.problem import Problem, network_training
 from attar.synthetic import pending
-from attar.training import Drawn, Learner, make_batch
+from attar.training import Learner
+from test_course import Film
 from test_execution import Tape
 from test_sweep import Recorder, attar_loop, digits, naive_loop, pool_of, settings
-from test_training import Film
 
 SWEEPS = 4
 METHODS = ("accdd", "idc", "idc-i", "dc", "dsa", "dm", "ncfm")

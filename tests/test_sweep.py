@@ -12,16 +12,16 @@ from torch import Tensor
 
 import attar
 import naive
-from attar import condensation, models, motion, training
+from attar import condensation, course, models, motion
 from attar.augment import Draw, draw
 from attar.config import CondenseConfig, NetworkConfig, strategy_names
+from attar.course import Drawn, make_batch
 from attar.data import ImageData
 from attar.engine import Execution, Sweep
 from attar.errors import UserError
 from attar.execution import Notice
 from attar.pool import Member, Pool, describe
 from attar.synthetic import SyntheticSet, pending
-from attar.training import Drawn, make_batch
 
 OUTER, SWEEPS = 3, 5
 EVERYTHING = "color_crop_cutout_flip_scale_rotate"
@@ -88,7 +88,7 @@ class Recorder:
         monkeypatch.setattr(ImageData, "fetch", fetch)
         for name, found in (("draw", self.draws), ("random_subsets", self.subsets)):
             monkeypatch.setattr(condensation, name, noted(found, getattr(condensation, name)))
-        monkeypatch.setattr(training, "varied", noted(self.updates, training.varied))
+        monkeypatch.setattr(course, "varied", noted(self.updates, course.varied))
 
     def take(self, classes: int) -> dict[str, Any]:
         """What the last step used, in the form of `naive.sequential`."""

@@ -15,7 +15,20 @@ SOURCE = Path(__file__).parents[1] / "src" / "attar"
 LEAVES = {"config", "recipes", "data", "augment", "models", "training", "perturb", "synthetic", "matching"}
 LEAVES |= {"methods", "motion", "frequencies"}
 LEAVES |= {"own", "selection", "partition", "device", "execution", "interrupts", "lock", "snapshots", "sinks"}
-MIDDLE = {"pool", "embedding", "engine", "store", "checkpoint", "export", "foreign", "push", "report", "page", "runlog"}
+MIDDLE = {
+    "course",
+    "pool",
+    "embedding",
+    "engine",
+    "store",
+    "checkpoint",
+    "export",
+    "foreign",
+    "push",
+    "report",
+    "page",
+    "runlog",
+}
 STAGES = {"condensation", "evaluation", "coresets"}  # `problem` and `state` are condensation's own: what it works on
 TOP = {"commands", "cli", "__init__", "__main__"}
 BELOW_STAGES = {"errors"} | LEAVES | MIDDLE
@@ -50,6 +63,7 @@ ALLOWED["page"] = ALLOWED["page"] | {"report"}
 for _room in ("pool", "checkpoint", "runlog", "export", "report", "page"):
     ALLOWED[_room] = ALLOWED[_room] | {"store"}
 ALLOWED["runlog"] = ALLOWED["runlog"] | {"checkpoint"}
+ALLOWED["pool"] = ALLOWED["pool"] | {"course"}
 
 # Rooms that `attar --help` reads: what takes long to import stays out of their top level.
 LIGHT = TOP | {"errors", "config", "own", "recipes", "methods"}

@@ -18,6 +18,7 @@ from attar import frequencies, motion, training
 from attar.augment import draw, without
 from attar.checkpoint import Values
 from attar.config import CondenseConfig, strategy_names
+from attar.course import Drawn, Lessons
 from attar.data import ImageData
 from attar.device import send
 from attar.embedding import by_network, representatives
@@ -30,7 +31,6 @@ from attar.problem import Problem, prepare
 from attar.snapshots import moments
 from attar.state import State, as_begun, check_finite, init, restore, snapshot, start_network
 from attar.synthetic import SyntheticSet, decode_class, decoded_count
-from attar.training import Drawn, Lessons
 
 Event = Callable[[dict[str, Any]], None]
 Evaluation = Callable[[SyntheticSet], dict[str, Any]]

@@ -21,13 +21,14 @@ from torch import Generator, Tensor
 
 from attar import models
 from attar.config import EvaluateConfig, NetworkConfig, settings_of, strategy_names
+from attar.course import Course, Drawn, Lessons, fit, make_batch
 from attar.data import ImageData
 from attar.data.mapped import Mapped
 from attar.errors import UserError
 from attar.execution import Workers
 from attar.pool import build, describe
 from attar.synthetic import SyntheticSet, decoded_count
-from attar.training import Course, Drawn, Learner, Lessons, accuracy, fit, learner, make_batch, shuffled
+from attar.training import Learner, accuracy, learner, shuffled
 
 Report = Callable[[str], None]
 Keep = Callable[[str, tuple[float, int]], None]

@@ -15,10 +15,11 @@ from torch import Generator, Tensor
 
 from attar import models, store
 from attar.config import NetworkConfig, PoolConfig, settings_of, strategy_names
+from attar.course import Course, Drawn, Lessons, fit, make_batch
 from attar.data import ImageData
 from attar.errors import Diverged, MissingError, UserError
 from attar.execution import Workers
-from attar.training import Course, Drawn, Lessons, accuracy, fit, learner, make_batch, shuffled
+from attar.training import accuracy, learner, shuffled
 
 Report = Callable[[str], None]
 BEFORE_SHARES = {"share": 1.0}  # what the settings of older members do not say

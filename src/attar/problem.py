@@ -12,6 +12,7 @@ from torch import Tensor
 
 from attar.augment import Draw
 from attar.config import CondenseConfig
+from attar.course import Course, Drawn, make_batch
 from attar.data import ImageData
 from attar.engine import Execution, NetworkGradients, Sweep, choose_chunk, class_bytes, side_by_side
 from attar.errors import UserError
@@ -22,7 +23,7 @@ from attar.motion import Rule
 from attar.partition import labels_of
 from attar.pool import Pool
 from attar.synthetic import check_factor, decoded_count, effective_lr, pending, sweep_factors
-from attar.training import Course, Drawn, Learner, make_batch
+from attar.training import Learner
 
 MOST_SHAPES = 4  # sizes of the classes' real batches; each one is compiled for itself
 

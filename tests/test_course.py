@@ -1,0 +1,112 @@
+"""The one loop: its schedule against naive SGD, and steps that are recorded against the same steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from attar import course, models
+from attar.augment import Variation
+from attar.course import Course, Drawn, fit
+from attar.execution import GRAPH_WARMUP
+from attar.training import Learner, learner
+from test_training import NaiveLearner, batches, network, same
+
+
+def drawn(count: int, n: int = 5) -> list[Drawn]:
+    """The same as drawn batches: nothing is left to make."""
+    return [Drawn(images, targets, Variation({}, None, None)) for images, targets in batches(count, n)]
+
+
+def as_it_is(one: Drawn) -> tuple[Tensor, Tensor]:
+    return one.source, one.labels
+
+
+class Film:
+    """What a CUDA graph does to a learner, on the CPU: recording leaves it alone, every replay takes its steps."""
+
+    def __init__(self, learner: Callable[[], Learner]) -> None:
+        self.learner = learner
+        self.recorded = 0
+
+    def __call__(self, function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+        self.recorded += 1
+        student = self.learner()
+        kept = [*student.params.values(), *student.buffers.values()]
+        kept += [state["momentum_buffer"] for state in student.optimizer.state.values()]
+        rates = [group["lr"] for group in student.optimizer.param_groups]
+        before = [value.detach().clone() for value in kept]
+        result = function()
+        with torch.no_grad():
+            for value, old in zip(kept, before, strict=True):
+                value.copy_(old)
+
+        def replay() -> None:
+            groups = student.optimizer.param_groups
+            now = [group["lr"] for group in groups]
+            for group, rate in zip(groups, rates, strict=True):  # a graph goes on with what it was recorded with
+                group["lr"] = rate
+            for old, new in zip(result, function(), strict=True):
+                old.copy_(new)
+            for group, rate in zip(groups, now, strict=True):
+                group["lr"] = rate
+
+        return replay, result
+
+
+def test_fit_trains_for_its_epochs_with_the_schedule() -> None:
+    module, parameters = network()
+    student = learner(module, parameters, {}, lr=0.1, momentum=0.9, weight_decay=0.01)
+    twin = NaiveLearner(parameters, 0.1, 0.9, 0.01)
+    asked, after = [], []
+
+    def epoch_batches() -> list[Drawn]:
+        asked.append(len(after))
+        return drawn(2)
+
+    fit(Course(student, as_it_is), epoch_batches, 6, after_epoch=after.append)
+    for rate in (1, 1, 1, 1, 0.2, 0.04):
+        for images, targets in batches(2):
+            twin.step(images, targets, rate)
+    assert asked == after == list(range(6))
+    same(student, twin)
+
+
+@pytest.mark.parametrize("norm_type", ["instance", "batch"])
+def test_recorded_steps_are_the_steps(norm_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chains of two steps; the last batch of an epoch is smaller, the learning rate falls twice."""
+    monkeypatch.setattr(course, "LONGEST", 2)
+    module, parameters = network(norm_type)
+    plain, recorded = (
+        learner(module, parameters, models.buffers_of(module), lr=0.1, momentum=0.9, weight_decay=0.01)
+        for _ in range(2)
+    )
+    said: list[str] = []
+    film = Film(lambda: recorded)
+    replayed = Course(recorded, as_it_is, notice=said.append, record=film)
+    epochs = 15
+    seeds = iter(range(2 * epochs))
+
+    def epoch_batches() -> list[Drawn]:
+        """Others in every epoch: a replay has to see its new arguments."""
+        seed = next(seeds) % epochs
+        return [Drawn(one.source + seed / 10, one.labels, one.variation) for one in [*drawn(4), drawn(1, n=3)[0]]]
+
+    fit(Course(plain, as_it_is), epoch_batches, epochs)
+    fit(replayed, epoch_batches, epochs)
+    for own, wanted in ((recorded.params, plain.params), (recorded.buffers, plain.buffers)):
+        assert all(torch.equal(own[name], wanted[name]) for name in wanted)
+    # ten epochs at the first rate: the chains of two 4th to 20th, the last batch 4th to 10th; three, then two at others
+    assert film.recorded == 4 and not said
+
+
+def test_an_optimiser_that_counts_on_the_host_is_not_recorded() -> None:
+    module, parameters = network()
+    student = learner(module, parameters, {}, lr=0.1, momentum=0, weight_decay=0, optimizer="adam")
+    film = Film(lambda: student)
+    Course(student, as_it_is, record=film)(drawn(2 * GRAPH_WARMUP))
+    assert not film.recorded

@@ -58,14 +58,39 @@ def test_bf16_holds_products_only() -> None:
     ("setting", "calls", "wanted"),
     [("on", 1, True), ("off", 10**6, False), ("auto", 9999, False), ("auto", 10000, True)],
 )
-def test_when_compiling_is_worth_it(setting: str, calls: int, wanted: bool) -> None:
-    assert worth_compiling(setting, calls) is wanted
+def test_when_compiling_is_worth_it_on_a_gpu(setting: str, calls: int, wanted: bool) -> None:
+    assert worth_compiling(setting, calls, 1e9, torch.device("cuda")) is wanted
 
 
-def test_the_demo_is_never_compiled_and_the_published_runs_are() -> None:
-    for name, wanted in [("digits", False), ("fashion-cpu", False), ("fashion", True), ("imagenet10", True)]:
-        config = recipes.named(name).condense
-        assert worth_compiling(config.compile, 10 * config.outer_iterations * config.inner_loop) is wanted, name
+@pytest.mark.parametrize(
+    ("setting", "calls", "size", "wanted"),
+    [
+        ("on", 1, 0, True),
+        ("off", 10**6, 1e9, False),
+        ("auto", 49_000, 0, False),
+        ("auto", 51_000, 0, True),
+        ("auto", 2000, 1e9, False),  # 73 ms are saved each time
+        ("auto", 2100, 1e9, True),
+        ("auto", 214, 1e10, True),
+    ],
+)
+def test_when_compiling_is_worth_it_on_a_cpu(setting: str, calls: int, size: float, wanted: bool) -> None:
+    assert worth_compiling(setting, calls, size, CPU) is wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "side", "wanted"),
+    [("digits", 1, 8, False), ("fashion-cpu", 1, 28, False), ("fashion", 1, 28, True), ("imagenet10", 3, 224, True)],
+)
+def test_the_demo_is_never_compiled_and_the_published_runs_are(
+    name: str, channels: int, side: int, wanted: bool
+) -> None:
+    recipe = recipes.named(name)
+    config, network = recipe.condense, recipe.network
+    options = {"depth": network.depth, "width": network.width, "norm_type": network.norm_type, "seed": 0}
+    module = models.build(network.net_type, channels=channels, nclass=10, size=(side, side), **options)
+    size = class_bytes(module, channels, (side, side), config.batch_real + config.ipc * config.factor**2)
+    assert worth_compiling(config.compile, 10 * config.outer_iterations * config.inner_loop, size, CPU) is wanted
 
 
 def test_without_a_compiler_the_plain_function_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,6 @@ from attar.cli import main
 from attar.config import CondenseConfig, EvaluateConfig, NetworkConfig
 from attar.data import ImageData
 from attar.errors import UserError
-from attar.execution import COMPILE_FROM
 from attar.pool import Pool
 from tiny import POOL, call
 
@@ -216,15 +215,16 @@ def test_other_threads_are_told(digits: ImageData, pool: Pool) -> None:
 
 def test_a_run_that_grows_stays_compiled_or_not() -> None:
     short = replace(CONFIG, niter=1, eval_at=())
-    long = replace(short, niter=COMPILE_FROM)
-    kept: Values = {"config": {"niter": 1, "inner_loop": 2, "eval_at": []}, "belongs_to": {"classes": [0, 1]}}
-    kept |= dict.fromkeys(state.PLAIN, 0)
+    long = replace(short, niter=10**6)
+    kept: Values = {"config": {"niter": 1, "inner_loop": 2, "eval_at": []}, "class_bytes": 10**9}
+    kept |= {"belongs_to": {"classes": [0, 1], "device": "cpu"}, **dict.fromkeys(state.PLAIN, 0)}
     assert state.as_begun(long, kept).compile == "off"
     assert state.as_begun(replace(long, compile="on"), kept).compile == "on"
     assert state.as_begun(replace(short, niter=2), kept).compile == "auto"
     assert state.as_begun(long, None) == long
-    kept["config"]["niter"] = COMPILE_FROM
+    kept["config"]["niter"] = 1000
     assert state.as_begun(long, kept).compile == "auto"
+    assert state.as_begun(long, kept | {"class_bytes": 10**7}).compile == "off", "smaller steps are not worth it"
 
 
 def test_the_seconds_that_are_kept_are_those_of_the_beginning_too(

@@ -42,6 +42,7 @@ class Execution:
     compiled: bool = False
     chunk: int = 1  # classes at once, as one batch
     most: int | None = None  # classes side by side on a CPU, as many as threads by default
+    class_bytes: int = 0  # what a class's step needs, see `class_bytes`
     notice: Notice = field(default=print)
 
 

@@ -22,7 +22,12 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from attar.errors import UserError
 
-COMPILE_FROM = 10000  # calls: below it compiling costs more time than it saves (tens of seconds once per shape)
+# Compiling costs half a minute to two and a half, once per shape, and on a CPU saves a part of each call that is
+# constant and one that grows with what passes through memory (docs/log.md, 25 November). On a GPU nothing is known yet.
+COMPILATION = 150.0  # core seconds
+SAVED = 3e-3  # core seconds of a call
+SAVED_PER_BYTE = 7e-11  # of `engine.class_bytes`
+COMPILE_FROM = 10000  # calls, on a GPU
 GRAPH_WARMUP = 3  # calls before a CUDA graph is recorded, as PyTorch asks for
 
 Notice = Callable[[str], None]
@@ -64,9 +69,16 @@ def set_matmul_precision(precision: str, device: torch.device) -> None:
         torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
-def worth_compiling(setting: str, calls: int) -> bool:
-    """Whether to compile a function that will be called so often. `auto` depends on nothing but the settings."""
-    return setting == "on" or (setting == "auto" and calls >= COMPILE_FROM)
+def worth_compiling(setting: str, calls: int, size: float, device: torch.device) -> bool:
+    """Whether to compile a function that will be called so often, with `size` bytes of activations each time.
+
+    `auto` depends on nothing that is measured: the same run is compiled every time, or never.
+    """
+    if setting != "auto":
+        return setting == "on"
+    if device.type == "cuda":
+        return calls >= COMPILE_FROM
+    return calls * (SAVED + SAVED_PER_BYTE * size) >= COMPILATION
 
 
 class Compiled:

@@ -145,13 +145,14 @@ def choose_execution(
         notice(f"{chunk} of {len(labels)} classes are computed at once, with about {chunk * per_class / 1e9:.2g} GB")
     shapes = {min(config.batch_real, data.counts[label]) for label in labels}
     calls = config.outer_iterations * config.inner_loop * len(labels)
-    compiled = worth_compiling(config.compile, calls)
+    compiled = worth_compiling(config.compile, calls, per_class, data.device)
     if compiled and len(shapes) > MOST_SHAPES:
         notice(f"the real batches of the classes have {len(shapes)} sizes, too many to compile; going on without it")
         compiled = False
     if compiled:
         notice("the sweep is compiled at the first iteration: a minute or more, once per shape")
-    return Execution(config.precision, compiled, chunk, side_by_side(per_class, config.memory_gb), notice)
+    most = side_by_side(per_class, config.memory_gb)
+    return Execution(config.precision, compiled, chunk, most, per_class, notice)
 
 
 def sweep_from_rows(sweep: Sweep, data: ImageData, notice: Notice) -> Callable[..., tuple[Tensor, ...]]:

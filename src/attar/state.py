@@ -148,6 +148,7 @@ def snapshot(state: State, problem: Problem) -> Values:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         **{name: getattr(state, name) for name in (*PLAIN, *TENSORS)},
+        "class_bytes": problem.sweep.execution.class_bytes,
         "picks": state.picks,
         "losses": torch.stack(state.losses) if state.losses else torch.empty(0),
         "generator": state.generator.get_state(),
@@ -275,7 +276,10 @@ def as_begun(config: CondenseConfig, values: Values | None) -> CondenseConfig:
         if not all(isinstance(values[name], int | float) for name in PLAIN):
             raise TypeError(f"one of {', '.join(PLAIN)} is no number")
         kept, classes = replace(CondenseConfig(), values["config"]), len(values["belongs_to"]["classes"])
+        size, device = float(values.get("class_bytes", 0)), torch.device(values["belongs_to"]["device"])
     if config.compile != "auto":
         return config
-    began, now = (worth_compiling("auto", classes * c.outer_iterations * c.inner_loop) for c in (kept, config))
+    began, now = (
+        worth_compiling("auto", classes * c.outer_iterations * c.inner_loop, size, device) for c in (kept, config)
+    )
     return config if began == now else replace(config, {"compile": "on" if began else "off"})

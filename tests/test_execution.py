@@ -102,9 +102,36 @@ def test_without_a_compiler_the_plain_function_runs(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(torch, "compile", broken)
     said: list[str] = []
-    function = Compiled(lambda x: x + 1, lambda x: x + 2, said.append)
+    function = Compiled(lambda x: x + 1, lambda x: x + 2, CPU, said.append, "it")
     assert [function(1), function(2)] == [3, 4]
     assert len(said) == 1 and "no C++ compiler" in said[0] and "\n" not in said[0], "one shape, one line"
+
+
+@pytest.mark.slow
+def test_compiled_code_lets_go_of_pythons_lock_on_a_cpu() -> None:
+    """Threads compute side by side: another one gets on while a single long kernel runs."""
+
+    def long(x: Tensor) -> Tensor:
+        for _ in range(6):
+            x = x.sin().exp().log1p().cos()
+        return x
+
+    function, x = Compiled(long, long, CPU, lambda line: None, "it"), torch.ones(1 << 23, dtype=torch.float64)
+    function(x)
+    ticks, done = [0], threading.Event()
+
+    def tick() -> None:
+        while not done.wait(0.001):
+            ticks[0] += 1
+
+    clock = threading.Thread(target=tick)
+    clock.start()
+    before = ticks[0]
+    function(x)
+    after = ticks[0]
+    done.set()
+    clock.join()
+    assert after - before > 50, "a kernel that kept the lock would leave it a handful"
 
 
 def test_a_shape_that_the_compiler_refuses_runs_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +145,7 @@ def test_a_shape_that_the_compiler_refuses_runs_without_it(monkeypatch: pytest.M
 
     monkeypatch.setattr(torch, "compile", picky)
     said: list[str] = []
-    function = Compiled(lambda x: x + 1, lambda x: x + 2, said.append, "the sweep")
+    function = Compiled(lambda x: x + 1, lambda x: x + 2, CPU, said.append, "the sweep")
     for _ in range(2):
         assert [float(function(torch.zeros(n)).sum()) for n in (2, 3, 1)] == [2, 6, 1]
     assert [line.split(":")[0] for line in said] == [
@@ -132,7 +159,7 @@ def test_more_shapes_than_the_compiler_takes() -> None:
     """PyTorch gives a function up after eight of them: what comes after runs as it is."""
     torch.compiler.reset()
     said: list[str] = []
-    function = Compiled(lambda x: x.sin() * 2, lambda x: x.sin() * 2, said.append)
+    function = Compiled(lambda x: x.sin() * 2, lambda x: x.sin() * 2, CPU, said.append, "it")
     for n in range(2, 14):
         assert torch.allclose(function(torch.ones(n)), torch.ones(n).sin() * 2)
     assert sum("is compiled" in line for line in said) >= 4 and "not available" in said[-1]
@@ -148,7 +175,7 @@ def test_too_little_memory_is_no_matter_of_the_compiler(monkeypatch: pytest.Monk
         return run
 
     monkeypatch.setattr(torch, "compile", full)
-    function = Compiled(lambda x: x + 1, lambda x: x + 2, lambda line: None)
+    function = Compiled(lambda x: x + 1, lambda x: x + 2, CPU, lambda line: None, "it")
     with pytest.raises(torch.OutOfMemoryError):
         function(torch.zeros(3))
     assert torch.equal(function(torch.zeros(2)), torch.ones(2)), "half the classes are compiled still"
@@ -164,7 +191,7 @@ def test_a_line_is_said_once() -> None:
 
 def test_an_error_after_the_first_call_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    function = Compiled(lambda x: 1 // x, lambda x: 0, lambda line: None)
+    function = Compiled(lambda x: 1 // x, lambda x: 0, CPU, lambda line: None, "it")
     assert function(1) == 1
     with pytest.raises(ZeroDivisionError):
         function(0)
@@ -304,7 +331,7 @@ def test_compiled_is_the_same_up_to_rounding() -> None:
     compiled = condensation.run(data, pool, replace(config, compile="on"), notice=notes.append)
     assert "compiled at the first iteration" in notes[0]
     told = {line.split(" is compiled: ")[0] for line in notes[1:]}
-    assert told == {"the sweep"}, f"a fallback happened: {notes}"
+    assert told == {"the sweep", "the network update"}, f"a fallback happened: {notes}"
     moved = (plain.images - plain.start().images).norm()
     assert moved > 0
     assert (plain.images - compiled.images).norm() < 1e-3 * moved

@@ -82,7 +82,7 @@ class Sweep:
     def _executed(self, function: Step, plain: Step) -> Step:
         if not self.execution.compiled:
             return plain
-        return Compiled(function, plain, self.execution.notice, "the sweep")
+        return Compiled(function, plain, self.labels.device, self.execution.notice, "the sweep")
 
     def forward(self, module: Network, params: Mapping[str, Tensor], images: Tensor) -> Tensor:
         """Logits [n, C], or the last features [n, d] when features are matched."""
@@ -221,7 +221,6 @@ class NetworkGradients:
     """(params, buffers, images, targets) → (gradients, mean cross-entropy), for `training.step`.
 
     A batch is split among the workers, each part's mean weighted by its share: not for networks with batch statistics.
-    Compiled on a GPU alone: on a CPU that keeps its memory PyTorch's own kernels are as fast, and there at once.
     """
 
     def __init__(self, module: Network, execution: Execution, workers: Workers) -> None:
@@ -229,10 +228,11 @@ class NetworkGradients:
         self.execution = execution
         self.workers = workers
         self.own = threading.local()
+        self.warm = False
         step = grad_and_value(self.loss)
         self.step: Callable[..., tuple[dict[str, Tensor], Tensor]] = self.eager_step
-        if execution.compiled and workers.device.type == "cuda":
-            self.step = Compiled(step, self.eager_step, execution.notice, "the network update")
+        if execution.compiled:
+            self.step = Compiled(step, self.eager_step, workers.device, execution.notice, "the network update")
 
     def loss(self, params: dict[str, Tensor], images: Tensor, targets: Tensor, module: Network | None = None) -> Tensor:
         """The mean cross-entropy with soft targets [n, C]."""
@@ -260,7 +260,10 @@ class NetworkGradients:
         def compute(job: tuple[Tensor, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
             return self.step(params, *job)
 
-        done = list(self.workers.map(compute, jobs))
+        # the first part alone while there may be something to compile: two threads would both do it
+        alone = 0 if self.warm or not self.execution.compiled else 1
+        done = [*self.workers.map(compute, jobs[:alone]), *self.workers.map(compute, jobs[alone:])]
+        self.warm = True
         shares = [len(part) / len(images) for part, _ in jobs]
         grads = {
             name: torch.stack([share * grad[name] for share, (grad, _) in zip(shares, done, strict=True)]).sum(dim=0)

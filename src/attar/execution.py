@@ -87,12 +87,14 @@ class Compiled:
     """
 
     def __init__(
-        self, function: Callable[..., Any], plain: Callable[..., Any], notice: Notice, name: str = "it"
+        self, function: Callable[..., Any], plain: Callable[..., Any], device: torch.device, notice: Notice, name: str
     ) -> None:
         # Compiled code outlives the session: the second start of the same shapes takes seconds
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "attar" / "inductor"))
         self.plain = plain
-        self.fast = torch.compile(function, fullgraph=True, dynamic=False)
+        # On a CPU threads run it side by side: calls out of Python would hold its lock while they compute
+        options: dict[str, Any] = {"cpp_wrapper": True} if device.type == "cpu" else {}
+        self.fast = torch.compile(function, fullgraph=True, dynamic=False, options=options)
         self.notice = notice
         self.name = name
         self.chosen: dict[Shapes, Callable[..., Any]] = {}  # by what was tried

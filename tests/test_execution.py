@@ -67,11 +67,11 @@ def test_when_compiling_is_worth_it_on_a_gpu(setting: str, calls: int, wanted: b
     [
         ("on", 1, 0, True),
         ("off", 10**6, 1e9, False),
-        ("auto", 49_000, 0, False),
-        ("auto", 51_000, 0, True),
-        ("auto", 2000, 1e9, False),  # 73 ms are saved each time
-        ("auto", 2100, 1e9, True),
-        ("auto", 214, 1e10, True),
+        ("auto", 33_000, 0, False),
+        ("auto", 34_000, 0, True),
+        ("auto", 1200, 1e9, False),  # 83 ms are saved each time
+        ("auto", 1210, 1e9, True),
+        ("auto", 125, 1e10, True),
     ],
 )
 def test_when_compiling_is_worth_it_on_a_cpu(setting: str, calls: int, size: float, wanted: bool) -> None:

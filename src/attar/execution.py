@@ -22,11 +22,11 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from attar.errors import UserError
 
-# Compiling costs half a minute to two and a half, once per shape, and on a CPU saves a part of each call that is
+# Compiling costs half a minute to one and a half, once per shape, and on a CPU saves a part of each call that is
 # constant and one that grows with what passes through memory (docs/log.md, 25 November). On a GPU nothing is known yet.
-COMPILATION = 150.0  # core seconds
+COMPILATION = 100.0  # core seconds
 SAVED = 3e-3  # core seconds of a call
-SAVED_PER_BYTE = 7e-11  # of `engine.class_bytes`
+SAVED_PER_BYTE = 8e-11  # of `engine.class_bytes`
 COMPILE_FROM = 10000  # calls, on a GPU
 GRAPH_WARMUP = 3  # calls before a CUDA graph is recorded, as PyTorch asks for
 

@@ -150,7 +150,7 @@ def choose_execution(
         notice(f"the real batches of the classes have {len(shapes)} sizes, too many to compile; going on without it")
         compiled = False
     if compiled:
-        notice("the sweep is compiled at the first iteration: a minute or more, once per shape")
+        notice("the sweep is compiled at the first iteration: half a minute or more, once per shape")
     most = side_by_side(per_class, config.memory_gb)
     return Execution(config.precision, compiled, chunk, most, per_class, notice)
 

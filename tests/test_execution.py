@@ -155,6 +155,31 @@ def test_a_shape_that_the_compiler_refuses_runs_without_it(monkeypatch: pytest.M
     ]
 
 
+def test_of_several_threads_one_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once, most = [0], [0]
+
+    def slow(function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
+        def run(x: Tensor) -> Tensor:
+            at_once[0] += 1
+            most[0] = max(most[0], at_once[0])
+            time.sleep(0.05)
+            at_once[0] -= 1
+            return function(x)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", slow)
+    said: list[str] = []
+    function = Compiled(lambda x: x + 1, lambda x: x, CPU, said.append, "it")
+    workers = Workers(CPU)
+    workers.count = 4
+    x = torch.zeros(3)
+    assert all(torch.equal(done, x + 1) for done in workers.map(function, [x] * 2))
+    assert len(said) == most[0] == 1
+    assert all(torch.equal(done, x + 1) for done in workers.map(function, [x] * 8))
+    assert most[0] > 1, "what is compiled runs side by side"
+
+
 def test_more_shapes_than_the_compiler_takes() -> None:
     """PyTorch gives a function up after eight of them: what comes after runs as it is."""
     torch.compiler.reset()

@@ -68,7 +68,6 @@ class Sweep:
         self.labels = labels  # int64 [C], the label of each row of `images`
         self.execution = execution or Execution()
         self.workers = Workers(labels.device, self.execution.most)
-        self.warm = False
         self.chunk = self.execution.chunk  # smaller once the memory did not suffice
         self.own = threading.local()
         self.ascends = ascends
@@ -173,13 +172,9 @@ class Sweep:
         results: list[tuple[Tensor, Tensor]] = []
         slope = None  # summed as it comes: one gradient of the frequencies is as large as they are
         with fixed_statistics(self.module):
-            # the first group alone while there may be something to compile: two threads would both do it
-            alone = 0 if self.warm or not self.execution.compiled else 1
-            for part in (groups[:alone], groups[alone:]):
-                for found, steep in self.workers.map(compute, part):
-                    results += found
-                    slope = steep if slope is None or steep is None else slope + steep
-        self.warm = True
+            for found, steep in self.workers.map(compute, groups):
+                results += found
+                slope = steep if slope is None or steep is None else slope + steep
         grads, losses = zip(*results, strict=True)
         summed = torch.stack(grads), torch.stack(losses).sum()
         return summed if slope is None else (*summed, slope)
@@ -228,7 +223,6 @@ class NetworkGradients:
         self.execution = execution
         self.workers = workers
         self.own = threading.local()
-        self.warm = False
         step = grad_and_value(self.loss)
         self.step: Callable[..., tuple[dict[str, Tensor], Tensor]] = self.eager_step
         if execution.compiled:
@@ -260,10 +254,7 @@ class NetworkGradients:
         def compute(job: tuple[Tensor, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
             return self.step(params, *job)
 
-        # the first part alone while there may be something to compile: two threads would both do it
-        alone = 0 if self.warm or not self.execution.compiled else 1
-        done = [*self.workers.map(compute, jobs[:alone]), *self.workers.map(compute, jobs[alone:])]
-        self.warm = True
+        done = list(self.workers.map(compute, jobs))
         shares = [len(part) / len(images) for part, _ in jobs]
         grads = {
             name: torch.stack([share * grad[name] for share, (grad, _) in zip(shares, done, strict=True)]).sum(dim=0)

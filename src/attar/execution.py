@@ -7,6 +7,7 @@ line that says so.
 from __future__ import annotations
 
 import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -83,7 +84,7 @@ def worth_compiling(setting: str, calls: int, size: float, device: torch.device)
 
 class Compiled:
     """A function that is compiled at its first call with arguments of some shapes; where the compiler refuses these,
-    `plain` takes its place for them.
+    `plain` takes its place for them. Of several threads one compiles, and the others wait for it.
     """
 
     def __init__(
@@ -98,11 +99,18 @@ class Compiled:
         self.notice = notice
         self.name = name
         self.chosen: dict[Shapes, Callable[..., Any]] = {}  # by what was tried
+        self.compiling = threading.Lock()
 
     def __call__(self, *args: Any) -> Any:
         shapes = shapes_of(args)
-        if shapes in self.chosen:
-            return self.chosen[shapes](*args)
+        if shapes not in self.chosen:
+            with self.compiling:
+                if shapes not in self.chosen:
+                    return self._first(shapes, *args)
+        return self.chosen[shapes](*args)
+
+    def _first(self, shapes: Shapes, *args: Any) -> Any:
+        """Find out what runs with such arguments, by running it."""
         start = time.perf_counter()
         try:
             with warnings.catch_warnings():

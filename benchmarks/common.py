@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -156,18 +157,19 @@ class Apart:
         if (found := self.process.stdout.readline().strip()) != wanted:
             raise RuntimeError(f"the reference's process said '{found}', not '{wanted}'")
 
-    def close(self) -> None:
-        """End it."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
+    def __enter__(self) -> Apart:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.communicate()
 
 
 def serve(functions: dict[str, Callable[[], Any]]) -> None:
     """The other end of `Apart`: run the functions that are named, until nobody asks any more."""
     print("ready", flush=True)
     for line in sys.stdin:
-        functions[line.strip()]()
+        with contextlib.redirect_stdout(sys.stderr):  # what they say is no answer
+            functions[line.strip()]()
         print(f"done {line.strip()}", flush=True)
 
 

@@ -8,6 +8,7 @@ python -m benchmarks.evaluation --device cpu --shape fashion --width 0.25 --epoc
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -104,14 +105,12 @@ def main() -> None:
 
     if arguments.serve:
         return common.serve({"reference": one_by_one})
-    apart = common.Apart() if device.type == "cpu" else None
     functions: dict[str, Callable[[], Any]] = {"alone": alone, "attar": together, "reference": one_by_one}
-    if apart is not None:
-        functions |= {"reference": partial(apart.call, "reference"), "reference_kept": one_by_one}
-    common.in_turns(functions, 1, device)
-    seconds = common.in_turns(functions, arguments.rounds, device)
-    if apart is not None:
-        apart.close()
+    with common.Apart() if device.type == "cpu" else contextlib.nullcontext() as apart:
+        if apart is not None:
+            functions |= {"reference": partial(apart.call, "reference"), "reference_kept": one_by_one}
+        common.in_turns(functions, 1, device)
+        seconds = common.in_turns(functions, arguments.rounds, device)
     spent = {f"{name}_s": common.summary(values) for name, values in seconds.items()}
     medians = {name: common.summary(values)["median"] for name, values in seconds.items()}
     ratios = {"reference": "ratio", "reference_kept": "ratio_kept", "alone": "ratio_alone"}

@@ -188,19 +188,16 @@ def turns(pair: Pair, rounds: int, device: torch.device) -> dict[str, list[float
 
     On a CPU the reference runs in a process of its own, as PyTorch comes, and once more in attar's ("kept").
     """
-    apart = common.Apart() if device.type == "cpu" else None
     functions: dict[str, Callable[[], Any]] = {}
-    for what in WHAT:
-        near = at_precision(getattr(pair, f"reference_{what}"), "float32", device)
-        functions[f"reference {what}"] = near if apart is None else partial(apart.call, what)
-        if apart is not None:
-            functions[f"kept {what}"] = near
-        functions[f"attar {what}"] = at_precision(getattr(pair, f"attar_{what}"), pair.config.precision, device)
-    common.in_turns(functions, 1, device)  # nothing is new to anyone after that
-    seconds = common.in_turns(functions, rounds, device)
-    if apart is not None:
-        apart.close()
-    return seconds
+    with common.Apart() if device.type == "cpu" else contextlib.nullcontext() as apart:
+        for what in WHAT:
+            near = at_precision(getattr(pair, f"reference_{what}"), "float32", device)
+            functions[f"reference {what}"] = near if apart is None else partial(apart.call, what)
+            if apart is not None:
+                functions[f"kept {what}"] = near
+            functions[f"attar {what}"] = at_precision(getattr(pair, f"attar_{what}"), pair.config.precision, device)
+        common.in_turns(functions, 1, device)  # nothing is new to anyone after that
+        return common.in_turns(functions, rounds, device)
 
 
 def at_precision(function: Callable[[], None], precision: str, device: torch.device) -> Callable[[], None]:

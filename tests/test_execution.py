@@ -28,6 +28,7 @@ from attar.execution import (
     worth_compiling,
 )
 from attar.pool import Member, Pool, build, describe
+from attar.problem import turns
 
 CPU = torch.device("cpu")
 
@@ -90,7 +91,7 @@ def test_the_demo_is_never_compiled_and_the_published_runs_are(
     options = {"depth": network.depth, "width": network.width, "norm_type": network.norm_type, "seed": 0}
     module = models.build(network.net_type, channels=channels, nclass=10, size=(side, side), **options)
     size = class_bytes(module, channels, (side, side), config.batch_real + config.ipc * config.factor**2)
-    assert worth_compiling(config.compile, 10 * config.outer_iterations * config.inner_loop, size, CPU) is wanted
+    assert worth_compiling(config.compile, turns(config, 10, CPU), size, CPU) is wanted
 
 
 def test_without_a_compiler_the_plain_function_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,18 +19,18 @@ import naive
 from attar import checkpoint, condensation, frequencies, methods, models, motion, origins, recipes
 from attar.checkpoint import Values
 from attar.config import CondenseConfig
-from attar.course import Drawn, make_batch
 from attar.data import ImageData
 from attar.errors import UserError
 from attar.execution import GRAPH_WARMUP, Replayed
+from attar.loop import BatchDraw, make_batch
 from attar.matching import characteristic_distance
 from attar.origins import ORIGINS, Origin
 from attar.pool import Pool, empty
 from attar.problem import Problem, network_training
 from attar.synthetic import pending
 from attar.training import Learner
-from test_course import Film
 from test_execution import Tape
+from test_loop import Film
 from test_sweep import Recorder, attar_loop, digits, naive_loop, pool_of, settings
 
 SWEEPS = 4
@@ -117,9 +117,9 @@ def noted(config: CondenseConfig) -> Noted:
         calibrations.append(args)
         return problem.calibrate(*args)
 
-    def train(student: Any, batches: Iterable[Drawn]) -> None:
+    def train(student: Any, batches: Iterable[BatchDraw]) -> None:
         batches = list(batches)
-        updates.extend(make_batch(data, config.mix_p, drawn) for drawn in batches)
+        updates.extend(make_batch(data, drawn) for drawn in batches)
         problem.train(student, batches)
 
     rule = problem.rule
@@ -312,7 +312,7 @@ def test_a_fresh_network_is_warmed_up_on_real_images() -> None:
     problem = condensation.prepare(data, pool_for(config, data), config)
     seen: list[int] = []
 
-    def train(student: Any, batches: Iterable[Drawn]) -> None:
+    def train(student: Any, batches: Iterable[BatchDraw]) -> None:
         batches = list(batches)
         seen.extend(len(drawn.labels) for drawn in batches)
         problem.train(student, batches)
@@ -533,6 +533,7 @@ def test_no_iteration_waits_for_a_value(method: str, changes: dict[str, Any]) ->
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize(("method", "changes"), RUNS, ids=str)
 def test_no_iteration_waits_for_the_gpu(method: str, changes: dict[str, Any]) -> None:
     data = digits(3).to("cuda")
@@ -541,8 +542,8 @@ def test_no_iteration_waits_for_the_gpu(method: str, changes: dict[str, Any]) ->
     state = condensation.begin_outer(condensation.init(problem), problem)
     for _ in range(4 * (GRAPH_WARMUP + 2)):  # until everything is recorded
         condensation.step(state, problem)
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         for _ in range(4):
             condensation.step(state, problem)
     finally:

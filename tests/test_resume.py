@@ -216,15 +216,24 @@ def test_other_threads_are_told(digits: ImageData, pool: Pool) -> None:
 def test_a_run_that_grows_stays_compiled_or_not() -> None:
     short = replace(CONFIG, niter=1, eval_at=())
     long = replace(short, niter=10**6)
-    kept: Values = {"config": {"niter": 1, "inner_loop": 2, "eval_at": []}, "class_bytes": 10**9}
+    kept: Values = {"config": {"niter": 1, "inner_loop": 2, "eval_at": []}, "class_bytes": 10**9, "compiled": False}
     kept |= {"belongs_to": {"classes": [0, 1], "device": "cpu"}, **dict.fromkeys(state.PLAIN, 0)}
     assert state.as_begun(long, kept).compile == "off"
     assert state.as_begun(replace(long, compile="on"), kept).compile == "on"
     assert state.as_begun(replace(short, niter=2), kept).compile == "auto"
     assert state.as_begun(long, None) == long
-    kept["config"]["niter"] = 1000
+    kept["compiled"] = True
     assert state.as_begun(long, kept).compile == "auto"
-    assert state.as_begun(long, kept | {"class_bytes": 10**7}).compile == "off", "smaller steps are not worth it"
+    assert state.as_begun(replace(short, niter=2), kept).compile == "on", "whatever the rule says now"
+
+
+@pytest.mark.parametrize(("niter", "then"), [(2499, "off"), (2500, "on")])
+def test_a_run_of_before_that_was_kept_goes_on_as_it_began(niter: int, then: str) -> None:
+    """Two classes, two inner iterations: ten thousand calls were what compiled it."""
+    config = replace(CONFIG, niter=niter, eval_at=())
+    kept: Values = {"config": {"niter": niter, "inner_loop": 2, "eval_at": []}}
+    kept |= {"belongs_to": {"classes": [0, 1], "device": "cpu"}, **dict.fromkeys(state.PLAIN, 0)}
+    assert state.as_begun(config, kept).compile == then
 
 
 def test_the_seconds_that_are_kept_are_those_of_the_beginning_too(

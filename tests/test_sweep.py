@@ -12,14 +12,14 @@ from torch import Tensor
 
 import attar
 import naive
-from attar import condensation, course, models, motion
+from attar import condensation, loop, models, motion
 from attar.augment import Draw, draw
 from attar.config import CondenseConfig, NetworkConfig, strategy_names
-from attar.course import Drawn, make_batch
 from attar.data import ImageData
 from attar.engine import Execution, Sweep
 from attar.errors import UserError
 from attar.execution import Notice
+from attar.loop import BatchDraw, make_batch
 from attar.pool import Member, Pool, describe
 from attar.synthetic import SyntheticSet, pending
 
@@ -88,7 +88,7 @@ class Recorder:
         monkeypatch.setattr(ImageData, "fetch", fetch)
         for name, found in (("draw", self.draws), ("random_subsets", self.subsets)):
             monkeypatch.setattr(condensation, name, noted(found, getattr(condensation, name)))
-        monkeypatch.setattr(course, "varied", noted(self.updates, course.varied))
+        monkeypatch.setattr(loop, "augmented", noted(self.updates, loop.augmented))
 
     def take(self, classes: int) -> dict[str, Any]:
         """What the last step used, in the form of `naive.sequential`."""
@@ -376,7 +376,7 @@ def test_the_network_sees_real_images_once_until_n_data() -> None:
     problem = condensation.prepare(data, pool_of(data), config)
     state = condensation.begin_outer(condensation.init(problem), problem)
     batches: list[tuple[Tensor, Tensor]] = []
-    collecting = replace(problem, train=lambda _, drawn: batches.extend(make_batch(data, 0.0, one) for one in drawn))
+    collecting = replace(problem, train=lambda _, drawn: batches.extend(make_batch(data, one) for one in drawn))
     condensation.update_network(state, collecting)
     assert [len(images) for images, _ in batches] == [8] * 5, "35 images are reached with the fifth batch of 8"
     same = (torch.cat([images for images, _ in batches])[:, None] == data.fetch(torch.arange(41))).flatten(2).all(2)
@@ -391,12 +391,12 @@ def test_the_network_trains_without_cutout_when_cutmix_is_on(mix_p: float) -> No
     data = digits()
     problem = condensation.prepare(data, pool_of(data, torch.float32), settings(mix_p=mix_p))
     state = condensation.begin_outer(condensation.init(problem), problem)
-    asked: list[Drawn] = []
+    asked: list[BatchDraw] = []
     condensation.update_network(state, replace(problem, train=lambda _, drawn: asked.extend(drawn)))
     assert len(asked) == 3
     for one in asked:
-        assert set(one.variation.draw) == {"color", "shift"} | (set() if mix_p else {"cutout"})
-        assert (one.variation.box is not None) == (one.variation.order is not None) == (mix_p > 0)
+        assert set(one.augmentation.draw) == {"color", "shift"} | (set() if mix_p else {"cutout"})
+        assert (one.augmentation.box is not None) == (one.augmentation.order is not None) == (mix_p > 0)
 
 
 def test_an_outer_iteration_clamps_draws_and_perturbs() -> None:

@@ -16,7 +16,7 @@ LEAVES = {"config", "recipes", "data", "augment", "models", "training", "perturb
 LEAVES |= {"methods", "motion", "frequencies"}
 LEAVES |= {"own", "selection", "partition", "device", "execution", "interrupts", "lock", "snapshots", "sinks"}
 MIDDLE = {
-    "course",
+    "loop",
     "pool",
     "embedding",
     "engine",
@@ -63,7 +63,7 @@ ALLOWED["page"] = ALLOWED["page"] | {"report"}
 for _room in ("pool", "checkpoint", "runlog", "export", "report", "page"):
     ALLOWED[_room] = ALLOWED[_room] | {"store"}
 ALLOWED["runlog"] = ALLOWED["runlog"] | {"checkpoint"}
-ALLOWED["pool"] = ALLOWED["pool"] | {"course"}
+ALLOWED["pool"] = ALLOWED["pool"] | {"loop"}
 
 # Rooms that `attar --help` reads: what takes long to import stays out of their top level.
 LIGHT = TOP | {"errors", "config", "own", "recipes", "methods"}

@@ -19,11 +19,11 @@ from attar.errors import UserError
 Draw = dict[str, Tensor]
 
 
-class Variation(NamedTuple):
+class BatchAugmentation(NamedTuple):
     """All that is drawn for a training batch of n images."""
 
     draw: Draw  # n rows
-    box: Tensor | None  # [4]: whether CutMix is applied, its share, the centre of its box; None without CutMix
+    box: Tensor | None  # [3] in [0, 1): side of CutMix's box, 0 where it is not applied, and its centre y, x
     order: Tensor | None  # int64 [n], which image is pasted into which
 
 
@@ -101,33 +101,35 @@ def cutmix(
 
     Returns the images and soft targets [n, nclass], whose cross-entropy is the area-weighted mix of both losses.
     """
-    return _paste(images, labels, nclass, p, *_draw_cutmix(len(images), p, generator))
+    return _paste(images, labels, nclass, *_draw_cutmix(len(images), p, generator))
 
 
 def _draw_cutmix(n: int, p: float, generator: Generator) -> tuple[Tensor | None, Tensor | None]:
-    """Apply?, lambda ~ Beta(1, 1) = U(0, 1), centre y, centre x; and an order of the images."""
+    """Box and order of a `BatchAugmentation`, with lambda ~ Beta(1, 1) = U(0, 1); None without CutMix."""
     if p <= 0:
         return None, None
     device = generator.device
-    return torch.rand(4, generator=generator, device=device), torch.randperm(n, generator=generator, device=device)
+    u = torch.rand(4, generator=generator, device=device)
+    side = torch.where(u[0] < p, (1 - u[1]).sqrt(), 0.0)
+    return torch.stack([side, u[2], u[3]]), torch.randperm(n, generator=generator, device=device)
 
 
 def _paste(
-    images: Tensor, labels: Tensor, nclass: int, p: float, u: Tensor | None, order: Tensor | None
+    images: Tensor, labels: Tensor, nclass: int, box: Tensor | None, order: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     classes = torch.arange(nclass, device=labels.device)  # F.one_hot looks for the largest label
     targets = (labels if labels.is_floating_point() else labels[:, None] == classes).to(images.dtype)
-    if u is None or order is None:
+    if box is None or order is None:
         return images, targets
     height, width = images.shape[2:]
     device = images.device
-    share = torch.where(u[0] < p, (1 - u[1]).sqrt(), 0.0)
+    side, y, x = box.unbind()
     rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
-    inside_y = _in_box(rows, (u[2] * height).floor(), (share * height).floor())
-    inside_x = _in_box(columns, (u[3] * width).floor(), (share * width).floor())
-    box = inside_y[:, None] & inside_x[None, :]
-    mixed = torch.where(box, images[order], images)
-    area = box.to(images.dtype).mean()
+    inside_y = _in_box(rows, (y * height).floor(), (side * height).floor())
+    inside_x = _in_box(columns, (x * width).floor(), (side * width).floor())
+    inside = inside_y[:, None] & inside_x[None, :]
+    mixed = torch.where(inside, images[order], images)
+    area = inside.to(images.dtype).mean()
     return mixed, targets * (1 - area) + targets[order] * area
 
 
@@ -142,20 +144,20 @@ def augment(
 ) -> tuple[Tensor, Tensor]:
     """A training batch: per-sample augmentation, then CutMix. Returns images and soft targets [n, nclass]."""
     size = (images.shape[2], images.shape[3])
-    variation = draw_variation(strategy, len(images), size, mix_p, generator)
-    return varied(images, labels, variation, nclass=nclass, mix_p=mix_p)
+    augmentation = draw_augmentation(strategy, len(images), size, mix_p, generator)
+    return augmented(images, labels, augmentation, nclass)
 
 
-def draw_variation(
+def draw_augmentation(
     strategy: tuple[str, ...], n: int, size: tuple[int, int], mix_p: float, generator: Generator
-) -> Variation:
-    """The draws of `augment` for n images, to be applied later (`varied`)."""
-    return Variation(draw(strategy, n, size, generator), *_draw_cutmix(n, mix_p, generator))
+) -> BatchAugmentation:
+    """The draws of `augment` for n images, to be applied later (`augmented`)."""
+    return BatchAugmentation(draw(strategy, n, size, generator), *_draw_cutmix(n, mix_p, generator))
 
 
-def varied(images: Tensor, labels: Tensor, variation: Variation, *, nclass: int, mix_p: float) -> tuple[Tensor, Tensor]:
+def augmented(images: Tensor, labels: Tensor, augmentation: BatchAugmentation, nclass: int) -> tuple[Tensor, Tensor]:
     """`augment` with what was drawn for it."""
-    return _paste(apply(images, variation.draw), labels, nclass, mix_p, variation.box, variation.order)
+    return _paste(apply(images, augmentation.draw), labels, nclass, augmentation.box, augmentation.order)
 
 
 def without(strategy: tuple[str, ...], name: str) -> tuple[str, ...]:

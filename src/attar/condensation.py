@@ -18,12 +18,12 @@ from attar import frequencies, motion, training
 from attar.augment import draw, without
 from attar.checkpoint import Values
 from attar.config import CondenseConfig, strategy_names
-from attar.course import Drawn, Lessons
 from attar.data import ImageData
 from attar.device import send
 from attar.embedding import by_network, representatives
 from attar.errors import UserError
 from attar.execution import Notice
+from attar.loop import BatchDraw, BatchSampler
 from attar.origins import ORIGINS
 from attar.perturb import perturb
 from attar.pool import Pool
@@ -204,13 +204,13 @@ def update_on_real(state: State, problem: Problem) -> None:
 
 def train_on_real(state: State, problem: Problem, count: int) -> None:
     """SGD on real batches until `count` images were seen."""
-    own = lessons(state, problem)
+    sampler = batch_sampler(state, problem)
 
-    def batches() -> Iterator[Drawn]:
+    def batches() -> Iterator[BatchDraw]:
         seen = 0
         while seen < count:
             rows = state.update_deck.draw()
-            yield own.of_rows(rows)
+            yield sampler.draw_rows(rows)
             seen += len(rows)
 
     assert state.network is not None
@@ -225,24 +225,24 @@ def update_on_synthetic(state: State, problem: Problem) -> None:
     images = [decode_class(own, config.factor, config.decode_type) for own in state.images]
     labels = problem.sweep.labels.repeat_interleave(len(images[0]))
     decoded = data.normalize(torch.cat(images))
-    own = lessons(state, problem)
+    sampler = batch_sampler(state, problem)
 
-    def batches() -> Iterator[Drawn]:
+    def batches() -> Iterator[BatchDraw]:
         for _ in range(config.syn_epochs):
             for rows in training.shuffled(len(labels), config.batch_size, state.generator):
-                yield own.draw(decoded[rows], labels[rows])
+                yield sampler.draw(decoded[rows], labels[rows])
 
     assert state.network is not None
     problem.train(state.network, batches())
 
 
-def lessons(state: State, problem: Problem) -> Lessons:
+def batch_sampler(state: State, problem: Problem) -> BatchSampler:
     """How the network update's batches are drawn."""
     config = problem.config
     strategy = strategy_names(config.aug_type)
     if config.mix_p > 0:
         strategy = without(strategy, "cutout")
-    return Lessons(problem.data, strategy, config.mix_p, state.generator)
+    return BatchSampler(problem.data, strategy, config.mix_p, state.generator)
 
 
 UPDATES: dict[str, Callable[[State, Problem], None]] = {

@@ -21,11 +21,11 @@ from torch import Generator, Tensor
 
 from attar import models
 from attar.config import EvaluateConfig, NetworkConfig, settings_of, strategy_names
-from attar.course import Course, Drawn, Lessons, fit, make_batch
 from attar.data import ImageData
 from attar.data.mapped import Mapped
 from attar.errors import UserError
-from attar.execution import Workers
+from attar.execution import Workers, to_stderr
+from attar.loop import BatchDraw, BatchSampler, Trainer, fit, make_batch
 from attar.pool import build, describe
 from attar.synthetic import SyntheticSet, decoded_count
 from attar.training import Learner, accuracy, learner, shuffled
@@ -278,13 +278,14 @@ def trained(
         batch = images[source] if resident else source
         return data.scaled(batch) if batch.dtype == torch.uint8 else data.normalize(batch)
 
-    lessons = Lessons(data, strategy_names(config.aug_type), config.mix_p, generator)
+    sampler = BatchSampler(data, strategy_names(config.aug_type), config.mix_p, generator)
 
-    def epoch_batches() -> Iterator[Drawn]:
+    def epoch_batches() -> Iterator[BatchDraw]:
         for rows in shuffled(len(labels), config.batch_size, generator):
-            yield lessons.draw(rows if resident else images[rows], labels[rows])
+            yield sampler.draw(rows if resident else images[rows], labels[rows])
 
-    fit(Course(student, partial(make_batch, data, config.mix_p, fetch=fetch)), epoch_batches, epochs)
+    trainer = Trainer(student, partial(make_batch, data, fetch=fetch), notice=to_stderr)
+    fit(trainer, epoch_batches, epochs)
     return student
 
 

@@ -7,6 +7,7 @@ line that says so.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 import warnings
@@ -25,8 +26,8 @@ from attar.errors import UserError
 
 # Compiling costs half a minute to one and a half, once per shape, and on a CPU saves a part of each call that is
 # constant and one that grows with what passes through memory (docs/log.md, 25 November). On a GPU nothing is known yet.
-COMPILATION = 100.0  # core seconds
-SAVED = 3e-3  # core seconds of a call
+COMPILATION = 100.0  # seconds that have to be saved: a small run is not worth the wait
+SAVED = 3e-3  # seconds of a call
 SAVED_PER_BYTE = 8e-11  # of `engine.class_bytes`
 COMPILE_FROM = 10000  # calls, on a GPU
 GRAPH_WARMUP = 3  # calls before a CUDA graph is recorded, as PyTorch asks for
@@ -71,9 +72,9 @@ def set_matmul_precision(precision: str, device: torch.device) -> None:
 
 
 def worth_compiling(setting: str, calls: int, size: float, device: torch.device) -> bool:
-    """Whether to compile a function that will be called so often, with `size` bytes of activations each time.
+    """Whether to compile a function that will be called so often, by one thread, with `size` bytes of activations.
 
-    `auto` depends on nothing that is measured: the same run is compiled every time, or never.
+    `auto` depends on nothing that is measured: the same run with as many threads is compiled every time, or never.
     """
     if setting != "auto":
         return setting == "on"
@@ -131,6 +132,11 @@ class Compiled:
 def shapes_of(args: Any) -> Shapes:
     """What code is compiled for: shape and type of each tensor in nested lists, tuples and dicts."""
     return tuple((value.shape, value.dtype) if isinstance(value, Tensor) else None for value in tree_leaves(args))
+
+
+def to_stderr(line: str) -> None:
+    """A notice where nobody else listens."""
+    print(line, file=sys.stderr)
 
 
 def once(notice: Notice) -> Notice:

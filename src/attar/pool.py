@@ -15,10 +15,10 @@ from torch import Generator, Tensor
 
 from attar import models, store
 from attar.config import NetworkConfig, PoolConfig, settings_of, strategy_names
-from attar.course import Course, Drawn, Lessons, fit, make_batch
 from attar.data import ImageData
 from attar.errors import Diverged, MissingError, UserError
 from attar.execution import Workers
+from attar.loop import BatchDraw, BatchSampler, Trainer, fit, make_batch
 from attar.training import accuracy, learner, shuffled
 
 Report = Callable[[str], None]
@@ -245,9 +245,9 @@ def train_member(
         report(f"{name}: epoch {epoch + 1} of {config.epochs}")
 
     name = file_name(config, data, network).removesuffix(store.SUFFIX)
-    lessons = Lessons(data, strategy_names(config.aug_type), config.mix_p, generator)
-    course = Course(student, partial(make_batch, data, config.mix_p))
-    fit(course, lambda: real_batches(data, config, lessons), config.epochs, after_epoch=after)
+    sampler = BatchSampler(data, strategy_names(config.aug_type), config.mix_p, generator)
+    trainer = Trainer(student, partial(make_batch, data), notice=report)
+    fit(trainer, lambda: real_batches(data, config, sampler), config.epochs, after_epoch=after)
     params = {key: value.detach() for key, value in student.params.items()}
     if not all(bool(value.isfinite().all()) for value in params.values()):
         raise Diverged(f"{name} diverged in training; lower the learning rate (lr is {config.lr:g})")
@@ -261,11 +261,11 @@ def shown(accuracy: float | None) -> str:
     return "unknown (no test images)" if accuracy is None else f"{accuracy:.3f}"
 
 
-def real_batches(data: ImageData, config: PoolConfig, lessons: Lessons) -> Iterator[Drawn]:
+def real_batches(data: ImageData, config: PoolConfig, sampler: BatchSampler) -> Iterator[BatchDraw]:
     """One epoch of real batches, over `config.share` of the images."""
     images = max(1, round(config.share * len(data.labels)))
-    for rows in shuffled(len(data.labels), config.batch_size, lessons.generator, only=images):
-        yield lessons.of_rows(rows)
+    for rows in shuffled(len(data.labels), config.batch_size, sampler.generator, only=images):
+        yield sampler.draw_rows(rows)
 
 
 def load_member(path: Path, device: torch.device | str = "cpu") -> tuple[Member, dict[str, Any]]:

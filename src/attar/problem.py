@@ -12,11 +12,20 @@ from torch import Tensor
 
 from attar.augment import Draw
 from attar.config import CondenseConfig
-from attar.course import Course, Drawn, make_batch
 from attar.data import ImageData
 from attar.engine import Execution, NetworkGradients, Sweep, choose_chunk, class_bytes, side_by_side
 from attar.errors import UserError
-from attar.execution import Notice, Record, Replayed, check_precision, once, set_matmul_precision, worth_compiling
+from attar.execution import (
+    Notice,
+    Record,
+    Replayed,
+    Workers,
+    check_precision,
+    once,
+    set_matmul_precision,
+    worth_compiling,
+)
+from attar.loop import BatchDraw, Trainer, make_batch
 from attar.matching import Matching
 from attar.models import Network
 from attar.motion import Rule
@@ -41,7 +50,7 @@ class Problem:
     run_sweep: Callable[..., tuple[Tensor, ...]]  # the sweep from rows of real images
     calibrate: Callable[..., tuple[Tensor, ...]] | None  # the gradient of a trained network's cross-entropy
     rule: Rule  # how the images move
-    train: Callable[[Learner, Iterable[Drawn]], None]  # steps of the network
+    train: Callable[[Learner, Iterable[BatchDraw]], None]  # steps of the network
     subset: bool  # a class decodes to more images than a matching step takes
     pending: Tensor  # [C, 1, 1, 1, 1], see `synthetic.pending`
 
@@ -144,8 +153,7 @@ def choose_execution(
     if chunk > 1:
         notice(f"{chunk} of {len(labels)} classes are computed at once, with about {chunk * per_class / 1e9:.2g} GB")
     shapes = {min(config.batch_real, data.counts[label]) for label in labels}
-    calls = config.outer_iterations * config.inner_loop * len(labels)
-    compiled = worth_compiling(config.compile, calls, per_class, data.device)
+    compiled = worth_compiling(config.compile, turns(config, len(labels), data.device), per_class, data.device)
     if compiled and len(shapes) > MOST_SHAPES:
         notice(f"the real batches of the classes have {len(shapes)} sizes, too many to compile; going on without it")
         compiled = False
@@ -153,6 +161,11 @@ def choose_execution(
         notice("the sweep is compiled at the first iteration: half a minute or more, once per shape")
     most = side_by_side(per_class, config.memory_gb)
     return Execution(config.precision, compiled, chunk, most, per_class, notice)
+
+
+def turns(config: CondenseConfig, classes: int, device: torch.device) -> int:
+    """How many steps of a class a run makes one after another."""
+    return config.outer_iterations * config.inner_loop * -(-classes // Workers(device).count)
 
 
 def sweep_from_rows(sweep: Sweep, data: ImageData, notice: Notice) -> Callable[..., tuple[Tensor, ...]]:
@@ -216,20 +229,20 @@ class Lazily(Sequence[Tensor]):
 
 def network_training(
     sweep: Sweep, data: ImageData, config: CondenseConfig, notice: Notice, record: Record | None = None
-) -> Callable[[Learner, Iterable[Drawn]], None]:
+) -> Callable[[Learner, Iterable[BatchDraw]], None]:
     """The steps of the network update; on a GPU recorded for the learner, which keeps its memory during a run.
 
-    record: as for `Course`.
+    record: as for `Trainer`.
     """
     running = any(True for _ in sweep.module.buffers())  # batch statistics: neither split nor functional
     gradients = None if running else NetworkGradients(sweep.module, sweep.execution, sweep.workers)
-    make = partial(make_batch, data, config.mix_p)
-    courses: dict[int, Course] = {}  # a recording writes to its learner's own memory
+    make = partial(make_batch, data)
+    trainers: dict[int, Trainer] = {}  # a recording writes to its learner's own memory
 
-    def train(student: Learner, batches: Iterable[Drawn]) -> None:
-        if id(student) not in courses:
-            courses[id(student)] = Course(student, make, gradients=gradients, notice=notice, record=record)
-        courses[id(student)](batches)
+    def train(student: Learner, batches: Iterable[BatchDraw]) -> None:
+        if id(student) not in trainers:
+            trainers[id(student)] = Trainer(student, make, gradients=gradients, notice=notice, record=record)
+        trainers[id(student)](batches)
 
     return train
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from attar.data import ImageData
-from attar.device import cores
+from attar.device import cores, prepare_cpu
 from attar.errors import MissingError, UserError
 from attar.execution import Notice, Workers
 from attar.interrupts import Interrupted
@@ -59,7 +59,7 @@ class RayWorkers(Workers):
 
     def __init__(self, ray: Any, device: torch.device, threads: int) -> None:
         super().__init__(device)
-        self.ray, self.device, self.parallel = ray, device, threads
+        self.ray, self.parallel = ray, threads
         self.put: dict[int, tuple[Any, Any]] = {}  # id → (the object, what stands for it)
         self.lock = threading.Lock()
         self.stopped = threading.Event()
@@ -211,7 +211,7 @@ def _task(function: Callable[..., Any], args: list[Any], threads: int) -> Any:
     import ray
 
     torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)  # as `device.pick` does
+    prepare_cpu()
     received = []
     for arg in args:
         if isinstance(arg, Shared):

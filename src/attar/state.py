@@ -18,7 +18,7 @@ from attar.data import ImageData
 from attar.embedding import Embed, by_network, pixels, representatives
 from attar.errors import Diverged, UserError
 from attar.execution import Notice, worth_compiling
-from attar.problem import Problem
+from attar.problem import Problem, turns
 from attar.synthetic import mix, noise
 from attar.training import Deck, Learner
 
@@ -148,6 +148,7 @@ def snapshot(state: State, problem: Problem) -> Values:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         **{name: getattr(state, name) for name in (*PLAIN, *TENSORS)},
+        "compiled": problem.sweep.execution.compiled,
         "class_bytes": problem.sweep.execution.class_bytes,
         "picks": state.picks,
         "losses": torch.stack(state.losses) if state.losses else torch.empty(0),
@@ -277,9 +278,10 @@ def as_begun(config: CondenseConfig, values: Values | None) -> CondenseConfig:
             raise TypeError(f"one of {', '.join(PLAIN)} is no number")
         kept, classes = replace(CondenseConfig(), values["config"]), len(values["belongs_to"]["classes"])
         size, device = float(values.get("class_bytes", 0)), torch.device(values["belongs_to"]["device"])
+        # before 25 November 2026 it was not kept, and followed from the number of calls
+        long = classes * kept.outer_iterations * kept.inner_loop >= 10000
+        began = values.get("compiled", kept.compile == "on" or (kept.compile == "auto" and long))
     if config.compile != "auto":
         return config
-    began, now = (
-        worth_compiling("auto", classes * c.outer_iterations * c.inner_loop, size, device) for c in (kept, config)
-    )
-    return config if began == now else replace(config, {"compile": "on" if began else "off"})
+    now = worth_compiling("auto", turns(config, classes, device), size, device)
+    return config if "compiled" in values and began == now else replace(config, {"compile": "on" if began else "off"})

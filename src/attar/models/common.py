@@ -91,7 +91,7 @@ class Convolution(nn.Conv2d):
             second = (0, 0, 0, 0, 0, 1)
             x, weight = F.pad(x, second), F.pad(weight, second)
         maps = self._conv_forward(x, weight, None)
-        return maps if self.bias is None else maps + self.bias[:, None, None]
+        return maps if self.bias is None else maps + self.bias.to(maps.dtype)[:, None, None]
 
 
 def norm_layer(norm_type: str, channels: int) -> nn.Module:

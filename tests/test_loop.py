@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -9,20 +11,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from attar import course, models
-from attar.augment import Variation
-from attar.course import Course, Drawn, fit
+from attar import loop, models
+from attar.augment import BatchAugmentation
 from attar.execution import GRAPH_WARMUP
+from attar.loop import BatchDraw, Trainer, fit
 from attar.training import Learner, learner
 from test_training import NaiveLearner, batches, network, same
 
 
-def drawn(count: int, n: int = 5) -> list[Drawn]:
+def drawn(count: int, n: int = 5) -> list[BatchDraw]:
     """The same as drawn batches: nothing is left to make."""
-    return [Drawn(images, targets, Variation({}, None, None)) for images, targets in batches(count, n)]
+    return [BatchDraw(images, targets, BatchAugmentation({}, None, None)) for images, targets in batches(count, n)]
 
 
-def as_it_is(one: Drawn) -> tuple[Tensor, Tensor]:
+def as_it_is(one: BatchDraw) -> tuple[Tensor, Tensor]:
     return one.source, one.labels
 
 
@@ -64,11 +66,11 @@ def test_fit_trains_for_its_epochs_with_the_schedule() -> None:
     twin = NaiveLearner(parameters, 0.1, 0.9, 0.01)
     asked, after = [], []
 
-    def epoch_batches() -> list[Drawn]:
+    def epoch_batches() -> list[BatchDraw]:
         asked.append(len(after))
         return drawn(2)
 
-    fit(Course(student, as_it_is), epoch_batches, 6, after_epoch=after.append)
+    fit(Trainer(student, as_it_is, notice=print), epoch_batches, 6, after_epoch=after.append)
     for rate in (1, 1, 1, 1, 0.2, 0.04):
         for images, targets in batches(2):
             twin.step(images, targets, rate)
@@ -79,7 +81,7 @@ def test_fit_trains_for_its_epochs_with_the_schedule() -> None:
 @pytest.mark.parametrize("norm_type", ["instance", "batch"])
 def test_recorded_steps_are_the_steps(norm_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chains of two steps; the last batch of an epoch is smaller, the learning rate falls twice."""
-    monkeypatch.setattr(course, "LONGEST", 2)
+    monkeypatch.setattr(loop, "LONGEST", 2)
     module, parameters = network(norm_type)
     plain, recorded = (
         learner(module, parameters, models.buffers_of(module), lr=0.1, momentum=0.9, weight_decay=0.01)
@@ -87,16 +89,18 @@ def test_recorded_steps_are_the_steps(norm_type: str, monkeypatch: pytest.Monkey
     )
     said: list[str] = []
     film = Film(lambda: recorded)
-    replayed = Course(recorded, as_it_is, notice=said.append, record=film)
+    replayed = Trainer(recorded, as_it_is, notice=said.append, record=film)
     epochs = 15
     seeds = iter(range(2 * epochs))
 
-    def epoch_batches() -> list[Drawn]:
+    def epoch_batches() -> list[BatchDraw]:
         """Others in every epoch: a replay has to see its new arguments."""
         seed = next(seeds) % epochs
-        return [Drawn(one.source + seed / 10, one.labels, one.variation) for one in [*drawn(4), drawn(1, n=3)[0]]]
+        return [
+            BatchDraw(one.source + seed / 10, one.labels, one.augmentation) for one in [*drawn(4), drawn(1, n=3)[0]]
+        ]
 
-    fit(Course(plain, as_it_is), epoch_batches, epochs)
+    fit(Trainer(plain, as_it_is, notice=print), epoch_batches, epochs)
     fit(replayed, epoch_batches, epochs)
     for own, wanted in ((recorded.params, plain.params), (recorded.buffers, plain.buffers)):
         assert all(torch.equal(own[name], wanted[name]) for name in wanted)
@@ -108,5 +112,20 @@ def test_an_optimiser_that_counts_on_the_host_is_not_recorded() -> None:
     module, parameters = network()
     student = learner(module, parameters, {}, lr=0.1, momentum=0, weight_decay=0, optimizer="adam")
     film = Film(lambda: student)
-    Course(student, as_it_is, record=film)(drawn(2 * GRAPH_WARMUP))
+    Trainer(student, as_it_is, notice=print, record=film)(drawn(2 * GRAPH_WARMUP))
     assert not film.recorded
+
+
+def test_a_trainer_is_gone_when_nobody_holds_it() -> None:
+    """On a GPU it holds recordings, and these much memory: not until Python looks for circles."""
+    module, parameters = network()
+    student = learner(module, parameters, {}, lr=0.1, momentum=0.9, weight_decay=0)
+    replayed = Trainer(student, as_it_is, notice=print, record=Film(lambda: student))
+    replayed(drawn(2 * loop.LONGEST))
+    held = weakref.ref(next(iter(replayed.recorded.values())))
+    gc.disable()
+    try:
+        del replayed
+        assert held() is None
+    finally:
+        gc.enable()

@@ -1,7 +1,7 @@
 """The one supervised loop: the pool, the network update and the evaluation all train with it.
 
-What is random about a batch is drawn first (`Lessons`), the batch itself is made with the step that takes it
-(`Course`): on a GPU many such steps are one CUDA graph, in which nothing can be drawn.
+What is random about a batch is drawn first (`BatchSampler`), the batch itself is made with the step that takes it
+(`Trainer`): on a GPU many such steps are one CUDA graph, in which nothing can be drawn.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from attar.augment import Variation, draw_variation, varied
+from attar.augment import BatchAugmentation, augmented, draw_augmentation
 from attar.data import ImageData
 from attar.execution import Notice, Record, Replayed, Shapes, record_graph, shapes_of
 from attar.training import Batch, Gradients, Learner, decay, step
@@ -22,43 +22,41 @@ from attar.training import Batch, Gradients, Learner, decay, step
 LONGEST = 32  # steps in one CUDA graph
 
 
-class Drawn(NamedTuple):
+class BatchDraw(NamedTuple):
     """A training batch of which everything random is drawn, and nothing else made."""
 
     source: Tensor  # what the images are made of: their rows, or the images
     labels: Tensor  # int64 [n], or soft labels float [n, C]
-    variation: Variation
+    augmentation: BatchAugmentation
 
 
-class Lessons:
+class BatchSampler:
     """Training batches of a data set, as far as they are drawn: per-sample augmentation, CutMix."""
 
     def __init__(self, data: ImageData, strategy: tuple[str, ...], mix_p: float, generator: Generator) -> None:
         self.data, self.strategy, self.mix_p, self.generator = data, strategy, mix_p, generator
 
-    def draw(self, source: Tensor, labels: Tensor) -> Drawn:
+    def draw(self, source: Tensor, labels: Tensor) -> BatchDraw:
         """Draw for the images of a source."""
-        return Drawn(
-            source, labels, draw_variation(self.strategy, len(labels), self.data.size, self.mix_p, self.generator)
+        return BatchDraw(
+            source, labels, draw_augmentation(self.strategy, len(labels), self.data.size, self.mix_p, self.generator)
         )
 
-    def of_rows(self, rows: Tensor) -> Drawn:
+    def draw_rows(self, rows: Tensor) -> BatchDraw:
         """Draw for real images; those that a GPU cannot reach are sent there as bytes."""
         data = self.data
         reached = data.device.type != "cuda" or isinstance(data.images, Tensor)
         return self.draw(rows if reached else data.images[rows], data.labels[rows])
 
 
-def make_batch(
-    data: ImageData, mix_p: float, drawn: Drawn, *, fetch: Callable[[Tensor], Tensor] | None = None
-) -> Batch:
+def make_batch(data: ImageData, drawn: BatchDraw, *, fetch: Callable[[Tensor], Tensor] | None = None) -> Batch:
     """Augmented images and soft targets [n, C] of what was drawn, without another draw.
 
     fetch: source → images [n, ch, H, W], normalised. By default sources are rows of the data's images (int64), such
     images (uint8), or images as `fetch` gives them (float).
     """
     images = (fetch or partial(_fetch, data))(drawn.source)
-    return varied(images, drawn.labels, drawn.variation, nclass=data.nclass, mix_p=mix_p)
+    return augmented(images, drawn.labels, drawn.augmentation, data.nclass)
 
 
 def _fetch(data: ImageData, source: Tensor) -> Tensor:
@@ -67,7 +65,7 @@ def _fetch(data: ImageData, source: Tensor) -> Tensor:
     return data.scaled(source) if source.dtype == torch.uint8 else data.fetch(source)
 
 
-class Course:
+class Trainer:
     """A learner's steps. On a GPU `LONGEST` of them at a time are recorded as one CUDA graph, and replayed.
 
     record: how a call is recorded, in CUDA's place; None where nothing is.
@@ -76,10 +74,10 @@ class Course:
     def __init__(
         self,
         student: Learner,
-        make: Callable[[Drawn], Batch],
+        make: Callable[[BatchDraw], Batch],
         *,
         gradients: Gradients | None = None,
-        notice: Notice = print,
+        notice: Notice,
         record: Record | None = None,
     ) -> None:
         device = next(iter(student.params.values())).device
@@ -89,7 +87,7 @@ class Course:
             self.record = None
         self.recorded: dict[tuple[Any, ...], Replayed] = {}  # by rates and shapes
 
-    def __call__(self, batches: Iterable[Drawn]) -> None:
+    def __call__(self, batches: Iterable[BatchDraw]) -> None:
         """A step for each batch, in order."""
         if self.record is None:
             for drawn in batches:
@@ -99,32 +97,38 @@ class Course:
         while chain := list(islice(coming, LONGEST)):
             self._replayed(chain)(chain)
 
-    def _replayed(self, chain: list[Drawn]) -> Replayed:
+    def _replayed(self, chain: list[BatchDraw]) -> Replayed:
         """The steps over batches of such shapes, at the present learning rate: a recording knows no other."""
         rates = tuple(group["lr"] for group in self.student.optimizer.param_groups)
         key: tuple[tuple[float, ...], Shapes] = (rates, shapes_of(chain))
         if key not in self.recorded:
             self.recorded = {old: kept for old, kept in self.recorded.items() if old[0] == rates}  # rates only fall
-            self.recorded[key] = Replayed(self._steps, self.notice, self.record)
+            # no method of this object: a circle would keep recordings and their memory until Python looks for circles
+            steps = partial(_steps, self.student, self.make, self.gradients)
+            self.recorded[key] = Replayed(steps, self.notice, self.record)
         return self.recorded[key]
 
-    def _steps(self, chain: list[Drawn]) -> list[Tensor]:
-        return [step(self.student, *self.make(drawn), self.gradients) for drawn in chain]
+
+def _steps(
+    student: Learner, make: Callable[[BatchDraw], Batch], gradients: Gradients | None, chain: list[BatchDraw]
+) -> list[Tensor]:
+    """The losses of a step for each batch."""
+    return [step(student, *make(drawn), gradients) for drawn in chain]
 
 
 def fit(
-    course: Course,
-    epoch_batches: Callable[[], Iterable[Drawn]],
+    trainer: Trainer,
+    epoch_batches: Callable[[], Iterable[BatchDraw]],
     epochs: int,
     *,
     after_epoch: Callable[[int], None] | None = None,
 ) -> None:
     """Train for `epochs`, each over one call of `epoch_batches`, with the step decay of `decay`."""
-    student = course.student
+    student = trainer.student
     rates = [group["lr"] for group in student.optimizer.param_groups]
     for epoch in range(epochs):
         for group, rate in zip(student.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * decay(epoch, epochs)
-        course(epoch_batches())
+        trainer(epoch_batches())
         if after_epoch is not None:
             after_epoch(epoch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,3 +41,27 @@ def faults(**environment: str) -> int:
 def test_freed_memory_is_kept_for_the_next_tensor_in_every_thread() -> None:
     given_back = faults(MALLOC_MMAP_THRESHOLD_="131072")  # what the environment says stands
     assert 10 * faults() < given_back
+
+
+WHERE = """
+import os, torch
+from attar.device import pick
+
+pick("cpu")
+torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+print(os.environ.get("TORCHINDUCTOR_CACHE_DIR"))
+"""
+
+
+def test_compiled_code_is_kept_in_attars_cache(tmp_path: Path) -> None:
+    """Also behind an optimiser, with which PyTorch names a folder of its own. Without a home that one serves."""
+
+    def where(**environment: str) -> str:
+        own = {"PATH": "/usr/bin:/bin", **environment}
+        done = subprocess.run([sys.executable, "-c", WHERE], env=own, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    (tmp_path / "file").touch()
+    assert where(HOME=str(tmp_path)) == str(tmp_path / ".cache" / "attar" / "inductor")
+    assert where(HOME=str(tmp_path), TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "own")) == str(tmp_path / "own")
+    assert "torchinductor_" in where(HOME=str(tmp_path / "file"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attar import condensation, models, recipes
+from attar import condensation, interrupts, models, recipes
 from attar.config import CondenseConfig, NetworkConfig
 from attar.data import ImageData, load
 from attar.engine import choose_chunk, class_bytes
@@ -154,6 +156,34 @@ def test_a_shape_that_the_compiler_refuses_runs_without_it(monkeypatch: pytest.M
         "compilation is not available here (RuntimeError",
         "the sweep is compiled",
     ]
+
+
+def test_a_compiler_that_cannot_even_begin_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
+        raise NotADirectoryError("/dev/null/cache")
+
+    monkeypatch.setattr(torch, "compile", nowhere)
+    said: list[str] = []
+    function = Compiled(lambda x: x + 1, lambda x: x + 2, CPU, said.append, "it")
+    assert [function(1), function(2)] == [3, 4]
+    assert len(said) == 1 and "going on without it, as --compile off does" in said[0]
+
+
+def test_a_signal_that_ends_the_compiler_is_no_failure_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C reaches g++ too. Going on without it would give a resumed run other bits."""
+
+    def killed(function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
+        def run(x: Tensor) -> Tensor:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise RuntimeError("C++ compile error")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", killed)
+    said: list[str] = []
+    with pytest.raises(interrupts.Interrupted), interrupts.held():
+        Compiled(lambda x: x + 1, lambda x: x + 2, CPU, said.append, "it")(torch.zeros(2))
+    assert not said and not interrupts.HELD
 
 
 def test_of_several_threads_one_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,8 +380,10 @@ def test_bf16_stays_near(precision: str) -> None:
 
 
 @pytest.mark.slow
-def test_compiled_is_the_same_up_to_rounding() -> None:
+@pytest.mark.parametrize("match", ["grad", "feat", "ncf"])
+def test_compiled_is_the_same_up_to_rounding(match: str) -> None:
     data, pool, config = tiny_problem()
+    config = replace(config, match=match, metric="mse" if match == "feat" else config.metric, frequencies=32)
     plain = condensation.run(data, pool, config)
     notes: list[str] = []
     compiled = condensation.run(data, pool, replace(config, compile="on"), notice=notes.append)

@@ -64,6 +64,7 @@ for _room in ("pool", "checkpoint", "runlog", "export", "report", "page"):
     ALLOWED[_room] = ALLOWED[_room] | {"store"}
 ALLOWED["runlog"] = ALLOWED["runlog"] | {"checkpoint"}
 ALLOWED["pool"] = ALLOWED["pool"] | {"loop"}
+ALLOWED["execution"] = ALLOWED["execution"] | {"interrupts"}  # a signal that ends the compiler is no failure of it
 
 # Rooms that `attar --help` reads: what takes long to import stays out of their top level.
 LIGHT = TOP | {"errors", "config", "own", "recipes", "methods"}

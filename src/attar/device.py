@@ -37,12 +37,24 @@ def pick(name: str = "auto") -> torch.device:
             raise UserError(f"device '{name}' does not exist: there are {torch.cuda.device_count()} GPUs")
     elif device != torch.device("cpu"):
         raise UserError(f"device '{name}' is not supported; valid: auto, cpu, cuda, cuda:0, ...")
+    keep_compiled()
     if device.type == "cuda":  # float32 means float32, until a run asks for tf32
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.set_flush_denormal(True)
     else:
         prepare_cpu()
     return device
+
+
+def keep_compiled() -> None:
+    """Compiled code outlives the process, below ~/.cache/attar: the next start of the same shapes takes seconds.
+
+    Not where `TORCHINDUCTOR_CACHE_DIR` names another folder. PyTorch names its own with the first optimiser.
+    """
+    with suppress(OSError, RuntimeError):
+        folder = Path.home() / ".cache" / "attar" / "inductor"
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
 def prepare_cpu() -> None:

@@ -18,7 +18,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
 from attar.augment import Draw, apply, take
@@ -63,6 +63,7 @@ class Sweep:
         ascends: bool = False,
     ) -> None:
         self.module = module
+        self.called: nn.Module = Features(module) if matching.features else module
         self.matching = matching
         self.normalize = normalize
         self.labels = labels  # int64 [C], the label of each row of `images`
@@ -83,10 +84,12 @@ class Sweep:
             return plain
         return Compiled(function, plain, self.labels.device, self.execution.notice, "the sweep")
 
-    def forward(self, module: Network, params: Mapping[str, Tensor], images: Tensor) -> Tensor:
-        """Logits [n, C], or the last features [n, d] when features are matched."""
+    def forward(self, module: nn.Module, params: Mapping[str, Tensor], images: Tensor) -> Tensor:
+        """Logits [n, C], or the last features [n, d] when features are matched; module: `called`, or a copy of it."""
+        prefix = "module." if self.matching.features else ""
+        named = {f"{prefix}{name}": value for name, value in params.items()}
         with precise(self.execution.precision, images.device):
-            out = _call(module, params, images, features=self.matching.features)
+            out = functional_call(module, named, (images,))
         return out.to(images.dtype)
 
     def class_loss(
@@ -99,11 +102,11 @@ class Sweep:
         label: Tensor,  # int64, a scalar
         frequencies: Tensor | None = None,  # [T, d]
         gradient: Callable[..., dict[str, Tensor]] = gradient,
-        module: Network | None = None,
+        module: nn.Module | None = None,
     ) -> Tensor:
         """The matching loss L_c of one class: a scalar."""
         m = self.matching
-        forward = partial(self.forward, module or self.module)
+        forward = partial(self.forward, module or self.called)
         decoded = decode_class(own, m.factor, m.decode_type)
         if subset is not None:
             decoded = decoded[subset]
@@ -126,7 +129,7 @@ class Sweep:
         if frequencies is not None and self.ascends:
             frequencies = frequencies.detach().requires_grad_()
             leaves.append(frequencies)
-        module = own_module(self.own, self.module)
+        module = own_module(self.own, self.called)
         loss = self.class_loss(own, params, real, drawn, subset, label, frequencies, eager_gradient, module)
         return torch.autograd.grad(loss, leaves), loss.detach()
 
@@ -228,7 +231,9 @@ class NetworkGradients:
         if execution.compiled:
             self.step = Compiled(step, self.eager_step, workers.device, execution.notice, "the network update")
 
-    def loss(self, params: dict[str, Tensor], images: Tensor, targets: Tensor, module: Network | None = None) -> Tensor:
+    def loss(
+        self, params: dict[str, Tensor], images: Tensor, targets: Tensor, module: nn.Module | None = None
+    ) -> Tensor:
         """The mean cross-entropy with soft targets [n, C]."""
         with precise(self.execution.precision, images.device):
             out = functional_call(module or self.module, params, (images,))
@@ -268,7 +273,7 @@ def _recording() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
-def own_module(own: threading.local, module: Network) -> Network:
+def own_module(own: threading.local, module: nn.Module) -> nn.Module:
     """The calling thread's copy of a module: a functional call swaps a module's tensors while it runs."""
     if not hasattr(own, "module"):
         own.module = copy.deepcopy(module)
@@ -318,9 +323,3 @@ def side_by_side(per_class: int, budget_gb: float | None) -> int | None:
         needed = f"about {per_class / 1e9:.2g} GB"
         raise UserError(f"a memory budget of {budget_gb:g} GB does not hold one class, which needs {needed}")
     return int(budget_gb * 1e9 // per_class)
-
-
-def _call(module: Network, params: Mapping[str, Tensor], images: Tensor, *, features: bool) -> Tensor:
-    if not features:
-        return functional_call(module, dict(params), (images,))
-    return functional_call(Features(module), {f"module.{k}": v for k, v in params.items()}, (images,))

@@ -6,7 +6,6 @@ line that says so.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -14,7 +13,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -22,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
+from attar import interrupts
 from attar.errors import UserError
 
 # Compiling costs half a minute to one and a half, once per shape, and on a CPU saves a part of each call that is
@@ -91,12 +90,8 @@ class Compiled:
     def __init__(
         self, function: Callable[..., Any], plain: Callable[..., Any], device: torch.device, notice: Notice, name: str
     ) -> None:
-        # Compiled code outlives the session: the second start of the same shapes takes seconds
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "attar" / "inductor"))
-        self.plain = plain
-        # On a CPU threads run it side by side: calls out of Python would hold its lock while they compute
-        options: dict[str, Any] = {"cpp_wrapper": True} if device.type == "cpu" else {}
-        self.fast = torch.compile(function, fullgraph=True, dynamic=False, options=options)
+        self.function, self.plain, self.device = function, plain, device
+        self.fast: Callable[..., Any] | None = None
         self.notice = notice
         self.name = name
         self.chosen: dict[Shapes, Callable[..., Any]] = {}  # by what was tried
@@ -116,17 +111,27 @@ class Compiled:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the compiler's own, about things it does not use
+                self.fast = self.fast or self._compiler()
                 result = self.fast(*args)
         except torch.OutOfMemoryError:  # no matter of the compiler
             raise
         except Exception as error:
+            interrupts.check()  # a signal to all processes ends the C++ compiler's, too
             reason = " ".join(str(error).split("\n")[0].split())[:160]
-            self.notice(f"compilation is not available here ({type(error).__name__}: {reason}); going on without it")
+            self.notice(
+                f"compilation is not available here ({type(error).__name__}: {reason}); going on without it, as "
+                f"--compile off does at once"
+            )
             self.chosen[shapes] = self.plain
             return self.plain(*args)
         self.chosen[shapes] = self.fast
         self.notice(f"{self.name} is compiled: {time.perf_counter() - start:.1f} s with its first run")
         return result
+
+    def _compiler(self) -> Callable[..., Any]:
+        # On a CPU threads run it side by side: calls out of Python would hold its lock while they compute
+        options: dict[str, Any] = {"cpp_wrapper": True} if self.device.type == "cpu" else {}
+        return torch.compile(self.function, fullgraph=True, dynamic=False, options=options)
 
 
 def shapes_of(args: Any) -> Shapes:

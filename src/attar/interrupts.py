@@ -54,12 +54,25 @@ class Stop:
             raise Interrupted(number)
 
 
+HELD: list[Stop] = []  # those that hold signals back now
+
+
+def check() -> None:
+    """Raise `Interrupted` if a signal came that is held back: from within a step, which then is lost."""
+    for stop in HELD:
+        stop.check()
+
+
 @contextmanager
 def held() -> Iterator[Stop]:
     """Hold SIGINT and SIGTERM back. Outside the main thread, where Python has no signals, nothing changes."""
     stop = Stop()
-    with _handlers(stop.handle):
-        yield stop
+    HELD.append(stop)
+    try:
+        with _handlers(stop.handle):
+            yield stop
+    finally:
+        HELD.remove(stop)
     stop.check()
 
 

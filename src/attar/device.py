@@ -49,12 +49,14 @@ def pick(name: str = "auto") -> torch.device:
 def keep_compiled() -> None:
     """Compiled code outlives the process, below ~/.cache/attar: the next start of the same shapes takes seconds.
 
-    Not where `TORCHINDUCTOR_CACHE_DIR` names another folder. PyTorch names its own with the first optimiser.
+    Not where `TORCHINDUCTOR_CACHE_DIR` names another folder, or nothing can be written. PyTorch names its own with the
+    first optimiser, and makes the folder that is named.
     """
-    with suppress(OSError, RuntimeError):
+    with suppress(OSError, RuntimeError):  # there may be no home
         folder = Path.home() / ".cache" / "attar" / "inductor"
-        folder.mkdir(parents=True, exist_ok=True)
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+        there = next(part for part in (folder, *folder.parents) if part.exists())
+        if there.is_dir() and os.access(there, os.W_OK):
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
 def prepare_cpu() -> None:

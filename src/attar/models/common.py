@@ -48,8 +48,8 @@ class AveragePool(nn.Module):
     PyTorch pools on a CPU one value at a time. There, where `side` divides h and w and a row has few squares, it is
     one matrix product over rows of squares: 5 times as fast forward and backward, a ConvNet's training step 1.3 times.
     Compiled code fuses the pooling with its neighbours, which a product would part. For a CPU it gets means over the
-    pixels of channels-last maps: PyTorch's own backward asks of every value whether it lies inside, and a class's step
-    of ConvNet-3, width 128, takes .91 of the time.
+    pixels of channels-last maps: PyTorch's own backward asks of every value whether it lies inside (docs/log.md,
+    25 November).
     """
 
     def __init__(self, side: int) -> None:
@@ -78,9 +78,8 @@ class Convolution(nn.Conv2d):
     """The convolution that sees the images; PyTorch's, with its initialisation. Compiled for a CPU it is rewritten.
 
     Maps of one channel are laid out as channels first and channels last at once, and compiled code takes the slower
-    reading for everything that follows. A second channel of zeros makes it channels last: a class's step of ConvNet-3,
-    width 128, on 28x28 takes .8 of the time in float32, .7 in bf16. The bias is added behind the convolution, whose
-    own gradient for it takes 27 ms of a training step's 120 with so few channels.
+    reading for everything that follows. A second channel of zeros makes it channels last. The bias is added behind
+    the convolution, whose own gradient for it is slow with so few channels (docs/log.md, 25 November).
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import sys
 
-from attar.cli import main
+from attar.cli.parser import main
 
 if __name__ == "__main__":
     main(["condense", *sys.argv[1:]])

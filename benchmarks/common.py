@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from attar.data import ImageData
-from attar.device import processor, wait
+from attar.data.images import ImageData
+from attar.engine.device import processor, wait
 
 # name → channels, side, classes, network
 SHAPES: dict[str, tuple[int, int, int, str]] = {
@@ -118,14 +118,14 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 def start(arguments: argparse.Namespace) -> torch.device:
     """Device and threads as the flags say."""
-    from attar.device import pick
+    from attar.engine.device import pick
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     return pick(arguments.device)
 
 
-# glibc's own default, and so nothing but a word to `attar.device.keep_memory` that the environment decides
+# glibc's own default, and so nothing but a word to `attar.engine.device.keep_memory` that the environment decides
 AS_IT_COMES = {"MALLOC_ARENA_TEST": "8"}
 
 

@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from attar import store
-from attar.device import pick
+from attar import files
+from attar.engine.device import pick
 from benchmarks import common
 
 ROOT = Path(__file__).parents[1]
@@ -78,7 +78,7 @@ def run(commands: list[list[str]], folder: Path) -> dict[str, Any]:
         result["seconds"].append(time.perf_counter() - start)
     for name in ("out.json", "run/result.json"):
         if (folder / name).exists():
-            result["result"] = store.read_json(folder / name)
+            result["result"] = files.read_json(folder / name)
     return result
 
 
@@ -94,7 +94,7 @@ def main() -> None:
     arguments = made.parse_args()
     device = pick(arguments.device)
     data_dir = str(Path(arguments.data_dir).absolute()) if arguments.data_dir else None
-    found = store.read_json(arguments.json) if arguments.json.exists() else common.machine(device)
+    found = files.read_json(arguments.json) if arguments.json.exists() else common.machine(device)
     if found.get("hardware") != common.machine(device)["hardware"]:
         raise SystemExit(f"{arguments.json} holds what was measured on {found.get('hardware')}; name another file")
     for name, commands in parts(arguments.device, data_dir, arguments.small).items():

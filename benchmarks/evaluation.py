@@ -18,14 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attar import evaluation, models
-from attar.augment import augment
-from attar.config import CondenseConfig, EvaluateConfig, NetworkConfig, strategy_names
-from attar.data import ImageData
-from attar.pool import build, describe
-from attar.state import initial_images
-from attar.synthetic import SyntheticSet
-from attar.training import Batch, decay, shuffled
+from attar import models
+from attar.condensation.state import initial_images
+from attar.data.images import ImageData
+from attar.evaluation import measure
+from attar.models.for_data import build, describe
+from attar.sets.synthetic import SyntheticSet
+from attar.settings.config import CondenseConfig, EvaluateConfig, NetworkConfig, strategy_names
+from attar.training.augment import augment
+from attar.training.batches import shuffled
+from attar.training.train_state import Batch, decay
 from benchmarks import common, reference
 
 
@@ -97,10 +99,10 @@ def main() -> None:
 
     def alone() -> list[float]:
         seeds = range(config.runs)
-        return [evaluation.train_once(images, labels, data, config, network, arguments.epochs, seed) for seed in seeds]
+        return [measure.train_once(images, labels, data, config, network, arguments.epochs, seed) for seed in seeds]
 
     def together() -> list[float]:
-        report = evaluation.evaluate(small, data, config, network)
+        report = measure.evaluate(small, data, config, network)
         return next(iter(report["accuracy"].values()))["runs"]
 
     if arguments.serve:
@@ -114,7 +116,7 @@ def main() -> None:
     spent = {f"{name}_s": common.summary(values) for name, values in seconds.items()}
     medians = {name: common.summary(values)["median"] for name, values in seconds.items()}
     ratios = {"reference": "ratio", "reference_kept": "ratio_kept", "alone": "ratio_alone"}
-    own = evaluation.trained(images, labels, data, config, network, arguments.epochs, 0)
+    own = measure.trained(images, labels, data, config, network, arguments.epochs, 0)
     result = common.machine(device) | {
         "what": f"{arguments.runs} seeds together (attar), one after another on all threads (alone, reference)",
         **{name: getattr(arguments, name) for name in ("shape", "ipc", "factor", "width", "epochs", "runs")},

@@ -26,8 +26,8 @@ from typing import Any
 
 import torch
 
-from attar import checkpoint
 from attar.errors import UserError
+from attar.runs import checkpoint
 from benchmarks import common
 
 POOL = "--width 0.05 --pt_from 1 --model_num 3"

@@ -18,15 +18,20 @@ import numpy as np
 import torch
 from PIL import Image
 
-from attar import checkpoint, condensation, recipes, runlog, store
-from attar import pool as pools
-from attar.checkpoint import Values
-from attar.config import FLAGS, CondenseConfig, NetworkConfig, PoolConfig
-from attar.data import ImageData, cifar, idx, load, svhn
+from attar.condensation import loop as condensation
+from attar.condensation.state import Values
+from attar.data.images import ImageData
+from attar.data.load import load
+from attar.data.sources import cifar, idx, svhn
 from attar.errors import UserError
-from attar.runlog import RunFolder
-from attar.synthetic import SyntheticSet
-from attar.verbs.page import curve
+from attar.report.of_run import curve
+from attar.runs import checkpoint, run_folder
+from attar.runs.run_folder import RunFolder
+from attar.sets import set_files
+from attar.sets.synthetic import SyntheticSet
+from attar.settings import layers, recipes
+from attar.settings.config import FLAGS, CondenseConfig, NetworkConfig, PoolConfig
+from attar.training import early_stage, pool_files
 
 Target = tuple[list[bytes], Callable[[bytes], None]]
 NETWORK = NetworkConfig(depth=1, width=0.05)
@@ -48,19 +53,19 @@ def sound(data: ImageData) -> None:
 def condensed(root: Path) -> Target:
     """A condensed set, alone or with what is beside it."""
     images = torch.rand(4, 1, 8, 8)
-    recipe = recipes.as_sections(recipes.named("digits"))
+    recipe = layers.as_sections(recipes.named("digits"))
     small = SyntheticSet(
         images, torch.tensor([0, 0, 1, 1]), 2, "single", ("a", "b"), (0.5,), (0.2,), "tiny", images, recipe
     )
-    store.save_set(root / store.CONDENSED, small)
-    seeds = [(root / name).read_bytes() for name in (store.CONDENSED, store.INITIAL)]
+    set_files.save_set(root / set_files.CONDENSED, small)
+    seeds = [(root / name).read_bytes() for name in (set_files.CONDENSED, set_files.INITIAL)]
     turns = [0]
 
     def read(raw: bytes) -> None:
         turns[0] += 1
-        (root / store.CONDENSED).write_bytes(raw if turns[0] % 4 else seeds[0])
-        (root / store.INITIAL).write_bytes(seeds[1] if turns[0] % 4 else raw)
-        found = store.load_set(root)
+        (root / set_files.CONDENSED).write_bytes(raw if turns[0] % 4 else seeds[0])
+        (root / set_files.INITIAL).write_bytes(seeds[1] if turns[0] % 4 else raw)
+        found = set_files.load_set(root)
         decoded, labels = found.decoded()
         assert found.normalize(decoded).isfinite().all() and len(labels) == len(decoded)
         assert found.initial is None or found.initial.shape == found.images.shape
@@ -71,12 +76,12 @@ def condensed(root: Path) -> Target:
 
 def member(root: Path) -> Target:
     """A member of a pool, in its folder."""
-    pools.pretrain(tiny(), PoolConfig(epochs=1, models=1), NETWORK, folder=root)
+    early_stage.pretrain(tiny(), PoolConfig(epochs=1, models=1), NETWORK, folder=root)
     (path,) = root.iterdir()
 
     def read(raw: bytes) -> None:
         path.write_bytes(raw)
-        pool = pools.load([root], tiny(), NETWORK)
+        pool = pool_files.load([root], tiny(), NETWORK)
         net, (one,) = pool.build(0), pool.members
         assert torch.func.functional_call(net, one.params, (torch.zeros(1, 1, 8, 8),)).isfinite().all()
 
@@ -86,7 +91,7 @@ def member(root: Path) -> Target:
 def checkpoints(root: Path) -> Target:
     """A file of a checkpoint: noticed by its checksum, or, where the checksums were made to fit, refused or sound."""
     data = tiny()
-    pool = pools.pretrain(data, PoolConfig(epochs=1, models=1), NETWORK)
+    pool = early_stage.pretrain(data, PoolConfig(epochs=1, models=1), NETWORK)
     config = CondenseConfig(ipc=1, factor=1, init="random", niter=2, inner_loop=1, n_data=8, batch_real=4)
     kept: list[Values] = []
     condensation.run(data, pool, config, keep=lambda values, now: kept.append(values()))
@@ -118,8 +123,8 @@ def recipe_files(root: Path, name: str, seeds: list[bytes]) -> Target:
 
     def read(raw: bytes) -> None:
         (root / name).write_bytes(raw)
-        found = recipes.resolve(FLAGS["condense"], {}, recipe=str(root / name))
-        assert recipes.overlay(found, recipes.as_sections(found)) == found
+        found = layers.resolve(FLAGS["condense"], {}, recipe=str(root / name))
+        assert recipes.overlay(found, layers.as_sections(found)) == found
         if found.data.dataset not in ("digits", "fashion"):
             load(found.data.dataset, data_dir=found.data.data_dir, nclass=found.data.nclass, size=found.data.size)
 
@@ -129,12 +134,12 @@ def recipe_files(root: Path, name: str, seeds: list[bytes]) -> Target:
 def config_json(root: Path) -> Target:
     """config.json, as a recipe and as what a run folder says of itself."""
     folder = RunFolder(root)
-    folder.write(runlog.CONFIG, recipes.as_sections(recipes.named("digits")) | {"attar": {"command": "attar demo"}})
-    seeds, as_recipe = recipe_files(root, runlog.CONFIG, [(root / runlog.CONFIG).read_bytes()])
+    folder.write(run_folder.CONFIG, layers.as_sections(recipes.named("digits")) | {"attar": {"command": "attar demo"}})
+    seeds, as_recipe = recipe_files(root, run_folder.CONFIG, [(root / run_folder.CONFIG).read_bytes()])
 
     def read(raw: bytes) -> None:
-        (root / runlog.CONFIG).write_bytes(raw)
-        folder.read(runlog.CONFIG, "attar")
+        (root / run_folder.CONFIG).write_bytes(raw)
+        folder.read(run_folder.CONFIG, "attar")
         as_recipe(raw)
 
     return seeds, read
@@ -144,7 +149,7 @@ def toml(root: Path) -> Target:
     """A recipe file of the user's own."""
     short = b"recipe = 'digits'\nipc = 2\nlr_img = 1e-3\n[network]\nwidth = 0.5\n[evaluate]\nnetworks = ['convnet']\n"
     deep = [b"a = " + b"[" * 5000, b"a = " + b"{b=" * 5000, b"[" + b"a." * 3000 + b"a]\n"]
-    return recipe_files(root, "my.toml", [recipes.to_toml("digits").encode(), short, *deep])
+    return recipe_files(root, "my.toml", [layers.to_toml("digits").encode(), short, *deep])
 
 
 def metrics(root: Path) -> Target:
@@ -155,11 +160,11 @@ def metrics(root: Path) -> Target:
     folder.event({"event": "evaluation", "outer": None, "accuracy": {"convnet2": {"mean": 0.5}}})
 
     def read(raw: bytes) -> None:
-        (root / runlog.METRICS).write_bytes(raw)
+        (root / run_folder.METRICS).write_bytes(raw)
         for seconds, accuracy in curve(folder) or ():
             assert seconds + accuracy is not None
 
-    return [(root / runlog.METRICS).read_bytes()], read
+    return [(root / run_folder.METRICS).read_bytes()], read
 
 
 def idx_files(root: Path) -> Target:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from attar.data.imagenet import wnids
+from attar.data.sources.imagenet import wnids
 
 Plane = np.ndarray  # float [H, W]
 SHAPES: tuple[Callable[[Plane, Plane], Plane], ...] = (  # (u, v) in units of the shape's own size -> where it is

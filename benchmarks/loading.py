@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 import attar
-from attar.data import ImageData
+from attar.data.images import ImageData
 from benchmarks.common import machine, publish, summary
 
 

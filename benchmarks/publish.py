@@ -16,7 +16,7 @@ import shutil
 import tomllib
 from pathlib import Path
 
-from attar import store
+from attar import files
 from attar.comparison import spec
 
 ROOT = Path(__file__).parents[1]
@@ -47,7 +47,7 @@ def fault(folder: Path, name: str) -> str | None:
     plan = json.loads(json.dumps(spec.plain(spec.resolve(tomllib.loads(path.read_text(encoding="utf-8"))))))
     if not (folder / "comparison.json").is_file():
         return f"there is no comparison in {folder}"
-    begun = store.read_json(folder / "comparison.json")
+    begun = files.read_json(folder / "comparison.json")
     if {key: begun[key] for key in plan} != plan:
         return f"{folder} holds another comparison than {path}"
     if "Not complete" in table(folder / "table.md"):

@@ -23,7 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from attar import ray_runner
+from attar.stages.cluster import LOOPBACK, NO_REPORTS, OFFLINE
 from benchmarks import common
 
 PARTS = 4
@@ -36,7 +36,7 @@ SETTINGS = "-d digits --nclass 8 --nclass_sub 2 --pt_from 1 --model_num 2 --comp
 def cluster(nodes: int) -> Iterator[Any]:
     """A head without cores and nodes of one core each: processes of their own on 127.0.0.1."""
     # before ray is imported, and for all processes of the cluster
-    os.environ.update(ray_runner.NO_REPORTS | ray_runner.OFFLINE | ray_runner.LOOPBACK)
+    os.environ.update(NO_REPORTS | OFFLINE | LOOPBACK)
     from ray.cluster_utils import Cluster
 
     size = {"object_store_memory": STORE, "node_ip_address": "127.0.0.1"}

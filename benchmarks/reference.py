@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attar.augment import Draw, apply, cutmix, draw, take
 from attar.models.common import AveragePool
+from attar.training.augment import Draw, apply, cutmix, draw, take
 
 
 @dataclass

@@ -21,11 +21,14 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from attar import condensation, models, motion
-from attar.augment import draw, without
-from attar.config import CondenseConfig, NetworkConfig, strategy_names
-from attar.execution import set_matmul_precision
-from attar.pool import Member, Pool, build, describe
+from attar import models
+from attar.condensation import image_step, network_step, setup, state
+from attar.condensation import loop as condensation
+from attar.engine.precision import set_matmul_precision
+from attar.models.for_data import build, describe
+from attar.settings.config import CondenseConfig, NetworkConfig, strategy_names
+from attar.training.augment import draw, without
+from attar.training.pool import Member, Pool
 from benchmarks import common, reference
 
 WHAT = ("sweep", "update", "iteration")
@@ -54,8 +57,8 @@ class Pair:
             perturb=False,
         )
         self.notes: list[str] = []
-        self.problem = condensation.prepare(data, pool, self.config, self.notes.append)
-        self.state = condensation.begin_outer(condensation.init(self.problem), self.problem)
+        self.problem = setup.prepare(data, pool, self.config, self.notes.append)
+        self.state = condensation.begin_outer(state.init(self.problem), self.problem)
         self.strategy = strategy_names(self.config.aug_type)
         self.reference = reference.start(
             build(network, describe(data), 0).to(device),
@@ -105,7 +108,7 @@ class Pair:
         self.reference_update()
 
     def attar_update(self) -> None:
-        condensation.update_network(self.state, self.problem)
+        network_step.update_network(self.state, self.problem)
 
     def reference_update(self) -> None:
         batches = []
@@ -133,7 +136,7 @@ class Pair:
         theirs = self.reference.images.detach().view_as(before)
         set_matmul_precision(self.config.precision, device)
         gradient, _ = self.problem.run_sweep(before, params, rows, draws, subsets)
-        images, momentum, _ = motion.move(before, self.state.momentum, gradient, {}, self.problem.rule)
+        images, momentum, _ = image_step.move(before, self.state.momentum, gradient, {}, self.problem.rule)
         # the published loop has not yet made the last moves of a sweep: compare at its moment
         ours = images + self.problem.rule.lr * self.problem.pending * momentum
         apart = (ours - theirs).flatten(1).norm(dim=1)

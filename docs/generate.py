@@ -15,10 +15,11 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 import attar
-from attar.cli import RUN_FLAGS
-from attar.config import FLAGS, SECTIONS, Recipe
-from attar.methods import METHODS, layer
-from attar.recipes import RECIPES, as_sections, overlay
+from attar.cli.parser import RUN_FLAGS
+from attar.settings.config import FLAGS, SECTIONS, Recipe
+from attar.settings.layers import as_sections
+from attar.settings.methods import METHODS, layer
+from attar.settings.recipes import RECIPES, overlay
 
 WIDTH = 100  # characters of a line of code
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tiny import TINY, call
+from helpers.command import TINY, call
 
 torch.set_num_threads(1)
 # No test opens the network, and none writes into the caches of whoever runs it.

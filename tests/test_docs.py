@@ -26,7 +26,7 @@ DOCS = ROOT / "docs"
 
 
 def resolved(dotted: str) -> Any:
-    """What a name such as attar.pool.Pool.draw stands for."""
+    """What a name such as attar.training.pool.Pool.draw stands for."""
     parts = dotted.split(".")
     for cut in range(len(parts), 0, -1):
         try:
@@ -84,8 +84,8 @@ def test_the_site_is_built_without_a_warning_and_asks_for_nothing(tmp_path: Path
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     settings, api = ((tmp_path / name).read_text(encoding="utf-8") for name in ("settings.html", "api.html"))
     import attar
-    from attar.config import FLAGS
-    from attar.recipes import RECIPES
+    from attar.settings.config import FLAGS
+    from attar.settings.recipes import RECIPES
 
     flags = {flag for table in FLAGS.values() for flag in table}
     assert [flag for flag in flags if f"<code>--{flag}</code>" not in settings] == []

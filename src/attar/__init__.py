@@ -9,40 +9,40 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attar.api import condense as condense
-    from attar.api import evaluate as evaluate
-    from attar.api import load as load
-    from attar.api import pretrain as pretrain
-    from attar.api import select as select
-    from attar.data import ImageData as ImageData
+    from attar.comparison.run import compare as compare
+    from attar.data.images import ImageData as ImageData
     from attar.errors import MissingError as MissingError
     from attar.errors import UserError as UserError
-    from attar.export import export_set as export_set
-    from attar.partition import concatenate as concatenate
-    from attar.pool import Pool as Pool
-    from attar.push import push_set as push_set
-    from attar.store import load_set as load_set
-    from attar.store import save_set as save_set
-    from attar.synthetic import SyntheticSet as SyntheticSet
-    from attar.verbs.comparing import compare as compare
+    from attar.sets.export import export_set as export_set
+    from attar.sets.partition import concatenate as concatenate
+    from attar.sets.push import push_set as push_set
+    from attar.sets.set_files import load_set as load_set
+    from attar.sets.set_files import save_set as save_set
+    from attar.sets.synthetic import SyntheticSet as SyntheticSet
+    from attar.stages.python import condense as condense
+    from attar.stages.python import evaluate as evaluate
+    from attar.stages.python import load as load
+    from attar.stages.python import pretrain as pretrain
+    from attar.stages.python import select as select
+    from attar.training.pool import Pool as Pool
 
 _ROOMS = {
-    "condense": "api",
-    "evaluate": "api",
-    "load": "api",
-    "pretrain": "api",
-    "select": "api",
-    "ImageData": "data",
+    "condense": "stages.python",
+    "evaluate": "stages.python",
+    "load": "stages.python",
+    "pretrain": "stages.python",
+    "select": "stages.python",
+    "ImageData": "data.images",
     "MissingError": "errors",
     "UserError": "errors",
-    "export_set": "export",
-    "push_set": "push",
-    "Pool": "pool",
-    "load_set": "store",
-    "save_set": "store",
-    "SyntheticSet": "synthetic",
-    "concatenate": "partition",
-    "compare": "verbs.comparing",
+    "export_set": "sets.export",
+    "push_set": "sets.push",
+    "Pool": "training.early_stage",
+    "load_set": "sets.set_files",
+    "save_set": "sets.set_files",
+    "SyntheticSet": "sets.synthetic",
+    "concatenate": "sets.partition",
+    "compare": "comparison.run",
 }
 
 __all__ = sorted(_ROOMS)

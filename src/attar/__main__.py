@@ -1,6 +1,6 @@
 """`python -m attar`."""
 
-from attar.cli import main
+from attar.cli.parser import main
 
 if __name__ == "__main__":
     main()

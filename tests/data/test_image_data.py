@@ -12,8 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attar.data import ImageData, arrays
+from attar.data import arrays
 from attar.data.arrays import crop_plan, stratified
+from attar.data.images import ImageData
 
 Refused = Callable[..., Any]
 few = settings(max_examples=25, deadline=None)

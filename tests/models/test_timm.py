@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 import attar
-from attar import evaluation, models
-from attar.config import EvaluateConfig, NetworkConfig
+from attar import models
 from attar.errors import MissingError, UserError
+from attar.evaluation import measure, protocol
+from attar.settings.config import EvaluateConfig, NetworkConfig
 
 BUILD: dict[str, Any] = {"channels": 1, "nclass": 10, "size": (8, 8)}
 
@@ -75,7 +76,7 @@ def test_names(timm: list[dict[str, Any]]) -> None:
     assert models.parse("resnet18") == ("resnet", 18)
     assert models.parse("tinynet_b0") == ("timm:tinynet_b0", None)
     own = NetworkConfig(width=0.05, norm_type="batch", depth=2)
-    chosen = evaluation.chosen_networks(EvaluateConfig(networks=("tinynet_b0", "convnet")), own)
+    chosen = protocol.chosen_networks(EvaluateConfig(networks=("tinynet_b0", "convnet")), own)
     assert list(chosen) == ["timm:tinynet_b0", "convnet2-batch"]
     assert (chosen["timm:tinynet_b0"].width, chosen["timm:tinynet_b0"].depth) == (1.0, None)
     with pytest.raises(UserError, match=r"unknown network 'tinynet_b1'; valid: convnet, .*timm:NAME"):
@@ -89,11 +90,11 @@ def test_evaluated_like_any_other(timm: list[dict[str, Any]]) -> None:
         data.images[rows].float() / 255, data.labels[rows], classes=data.classes, mean=data.mean, std=data.std
     )
     config = EvaluateConfig(networks=("timm:tinynet_b0",), runs=2, epochs=3, aug_type="none", mix_p=0, yardsticks=())
-    first, again = (evaluation.evaluate(small, data, config, NetworkConfig(width=0.5)) for _ in range(2))
+    first, again = (measure.evaluate(small, data, config, NetworkConfig(width=0.5)) for _ in range(2))
     entry = first["accuracy"]["timm:tinynet_b0"]
     assert first == again and (entry["n"], entry["width"]) == (2, 1.0)
     with pytest.raises(UserError, match=r"timm has no network 'tinynet_b1'; did you mean 'tinynet_b0'\?"):
-        evaluation.evaluate(small, data, replace(config, networks=("timm:tinynet_b1",)), NetworkConfig())
+        measure.evaluate(small, data, replace(config, networks=("timm:tinynet_b1",)), NetworkConfig())
 
 
 def test_images_that_do_not_fit(timm: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
 """Comparisons: what a spec asks for, what its folder remembers, the numbers, the tables and the figure.
 
-How a cell is computed stands in `attar.verbs.cells`, how all of them are in `attar.verbs.compare`.
+How a cell is computed stands in `attar.comparison.cells`, how all of them are in `attar.comparison.show`.
 """

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attar import store
+from attar import files
 from attar.comparison.numbers import Row
 from attar.comparison.spec import Plan, slug, words
 from attar.errors import MissingError
@@ -65,7 +65,7 @@ def write(paths: Sequence[Path], plan: Plan, rows: Sequence[Row]) -> None:
     with matplotlib.rc_context({**dict(matplotlib.rcParamsDefault), **style}):
         figure = draw(plan, shown, str(network))
         for path in paths:
-            store.atomically(path, partial(_save, figure, path.suffix.lstrip(".")))
+            files.atomically(path, partial(_save, figure, path.suffix.lstrip(".")))
 
 
 def _save(figure: Figure, kind: str, path: Path) -> None:

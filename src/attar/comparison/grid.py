@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, get_origin, get_type_hints
 
-from attar import recipes
-from attar.config import FLAGS, SECTIONS, flags_of
 from attar.errors import UserError, nearest
+from attar.settings import layers
+from attar.settings.config import FLAGS, SECTIONS, flags_of
 
 SPEC_FLAGS = FLAGS["condense"] | flags_of("evaluate", "networks", "runs", "whole_epochs", "yardsticks")
 PROTOCOL = ("data", "network", "evaluate")  # sections that all entries share
@@ -72,7 +72,7 @@ def _setting(section: str, field: str, value: Any, told: str, where: str) -> Val
 
 
 def _typed(section: str, field: str, value: Any, where: str) -> Any:
-    return recipes.by_section(SPEC_FLAGS, {section: {field: value}}, where)[section][field]
+    return layers.by_section(SPEC_FLAGS, {section: {field: value}}, where)[section][field]
 
 
 def _is_list(section: str, field: str) -> bool:

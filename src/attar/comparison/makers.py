@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attar import methods, selection
 from attar.comparison.grid import Key
-from attar.config import METHODS, Recipe, settings_of
 from attar.errors import UserError, choose
+from attar.selection import coresets
+from attar.settings import methods
+from attar.settings.config import METHODS, Recipe
+from attar.settings.schema import settings_of
 
 FEATURES = ("early", "pixels")  # what a core-set compares images by, the first where an entry does not say
 
@@ -23,7 +25,7 @@ class Maker:
 # ---- the table: method → what makes its set ----
 MAKERS: dict[str, Maker] = {
     **dict.fromkeys(METHODS, Maker(condenses=True)),
-    **{kind: Maker(condenses=False, compares=kind != "random") for kind in selection.CORESETS},
+    **{kind: Maker(condenses=False, compares=kind != "random") for kind in coresets.CORESETS},
 }
 
 

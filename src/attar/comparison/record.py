@@ -17,14 +17,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from attar import recipes, runlog, store
+from attar import files
 from attar.comparison import spec
 from attar.comparison.grid import PROTOCOL, label
 from attar.comparison.spec import Plan
-from attar.config import SECTIONS, Recipe, settings_of
-from attar.data import ImageData
+from attar.data.images import ImageData
 from attar.errors import UserError
-from attar.runlog import RunFolder, Seeds
+from attar.evaluation.trained import Seeds
+from attar.runs import run_folder
+from attar.runs.run_folder import RunFolder
+from attar.settings import layers
+from attar.settings.config import SECTIONS, Recipe
+from attar.settings.schema import settings_of
 
 BEGUN = "comparison.json"
 RESULTS = "results.jsonl"
@@ -42,7 +46,7 @@ class Shared(Seeds):
     """The networks that a cell's evaluation has trained, and those of all other cells."""
 
     def __init__(self, out: Path, folder: RunFolder | None) -> None:
-        super().__init__(folder)
+        super().__init__(folder.path if folder else None)
         self.all = out / NETWORKS
         for values in lines(self.all):
             with suppress(KeyError, TypeError, ValueError):  # a line that cannot be read is computed again
@@ -52,7 +56,7 @@ class Shared(Seeds):
         """Keep one network's accuracy and number of training images, for this cell and for all."""
         super().keep(key, done)
         with self.lock:
-            runlog.append(self.all, {"key": key, "accuracy": done[0], "images": done[1]})
+            files.append(self.all, {"key": key, "accuracy": done[0], "images": done[1]})
 
 
 def results(out: Path) -> list[Line]:
@@ -71,7 +75,7 @@ def lines(path: Path) -> Iterator[Line]:
 
 def check_folder(out: Path) -> None:
     """Raise `UserError` where a comparison cannot live: other files are there, or nothing can be written."""
-    runlog.check_folder(out)
+    run_folder.check_folder(out)
     if out.is_dir() and not (out / BEGUN).exists():
         found = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
         if found:
@@ -82,7 +86,7 @@ def check_same(out: Path, plan: Plan, data: ImageData) -> None:
     """Raise `UserError` where a folder holds another comparison; entries, points and seeds may have been added."""
     if not (out / BEGUN).exists():
         return
-    kept, now = store.read_json(out / BEGUN), spec.plain(plan)
+    kept, now = files.read_json(out / BEGUN), spec.plain(plan)
     try:
         for change in _changes(kept, now):
             raise UserError(
@@ -131,25 +135,25 @@ def _differing(section: str, kept: Mapping[str, Any], now: Mapping[str, Any], at
 def begin(out: Path, plan: Plan, data: ImageData) -> None:
     """Write what the comparison is, with what was added to it."""
     (out / CELLS).mkdir(parents=True, exist_ok=True)
-    store.clean(out, *WRITTEN)
+    files.clean(out, *WRITTEN)
     for name in (RESULTS, NETWORKS):
-        runlog.mend(out / name)
-    store.write_json(out / BEGUN, {"images": data.fingerprint, "hosts": hosts(out), **spec.plain(plan)})
+        files.mend(out / name)
+    files.write_json(out / BEGUN, {"images": data.fingerprint, "hosts": hosts(out), **spec.plain(plan)})
 
 
 def hosts(out: Path) -> list[Line]:
     """The machines that worked on a comparison, and how."""
-    return list(store.read_json(out / BEGUN).get("hosts", [])) if (out / BEGUN).exists() else []
+    return list(files.read_json(out / BEGUN).get("hosts", [])) if (out / BEGUN).exists() else []
 
 
 def at_work(out: Path, host: Line) -> None:
     """Note a machine before it begins: a run that it leaves unfinished has seconds of its too."""
     known = hosts(out)
     if not any(one.items() <= host.items() for one in known):  # an older line may say less
-        store.write_json(out / BEGUN, store.read_json(out / BEGUN) | {"hosts": [*known, host]})
+        files.write_json(out / BEGUN, files.read_json(out / BEGUN) | {"hosts": [*known, host]})
 
 
 def made_with(recipe: Recipe) -> Line:
     """The settings that make a set, as a line of results has them."""
-    sections = recipes.as_sections(recipe)
+    sections = layers.as_sections(recipe)
     return {name: sections[name] for name in ("pool", "condense")}

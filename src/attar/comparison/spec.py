@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from attar import coresets, recipes
 from attar.comparison import makers
 from attar.comparison.grid import PROTOCOL, SPEC_FLAGS, Grid, Key, Values, items, label, named_in, settings_in
-from attar.config import SECTIONS, EvaluateConfig, Recipe
 from attar.data.images import HELD_OUT, TEST
 from attar.errors import UserError, nearest
-from attar.own import Shape
+from attar.selection import coresets
+from attar.settings import layers
+from attar.settings.auto import Shape
+from attar.settings.config import SECTIONS, EvaluateConfig, Recipe
 
 OWN = ("recipe", "seeds", "holdout", "entry")  # what only a spec has, at its top
 ENTRY = ("name", "method", "recipe", "features")  # … and in an entry
@@ -240,7 +241,7 @@ def _resolved(base: str | None, values: Values, where: str, shape: Shape | None)
     for (section, field), value in values.items():
         sections.setdefault(section, {})[field] = value
     with named_in(where):
-        return recipes.resolve(SPEC_FLAGS, sections, recipe=base, shape=shape)
+        return layers.resolve(SPEC_FLAGS, sections, recipe=base, shape=shape)
 
 
 def _seeds(value: Any, where: str) -> tuple[int, ...]:
@@ -270,10 +271,10 @@ def _holdout(value: Any, where: str) -> float | None:
 
 def plain(plan: Plan) -> dict[str, Any]:
     """The plan as JSON: what must be the same when a comparison goes on."""
-    sections = recipes.as_sections(plan.recipe)
+    sections = layers.as_sections(plan.recipe)
     points: dict[str, dict[str, Any]] = {}
     for point in plan.points:
-        own = {key: value for key, value in recipes.as_sections(point.recipe).items() if key not in PROTOCOL}
+        own = {key: value for key, value in layers.as_sections(point.recipe).items() if key not in PROTOCOL}
         points.setdefault(point.entry, {})[words(point.settings)] = {
             "method": point.method,
             "features": point.features,

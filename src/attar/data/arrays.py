@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attar.data.mapped import Mapped
+from attar.data.cache.mapped import Mapped
 from attar.errors import UserError
 
 Array = np.ndarray | Tensor

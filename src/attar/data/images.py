@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attar.data import arrays
 from attar.data.arrays import Array
-from attar.data.mapped import Mapped
+from attar.data.cache.mapped import Mapped
 from attar.errors import UserError
 
 TEST_PIXELS = 1 << 22  # of a batch of test images, at most

@@ -1,0 +1,1 @@
+"""Decoded images on disk, so that a second start needs no decoding."""

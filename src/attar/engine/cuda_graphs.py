@@ -1,0 +1,101 @@
+"""A function recorded once as a CUDA graph, and replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+
+from attar.engine.precision import Notice
+
+GRAPH_WARMUP = 3  # calls before a CUDA graph is recorded, as PyTorch asks for
+Record = Callable[[Callable[[], Any]], tuple[Callable[[], None], Any]]  # a call → its replay, and what it fills
+Shapes = tuple[tuple[torch.Size, torch.dtype] | None, ...]
+
+
+def shapes_of(args: Any) -> Shapes:
+    """What code is compiled for: shape and type of each tensor in nested lists, tuples and dicts."""
+    return tuple((value.shape, value.dtype) if isinstance(value, Tensor) else None for value in tree_leaves(args))
+
+
+class Replayed:
+    """A function of tensors of fixed shapes, recorded as a CUDA graph after a few calls and replayed from then on.
+
+    Arguments and results are nested lists, tuples and dicts of tensors. The results are overwritten by the next call.
+    `record` can be replaced to follow the logic without a GPU.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        notice: Notice,
+        record: Record | None = None,
+    ) -> None:
+        self.function = function
+        self.notice = notice
+        self.record = record or record_graph
+        self.calls = 0
+        self.replay: Callable[[], None] | None = None
+        self.static: list[Any] = []
+        self.result: Any = None
+        self.failed = False
+
+    def __call__(self, *args: Any) -> Any:
+        flat, structure = tree_flatten(args)
+        self.calls += 1
+        if self.calls <= GRAPH_WARMUP and self.record is record_graph:
+            return on_side_stream(lambda: self.function(*args))
+        if self.failed or self.calls <= GRAPH_WARMUP or (self.replay and not self._fits(flat)):
+            return self.function(*args)
+        if self.replay is None:
+            self.static = [value.clone() if isinstance(value, Tensor) else value for value in flat]
+            try:
+                self.replay, self.result = self.record(lambda: self.function(*tree_unflatten(self.static, structure)))
+            except RuntimeError as error:
+                reason = " ".join(str(error).split("\n")[0].split())[:160]
+                self.notice(f"no CUDA graph could be recorded ({reason}); going on without it")
+                self.failed = True
+                return self.function(*args)
+        self._copy(flat)
+        self.replay()
+        return self.result
+
+    def _copy(self, flat: list[Any]) -> None:
+        """New arguments into the recorded memory: all of a type by one call, there may be hundreds of small ones."""
+        by_type: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+        for kept, value in zip(self.static, flat, strict=True):
+            if isinstance(kept, Tensor):
+                old, new = by_type.setdefault(kept.dtype, ([], []))
+                old.append(kept)
+                new.append(value)
+        for old, new in by_type.values():
+            torch._foreach_copy_(old, new)
+
+    def _fits(self, flat: list[Any]) -> bool:
+        if len(flat) != len(self.static):
+            return False
+        return all(
+            kept.shape == value.shape and kept.dtype == value.dtype if isinstance(kept, Tensor) else kept == value
+            for kept, value in zip(self.static, flat, strict=True)
+        )
+
+
+def on_side_stream(function: Callable[[], Any]) -> Any:
+    """One call on a stream of its own, in order with the current one: how a function is warmed up for recording."""
+    side, current = torch.cuda.Stream(), torch.cuda.current_stream()
+    side.wait_stream(current)
+    with torch.cuda.stream(side):
+        result = function()
+    current.wait_stream(side)
+    return result
+
+
+def record_graph(function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+    """Capture one call as a CUDA graph. Returns its replay and the tensors that every replay fills."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = function()
+    return graph.replay, result

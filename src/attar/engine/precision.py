@@ -1,0 +1,62 @@
+"""At which precision a function computes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from attar.errors import UserError
+
+Notice = Callable[[str], None]
+
+
+def check_precision(precision: str, device: torch.device) -> str | None:
+    """Raise `UserError` for a precision that the device lacks; return a line of warning for one that is slow there."""
+    if device.type == "cuda":
+        major = torch.cuda.get_device_capability(device)[0]
+        if precision != "float32" and major < 8:
+            name = torch.cuda.get_device_name(device)
+            raise UserError(f"{name} has no {precision}; use --precision float32")
+        return None
+    if precision == "tf32":
+        raise UserError("tf32 exists on NVIDIA GPUs only; on a CPU use --precision float32 or bf16")
+    if precision == "bf16" and not torch.cpu._is_avx512_bf16_supported():
+        return "this CPU has no AVX512-BF16: bf16 works here, but float32 is faster"
+    return None
+
+
+@contextmanager
+def precise(precision: str, device: torch.device) -> Iterator[None]:
+    """Run what is inside at a precision: bf16 for convolutions and products, parameters and gradients in float32."""
+    if precision == "bf16":
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            yield
+    else:
+        yield
+
+
+def set_matmul_precision(precision: str, device: torch.device) -> None:
+    """On a GPU: tensor cores for float32 products with tf32, true float32 without."""
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+def to_stderr(line: str) -> None:
+    """A notice where nobody else listens."""
+    print(line, file=sys.stderr)
+
+
+def once(notice: Notice) -> Notice:
+    """`notice` that gets each line once."""
+    said: set[str] = set()
+
+    def say(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            notice(line)
+
+    return say

@@ -1,0 +1,109 @@
+"""What an accuracy is measured by: networks, epochs, augmentation, and how runs become a number."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from attar import models
+from attar.data.images import ImageData
+from attar.errors import UserError
+from attar.sets.decode import decoded_count
+from attar.sets.synthetic import SyntheticSet
+from attar.settings.config import EvaluateConfig, NetworkConfig
+from attar.settings.schema import settings_of
+
+
+def kinds_of(small: SyntheticSet, config: EvaluateConfig) -> list[str]:
+    """What networks are trained on: the set, with soft labels too where they are asked for, and the yardsticks."""
+    known = [name for name in config.yardsticks if name != "initial" or small.initial is not None]
+    return ["accuracy", *([SOFT] if config.soft_labels else []), *known]
+
+
+def gains(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """What compares sets fairly (DD-Ranking), as fractions by network, of mean accuracies with hard labels.
+
+    "ior", improvement over random: the set − random real images; "hlr", hard-label recovery: the whole set − the set.
+    Only of networks whose yardstick was measured; a kind that nothing is known of is left out.
+    """
+    found: dict[str, dict[str, float]] = {"ior": {}, "hlr": {}}
+    for network, entry in result["accuracy"].items():
+        if network in result.get("random_real", {}):
+            found["ior"][network] = entry["mean"] - result["random_real"][network]["mean"]
+        if network in result.get(WHOLE, {}):
+            found["hlr"][network] = result[WHOLE][network]["mean"] - entry["mean"]
+    return {name: values for name, values in found.items() if values}
+
+
+def entry(runs: list[float], epochs: int, images: int, network: NetworkConfig) -> dict[str, Any]:
+    """What `result.json` says about one network on one kind of training set; std is the sample standard deviation."""
+    return {
+        "mean": statistics.fmean(runs),
+        "std": statistics.stdev(runs) if len(runs) > 1 else None,
+        "runs": runs,
+        "n": len(runs),
+        "protocol": "last epoch",
+        "epochs": epochs,
+        "images": images,
+        "width": network.width,
+    }
+
+
+def chosen_networks(config: EvaluateConfig, network: NetworkConfig) -> dict[str, NetworkConfig]:
+    """Label → network. A name without a depth takes the run's depth where it names the run's own kind of network; one
+    that ends in a norm ("resnet18-batch") has that one. Width and norms of a network of timm are its own.
+    """
+    own = models.parse(network.net_type, network.depth)
+    chosen = {}
+    for name in config.networks or (network.net_type,):
+        stem, norm_type = models.split_norm(name)
+        kind, depth = models.parse(stem)
+        if kind == own[0] and not stem[-1].isdigit():
+            depth = own[1]
+        item = replace(network, net_type=kind, depth=depth, norm_type=norm_type or network.norm_type)
+        item = NetworkConfig(net_type=kind) if depth is None else item
+        chosen[models.label(kind, depth, item.norm_type)] = item
+    return chosen
+
+
+def epochs_for(small: SyntheticSet, data: ImageData, config: EvaluateConfig) -> int:
+    """Epochs on a condensed set: 1000 for small images, else by decoded images per class (IDC's protocol)."""
+    if config.epochs is not None:
+        return config.epochs
+    if max(data.size) <= SMALL:
+        return 1000
+    n = decoded_count(small.ipc, small.factor, small.decode_type)
+    table = ((1, 3000), (10, 2000), (50, 1500), (200, 1000), (500, 500))
+    epochs = next((epochs for most, epochs in table if n <= most), 300)
+    return math.floor(epochs * 2 / 3 / 100) * 100 if data.nclass >= 100 else epochs
+
+
+def protocol_of(config: EvaluateConfig, network: NetworkConfig, data: ImageData) -> dict[str, Any]:
+    """The settings and the data that accuracies must share to be compared."""
+    free = ("networks", "runs", "seed", "yardsticks", "soft_labels")
+    shared = {key: value for key, value in settings_of(config).items() if key not in free}
+    return shared | {"width": network.width, "norm_type": network.norm_type, "data": data.fingerprint}
+
+
+def check(small: SyntheticSet, data: ImageData) -> None:
+    """Raise `UserError` unless the set was made for such data, and the data have a test set."""
+    if data.test_images is None:
+        raise UserError(f"{data.name} has no test images; put them in a folder test/<class>/* beside train/")
+    if small.images.shape[1:] != data.images.shape[1:]:
+        own, wanted = ("x".join(map(str, value.shape[1:])) for value in (small.images, data.images))
+        raise UserError(f"the set holds images of {own}, the data of {wanted}")
+    if small.classes != data.classes:
+        own, wanted = (f"{value.nclass} classes ({value.classes[0]}, ...)" for value in (small, data))
+        raise UserError(f"the set was made for {own}, {data.name} has {wanted}")
+    present = len(small.labels.unique())
+    if present < small.nclass:
+        raise UserError(
+            f"the set is a part: it holds {present} of {small.nclass} classes; join all parts with `attar merge`"
+        )
+
+
+WHOLE, SOFT = "whole", "soft_labels"
+SMALL = 64  # pixels: up to this side the protocol has a fixed number of epochs

@@ -1,0 +1,63 @@
+"""report.html of a run folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attar.report import page
+from attar.report.page import Moment
+from attar.runs import run_folder
+from attar.runs.run_folder import RunFolder
+from attar.sets import snapshots
+from attar.sets.synthetic import SyntheticSet
+from attar.settings.schema import MOST
+
+
+def write_report(folder: RunFolder, small: SyntheticSet, result: dict[str, Any]) -> None:
+    """report.html: the images and what they were before, accuracies, settings."""
+    config = folder.read(run_folder.CONFIG, "attar") or dict(small.recipe)
+    about = config.pop("attar", {})
+    steps = {event["outer"]: event for event in folder.events() if _is_step(event)}
+    labels, kept = folder.snapshots()
+    if not kept and small.initial is not None:  # a run that kept no more than its beginning, such as joined files
+        images, labels = snapshots.small(small.initial, small.labels)
+        kept = [(0, images)]
+    end = max([*steps, *(outer for outer, _ in kept)], default=0)
+    page.write(
+        folder.path / run_folder.REPORT,
+        result=result,
+        settings=config | {"environment": about.get("environment", {})},
+        command=about.get("command", run_folder.command_line()),
+        small=small,
+        moments=[_moment(outer, images, steps) for outer, images in kept if outer < max(end, 1)],
+        labels=labels,
+        last=_moment(end, small.images, steps),
+        curve=curve(folder),
+    )
+
+
+def _is_step(event: dict[str, Any]) -> bool:
+    """Whether an event tells of a finished outer iteration, and of which."""
+    return event.get("event") == "step" and isinstance(event.get("outer"), int)
+
+
+def _moment(outer: int, images: Any, steps: dict[int, dict[str, Any]]) -> Moment:
+    step = {key: value for key, value in steps.get(outer, {}).items() if _is_number(value)}
+    return Moment(outer, images, 0.0 if outer == 0 else step.get("seconds"), step.get("loss"))
+
+
+def curve(folder: RunFolder) -> list[tuple[float, float]]:
+    """(seconds, accuracy) of the evaluations during the run."""
+    points: list[tuple[Any, Any]] = []
+    seconds: Any = 0.0
+    for event in folder.events():
+        if event.get("event") == "step":
+            seconds = event.get("seconds")
+        elif event.get("event") == "evaluation" and event.get("outer") is not None:
+            right = event.get("accuracy")
+            points.append((seconds, next(iter(right.values()), None) if isinstance(right, dict) else None))
+    return [point for point in points if all(map(_is_number, point))]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST

@@ -1,0 +1,188 @@
+"""report.html: one self-contained page that shows a run, in any browser and without a network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import torch
+from torch import Tensor
+
+from attar import files
+from attar.report import chart, numbers
+from attar.report.pictures import MANY_CLASSES, class_numbers, rgb
+from attar.report.sheets import Sheet, sheet
+from attar.sets import snapshots
+from attar.sets.decode import decode, decode_plan, decoded_count
+from attar.sets.synthetic import SyntheticSet
+
+# Pixels and bytes that the pictures of a page may take: with a third more for base64 it stays below 3 MB.
+STORED_PIXELS, STORED_BYTES = 1_500_000, 800_000
+DECODED_PIXELS, DECODED_BYTES = 1_000_000, 450_000
+PAST_BYTES = 750_000
+SIDE, SIDE_OF_MANY = 112, 64  # an image is not shown larger than this with few classes, and with many
+WIDE, NARROW, OF_MANY = 72, 44, 40  # about the side of an image on the screen: wide, a phone's, many classes
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The set after some outer iterations; `seconds` and `loss` where they are known."""
+
+    outer: int
+    images: Tensor  # uint8 [n, ch, h, w], classes as in the set, the first images of each
+    seconds: float | None = None
+    loss: float | None = None
+
+
+def write(
+    path: str | Path,
+    *,
+    result: Mapping[str, Any],  # as in result.json; yardsticks may be missing
+    settings: Mapping[str, Any],  # may be nested
+    command: str,
+    small: SyntheticSet | None = None,
+    moments: Sequence[Moment] = (),  # what was before, in order; shown where `last` is known
+    labels: Tensor | None = None,  # of the images of the moments
+    last: Moment | None = None,  # the end: when `small` was reached
+    curve: Sequence[tuple[float, float]] = (),  # (seconds, accuracy in [0, 1]) during condensation
+) -> None:
+    """Write one HTML file that holds all it shows: pictures, accuracies, times, settings and the command."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("attar.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style, script = (
+        resources.files("attar.report").joinpath("templates", f"report.{end}").read_text("utf-8")
+        for end in ("css", "js")
+    )
+    moments = moments if last is not None else ()
+    times = [*moments, *([last] if last is not None else [])]
+    course = chart.chart(
+        curve, _lines(result), [moment.seconds for moment in times], result.get("seconds", {}).get("condense")
+    )
+    xs = course["moments"] if course else [None] * len(times)
+    page = environment.get_template("report.html.j2").render(
+        title=numbers.title(result),
+        style=style,
+        script=script,
+        allowed=f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'",
+        result=result,
+        sizes=numbers.sizes(result),
+        headline=numbers.headline(result),
+        sets=numbers.measured(result) or numbers.SETS,
+        gains=numbers.gains(result),
+        table=numbers.table(result),
+        most_runs=max((len(row["runs"]) for _, rows in numbers.table(result) for row in rows), default=0),
+        protocols=numbers.protocols(result),
+        seconds=[(stage, numbers.duration(value)) for stage, value in result.get("seconds", {}).items()],
+        groups=numbers.groups(settings),
+        command=command,
+        views=[] if small is None else views(small, moments, labels),
+        times=[{"words": _words(moment), "x": x} for moment, x in zip(times, xs, strict=True)],
+        chart=course,
+    )
+    files.atomically(Path(path), lambda name: name.write_text(page, encoding="utf-8"))
+
+
+def views(small: SyntheticSet, moments: Sequence[Moment], labels: Tensor | None) -> list[dict[str, Any]]:
+    """The stored images, with what they were before; the training images they decode to, where those are others."""
+    index = torch.from_numpy(class_numbers(small.labels, small.nclass))
+    images = {label: small.images[index == label] for label in index.unique().tolist()}
+    counts = {label: len(of_class) for label, of_class in images.items()}
+    past = [rgb(moment.images) for moment in moments]
+    found = [_view("stored", small, counts, images.__getitem__, STORED_PIXELS, STORED_BYTES, past, labels)]
+    if small.factor > 1:
+        counts = {label: decoded_count(count, small.factor, small.decode_type) for label, count in counts.items()}
+
+        def decoded(label: int) -> Tensor:
+            return first_decoded(images[label], small.factor, small.decode_type)
+
+        found.append(_view("decoded", small, counts, decoded, DECODED_PIXELS, DECODED_BYTES))
+    return found
+
+
+def first_decoded(images: Tensor, factor: int, decode_type: str) -> Tensor:
+    """The images that a class decodes to, as many as a page may show: all could be thousands of large ones."""
+    found: list[Tensor] = []
+    for part, rows in decode_plan(len(images), factor, decode_type):
+        missing = snapshots.MOST - sum(map(len, found))
+        if missing <= 0:
+            break
+        found.append(decode(images[rows][: -(-missing // part**2)], part))
+    return torch.cat(found)[: snapshots.MOST]
+
+
+def _view(
+    name: str,
+    small: SyntheticSet,
+    counts: Mapping[int, int],  # label → images that there are
+    of_class: Callable[[int], Tensor],  # label → the first of them, [n, ch, H, W] in [0, 1]
+    pixels: int,
+    limit: int,
+    past: Sequence[np.ndarray] = (),  # uint8 [n, h, w, 3] each
+    past_labels: Tensor | None = None,
+) -> dict[str, Any]:
+    """Sheets, sizes, and for each class its name and the places of its images."""
+    many = len(counts) > MANY_CLASSES
+    size = (small.images.shape[2], small.images.shape[3])
+    side = SIDE_OF_MANY if many else SIDE
+    most, size = snapshots.room(len(counts), max(counts.values()), size, pixels=pixels, times=1, side=side)
+    shown = {label: rgb(snapshots.shrunk(of_class(label)[:most], size)) for label in counts}
+    now = sheet([np.concatenate(list(shown.values()))], limit)
+    before = sheet(past, PAST_BYTES) if past and past_labels is not None else None
+    scale, narrow = (max(1, round(wanted / max(size))) for wanted in (OF_MANY if many else WIDE, NARROW))
+    blocks: list[dict[str, Any]] = []
+    row = 0
+    for label, count in counts.items():
+        kept = [] if past_labels is None else np.flatnonzero(past_labels.cpu().numpy() == label).tolist()
+        places = range(row, row + len(shown[label]))
+        row = places.stop
+        cells = [_cell(k, kept[n] if n < len(kept) else None, now, before) for n, k in enumerate(places)]
+        note = f"{len(cells)} of {count}" if len(cells) < count else ""
+        blocks.append({"name": str(small.classes[label]), "note": note, "cells": cells})
+    return {
+        "name": name,
+        "classes": blocks,
+        "most": max(len(block["cells"]) for block in blocks),
+        "late": before is not None and any(cell["past"] is None for block in blocks for cell in block["cells"]),
+        "width": size[1],
+        "height": size[0],
+        "scale": scale,
+        "narrow": min(scale, narrow),
+        "now": now,
+        "past": before,
+        "coarse": before is not None and past[0].shape[1] < size[0],
+        "total": sum(counts.values()),
+    }
+
+
+def _cell(image: int, past: int | None, now: Sheet, before: Sheet | None) -> dict[str, Any]:
+    """Where an image stands in the sheet of the end, and in that of the moments before."""
+    return {
+        "now": now.place(image),
+        "past": before.place(past) if before is not None and past is not None else None,
+    }
+
+
+def _words(moment: Moment) -> str:
+    """What stands beside the slider."""
+    words = f"after {moment.outer} outer iteration{'s' * (moment.outer != 1)}" if moment.outer else "as initialised"
+    words += f", {numbers.duration(moment.seconds)}" if moment.seconds and moment.outer else ""
+    return words + (f", loss {moment.loss:.4g}" if moment.loss is not None else "")
+
+
+def _lines(result: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
+    """What stands in the chart beside the curve: the first network's accuracies."""
+    network = next(iter(result.get("accuracy") or {}), None)
+    entries = {key: (result.get(key) or {}).get(network) for key in numbers.SETS} if network else {}
+    return {key: (numbers.SETS[key][0], entry["mean"]) for key, entry in entries.items() if entry}

@@ -1,0 +1,1 @@
+"""Which real images: embeddings, clusters, core-sets."""

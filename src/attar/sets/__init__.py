@@ -1,0 +1,1 @@
+"""The product: stored synthetic images, how they are decoded, and their files."""

@@ -1,0 +1,225 @@
+"""Sets in other tools' formats, read so that they can be measured: a `.pt` pair, npz, parquet, folders of images.
+
+The way back of `export`. Nothing in a file is executed.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attar import files
+from attar.data.images import ImageData
+from attar.data.load import load as load_data
+from attar.data.sources.folder import has_classes
+from attar.data.sources.parquet import found as parquet_files
+from attar.errors import UserError, choose
+from attar.sets import set_files
+from attar.sets.decode import DECODE, check_factor
+from attar.sets.export import ABOUT, KEY, WHATS
+from attar.sets.synthetic import SyntheticSet
+
+SUFFIXES = (".pt", ".pth", ".npz", ".parquet")
+CLOSE = 1e-3  # how far from [0, 1] rounding may take a value
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """Images [n, ch, H, W], uint8 or float, their labels [n], and what the files say about them."""
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...] | None  # where the format names them
+    where: str
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The settings that an export of attar was made with; nothing for what other tools made."""
+        found = self.meta.get("recipe")
+        return found if isinstance(found, dict) else {}
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether a path is something else than a run folder or a condensed file."""
+    if path.is_dir():
+        return not (path / set_files.CONDENSED).is_file() and (_has_images(path) or bool(parquet_files(path)))
+    return path.suffix.lower() in SUFFIXES
+
+
+def _has_images(path: Path) -> bool:
+    return any(
+        folder.is_dir() and has_classes(folder) for folder in (path, *(path / name for name in ("train", *WHATS)))
+    )
+
+
+def read(path: Path) -> Foreign:
+    """The images of a file or folder; of an export that holds both kinds the stored ones.
+
+    Raises UserError for a `.pt` that is no pair of tensors or wants to run code, and for damaged files.
+    """
+    if path.suffix.lower() in (".pt", ".pth"):
+        return _read_pt(path)
+    if path.suffix.lower() == ".npz":
+        return _read_npz(path)
+    inner = path / "stored" if (path / "stored").is_dir() else path
+    parquet = parquet_files(inner)
+    data = load_data(inner, test_fraction=0, load_memory=True)
+    assert isinstance(data.images, Tensor)  # load_memory
+    meta = _schema_meta(parquet[0]) if parquet else _folder_meta(path)
+    return Foreign(data.images, data.labels, _class_names(data, meta), str(path), meta)
+
+
+def _schema_meta(file: Path) -> dict[str, Any]:
+    import pyarrow.parquet as pq
+
+    return _meta((pq.read_schema(file).metadata or {}).get(KEY.encode(), b"{}"), file)
+
+
+def _folder_meta(path: Path) -> dict[str, Any]:
+    file = path / ABOUT
+    return files.read_json(file) if file.is_file() else {}
+
+
+def _class_names(data: ImageData, meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """The classes' own names where an export had to change them for its folders."""
+    folders, names = meta.get("folders"), meta.get("classes")
+    if isinstance(folders, list) and isinstance(names, list) and list(data.classes) == folders:
+        return tuple(map(str, names))
+    return data.classes
+
+
+def _meta(text: bytes | str, where: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{where} is damaged: what it says about its images is no JSON") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _read_pt(path: Path) -> Foreign:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of formats it may not read; what it cannot read is refused
+            pair = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} is no file of torch.save, or holds more than tensors and may run code, so it is not opened; "
+            f"save [images, labels], two tensors"
+        ) from error
+    except Exception as error:  # a damaged pickle raises whatever its opcodes lead to
+        raise UserError(f"{path} is damaged or no file of torch.save: {' '.join(str(error).split())}") from error
+    if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(part, Tensor) for part in pair):
+        held = f"{len(pair)} things" if isinstance(pair, list | tuple) else f"a {type(pair).__name__}"
+        raise UserError(f"{path} must hold [images, labels], two tensors; it holds {held}")
+    return Foreign(pair[0].detach(), pair[1].detach(), None, str(path))
+
+
+def _read_npz(path: Path) -> Foreign:
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            missing = [name for name in ("images", "labels") if name not in file]
+            if missing:
+                raise UserError(f"{path} must hold the arrays images and labels; it holds {', '.join(file) or 'none'}")
+            images, labels = file["images"], file["labels"]
+            meta = _meta(str(file[KEY]), path) if KEY in file else {}
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is damaged or no npz file: {' '.join(str(error).split())}") from error
+    if images.dtype.kind not in "uif" or labels.dtype.kind not in "uif":
+        raise UserError(f"{path} holds {images.dtype} images and {labels.dtype} labels; numbers are needed")
+    x = torch.from_numpy(images)
+    if x.dim() == 4 and x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3):
+        x = x.permute(0, 3, 1, 2)
+    return Foreign(x.unsqueeze(1) if x.dim() == 3 else x, torch.from_numpy(labels), None, str(path), meta)
+
+
+def as_set(
+    found: Foreign,
+    data: ImageData,
+    *,
+    factor: int | None = None,
+    decode_type: str | None = None,
+    normalized: bool = False,
+) -> SyntheticSet:
+    """The images as a set that stands for `data`, whose classes, mean and std it takes.
+
+    factor, decode_type: how stored images are decoded, where the files do not say it (they are taken as decoded).
+    normalized: float images are (x − mean) / std of `data`. Raises UserError when images and labels do not fit.
+    """
+    where, images, labels = found.where, found.images, found.labels
+    if images.dim() != 4 or labels.shape != images.shape[:1] or not len(labels):
+        shapes = f"{list(images.shape)} and {list(labels.shape)}"
+        raise UserError(f"{where} must hold images [n, ch, H, W] and a whole number for each; its shapes are {shapes}")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise UserError(
+            f"{where} has labels of type {str(labels.dtype).removeprefix('torch.')}; whole numbers are needed"
+        )
+    labels = _matched(labels.long(), found.classes, data, where)
+    if int(labels.min()) < 0 or int(labels.max()) >= data.nclass:
+        low, high = int(labels.min()), int(labels.max())
+        raise UserError(f"{where} has the labels {low}..{high}; {data.name} has the classes 0..{data.nclass - 1}")
+    if images.shape[1] == 1 and data.channels == 3 and found.classes is not None:
+        images = images.expand(-1, 3, -1, -1)  # image files whose colours are all grey
+    pixels = _unit(images, data, where, normalized)
+    chosen = found.meta.get("factor", 1) if factor is None else factor
+    if not isinstance(chosen, int) or chosen < 1:
+        raise UserError(f"factor must be a whole number from 1, not {chosen!r}")
+    check_factor(chosen, (images.shape[2], images.shape[3]))
+    return SyntheticSet(
+        images=pixels.to(data.device),
+        labels=labels.to(data.device),
+        factor=chosen,
+        decode_type=choose("decode_type", decode_type or str(found.meta.get("decode_type", "single")), DECODE),
+        classes=data.classes,
+        mean=data.mean,
+        std=data.std,
+        source=data.name,
+        recipe=found.recipe,
+        coreset=str(found.meta.get("coreset", "")),
+    )
+
+
+def _matched(labels: Tensor, classes: tuple[str, ...] | None, data: ImageData, where: str) -> Tensor:
+    """Labels in the order of the data's classes, by name where both have the same names."""
+    if classes is None or classes == data.classes:
+        return labels
+    strangers = [name for name in classes if name not in data.classes]
+    if strangers and all(name.isdecimal() for name in classes):
+        return torch.tensor([int(name) for name in classes])[labels]
+    if strangers:
+        raise UserError(f"{where} has the class '{strangers[0]}', which {data.name} has not; name classes as there")
+    return torch.tensor([data.classes.index(name) for name in classes])[labels]
+
+
+def _unit(images: Tensor, data: ImageData, where: str, normalized: bool) -> Tensor:
+    """float32 in [0, 1]; normalised images may leave it, as some methods let theirs."""
+    if images.dtype == torch.uint8:
+        return images.float() / 255
+    if not images.is_floating_point() or not bool(images.isfinite().all()):
+        kind = "values that are not finite" if images.is_floating_point() else str(images.dtype).removeprefix("torch.")
+        raise UserError(f"the images of {where} are {kind}; uint8, or float in [0, 1], is needed")
+    x = images.float()
+    if normalized:
+        if x.shape[1] != data.channels:
+            raise UserError(f"{where} has {x.shape[1]} channels, {data.name} has {data.channels}")
+        mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (data.mean, data.std))
+        return x * std + mean
+    low, high = (float(value) for value in x.aminmax())
+    if low < -CLOSE or high > 1 + CLOSE:
+        raise UserError(
+            f"the images of {where} run from {low:.3g} to {high:.3g}, not from 0 to 1; "
+            f"add --normalized if they are normalised with the data's mean and std"
+        )
+    return x.clamp(0, 1)

@@ -1,0 +1,164 @@
+"""None"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Generator, Tensor
+from torch.utils.data import Dataset, TensorDataset
+
+from attar.errors import UserError
+from attar.sets.decode import decode_set
+from attar.settings.config import strategy_names
+from attar.training.augment import apply, draw
+
+GALLERY, GALLERY_CLASSES = 10, 20  # images and classes that a notebook shows
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticSet:
+    """A condensed data set.
+
+    images: float32 [N, ch, H, W] in [0, 1] as stored; labels: int64 [N]; mean, std: per channel, in [0, 1] units.
+    `initial` holds the images before any optimisation, where known; `fingerprint` stands for the real images; `coreset`
+    says how real images were chosen, where these are some.
+    """
+
+    images: Tensor
+    labels: Tensor
+    factor: int = 1
+    decode_type: str = "single"
+    classes: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    source: str = ""
+    initial: Tensor | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+    coreset: str = ""
+
+    @property
+    def nclass(self) -> int:
+        """Classes of the data set (a part holds images of some of them only)."""
+        return len(self.classes)
+
+    @property
+    def method(self) -> str:
+        """The method that made the set, or "unknown"."""
+        if self.coreset:
+            return self.coreset
+        return str(self.recipe.get("condense", {}).get("method", "accdd")) if self.recipe else "unknown"
+
+    @property
+    def ipc(self) -> int:
+        """Stored images per class."""
+        return int(torch.bincount(self.labels).max())
+
+    def decoded(self) -> tuple[Tensor, Tensor]:
+        """The training images float32 [n, ch, H, W] in [0, 1] and their labels int64 [n]."""
+        return decode_set(self.images, self.labels, self.factor, self.decode_type)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """(images − mean) / std, per channel."""
+        mean, std = (images.new_tensor(value).view(-1, 1, 1) for value in (self.mean, self.std))
+        return (images - mean) / std
+
+    def dataset(self, *, normalized: bool = True) -> Dataset:
+        """A torch `Dataset` of decoded (image, label) pairs, normalised per channel unless told otherwise."""
+        images, labels = self.decoded()
+        return TensorDataset(self.normalize(images) if normalized else images, labels)
+
+    def loader(
+        self,
+        batch_size: int = 64,
+        *,
+        shuffle: bool = True,
+        device: str | torch.device = "cpu",
+        augment: str | None = None,
+        normalized: bool = True,
+        seed: int = 0,
+    ) -> Loader:
+        """Batches of decoded images [n, ch, H, W] and labels [n], all on `device`, anew each time it is gone through.
+
+        normalized: per channel, as networks are trained; else in [0, 1]. augment: a strategy such as
+        "color_crop_flip_scale_rotate", drawn for each image, computed on the device. seed: of order and augmentation.
+        Raises `UserError` for an unknown strategy and for augmentation of images that are not normalised.
+        """
+        if augment is not None and not normalized:
+            raise UserError("augmentation works on normalised images; leave normalized=False or augment out")
+        if batch_size < 1:
+            raise UserError(f"batch_size must be at least 1, not {batch_size}")
+        images, labels = self.decoded()
+        images = self.normalize(images) if normalized else images
+        strategy = strategy_names(augment or "none")
+        generator = Generator(device).manual_seed(seed)
+        return Loader(images.to(device), labels.to(device), batch_size, shuffle, strategy, generator)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the first stored images of each class."""
+        return gallery(self.images, self.labels, self.classes, f"{self!r}")
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.images.shape[1:]))
+        kind = f"factor {self.factor}" + (f", {self.decode_type}" if self.decode_type != "single" else "")
+        return f"SyntheticSet({self.source}: {len(self.labels)} images of {shape}, {self.nclass} classes, {kind})"
+
+    def start(self) -> SyntheticSet:
+        """The set as it was initialised. Raises `UserError` where that was not kept."""
+        if self.initial is None:
+            raise UserError("this set does not hold its initial images")
+        return replace(self, images=self.initial)
+
+
+@dataclass(frozen=True, eq=False)
+class Loader:
+    """Batches of images and labels that live on one device."""
+
+    images: Tensor
+    labels: Tensor
+    batch_size: int
+    shuffle: bool
+    strategy: tuple[str, ...]
+    generator: Generator
+
+    def __len__(self) -> int:
+        return -(-len(self.labels) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        count, device = len(self.labels), self.labels.device
+        order = torch.randperm(count, generator=self.generator, device=device) if self.shuffle else None
+        for start in range(0, count, self.batch_size):
+            rows = torch.arange(start, min(start + self.batch_size, count), device=device)
+            rows = rows if order is None else order[rows]
+            images = self.images[rows]
+            if self.strategy:
+                images = apply(images, draw(self.strategy, len(rows), _side(images), self.generator))
+            yield images, self.labels[rows]
+
+
+def _side(images: Tensor) -> tuple[int, int]:
+    return images.shape[2], images.shape[3]
+
+
+def gallery(images: Tensor, labels: Tensor, classes: Sequence[str], title: str) -> str:
+    """HTML: one line, and for each class up to `GALLERY` images as one PNG."""
+    rows = []
+    for label in labels.unique().tolist()[:GALLERY_CLASSES]:
+        own = (images[labels == label][:GALLERY].detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+        strip = torch.cat(list(own), dim=2).permute(1, 2, 0).numpy()
+        file = io.BytesIO()
+        Image.fromarray(strip[..., 0] if strip.shape[2] == 1 else strip).save(file, format="PNG")
+        picture = base64.b64encode(file.getvalue()).decode()
+        name = html.escape(str(classes[label]) if label < len(classes) else str(label))
+        style = f"height:{max(48, own.shape[2])}px;image-rendering:pixelated"
+        rows.append(
+            f'<tr><td>{name}</td><td><img alt="{name}" style="{style}" src="data:image/png;base64,{picture}"></td></tr>'
+        )
+    return f"<div>{html.escape(title)}</div><table>{''.join(rows)}</table>"

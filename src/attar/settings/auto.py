@@ -1,0 +1,96 @@
+"""Settings for data of one's own, chosen from the images' size, channels, classes and number."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from attar.settings.config import CondenseConfig, EvaluateConfig, NetworkConfig, PoolConfig, Recipe
+
+LARGE = 128  # pixels: the published settings of ImageNet hold above, those of small images up to here
+LAST_MAP = 4  # pixels: what the published ConvNets leave of 32 pixels before their last layer
+TINY = 16  # pixels: below it a quarter of an image shows nothing
+POOL_IMAGES = 2400  # images that an early-stage model has seen at least; the digits' have
+WHOLE_IMAGES = 120_000  # images that the yardstick `whole` sees on a CPU
+
+# section → settings that `fitting` chooses and that decide a run
+CHOSEN = {
+    "network": ("net_type", "depth", "width"),
+    "pool": ("epochs", "models", "mix_p"),
+    "condense": (
+        *("factor", "init", "metric", "lr_img", "mix_p"),
+        *("full_niter", "niter", "inner_loop", "batch_real", "n_data"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What decides the settings."""
+
+    channels: int
+    height: int
+    width: int
+    nclass: int
+    images: int
+    cpu: bool
+
+
+def shape_of(data: Any) -> Shape:
+    """The shape of an `ImageData`."""
+    height, width = data.size
+    return Shape(data.channels, height, width, data.nclass, len(data.labels), data.device.type == "cpu")
+
+
+def fitting(shape: Shape) -> Recipe:
+    """A complete recipe.
+
+    Network, factor, metric and image learning rate are the published ones of the nearest data set: Fashion-MNIST for
+    grey images, CIFAR-10 for small coloured ones, ImageNet-10 above 128 pixels. A ConvNet halves the side until 4
+    pixels are left. On a CPU width, batches, schedule, metric and learning rate are those of `fashion-cpu`.
+    """
+    side = min(shape.height, shape.width)
+    large = side > LARGE
+    factor = 3 if large else 1 if side < TINY else 2
+    metric, lr_img = ("l1", 3e-3) if large or shape.cpu else ("l1", 1e-4) if shape.channels == 1 else ("mse", 1e-2)
+    epochs = max(1 if shape.cpu else 2, math.ceil(POOL_IMAGES / shape.images))
+    mix_p = 1.0 if large else 0.5
+    schedule: dict[str, Any] = {"full_niter": 500} if large else {}
+    whole = 200
+    if shape.cpu:
+        schedule = {"batch_real": 32, "n_data": 128, "niter": 60, "inner_loop": 10}
+        whole = min(30, max(2, WHOLE_IMAGES // shape.images))
+    return Recipe(
+        network=NetworkConfig(
+            net_type="resnetap" if large else "convnet",
+            depth=10 if large else max(2, round(math.log2(side / LAST_MAP))) if side > LAST_MAP else 1,
+            width=(0.5 if side < TINY else 0.25) if shape.cpu else 1.0,
+        ),
+        pool=PoolConfig(epochs=epochs, models=3 if shape.cpu else 5, mix_p=mix_p),
+        condense=CondenseConfig(
+            factor=factor,
+            init="mix" if factor > 1 else "random",
+            metric=metric,
+            lr_img=lr_img,
+            mix_p=mix_p,
+            **schedule,
+        ),
+        evaluate=EvaluateConfig(mix_p=mix_p, epochs=300 if shape.cpu else None, whole_epochs=whole),
+    )
+
+
+def words(recipe: Recipe, shape: Shape) -> str:
+    """One line: what was chosen for which images."""
+    network, condense, pool = recipe.network, recipe.condense, recipe.pool
+    grey = "grey" if shape.channels == 1 else "colour"
+    images = f"{shape.nclass} classes of {grey} images, {shape.width}x{shape.height}"
+    depth = "" if network.depth is None else network.depth
+    loops = f"{condense.outer_iterations} x {condense.inner_loop} iterations"
+    models = "fresh networks" if condense.source == "fresh" else f"{pool.models} models of {pool.span}"
+    short = " (short, for a CPU; --minutes or --niter for more)" if shape.cpu else ""
+    return (
+        f"chosen for {images}: {network.net_type}{depth} of width {network.width:g}, factor {condense.factor}, "
+        f"metric {condense.metric}, lr_img {condense.lr_img:g}, {models}, "
+        f"{loops}{short}; flags change it"
+    )

@@ -1,0 +1,27 @@
+"""`attar export` and `attar push`: a condensed set for other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attar.errors import UserError, choose
+from attar.sets import set_files
+from attar.sets.export import FORMATS, export_set
+from attar.sets.push import push_set
+
+
+def export(run: str, to: str | None, out: str | None, what: str | None, *, overwrite: bool) -> None:
+    """Write the set of a run in another format, by default beside the run's files."""
+    if to is None:
+        raise UserError(f"name a format with --to; valid: {', '.join(FORMATS)}")
+    choose("format", to, FORMATS)
+    small = set_files.load_set(Path(run))
+    if out is not None and not out.strip():
+        raise UserError("out must name a file or folder, and it is empty")
+    home = Path(run) if Path(run).is_dir() else Path(run).parent
+    print(export_set(small, to, Path(out) if out else home / f"export-{to}", what=what, overwrite=overwrite))
+
+
+def push(run: str, name: str, what: str | None, *, private: bool) -> None:
+    """Put the set of a run onto the Hugging Face hub."""
+    print(push_set(set_files.load_set(Path(run)), name, what=what, private=private))

@@ -1,0 +1,170 @@
+"""How long a run takes here: a few iterations are measured, and a schedule is fitted to the time there is."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from attar import models
+from attar.condensation import loop as condensation
+from attar.condensation import setup
+from attar.condensation.state import init
+from attar.data.images import ImageData
+from attar.engine.workers import Workers
+from attar.errors import UserError
+from attar.models.for_data import build, describe
+from attar.settings.config import PoolConfig, Recipe, strategy_names
+from attar.training import batches, train_state
+from attar.training.augment import augment
+from attar.training.pool import Member, Pool
+
+WARM = 1  # iterations before the clock runs
+MEASURED = 3  # iterations under the clock
+POOL_SHARE = 0.5  # of the time there is, at most
+SHORT = 10  # outer iterations that a fitted schedule has at least: each one draws another model
+
+# section → settings that `fit` chooses
+FITTED = {"pool": ("epochs", "models"), "condense": ("niter", "inner_loop")}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds of the parts of a run on this machine, from a few measured iterations."""
+
+    epoch: float  # one epoch of an early-stage model; 0 where there are none
+    inner: float  # one inner iteration, of every part where there are several, with its share of a network's warm-up
+    at_once: int = 1  # models that are trained side by side
+    test: float = 0.0  # the accuracy of an early-stage model
+
+    def pool(self, config: PoolConfig) -> float:
+        """Seconds of all early-stage models."""
+        return -(-config.models // self.at_once) * (config.epochs * config.share * self.epoch + self.test)
+
+    def total(self, recipe: Recipe) -> float:
+        """Seconds of pool and condensation."""
+        return self.pool(recipe.pool) + self.inner * recipe.condense.outer_iterations * recipe.condense.inner_loop
+
+
+def estimate(data: ImageData, recipe: Recipe) -> Estimate:
+    """Measure an untrained network: steps of the pool's training and inner iterations. Nothing is kept."""
+    module = build(recipe.network, describe(data), 0)
+    fresh = recipe.condense.source == "fresh"
+    member = Member(models.parameters_of(module), models.buffers_of(module), {"seed": 0}, None, "untrained")
+    pool = Pool(recipe.network, describe(data), () if fresh else (member,))
+    config = replace(recipe.condense, compile="off", model_path=(), warmup=0, select_every=WARM + MEASURED)
+    parts = 1
+    if config.nclass_sub is not None and config.phase is None:
+        parts, config = -(-data.nclass // config.nclass_sub), replace(config, phase=0)
+    task = setup.prepare(data, pool, config)
+    state = condensation.begin_outer(init(task), task)
+
+    def inner() -> None:
+        nonlocal state
+        state, loss = condensation.step(state, task)
+        float(loss)  # a GPU has to be done
+
+    steps = -(-len(data.labels) // recipe.pool.batch_size)
+    warmup = recipe.condense.warmup / (config.renew or config.inner_loop)  # epochs for each inner iteration
+    epoch = 0.0 if fresh and not warmup else steps * _seconds(_pool_step(data, recipe))
+    each = _seconds(inner)
+    if config.select == "cluster":  # the measured iterations are between two clusterings
+        start = time.perf_counter()
+        float(condensation.clustered(state, task)[-1][0])
+        each += (time.perf_counter() - start) / min(recipe.condense.select_every, config.inner_loop)
+    trained = 0.0 if fresh else epoch
+    tested = 0 if data.test_labels is None else len(data.test_labels)
+    return Estimate(
+        epoch=trained,
+        inner=parts * (each + warmup * epoch),
+        at_once=Workers(data.device).count,
+        test=trained * tested / len(data.labels) / 3,  # a step goes forward once and twice as much back
+    )
+
+
+def _pool_step(data: ImageData, recipe: Recipe) -> Callable[[], None]:
+    """One step of training a model of the pool."""
+    config = recipe.pool
+    module = build(recipe.network, describe(data), 0).to(data.device)
+    student = train_state.learner(
+        module,
+        models.parameters_of(module),
+        models.buffers_of(module),
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
+    generator = torch.Generator(data.device).manual_seed(0)
+    rows = batches.Deck(torch.arange(len(data.labels), device=data.device), config.batch_size, generator)
+
+    def one() -> None:
+        chosen = rows.draw()
+        images, targets = augment(
+            data.fetch(chosen),
+            data.labels[chosen],
+            strategy=strategy_names(config.aug_type),
+            nclass=data.nclass,
+            mix_p=config.mix_p,
+            generator=generator,
+        )
+        float(train_state.step(student, images, targets))
+
+    return one
+
+
+def _seconds(step: Callable[[], None]) -> float:
+    for _ in range(WARM):
+        step()
+    start = time.perf_counter()
+    for _ in range(MEASURED):
+        step()
+    return (time.perf_counter() - start) / MEASURED
+
+
+def fit(
+    data: ImageData, recipe: Recipe, seconds: float, notice: Callable[[str], None], *, before: float = 0.0
+) -> Recipe:
+    """The recipe with as many iterations as fit into `seconds` for pool and condensation, `before` of which are gone.
+
+    The pool gets half of the time at most, with fewer models and then fewer epochs where it would take more; inner
+    iterations get fewer where less than ten outer ones would fit. Raises UserError when the time does not hold one
+    model and one iteration.
+    """
+    if not math.isfinite(seconds):
+        raise UserError("minutes must be a number of minutes above 0")
+    if recipe.condense.eval_at:
+        raise UserError("eval_at and minutes exclude each other: evaluations take time that is not known before")
+    start = time.perf_counter() - before
+    found = estimate(data, recipe)
+    pool = recipe.pool if recipe.condense.model_path else _smaller(recipe.pool, found, POOL_SHARE * seconds)
+    spent = 0.0 if recipe.condense.model_path else found.pool(pool)
+    left = seconds - (time.perf_counter() - start) - spent
+    total = int(left / found.inner)
+    serves = recipe.condense.renew or 1  # sweeps: an outer iteration holds one whole network at least
+    if total < serves:
+        least = (seconds - left + serves * found.inner) / 60
+        raise UserError(
+            f"minutes is too short: the pool takes about {spent:.1f} s and one iteration {found.inner:.2g} s on "
+            f"this machine; give at least {least:.2g}"
+        )
+    inner = max(serves, min(recipe.condense.inner_loop, total // SHORT) // serves * serves)
+    outer = min(max(1, total // inner), recipe.condense.full_niter)
+    models_of = f", {pool.models} models of {pool.span} about {spent:.0f} s" if found.epoch else ""
+    notice(
+        f"an iteration takes {found.inner:.3g} s here{models_of}: {outer} x {inner} iterations fit into "
+        f"{seconds / 60:.3g} minutes"
+    )
+    return replace(recipe, pool=pool, condense=replace(recipe.condense, niter=outer, inner_loop=inner))
+
+
+def _smaller(config: PoolConfig, found: Estimate, seconds: float) -> PoolConfig:
+    """The pool with as many epochs, and then models, as fit into `seconds`; one of each at least."""
+    for epochs in range(config.epochs, 0, -1):
+        for count in range(config.models, 0, -1):
+            smaller = replace(config, models=count, epochs=epochs)
+            if found.pool(smaller) <= seconds:
+                return smaller
+    return replace(config, models=1, epochs=1)

@@ -1,0 +1,624 @@
+"""One inner iteration of each method against the published one, written in float64 with loops (helpers.naive)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from attar import models
+from attar.condensation import frequencies, image_step, network_init, setup
+from attar.condensation import loop as condensation
+from attar.condensation.image_step import pending
+from attar.condensation.matching import characteristic_distance
+from attar.condensation.network_init import ORIGINS, Origin
+from attar.condensation.network_training import network_training
+from attar.condensation.setup import Problem
+from attar.condensation.state import State, Values, init
+from attar.data.images import ImageData
+from attar.engine.cuda_graphs import GRAPH_WARMUP, Replayed
+from attar.errors import UserError
+from attar.runs import checkpoint
+from attar.settings import methods, recipes
+from attar.settings.config import CondenseConfig
+from attar.training.batches import BatchDraw, make_batch
+from attar.training.pool import Pool, empty
+from attar.training.train_state import Learner
+from helpers import naive
+from helpers.condensation import Recorder, attar_loop, digits, naive_loop, pool_of, settings
+from helpers.recording import Film, Tape
+
+SWEEPS = 4
+METHODS = ("accdd", "idc", "idc-i", "dc", "dsa", "dm", "ncfm")
+
+
+def config_of(method: str, **changes: Any) -> CondenseConfig:
+    """A method at the size of a test: two networks in an outer iteration, six frequencies."""
+    layer = methods.layer(method, recipes.named("digits"), 2)["condense"]
+    small: dict[str, Any] = {"inner_loop": SWEEPS, "niter": 2, "frequencies": 6}
+    if method not in ("accdd", "idc", "idc-i"):
+        small |= {"renew": 2, "batch_size": 5, "patience": 2 if layer.get("patience") else 0}
+    return replace(settings(), **(layer | small | changes))
+
+
+def pool_for(config: CondenseConfig, data: ImageData, dtype: torch.dtype = torch.float32) -> Pool:
+    """What a run with these settings takes; trained models are not where they began."""
+    pool = pool_of(data, dtype)
+    if config.source == "fresh":
+        return empty(data, pool.network)
+    members = [
+        replace(member, params={name: 1.5 * value for name, value in member.params.items()}, settings={"seed": seed})
+        for seed, member in enumerate(pool.members)
+    ]
+    return replace(pool, members=tuple(members))
+
+
+def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run draws in float32 arrives in float64."""
+
+    def doubled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda *args: function(*args).double()
+
+    def double(make: Callable[..., Origin]) -> Callable[..., Origin]:
+        def call(*args: Any) -> Origin:
+            origin = make(*args)
+            return replace(origin, params={name: value.double() for name, value in origin.params.items()})
+
+        return call
+
+    for name, make in list(ORIGINS.items()):
+        monkeypatch.setitem(ORIGINS, name, double(make))
+    monkeypatch.setattr(ImageData, "fetch", lambda data, rows: data.normalize(data.images[rows].double() / 255))
+    monkeypatch.setattr(frequencies, "sampled", doubled(frequencies.sampled))
+
+
+@dataclass
+class Noted:
+    """A run in float64 whose sweeps and network steps are noted."""
+
+    problem: Problem
+    state: State
+    sweeps: list[tuple[tuple, tuple]]  # arguments and results
+    calibrations: list[tuple]  # arguments
+    updates: list[tuple[Tensor, Tensor]]
+
+    def step(self) -> Tensor:
+        self.sweeps.clear(), self.calibrations.clear(), self.updates.clear()
+        self.state, loss = condensation.step(self.state, self.problem)
+        return loss
+
+    def images(self) -> Tensor:
+        """Where the published loop has them: it has yet to make the last steps of a sweep."""
+        problem = self.problem
+        return self.state.images + image_step.later(
+            self.state.momentum, problem.pending, self.state.motion, problem.rule
+        )
+
+
+def noted(config: CondenseConfig) -> Noted:
+    data = digits(3)
+    problem = setup.prepare(data, pool_for(config, data, torch.float64), config)
+    sweeps: list[tuple[tuple, tuple]] = []
+    calibrations: list[tuple] = []
+    updates: list[tuple[Tensor, Tensor]] = []
+
+    def run_sweep(images: Tensor, params: Any, rows: Any, draws: Any, subsets: Any, points: Tensor | None) -> tuple:
+        points = None if points is None else points.double()
+        params = {name: value.clone() for name, value in params.items()}
+        result = problem.run_sweep(images, params, rows, draws, subsets, points)
+        sweeps.append(((images, params, rows, draws, points), result))
+        return result
+
+    def calibrate(*args: Any) -> tuple:
+        assert problem.calibrate is not None
+        calibrations.append(args)
+        return problem.calibrate(*args)
+
+    def train(student: Any, batches: Iterable[BatchDraw]) -> None:
+        batches = list(batches)
+        updates.extend(make_batch(data, drawn) for drawn in batches)
+        problem.train(student, batches)
+
+    rule = problem.rule
+    if rule.std is not None:
+        mean, std = (torch.tensor(value, dtype=torch.float64).view(-1, 1, 1) for value in (data.mean, data.std))
+        rule = replace(rule, mean=mean, std=std)
+    shares = pending(config.mom_img, 3) if config.img_step == "class" else [0.0] * 3
+    watched = replace(
+        problem,
+        run_sweep=run_sweep,
+        calibrate=None if problem.calibrate is None else calibrate,
+        train=train,
+        rule=rule,
+        pending=torch.tensor(shares, dtype=torch.float64).view_as(problem.pending),
+    )
+    state = init(watched)
+    state.images, state.momentum = state.images.double(), state.momentum.double()
+    return Noted(watched, condensation.begin_outer(state, watched), sweeps, calibrations, updates)
+
+
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("dc", {"lr": 0.05, "syn_epochs": 2}),
+    ("dsa", {"lr": 0.05}),
+    ("dm", {}),
+    ("dm", {"factor": 2, "init": "mix", "metric": "l1"}),
+    ("ncfm", {"patience": 1}),
+    ("ncfm", {"sampler": "network", "factor": 2, "init": "mix", "mom_img": 0.9}),
+    ("ncfm", {"source": "pool", "perturb": True, "calibrate": 0.0, "match": "grad", "metric": "cos", "lr_img": 0.1}),
+]
+
+
+@pytest.mark.parametrize(("method", "changes"), CASES, ids=lambda value: value if isinstance(value, str) else "")
+def test_an_inner_iteration_is_the_published_one(
+    method: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_double(monkeypatch)
+    config = config_of(method, **changes)
+    run = noted(config)
+    data, slow = run.problem.data, published(run, config)
+    decoding: Any = {"normalize": data.normalize, "factor": config.factor, "decode_type": "single"}
+    theta: dict[str, Tensor] = {}
+    for sweep in range(SWEEPS):
+        loss = run.step()
+        (_, params, rows, draws, points), results = run.sweeps[0]
+        if sweep % 2:  # a network serves two sweeps
+            for name, value in theta.items():
+                torch.testing.assert_close(params[name], value, rtol=1e-8, atol=1e-10)
+        elif theta:
+            assert not torch.equal(params["blocks.0.weight"], theta["blocks.0.weight"])
+            if isinstance(slow, naive.Visited):
+                assert not slow.images().detach().clamp(0, 1).equal(slow.images()), "there is something to clamp"
+                slow.clamp()
+        points = None if points is None else points.requires_grad_()
+
+        def matched(c: int, params: Any = params, rows: Any = rows, draws: Any = draws, points: Any = points) -> Tensor:
+            return naive.class_loss(
+                slow.images()[c],
+                params,
+                data.fetch(rows[c]),
+                own_draw(draws, c),
+                c,
+                names=[name for name, value in params.items() if value.ndim == 4 or (config.fc and value.ndim > 1)],
+                metric=config.metric,
+                match=config.match,
+                frequencies=points,
+                **decoding,
+            )
+
+        total = slow.visit([partial(matched, c) for c in range(3)])
+        torch.testing.assert_close(float(loss), total, rtol=1e-9, atol=1e-10)
+        if config.sampler == "network" and points is not None:
+            torch.testing.assert_close(results[2], points.grad, rtol=1e-6, atol=1e-10)
+        if config.calibrate:
+            (_, trained, other, _) = run.calibrations[0]
+            member = run.problem.pool.members[run.state.member].params
+            assert all(torch.equal(value, member[name]) for name, value in trained.items())
+            assert not torch.equal(other["color"], draws["color"]), "calibration augments anew"
+
+            def labelled(c: int, trained: Any = trained, other: Any = other) -> Tensor:
+                return config.calibrate * naive.label_loss(slow.images()[c], trained, own_draw(other, c), c, **decoding)
+
+            total += slow.visit([partial(labelled, c) for c in range(3)])
+        slow.watch(total)
+        if config.patience:
+            assert float(run.state.motion["best"]) == pytest.approx(slow.lowest, rel=1e-6)
+        torch.testing.assert_close(run.images(), slow.images().detach(), rtol=1e-9, atol=1e-10)
+        theta = network_after(run, params, config, last=sweep % 2 == 1)
+    assert (run.state.images - run.state.initial).abs().mean() > 1e-3
+    rate = slow.optimiser.param_groups[0]["lr"] / config.lr_img
+    assert rate < 1 or config.patience != 1, "the learning rate was halved"
+
+
+def published(run: Noted, config: CondenseConfig) -> naive.Summed:
+    """The images as the papers move them."""
+    moved = {"lr": config.lr_img, "momentum": config.mom_img, "patience": config.patience}
+    if config.img_step == "class":
+        return naive.Visited(run.state.images, **moved)
+    rule = run.problem.rule
+    assert rule.mean is not None and rule.std is not None
+    return naive.Summed(run.state.images, rule.mean, rule.std, **moved)
+
+
+def own_draw(draws: dict[str, Tensor], row: int) -> dict[str, Tensor]:
+    return {name: value[row : row + 1] for name, value in draws.items()}
+
+
+def network_after(run: Noted, params: dict[str, Tensor], config: CondenseConfig, *, last: bool) -> dict[str, Tensor]:
+    """θ after the network update, which is checked: SGD on the set as it stands, none for a network that goes."""
+    network = run.state.network
+    assert network is not None
+    theta = {name: value.requires_grad_() for name, value in params.items()}
+    assert len(run.updates) == (0 if last or config.update == "none" else 2 * config.syn_epochs)  # six images, by five
+    for images, targets in run.updates:
+        grads = torch.autograd.grad(naive.cross_entropy(naive.convnet(theta, images), targets), list(theta.values()))
+        theta = {
+            name: (value - config.lr * grad).detach().requires_grad_()
+            for (name, value), grad in zip(theta.items(), grads, strict=True)
+        }
+    if config.aug_type == "none" and run.updates:
+        seen = torch.cat([images for images, _ in run.updates])
+        targets = torch.cat([targets for _, targets in run.updates]).argmax(1)
+        own = run.problem.data.normalize(run.state.images.flatten(0, 1))
+        same = (seen[:, None] == own).flatten(2).all(2)
+        assert same.sum(0).tolist() == [config.syn_epochs] * 6, "each image once in an epoch"
+        assert torch.equal(same.double().argmax(1) // 2, targets)
+    for name, value in theta.items():
+        torch.testing.assert_close(network.params[name].detach(), value.detach(), rtol=1e-8, atol=1e-10)
+    return {name: value.detach() for name, value in theta.items()}
+
+
+@pytest.mark.parametrize("method", ["idc", "idc-i"])
+def test_idc_is_the_sequential_loop_on_fresh_networks(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(monkeypatch)
+    in_double(monkeypatch)
+    monkeypatch.setattr(ImageData, "fetch", noting(recorder))
+    data, config = digits(3), config_of(method, inner_loop=5, niter=3)
+    initial, outers, (images, _) = attar_loop(data, pool_for(config, data), config, recorder)
+    wanted, _ = naive_loop(data, config, [0, 1, 2], initial, outers)
+    assert (images - wanted.clamp(0, 1)).abs().max() / wanted.abs().max() < 1e-12
+    starts = [outer["parameters"]["blocks.0.weight"] for outer in outers]
+    assert not any(torch.equal(starts[i], starts[i + 1]) for i in range(2)), "a new network in every outer iteration"
+
+
+def noting(recorder: Recorder) -> Callable[[ImageData, Tensor], Tensor]:
+    def fetch(data: ImageData, rows: Tensor) -> Tensor:
+        recorder.rows.append(rows)
+        return data.normalize(data.images[rows].double() / 255)
+
+    return fetch
+
+
+# ---- where the network comes from ----
+
+
+def test_fresh_networks_are_those_of_their_seed() -> None:
+    data = digits(3)
+    pool = empty(data, pool_of(data).network)
+    host, again = (torch.Generator().manual_seed(1) for _ in range(2))
+    drawn = [network_init.fresh(pool, host) for _ in range(3)]
+    seed = int(torch.randint(network_init.SEEDS, (1,), generator=again))
+    wanted = models.parameters_of(pool.build(seed))
+    assert all(torch.equal(value, wanted[name]) for name, value in drawn[0].params.items())
+    assert not torch.equal(drawn[0].params["blocks.0.weight"], drawn[1].params["blocks.0.weight"])
+    assert drawn[0].member == -1
+
+
+def test_interpolated_networks_lie_between_a_model_and_its_start() -> None:
+    data = digits(3)
+    pool = pool_for(config_of("ncfm"), data)
+    host, shares, members = torch.Generator().manual_seed(1), [], []
+    for _ in range(100):
+        origin = network_init.interpolated(pool, host)
+        trained = pool.members[origin.member].params
+        first = models.parameters_of(pool.build(pool.members[origin.member].settings["seed"]))
+        share = (origin.params["blocks.0.weight"] - trained["blocks.0.weight"]) / (
+            first["blocks.0.weight"] - trained["blocks.0.weight"]
+        )
+        assert share.std() < 1e-4, "one u for all weights"
+        for name, value in origin.params.items():
+            torch.testing.assert_close(value, share.mean() * first[name] + (1 - share.mean()) * trained[name])
+        shares.append(float(share.mean()))
+        members.append(origin.member)
+    assert 0 <= min(shares) < 0.05 and 0.95 < max(shares) <= 1.0001 and 0.4 < sum(shares) / 100 < 0.6
+    assert 30 < sum(members) < 70, "both members are drawn"
+
+
+def test_a_fresh_network_is_warmed_up_on_real_images() -> None:
+    data = digits(3)
+    config = config_of("idc", warmup=2, perturb=True)
+    problem = setup.prepare(data, pool_for(config, data), config)
+    seen: list[int] = []
+
+    def train(student: Any, batches: Iterable[BatchDraw]) -> None:
+        batches = list(batches)
+        seen.extend(len(drawn.labels) for drawn in batches)
+        problem.train(student, batches)
+
+    watched = replace(problem, train=train)
+    state = condensation.begin_outer(init(watched), watched)
+    assert sum(seen) >= 2 * len(data.labels) > sum(seen) - config.batch_size
+    assert state.network is not None
+    buffers = [kept["momentum_buffer"] for kept in state.network.optimizer.state.values()]
+    assert buffers and all(not value.any() for value in buffers), "the optimiser is new"
+
+
+@pytest.mark.parametrize("kind", ["pool given", "no pool", "no seed"])
+def test_pools_that_do_not_fit_are_refused(kind: str) -> None:
+    data = digits(3)
+    config = config_of("dm" if kind == "pool given" else "ncfm")
+    pool, words = {
+        "pool given": (pool_of(data), "source fresh takes no early-stage models; leave the pool out"),
+        "no pool": (empty(data, pool_of(data).network), "the pool is empty; `attar pretrain` fills it"),
+        "no seed": (pool_of(data), "source interpolated needs models that know their seed"),
+    }[kind]
+    with pytest.raises(UserError, match=words):
+        setup.prepare(data, pool, config)
+
+
+# ---- characteristic functions ----
+
+
+def normal(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_characteristic_distance_and_its_slopes() -> None:
+    real, synthetic, points = normal(7, 4, seed=1), normal(3, 4, seed=2).requires_grad_(), normal(5, 4, seed=3)
+    points.requires_grad_()
+
+    def distance(s: Tensor, t: Tensor) -> Tensor:
+        unit = [value / value.norm(dim=1, keepdim=True) for value in (real, s)]
+        return characteristic_distance(*unit, t)
+
+    torch.testing.assert_close(
+        distance(synthetic, points), naive.characteristic(real, synthetic, points), rtol=1e-12, atol=0
+    )
+    assert torch.autograd.gradcheck(distance, (synthetic, points))
+
+
+def test_characteristic_functions_that_are_equal_have_a_distance_of_nearly_nothing_and_no_steep_slope() -> None:
+    features = normal(4, 3, seed=1).float().requires_grad_()
+    loss = characteristic_distance(features.detach(), features, normal(8, 3, seed=2).float())
+    (slope,) = torch.autograd.grad(loss, features)
+    assert 0 < loss < 0.5 and slope.isfinite().all()
+    zero = characteristic_distance(
+        torch.tensor([[0.0]]), torch.tensor([[torch.pi / 2], [-torch.pi / 2]]), torch.ones(1, 1)
+    )
+    assert zero == pytest.approx(300 / 2**0.5, rel=1e-5), "φ_s = 0: a size that vanishes is no harm"
+
+
+# ---- every method runs, alone and in combination ----
+
+
+class Cut(Exception):
+    """The run ends here."""
+
+
+def states_of(data: ImageData, pool: Pool, config: CondenseConfig) -> tuple[list[Values], Tensor]:
+    """Every state that a run could have kept, as a checkpoint gives it back, and its images."""
+    kept: list[Values] = []
+
+    def keep(values: Callable[[], Values], now: bool) -> None:
+        tensors: dict[str, Tensor] = {}
+        plain = json.loads(json.dumps(checkpoint.pack(values(), tensors)))
+        kept.append(checkpoint.unpack(plain, tensors))
+
+    return kept, condensation.run(data, pool, config, keep=keep).images
+
+
+RUNS: list[tuple[str, dict[str, Any]]] = [
+    *((method, {}) for method in METHODS),
+    ("ncfm", {"sampler": "network"}),
+    ("dm", {"img_optim": "adamw", "patience": 1, "source": "pool", "perturb": True, "calibrate": 0.5}),
+    ("idc", {"warmup": 1, "match": "ncf"}),
+    ("accdd", {"source": "interpolated", "img_space": "normalized", "nclass_sub": 2, "phase": 0}),
+    ("accdd", {"average": 3}),
+    ("dm", {"average": 1}),
+]
+
+
+@pytest.mark.parametrize(("method", "changes"), RUNS, ids=str)
+def test_a_run_of_any_method_goes_on_with_the_same_bits(method: str, changes: dict[str, Any]) -> None:
+    data, config = digits(3), config_of(method, **changes)
+    pool = pool_for(config, data)
+    random = torch.get_rng_state()
+    kept, images = states_of(data, pool, config)
+    assert torch.equal(torch.get_rng_state(), random), "nothing is drawn from the global generator"
+    for saved in kept[::3]:
+        assert torch.equal(condensation.run(data, pool, config, saved=saved).images, images)
+    assert not torch.equal(condensation.run(data, pool, replace(config, seed=1)).images, images)
+
+
+@pytest.mark.parametrize("power", [1, 3])
+@pytest.mark.parametrize("method", ["accdd", "dm"])
+def test_an_averaged_set_is_the_weighted_mean_over_the_sweeps(method: str, power: int) -> None:
+    """With t(t + 1)…(t + power − 1) as the t-th weight; what moves is as without, also in a run that grew."""
+    data, plain = digits(3), config_of(method, niter=3)
+    pool = pool_for(plain, data)
+    problem = setup.prepare(data, pool, plain)
+    state, total, weights = init(problem), torch.zeros(()), 0
+    for outer in range(3):
+        state = condensation.begin_outer(state, problem)
+        for inner in range(SWEEPS):
+            state, _ = condensation.step(state, problem)
+            weight = math.prod(outer * SWEEPS + inner + 1 + more for more in range(power))
+            total, weights = total + weight * condensation.product(state, problem).images.double(), weights + weight
+        state.outer, state.inner = outer + 1, 0
+    averaged = replace(plain, average=power)
+    images = condensation.run(data, pool, averaged).images
+    torch.testing.assert_close(images, (total / weights).float(), rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(images, condensation.run(data, pool, plain).images, atol=1e-4)
+    kept, _ = states_of(data, pool, replace(averaged, niter=2))
+    assert torch.equal(condensation.run(data, pool, averaged, saved=kept[-1]).images, images)
+    broken = kept[-1] | {"mean": kept[-1]["mean"][:1]}
+    with pytest.raises(UserError, match="no state of this run"):
+        condensation.run(data, pool, averaged, saved=broken)
+
+
+@pytest.mark.parametrize(("method", "changes"), RUNS[3:9], ids=str)
+def test_a_recorded_sweep_gives_what_the_sweep_gives(method: str, changes: dict[str, Any]) -> None:
+    """As on a GPU: tensors of fixed shapes in, results that the next call overwrites."""
+    data, config = digits(3), config_of(method, niter=3, **changes)
+    pool, tape = pool_for(config, data), Tape()
+    plain = setup.prepare(data, pool, config)
+    recorded = replace(plain, run_sweep=Replayed(plain.run_sweep, print, tape))
+    if plain.calibrate is not None:
+        recorded = replace(recorded, calibrate=Replayed(plain.calibrate, print, tape))
+    images = []
+    for problem in (plain, recorded):
+        state = init(problem)
+        for _ in range(3):
+            state = condensation.begin_outer(state, problem)
+            for _ in range(SWEEPS):
+                state, _ = condensation.step(state, problem)
+        images.append(state.images)
+    assert torch.equal(*images)
+    assert tape.recorded == 1 + (plain.calibrate is not None) and 3 * SWEEPS > GRAPH_WARMUP
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [("accdd", {"n_data": 40}), ("idc", {"n_data": 600}), ("idc", {"n_data": 40, "warmup": 1}), ("dc", {"renew": 4})],
+    ids=str,
+)
+def test_recorded_network_steps_give_what_the_steps_give(method: str, changes: dict[str, Any]) -> None:
+    """600 images in batches of 8 are three chains; DC's last batch is smaller; warm-up is a chain of its own."""
+    data, config = digits(3), config_of(method, niter=3, **changes)
+    pool, images = pool_for(config, data), []
+    plain = setup.prepare(data, pool, config)
+    now: list[State] = []
+
+    def network() -> Learner:
+        assert now[-1].network is not None
+        return now[-1].network
+
+    film = Film(network)
+    recorded = replace(plain, train=network_training(plain.sweep, data, config, print, film))
+    for problem in (plain, recorded):
+        now.append(init(problem))
+        for _ in range(4):
+            condensation.begin_outer(now[-1], problem)
+            for _ in range(SWEEPS):
+                condensation.step(now[-1], problem)
+        images.append(now[-1].images)
+    assert torch.equal(*images)
+    assert film.recorded > 0
+
+
+class Watch(TorchDispatchMode):
+    """Notes what would make the host wait for a GPU: values read back, shapes that depend on values, and numbers that
+    are sent from memory which is not pinned (`torch.tensor`).
+    """
+
+    READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "bincount")
+    READS += ("lift_fresh",)
+
+    def __init__(self, state: State) -> None:
+        super().__init__()
+        self.host = state.host
+        learners = [one for one in (state.network, state.sampler) if one is not None]
+        counts = [kept.get("step") for one in learners for kept in one.optimizer.state.values()]
+        self.own = [count for count in counts if count is not None]  # on the host everywhere; what is drawn there too
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name.removeprefix("aten::")
+        masks = name.startswith("index") and any(
+            isinstance(value, Tensor) and value.dtype == torch.bool for value in tree_leaves(args[1:2])
+        )
+        if (name in self.READS or masks) and not any(args[0].data_ptr() == value.data_ptr() for value in self.own):
+            self.seen.append(name)
+        result = func(*args, **(kwargs or {}))
+        generator = (kwargs or {}).get("generator")
+        if generator is not None and torch.equal(generator.get_state(), self.host.get_state()):
+            self.own.append(result)
+        return result
+
+
+@pytest.mark.parametrize(("method", "changes"), RUNS, ids=str)
+def test_no_iteration_waits_for_a_value(method: str, changes: dict[str, Any]) -> None:
+    data, config = digits(3), config_of(method, **changes)
+    problem = setup.prepare(data, pool_for(config, data), config)
+    state = condensation.begin_outer(init(problem), problem)
+    condensation.step(state, problem)
+    with Watch(state) as watch:
+        for _ in range(SWEEPS - 1):
+            condensation.step(state, problem)
+        assert not watch.seen
+        float(state.images[0].max()), state.images[state.images > 0], torch.tensor(1.0)
+    assert watch.seen == ["_local_scalar_dense", "index", "lift_fresh"], "it sees them"
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+@pytest.mark.parametrize(("method", "changes"), RUNS, ids=str)
+def test_no_iteration_waits_for_the_gpu(method: str, changes: dict[str, Any]) -> None:
+    data = digits(3).to("cuda")
+    config = config_of(method, inner_loop=8 * (GRAPH_WARMUP + 2), **changes)
+    problem = setup.prepare(data, pool_for(config, data), config)
+    state = condensation.begin_outer(init(problem), problem)
+    for _ in range(4 * (GRAPH_WARMUP + 2)):  # until everything is recorded
+        condensation.step(state, problem)
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        for _ in range(4):
+            condensation.step(state, problem)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize(("method", "changes"), RUNS[5:9], ids=str)
+def test_chunks_of_classes_give_the_same(method: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    in_double(monkeypatch)
+    data, config = digits(3), config_of(method, batch_real=5, **changes)
+    pool, found = pool_for(config, data, torch.float64), []
+    gaussian = frequencies.gaussian
+    if config.sampler == "gauss":
+        monkeypatch.setattr(frequencies, "gaussian", lambda *args: gaussian(*args).double())
+    for chunk in (1, 2, 3):
+        problem = setup.prepare(data, pool, config)
+        problem.sweep.chunk = chunk
+        state = init(problem)
+        state.images, state.momentum = state.images.double(), state.momentum.double()
+        state = condensation.begin_outer(state, problem)
+        state, loss = condensation.step(state, problem)
+        slow = [] if state.sampler is None else [value.detach() for value in state.sampler.params.values()]
+        found.append((state.images, loss, *slow))
+    for one in found[1:]:
+        for value, wanted in zip(one, found[0], strict=True):
+            torch.testing.assert_close(value, wanted, rtol=1e-5, atol=1e-9)
+
+
+def test_bf16_stays_near_for_features() -> None:
+    data = digits(3)
+    for method in ("dm", "ncfm"):
+        config = config_of(method, niter=1)
+        pool = pool_for(config, data)
+        plain, other = (condensation.run(data, pool, replace(config, precision=p)) for p in ("float32", "bf16"))
+        apart = (plain.images - other.images).norm() / (plain.images - plain.start().images).norm()
+        assert 0 < apart < 0.3, method
+
+
+def test_each_choice_makes_other_images() -> None:
+    """A setting that did nothing would repeat the first set."""
+    data = digits(3)
+    base = config_of("ncfm", niter=1, patience=0, calibrate=0.0, perturb=False, source="pool", renew=None)
+    changes: list[dict[str, Any]] = [
+        {},
+        {"source": "interpolated"},
+        {"source": "fresh"},
+        {"source": "fresh", "warmup": 1},
+        {"perturb": True},
+        {"renew": 1},
+        {"match": "feat"},
+        {"match": "grad"},
+        {"frequencies": 7},
+        {"sampler": "network"},
+        {"sampler": "network", "sampler_lr": 0.1},
+        {"calibrate": 1.0},
+        {"calibrate": 2.0},
+        {"img_step": "sweep"},
+        {"img_space": "normalized"},
+        {"img_optim": "adamw", "img_step": "sweep"},
+        {"lr_scaled": True},
+        {"patience": 1},
+        {"update": "real"},
+        {"update": "synthetic"},
+        {"update": "synthetic", "syn_epochs": 2},
+    ]
+    sets = []
+    for change in changes:
+        config = replace(base, **change)
+        sets.append(condensation.run(data, pool_for(config, data), config).images)
+    for one, change in enumerate(changes):
+        for other in range(one):
+            assert not torch.equal(sets[one], sets[other]), (change, changes[other])

@@ -1,0 +1,352 @@
+"""Condensation against the published sequential loop, and what a run leaves alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import attar
+from attar import models
+from attar.condensation import image_step, network_step
+from attar.condensation import loop as condensation
+from attar.condensation import state as state_module
+from attar.condensation.gradients import Execution, Sweep
+from attar.condensation.setup import Problem, prepare
+from attar.condensation.state import check_finite
+from attar.engine.precision import Notice
+from attar.errors import UserError
+from attar.sets.synthetic import SyntheticSet
+from attar.settings.config import strategy_names
+from attar.training.augment import draw
+from attar.training.batches import BatchDraw, make_batch
+from helpers import naive
+from helpers.condensation import EVERYTHING, Recorder, attar_loop, digits, naive_loop, pool_of, settings
+
+CASES = [
+    {"metric": "mse", "mom_img": 0.5, "factor": 1, "lr_img": 1.0},
+    {"metric": "mse", "mom_img": 0.9, "factor": 2, "lr_img": 0.2},
+    {"metric": "l1", "mom_img": 0.5, "factor": 2, "lr_img": 0.1},
+    {"metric": "l1", "mom_img": 0.9, "factor": 1, "lr_img": 0.05},
+    {"metric": "cos", "mom_img": 0.5, "factor": 1, "lr_img": 0.1},
+    {"metric": "cos", "mom_img": 0.9, "factor": 2, "lr_img": 0.1},
+    {"metric": "l1_mean", "mom_img": 0.5, "factor": 3, "decode_type": "multi", "batch_syn_max": 9, "lr_img": 5.0},
+    {"metric": "mse", "mom_img": 0.9, "match": "feat", "aug_type": EVERYTHING, "lr_img": 0.1},
+    {"metric": "l1", "mom_img": 0.9, "nclass_sub": 3, "phase": 1, "bias": True, "fc": True, "mix_p": 0.0},
+    {"metric": "l1", "momentum": 0.0, "n_data": 40},
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(str(value) for value in case.values()))
+def test_all_classes_together_equal_the_sequential_loop(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    data, config = digits(5), settings(**case)
+    recorder = Recorder(monkeypatch)
+    initial, outers, (images, params) = attar_loop(data, pool_of(data), config, recorder)
+    labels = list(range(5)) if config.phase is None else [3, 4]
+    wanted, theta = naive_loop(data, config, labels, initial, outers)
+    assert (images - wanted.clamp(0, 1)).abs().max() / wanted.abs().max() < 1e-12
+    # The comparison means something: the images moved, and the clamp had work to do.
+    assert (wanted - initial).abs().mean() > 0.02
+    assert wanted.min() < -1e-3 and wanted.max() > 1
+    for name, value in theta.items():
+        torch.testing.assert_close(params[name].detach(), value.detach(), rtol=1e-9, atol=1e-11)
+    steps = -(-config.n_data // 8)
+    assert all(len(sweep["updates"]) == steps for outer in outers for sweep in outer["sweeps"])
+
+
+@dataclass
+class Given:
+    """A sweep's arguments in float64, with real batches of one size or of two."""
+
+    problem: Problem
+    momentum: Tensor
+    arguments: tuple[Any, ...]  # images, θ, real, draws, subsets
+
+    def sweep(self, rows: list[int], chunk: int, notice: Notice = print) -> Sweep:
+        return Sweep(
+            self.problem.module,
+            self.problem.sweep.matching,
+            self.problem.data.normalize,
+            torch.tensor(rows),
+            Execution(chunk=chunk, notice=notice),
+        )
+
+    def swept(self, order: list[int] | None = None, chunk: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+        images, params, real, draws, subsets = self.arguments
+        rows = list(range(5)) if order is None else order
+        sweep = self.sweep(rows, chunk)
+        some = None if subsets is None else [subsets[c] for c in rows]
+        drawn = {name: value[rows] for name, value in draws.items()}
+        gradient, loss = sweep(images[rows], params, [real[c] for c in rows], drawn, some)
+        moved = image_step.move(images[rows], self.momentum[rows], gradient, {}, self.problem.rule)
+        return moved[0], moved[1], loss
+
+
+def given(case: dict[str, Any], *, even: bool) -> Given:
+    data = digits(5)
+    problem = prepare(data, pool_of(data), settings(**case))
+    generator = torch.Generator().manual_seed(3)
+    images = torch.rand(5, 2, 1, 8, 8, generator=generator, dtype=torch.float64)
+    momentum = torch.randn(5, 2, 1, 8, 8, generator=generator, dtype=torch.float64)
+    real = [data.fetch(data.rows(c)[: 5 if even else 12]).double() for c in range(5)]
+    draws = draw(strategy_names(EVERYTHING), 5, (8, 8), generator, choice_per_row=True)
+    subsets = [torch.randperm(8, generator=generator)[:3] for _ in range(5)] if even else None
+    return Given(problem, momentum, (images, problem.pool.members[0].params, real, draws, subsets))
+
+
+@pytest.mark.parametrize("momentum", [0.5, 0.9])
+@pytest.mark.parametrize("even", [True, False])
+def test_the_order_of_the_classes_does_not_matter(momentum: float, even: bool) -> None:
+    order, setup = [2, 4, 0, 3, 1], given({"mom_img": momentum}, even=even)
+    plain, permuted = setup.swept(), setup.swept(order)
+    for a, b in zip(plain[:2], permuted[:2], strict=True):
+        torch.testing.assert_close(a[order], b, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(plain[2], permuted[2], rtol=1e-12, atol=0)
+    assert (plain[0] - setup.arguments[0]).abs().mean() > 1e-3
+
+
+@pytest.mark.parametrize("case", [{"metric": "mse"}, {"metric": "cos", "fc": True}, {"match": "feat"}])
+@pytest.mark.parametrize("even", [True, False])
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # vmap has no rule for affine_grid
+def test_the_grouping_of_the_classes_does_not_matter(case: dict[str, Any], even: bool) -> None:
+    setup = given(case, even=even)
+    alone = setup.swept()
+    for chunk in (2, 5):
+        for a, b in zip(alone, setup.swept(chunk=chunk), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # vmap has no rule for affine_grid
+def test_short_memory_halves_the_classes_at_once() -> None:
+    """A step of more than two classes does not fit; later sweeps begin with what did."""
+    setup, lines = given({}, even=True), list[str]()
+    sweep = setup.sweep(list(range(5)), 5, lines.append)
+    real, sizes = sweep.grouped[True], list[int]()
+
+    def short(images: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        sizes.append(len(images))
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return real(images, *rest)
+
+    sweep.grouped[True] = short
+    for _ in range(2):
+        wanted = setup.sweep(list(range(5)), 1)(*setup.arguments)
+        for a, b in zip(wanted, sweep(*setup.arguments), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+    assert sizes == [5, 3, 2, 2, 2, 2]  # the class that is left over is a step of its own
+    assert lines == [f"not enough memory: from now on {n} classes are computed at once" for n in (3, 2)]
+
+
+def test_memory_for_less_than_one_class_is_an_error() -> None:
+    setup = given({}, even=True)
+    sweep = setup.sweep(list(range(5)), 1)
+
+    def short(*args: Any) -> tuple[Tensor, Tensor]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    sweep.step = short
+    with pytest.raises(torch.OutOfMemoryError):
+        sweep(*setup.arguments)
+
+
+def test_same_seed_same_bits_and_nothing_else_is_touched() -> None:
+    data = digits()
+    pool = pool_of(data, torch.float32)
+    copies = [{name: value.clone() for name, value in member.params.items()} for member in pool.members]
+    pixels, state = data.images.clone(), torch.get_rng_state()
+    config = settings(aug_type=EVERYTHING, niter=4, inner_loop=3)
+    first, again, other = (condensation.run(data, pool, c) for c in (config, config, replace(config, seed=1)))
+    assert torch.equal(first.images, again.images)
+    assert not torch.equal(first.images, other.images)
+    assert torch.equal(torch.get_rng_state(), state), "nothing is drawn from the global generator"
+    assert torch.equal(data.images, pixels)
+    for member, copy in zip(pool.members, copies, strict=True):
+        for name, value in copy.items():
+            assert torch.equal(member.params[name], value), "the pool stays"
+            assert not member.params[name].requires_grad
+
+
+def test_what_a_run_returns_and_tells() -> None:
+    data = digits(5)
+    events: list[dict[str, Any]] = []
+    seen: list[Tensor] = []
+
+    def evaluation(small: SyntheticSet) -> dict[str, Any]:
+        seen.append(small.images)
+        return {"accuracy": len(seen)}
+
+    config = settings(niter=3, inner_loop=2, nclass_sub=2, phase=1, eval_at=(0, 2))
+    small = condensation.run(data, pool_of(data, torch.float32), config, event=events.append, evaluation=evaluation)
+    assert small.labels.tolist() == [2, 2, 3, 3], "global labels"
+    assert small.images.shape == (4, 1, 8, 8) and small.images.dtype == torch.float32
+    assert small.images.min() >= 0 and small.images.max() <= 1
+    assert (small.factor, small.decode_type, small.ipc, small.nclass) == (2, "single", 2, 5)
+    assert (small.mean, small.std, small.classes, small.source) == (data.mean, data.std, data.classes, "few")
+    assert small.initial is not None and torch.equal(small.initial, seen[0])
+    assert (small.images - small.initial).abs().mean() > 1e-3
+    assert not torch.equal(seen[1], seen[0]) and not torch.equal(seen[1], small.images)
+    assert [event["event"] for event in events] == ["evaluation", "step", "step", "evaluation", "step"]
+    assert [event["outer"] for event in events] == [0, 1, 2, 2, 3]
+    assert all(event["loss"] > 0 and event["inner"] == 2 for event in events if event["event"] == "step")
+    assert [event["accuracy"] for event in events if event["event"] == "evaluation"] == [1, 2]
+
+
+def test_batch_norm_statistics_are_learned_from_real_batches_only() -> None:
+    data = digits()
+    pool = pool_of(data, torch.float32, norm_type="batch")
+    for n_data, learned in ((0, False), (20, True)):
+        problem = prepare(data, pool, settings(n_data=n_data))
+        state = condensation.begin_outer(state_module.init(problem), problem)
+        assert state.network is not None
+        before = {name: value.clone() for name, value in state.network.buffers.items()}
+        state, loss = condensation.step(state, problem)
+        assert loss.isfinite()
+        moved = [not torch.equal(before[name], value) for name, value in state.network.buffers.items()]
+        for name, value in models.buffers_of(pool.build(seed=0)).items():
+            assert torch.equal(dict(problem.module.named_buffers())[name], value), "the module only gives the shape"
+        assert all(moved) if learned else not any(moved)
+
+
+def test_the_network_sees_real_images_once_until_n_data() -> None:
+    data = digits()
+    config = settings(aug_type="none", mix_p=0.0, n_data=35)
+    problem = prepare(data, pool_of(data), config)
+    state = condensation.begin_outer(state_module.init(problem), problem)
+    batches: list[tuple[Tensor, Tensor]] = []
+    collecting = replace(problem, train=lambda _, drawn: batches.extend(make_batch(data, one) for one in drawn))
+    network_step.update_network(state, collecting)
+    assert [len(images) for images, _ in batches] == [8] * 5, "35 images are reached with the fifth batch of 8"
+    same = (torch.cat([images for images, _ in batches])[:, None] == data.fetch(torch.arange(41))).flatten(2).all(2)
+    rows = same.double().argmax(1)
+    assert same.any(1).all() and len(rows.unique()) == 40, "real images, none twice"
+    targets = torch.cat([targets for _, targets in batches])
+    assert torch.equal(targets.argmax(1), data.labels[rows]) and (targets.amax(1) == 1).all()
+
+
+@pytest.mark.parametrize("mix_p", [0.0, 0.5])
+def test_the_network_trains_without_cutout_when_cutmix_is_on(mix_p: float) -> None:
+    data = digits()
+    problem = prepare(data, pool_of(data, torch.float32), settings(mix_p=mix_p))
+    state = condensation.begin_outer(state_module.init(problem), problem)
+    asked: list[BatchDraw] = []
+    network_step.update_network(state, replace(problem, train=lambda _, drawn: asked.extend(drawn)))
+    assert len(asked) == 3
+    for one in asked:
+        assert set(one.augmentation.draw) == {"color", "shift"} | (set() if mix_p else {"cutout"})
+        assert (one.augmentation.box is not None) == (one.augmentation.order is not None) == (mix_p > 0)
+
+
+def test_an_outer_iteration_clamps_draws_and_perturbs() -> None:
+    data = digits()
+    pool = pool_of(data, torch.float32)
+    drawn = set()
+    for perturbing in (False, True):
+        problem = prepare(data, pool, settings(perturb=perturbing))
+        state = state_module.init(problem)
+        for _ in range(12):
+            state.images = 3 * torch.randn(state.images.shape, generator=state.generator)
+            wanted = state.images.clamp(0, 1)
+            state.inner = 7
+            state = condensation.begin_outer(state, problem)
+            assert torch.equal(state.images, wanted) and state.inner == 0
+            assert state.network is not None
+            fit = [
+                max(
+                    float((value.detach() - member.params[name]).norm() / member.params[name].norm())
+                    for name, value in state.network.params.items()
+                    if value.ndim > 1
+                )
+                for member in pool.members
+            ]
+            if perturbing:
+                assert 0 < min(fit) <= 0.18
+            else:
+                assert min(fit) == 0
+            drawn.add((perturbing, fit.index(min(fit))))
+    assert len(drawn) == 4, "every member has its turn"
+
+
+@pytest.mark.parametrize(("init", "factor"), [("random", 1), ("random", 2), ("mix", 2), ("mix", 3), ("noise", 2)])
+def test_initial_images(init: str, factor: int) -> None:
+    data = attar.load("digits", nclass=3)
+    config = settings(init=init, factor=factor, ipc=3)
+    problem = prepare(data, pool_of(data, torch.float32), config)
+    first, again = (state_module.init(problem) for _ in range(2))
+    assert torch.equal(first.images, again.images) and not first.momentum.any()
+    assert first.images.shape == first.momentum.shape == (3, 3, 1, 8, 8)
+    cells, side = (factor if init == "mix" else 1), -(-8 // (factor if init == "mix" else 1))
+    for c in range(3):
+        real = data.images[data.rows(c)].double() / 255
+        if init == "noise":
+            assert len(first.images[c].unique()) > 150 and (first.images[c] < 1).all()
+            continue
+        small = torch.stack([naive.shrink(image, (side, side)) for image in real])
+        found: list[set[int]] = []
+        for image in first.images[c].double():
+            for i in range(cells):
+                for j in range(cells):
+                    patch = image[:, i * side : (i + 1) * side, j * side : (j + 1) * side]
+                    like = small[:, :, : patch.shape[1], : patch.shape[2]]
+                    close = (like - patch).abs().amax((1, 2, 3)) < 1e-6
+                    found.append(set(close.nonzero().flatten().tolist()))
+        assert all(found), "every cell shows a real image of the class"
+        if cells < 3:  # smaller patches are found in several images
+            assert len({min(rows) for rows in found}) == len(found), "each a different one"
+            assert max(min(rows) for rows in found) > 3 * factor**2, "not the first ones in the file"
+
+
+def test_every_class_has_a_draw_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, recorder = digits(5), Recorder(monkeypatch)
+    problem = prepare(data, pool_of(data), settings(aug_type="crop_rotate", n_data=0))
+    state = state_module.init(problem)
+    state.images, state.momentum = state.images.double(), state.momentum.double()
+    state = condensation.begin_outer(state, problem)
+    mixed = 0
+    for _ in range(8):
+        state, _loss = condensation.step(state, problem)
+        matrices = [one["draw"]["affine"][0] for one in recorder.take(5)["classes"]]
+        turned = [bool(matrix[0, 1] != 0) for matrix in matrices]
+        mixed += any(turned) and not all(turned)
+    assert mixed >= 4, "crop for some classes and rotate for others in the same sweep"
+
+
+def test_matching_steps_take_a_random_part_of_a_large_set() -> None:
+    data = digits()
+    for most, wanted in ((9, True), (10, False)):
+        config = settings(decode_type="multi", batch_syn_max=most)
+        problem = prepare(data, pool_of(data), config)
+        assert problem.subset is wanted, "two stored images give ten"
+    problem = prepare(data, pool_of(data), settings(decode_type="multi", batch_syn_max=4))
+    state = state_module.init(problem)
+    subsets = [condensation.random_subsets(state, problem) for _ in range(40)]
+    assert all(len(one) == 4 and all(len(rows.unique()) == 4 for rows in one) for one in subsets)
+    assert torch.cat([torch.cat(one) for one in subsets]).unique().tolist() == list(range(10))
+    assert not torch.equal(subsets[0][0], subsets[0][1])
+
+
+def test_what_cannot_be_condensed() -> None:
+    data = digits()
+    with pytest.raises(UserError, match="class '3' has 5 images, fewer than ipc 6"):
+        prepare(data, pool_of(data), settings(ipc=6))
+    with pytest.raises(UserError, match="factor 9 is larger than the image"):
+        prepare(data, pool_of(data), settings(factor=9))
+    with pytest.raises(UserError, match=r"phase 2 does not exist: 4 classes in parts of 3 are phases 0\.\.1"):
+        prepare(data, pool_of(data), settings(nclass_sub=3, phase=2))
+    with pytest.raises(UserError, match="the pool is empty"):
+        prepare(data, replace(pool_of(data), members=()), settings())
+    with pytest.raises(UserError, match="the pool was made for"):
+        prepare(data, pool_of(digits(3)), settings())
+    problem = prepare(data, pool_of(data), settings())
+    with pytest.raises(UserError, match="call begin_outer before step"):
+        condensation.step(state_module.init(problem), problem)
+    state = state_module.init(problem)
+    for loss in (float("nan"), float("inf"), -float("inf")):
+        state.losses = [torch.tensor(loss)]
+        with pytest.raises(UserError, match=r"the matching loss is .*; lower the learning rate of the images"):
+            check_finite(state, settings())
+    state.losses = [torch.tensor(0.0)]
+    check_finite(state, settings())

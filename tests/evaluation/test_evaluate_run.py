@@ -1,0 +1,102 @@
+"""`attar evaluate`: what stands in result.json, the table and the report beside the accuracies."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attar.cli.parser import main
+from helpers.command import call
+
+QUICK = ("--runs", "2", "--epochs", "2", "--whole_epochs", "1", "--quiet")
+NONE = ("--yardsticks", "none")
+
+
+@pytest.fixture
+def here(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the run base/ of the smallest schedule."""
+    shutil.copytree(workspace / "base", tmp_path / "base")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path
+
+
+def result() -> dict[str, Any]:
+    return json.loads(Path("base/result.json").read_text(encoding="utf-8"))
+
+
+def mean(found: dict[str, Any], kind: str, network: str = "convnet2") -> float:
+    return found[kind][network]["mean"]
+
+
+def test_fractions_beside_percentages(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """IOR and HLR in the file, the table and the report; of networks whose yardsticks were measured."""
+    call("evaluate", "base", *QUICK)
+    found, said = result(), capsys.readouterr().out
+    ior, hlr = mean(found, "accuracy") - mean(found, "random_real"), mean(found, "whole") - mean(found, "accuracy")
+    assert found["ior"] == {"convnet2": pytest.approx(ior)} and found["hlr"] == {"convnet2": pytest.approx(hlr)}
+    assert f"convnet2: IOR {ior:+.3f} (condensed − random real), HLR {hlr:+.3f} (whole set − condensed)\n" in said
+    assert "augmentation color_crop_scale_rotate, CutMix 0.5" in said
+    page = Path("base/report.html").read_text(encoding="utf-8")
+    assert f"convnet2 IOR {ior:+.3f}, HLR {hlr:+.3f}." in page
+    call("evaluate", "base", *QUICK, *NONE, "--networks", "convnet1")
+    assert "IOR" not in capsys.readouterr().out
+    assert list(result()["ior"]) == ["convnet2"]
+    assert list(result()["accuracy"]) == ["convnet2", "convnet1"]
+    call("evaluate", "base", *QUICK, "--networks", "convnet1", "--yardsticks", "random_real")
+    assert list(result()["ior"]) == ["convnet2", "convnet1"] and list(result()["hlr"]) == ["convnet2"]
+
+
+def test_soft_labels_stand_beside_hard_ones(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("evaluate", "base", *QUICK, *NONE)
+    hard = result()["accuracy"]
+    call("evaluate", "base", *QUICK, *NONE, "--soft_labels")
+    found = result()
+    assert found["accuracy"] == hard
+    assert found["soft_labels"]["convnet2"]["n"] == 2 and 0 < found["soft_labels"]["convnet2"]["teacher"] < 1
+    assert re.search(r"condensed +. soft labels ", capsys.readouterr().out)
+    page = Path("base/report.html").read_text(encoding="utf-8")
+    assert "labelled by a network that was trained on the whole set" in page
+    assert f"teacher {found['soft_labels']['convnet2']['teacher']}" in page
+
+
+@pytest.mark.parametrize("change", [("--aug_type", "none"), ("--mix_p", "0"), ("--lr", "0.1")])
+def test_numbers_of_two_protocols_do_not_mix(change: tuple[str, str], here: Path) -> None:
+    """Seeds, networks, yardsticks and soft labels add to what is there; any other setting begins anew."""
+    call("evaluate", "base", *QUICK, "--soft_labels")
+    before = result()
+    assert before["protocol"]["aug_type"] == "color_crop_scale_rotate" and before["protocol"]["mix_p"] == 0.5
+    call("evaluate", "base", *QUICK, *NONE, "--networks", "convnet1", *change)
+    found = result()
+    name, value = change[0].lstrip("-"), change[1]
+    assert str(found["protocol"][name]).removesuffix(".0") == value
+    assert list(found["accuracy"]) == ["convnet1"]
+    assert not {"soft_labels", "initial", "random_real", "whole", "ior", "hlr"} & found.keys()
+
+
+def test_several_networks_with_either_norm(here: Path) -> None:
+    quick = ("--runs", "1", "--epochs", "1", *NONE, "--quiet")
+    call("evaluate", "base", *quick, "--networks", "convnet", "resnet10", "resnet10-batch", "densenet")
+    assert list(result()["accuracy"]) == ["convnet2", "resnet10", "resnet10-batch", "densenet121"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--networks densnet", "unknown network 'densnet'; did you mean 'densenet'?"),
+        ("--networks densenet169", "densenet has no depth 169; valid: 121"),
+        ("--networks timm:efficientnet_b0", "timm"),
+    ],
+)
+def test_refusals(flags: str, words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(here.rglob("*"))
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", "base", *QUICK, *flags.split()])
+    said = capsys.readouterr()
+    assert stop.value.code == 2 and words in said.err and said.err.count("\n") == 1, said.err
+    assert sorted(here.rglob("*")) == before

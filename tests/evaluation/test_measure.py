@@ -1,0 +1,381 @@
+"""Evaluation: the same protocol for a set and its yardsticks, sample deviations, and numbers that a seed fixes."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+import attar
+from attar.data.images import ImageData
+from attar.errors import UserError
+from attar.evaluation import measure, protocol
+from attar.sets.synthetic import SyntheticSet
+from attar.settings.config import EvaluateConfig, NetworkConfig
+
+NETWORK = NetworkConfig(depth=2, width=0.05)
+CONFIG = EvaluateConfig(runs=2, epochs=2, whole_epochs=1, aug_type="none", mix_p=0.0)
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageData:
+    return attar.load("digits")
+
+
+def set_of(data: ImageData, ipc: int = 2, **changes: Any) -> SyntheticSet:
+    """The first images of each class; the last ones stand for those as initialised."""
+    first, last = (
+        torch.cat([data.rows(c)[part] for c in range(data.nclass)]) for part in (slice(ipc), slice(-ipc, None))
+    )
+    values: dict[str, Any] = {
+        "images": data.images[first].float() / 255,
+        "labels": data.labels[first],
+        "initial": data.images[last].float() / 255,
+        "classes": data.classes,
+        "mean": data.mean,
+        "std": data.std,
+        "source": data.name,
+    }
+    return SyntheticSet(**(values | changes))
+
+
+# ---- what is reported ----
+
+
+def test_the_report(digits: ImageData) -> None:
+    small = set_of(digits, factor=2)
+    lines: list[str] = []
+    report = measure.evaluate(small, digits, CONFIG, NETWORK, report=lines.append)
+    assert list(report) == ["accuracy", "initial", "random_real", "whole"]
+    assert len(lines) == 4 * 2
+    assert lines[0] == f"accuracy convnet2 run 1 of 2: {report['accuracy']['convnet2']['runs'][0]:.4f}"
+    for name, epochs, images in (("accuracy", 2, 80), ("initial", 2, 80), ("random_real", 2, 20), ("whole", 1, 1198)):
+        entry = report[name]["convnet2"]
+        assert (entry["n"], entry["protocol"], entry["width"]) == (2, "last epoch", 0.05)
+        assert (entry["epochs"], entry["images"]) == (epochs, images)
+        assert len(entry["runs"]) == 2
+        assert all(0 <= run <= 1 for run in entry["runs"])
+        assert entry["mean"] == pytest.approx(sum(entry["runs"]) / 2)
+        sample = abs(entry["runs"][0] - entry["runs"][1]) / math.sqrt(2)  # n - 1 = 1
+        assert entry["std"] == pytest.approx(sample)
+
+
+def test_deviation_is_the_sample_one(digits: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = {4: 0.5, 5: 0.7, 6: 0.9}
+    monkeypatch.setattr(measure, "train_once", lambda *args: results[args[-1]])
+    config = replace(CONFIG, runs=3, seed=4, yardsticks=())
+    entry = measure.evaluate(set_of(digits), digits, config, NETWORK)["accuracy"]["convnet2"]
+    assert entry["runs"] == [0.5, 0.7, 0.9]  # in the order of the seeds
+    assert entry["mean"] == pytest.approx(0.7)
+    assert entry["std"] == pytest.approx(0.2)  # the population's would be .163
+    assert entry["std"] == pytest.approx(statistics.stdev([0.5, 0.7, 0.9]))
+
+
+def test_one_run_has_no_deviation(digits: ImageData) -> None:
+    report = measure.evaluate(set_of(digits), digits, replace(CONFIG, runs=1, yardsticks=()), NETWORK)
+    assert list(report) == ["accuracy"]
+    assert report["accuracy"]["convnet2"]["std"] is None
+
+
+def test_a_set_that_does_not_know_its_start_has_no_such_yardstick(digits: ImageData) -> None:
+    report = measure.evaluate(set_of(digits, initial=None), digits, replace(CONFIG, runs=1), NETWORK)
+    assert list(report) == ["accuracy", "random_real", "whole"]
+
+
+def test_the_same_seeds_give_the_same_accuracies(digits: ImageData) -> None:
+    augmented = EvaluateConfig(runs=2, epochs=4, whole_epochs=1, seed=5)
+    first, second = (measure.evaluate(set_of(digits), digits, augmented, NETWORK) for _ in range(2))
+    assert first == second
+    # seeds count up: the second run of seed 5 is the first of seed 6
+    later = measure.evaluate(set_of(digits), digits, replace(augmented, seed=6, runs=1), NETWORK)
+    for name in first:
+        assert later[name]["convnet2"]["runs"] == first[name]["convnet2"]["runs"][1:]
+    runs = [run for name in first for run in first[name]["convnet2"]["runs"]]
+    assert len(set(runs)) > 4
+
+
+def test_networks_learn_from_the_set(digits: ImageData) -> None:
+    config = EvaluateConfig(runs=1, epochs=30, whole_epochs=4, aug_type="none", mix_p=0.0, batch_size=16)
+    report = measure.evaluate(set_of(digits, ipc=5), digits, config, NetworkConfig(depth=2, width=0.1))
+    assert all(report[name]["convnet2"]["mean"] > 0.4 for name in report)  # chance is .1
+    wrong = set_of(digits, ipc=5, labels=set_of(digits, ipc=5).labels.flip(0))
+    confused = measure.evaluate(wrong, digits, replace(config, yardsticks=()), NetworkConfig(depth=2, width=0.1))
+    assert confused["accuracy"]["convnet2"]["mean"] < 0.2
+
+
+# ---- what compares sets ----
+
+
+def means(**values: float) -> dict[str, Any]:
+    return {"convnet3": {"mean": values["convnet3"]}, "resnet10": {"mean": values["resnet10"]}}
+
+
+def test_improvement_over_random_and_hard_label_recovery() -> None:
+    """IOR = acc(condensed) − acc(random real), HLR = acc(whole) − acc(condensed, hard labels), as fractions."""
+    result = {
+        "accuracy": means(convnet3=0.7, resnet10=0.6),
+        "soft_labels": means(convnet3=0.9, resnet10=0.9),  # which are no part of it
+        "initial": means(convnet3=0.3, resnet10=0.2),
+        "random_real": means(convnet3=0.45, resnet10=0.65),
+        "whole": means(convnet3=0.85, resnet10=0.95),
+    }
+    found = protocol.gains(result)
+    assert found["ior"] == {"convnet3": pytest.approx(0.7 - 0.45), "resnet10": pytest.approx(0.6 - 0.65)}
+    assert found["hlr"] == {"convnet3": pytest.approx(0.85 - 0.7), "resnet10": pytest.approx(0.95 - 0.6)}
+    del result["random_real"], result["whole"]["resnet10"]
+    assert protocol.gains(result) == {"hlr": {"convnet3": pytest.approx(0.15)}}
+    assert protocol.gains({"accuracy": {}}) == {}
+
+
+def test_they_come_with_the_yardsticks(digits: ImageData) -> None:
+    quick = {"runs": 2, "epochs": 2, "whole_epochs": 1, "width": 0.05, "recipe": "digits"}
+    report = attar.evaluate(set_of(digits), digits, **quick)
+    runs = {name: report[name]["convnet2"]["runs"] for name in ("accuracy", "random_real", "whole")}
+    mean = {name: sum(values) / 2 for name, values in runs.items()}
+    assert report["ior"]["convnet2"] == pytest.approx(mean["accuracy"] - mean["random_real"])
+    assert report["hlr"]["convnet2"] == pytest.approx(mean["whole"] - mean["accuracy"])
+    report = attar.evaluate(set_of(digits), digits, **quick, yardsticks="none")
+    assert not {"ior", "hlr"} & report.keys()
+    assert (report["protocol"]["aug_type"], report["protocol"]["mix_p"]) == ("color_crop_scale_rotate", 0.5)
+
+
+# ---- soft labels ----
+
+
+def test_soft_labels_are_what_the_teacher_says(digits: ImageData) -> None:
+    """The teacher is the first run on the whole set; the images are decoded, and not augmented."""
+    small, config = set_of(digits, factor=2), replace(CONFIG, whole_epochs=3, soft_labels=True, seed=5)
+    targets, right = measure.soft_labels(small, digits, config, NETWORK)
+    teacher = measure.trained(digits.images, digits.labels, digits, config, NETWORK, 3, 5)
+    with torch.no_grad():
+        expected = teacher(digits.normalize(small.decoded()[0])).double().softmax(1)
+    assert targets.shape == (80, 10)
+    assert torch.allclose(targets.double(), expected, atol=1e-5)
+    report = measure.evaluate(small, digits, config, NETWORK)
+    assert list(report) == ["accuracy", "soft_labels", "initial", "random_real", "whole"]
+    entry = report["soft_labels"]["convnet2"]
+    assert entry["teacher"] == right == report["whole"]["convnet2"]["runs"][0]
+    assert (entry["n"], entry["epochs"], entry["images"]) == (2, 2, 80)
+    hard = measure.evaluate(small, digits, replace(config, soft_labels=False), NETWORK)
+    assert hard == {name: entries for name, entries in report.items() if name != "soft_labels"}
+    assert entry["runs"] != report["accuracy"]["convnet2"]["runs"]
+
+
+def test_a_student_of_soft_labels_trains_on_them(digits: ImageData) -> None:
+    """With labels of another class for every image the student learns those, whatever the set's own labels are."""
+    small, turned = set_of(digits, ipc=5), torch.eye(10).roll(1, dims=1)
+    config = replace(CONFIG, batch_size=16)
+    network = NetworkConfig(depth=2, width=0.1)
+    right, _ = measure.run_once("accuracy", small, digits, config, network, 30, 0)
+    wrong, _ = measure.run_once("soft_labels", small, digits, config, network, 30, 0, turned[small.labels])
+    assert right > 0.4 and wrong < 0.2
+    same, _ = measure.run_once("soft_labels", small, digits, config, network, 30, 0, torch.eye(10)[small.labels])
+    assert same == right
+
+
+def test_no_teacher_is_trained_twice(digits: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a run of the yardstick too, and what an interrupted evaluation has found is not computed again."""
+    real, calls = measure.trained, []
+
+    def counted(*args: Any) -> Any:
+        calls.append(args[-2:])
+        return real(*args)
+
+    monkeypatch.setattr(measure, "trained", counted)
+    config = replace(CONFIG, soft_labels=True, yardsticks=("whole",))
+    kept: dict[str, tuple[float, int]] = {}
+    lines: list[str] = []
+    whole = measure.evaluate(set_of(digits), digits, config, NETWORK, keep=kept.__setitem__, report=lines.append)
+    assert len(calls) == len(kept) == 3 * 2 and len(lines) == 7  # epochs and seed
+    assert lines[0] == f"teacher convnet2: {whole['whole']['convnet2']['runs'][0]:.4f}"
+    again = measure.evaluate(set_of(digits), digits, config, NETWORK, known=kept)
+    assert again == whole and len(calls) == 6
+    without = measure.evaluate(set_of(digits), digits, replace(config, yardsticks=()), NETWORK, known=kept)
+    assert without["soft_labels"] == whole["soft_labels"] and list(without) == ["accuracy", "soft_labels"]
+    assert len(calls) == 6
+    measure.evaluate(set_of(digits), digits, replace(config, seed=1, runs=1), NETWORK, known=kept)
+    assert len(calls) == 8, "another teacher, and its student"
+
+
+# ---- what is trained on ----
+
+
+def test_random_real_images(digits: ImageData) -> None:
+    """ipc real images of each class, other ones for each seed, the same for the same seed."""
+    small = set_of(digits, ipc=3, factor=2)
+    images, labels = measure.random_real(digits, small, seed=0)
+    assert images.dtype == torch.uint8
+    assert labels.bincount().tolist() == [3] * 10
+    for image, label in zip(images, labels.tolist(), strict=True):
+        assert any(torch.equal(image, own) for own in digits.images[digits.rows(label)])
+    for label in range(10):
+        own = images[labels == label].flatten(1)
+        assert len(own.unique(dim=0)) == 3  # without replacement
+    again, _ = measure.random_real(digits, small, seed=0)
+    other, _ = measure.random_real(digits, small, seed=1)
+    assert torch.equal(images, again)
+    assert not torch.equal(images, other)
+
+
+def test_random_real_images_of_a_class_that_became_too_small(digits: ImageData) -> None:
+    with pytest.raises(UserError, match="class '0' has 119 images, fewer than the set's 200"):
+        small = set_of(digits)
+        measure.random_real(
+            digits,
+            replace(small, images=small.images[:1].expand(200, -1, -1, -1), labels=small.labels[:1].expand(200)),
+            0,
+        )
+
+
+def test_training_sets(digits: ImageData) -> None:
+    small = set_of(digits, factor=2)
+    stored = measure.training_set("accuracy", small, digits, 0)
+    assert torch.equal(stored[0], small.decoded()[0])
+    assert torch.equal(stored[1], small.decoded()[1])
+    start = measure.training_set("initial", small, digits, 0)
+    assert torch.equal(start[0], small.start().decoded()[0])
+    assert not torch.equal(start[0], stored[0])
+    whole = measure.training_set("whole", small, digits, 0)
+    assert whole[0] is digits.images
+    assert whole[1] is digits.labels
+    chosen = measure.training_set("random_real", small, digits, 3)
+    assert torch.equal(chosen[0], measure.random_real(digits, small, 3)[0])
+
+
+# ---- which networks ----
+
+
+@pytest.mark.parametrize(
+    ("networks", "own", "labels"),
+    [
+        ((), NETWORK, {"convnet2": 2}),
+        (("convnet",), NETWORK, {"convnet2": 2}),  # the run's own kind, so its depth
+        (("convnet3",), NETWORK, {"convnet3": 3}),
+        (("convnet", "resnet10"), NETWORK, {"convnet2": 2, "resnet10": 10}),
+        (("resnet_ap",), NETWORK, {"resnetap10": 10}),
+        (("resnetap",), NetworkConfig(net_type="resnet_ap", depth=18), {"resnetap18": 18}),
+        (("resnet",), NetworkConfig(norm_type="batch"), {"resnet10-batch": 10}),
+        (("densenet",), NETWORK, {"densenet121": 121}),
+    ],
+)
+def test_names_of_networks(networks: tuple[str, ...], own: NetworkConfig, labels: dict[str, int]) -> None:
+    chosen = protocol.chosen_networks(EvaluateConfig(networks=networks), own)
+    assert {label: item.depth for label, item in chosen.items()} == labels
+    assert all((item.width, item.norm_type) == (own.width, own.norm_type) for item in chosen.values())
+
+
+def test_names_with_norms() -> None:
+    """As the results are labelled; both norms of a network in one evaluation."""
+    names = ("resnet18", "resnet18-batch", "ResNet-AP-Group", "convnet-none")
+    chosen = protocol.chosen_networks(EvaluateConfig(networks=names), NETWORK)
+    assert {label: (item.depth, item.norm_type) for label, item in chosen.items()} == {
+        "resnet18": (18, "instance"),
+        "resnet18-batch": (18, "batch"),
+        "resnetap10-group": (10, "group"),
+        "convnet2-none": (2, "none"),
+    }
+    batch = protocol.chosen_networks(EvaluateConfig(networks=names[:1]), replace(NETWORK, norm_type="batch"))
+    assert list(batch) == ["resnet18-batch"]
+    with pytest.raises(UserError, match="unknown network 'resnet18-btch'; did you mean 'resnet"):
+        protocol.chosen_networks(EvaluateConfig(networks=("resnet18-btch",)), NETWORK)
+
+
+def test_all_networks_are_checked_before_the_first_is_trained(
+    digits: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "train_once", lambda *args: pytest.fail("trained"))
+    for name, words in (("convnt", "unknown network 'convnt'; did you mean 'convnet'?"), ("convnet7", "largest depth")):
+        with pytest.raises(UserError, match=words):
+            measure.evaluate(set_of(digits), digits, replace(CONFIG, networks=("convnet", name)), NETWORK)
+
+
+def test_several_networks(digits: ImageData) -> None:
+    config = replace(CONFIG, networks=("convnet", "resnet10"), runs=1, epochs=1, yardsticks=("random_real",))
+    report = measure.evaluate(set_of(digits), digits, config, NETWORK)
+    assert {name: list(entries) for name, entries in report.items()} == {
+        "accuracy": ["convnet2", "resnet10"],
+        "random_real": ["convnet2", "resnet10"],
+    }
+
+
+# ---- how long ----
+
+SMALL = (32, 32)
+LARGE = (224, 224)
+
+
+@pytest.mark.parametrize(
+    ("ipc", "factor", "decode_type", "size", "nclass", "epochs"),
+    [
+        (1, 1, "single", SMALL, 10, 1000),
+        (50, 2, "single", SMALL, 10, 1000),
+        (50, 2, "single", (64, 64), 100, 1000),
+        (1, 1, "single", LARGE, 10, 3000),
+        (1, 3, "single", LARGE, 10, 2000),  # n = 9
+        (10, 1, "single", LARGE, 10, 2000),
+        (11, 1, "single", LARGE, 10, 1500),
+        (50, 1, "single", LARGE, 10, 1500),
+        (10, 3, "single", LARGE, 10, 1000),  # n = 90
+        (200, 1, "single", LARGE, 10, 1000),
+        (201, 1, "single", LARGE, 10, 500),
+        (500, 1, "single", LARGE, 10, 500),
+        (501, 1, "single", LARGE, 10, 300),
+        (20, 3, "bound", LARGE, 10, 1000),  # 180 cells, at most 128
+        (60, 3, "bound", LARGE, 10, 1000),  # 540 cells, at most 128
+        (1, 1, "single", LARGE, 100, 2000),
+        (10, 1, "single", LARGE, 100, 1300),  # 1333 rounded down
+        (50, 1, "single", LARGE, 100, 1000),
+        (10, 3, "single", LARGE, 100, 600),  # 666
+        (500, 1, "single", LARGE, 100, 300),  # 333
+        (501, 1, "single", LARGE, 100, 200),
+    ],
+)
+def test_epochs(ipc: int, factor: int, decode_type: str, size: tuple[int, int], nclass: int, epochs: int) -> None:
+    class Data:
+        pass
+
+    data: Any = Data()
+    data.size, data.nclass = size, nclass
+    labels = torch.arange(nclass).repeat_interleave(ipc)
+    small = SyntheticSet(torch.zeros(1), labels, factor=factor, decode_type=decode_type)
+    assert protocol.epochs_for(small, data, EvaluateConfig()) == epochs
+    assert protocol.epochs_for(small, data, EvaluateConfig(epochs=7)) == 7
+
+
+# ---- what does not fit ----
+
+
+def test_other_data_are_refused(digits: ImageData) -> None:
+    small = set_of(digits)
+    bare = ImageData(digits.images, digits.labels, name="bare")
+    for data, words in (
+        (bare, "bare has no test images; put them in a folder test"),
+        (digits.resized(16), "the set holds images of 1x8x8, the data of 1x16x16"),
+        (digits.subset(5), r"the set was made for 10 classes \(0, ...\), digits has 5 classes \(0, ...\)"),
+    ):
+        with pytest.raises(UserError, match=words):
+            measure.evaluate(small, data, CONFIG, NETWORK)
+    part = replace(small, images=small.images[:10], labels=small.labels[:10])
+    with pytest.raises(UserError, match="the set is a part: it holds 5 of 10 classes; join all parts"):
+        measure.evaluate(part, digits, CONFIG, NETWORK)
+
+
+def test_what_accuracies_must_share() -> None:
+    data = attar.load("digits")
+    free = replace(CONFIG, runs=9, seed=4, yardsticks=(), networks=("resnet",), soft_labels=True)
+    same = protocol.protocol_of(free, NETWORK, data)
+    assert same == protocol.protocol_of(CONFIG, NETWORK, data)
+    assert same != protocol.protocol_of(CONFIG, NETWORK, data.holdout(0.2, 0)), "the same name, other images"
+    for config, network in (
+        (replace(CONFIG, epochs=3), NETWORK),
+        (replace(CONFIG, lr=0.5), NETWORK),
+        (replace(CONFIG, aug_type="color"), NETWORK),
+        (replace(CONFIG, mix_p=0.5), NETWORK),
+        (CONFIG, replace(NETWORK, width=1.0)),
+        (CONFIG, replace(NETWORK, norm_type="batch")),
+    ):
+        assert protocol.protocol_of(config, network, data) != same

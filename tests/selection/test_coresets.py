@@ -1,0 +1,209 @@
+"""Core-sets from features to run folders: the images are real, chosen as said, and measured like any other set."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator
+
+import attar
+from attar.cli.parser import main
+from attar.data.images import ImageData
+from attar.errors import UserError
+from attar.models.for_data import describe
+from attar.selection import coresets
+from attar.training.pool import Pool
+from helpers.command import call
+
+NETWORK: dict[str, Any] = {"net_type": "convnet", "depth": 2, "width": 0.05}
+FLAGS = ("--width", "0.05", "--pt_from", "1")
+QUICK = ("--runs", "2", "--epochs", "2", "--whole_epochs", "1", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageData:
+    return attar.load("digits")
+
+
+@pytest.fixture(scope="module")
+def pool(digits: ImageData) -> Pool:
+    return attar.pretrain(digits, epochs=1, models=2, **NETWORK)
+
+
+def rows_of(small: attar.SyntheticSet, data: ImageData) -> list[int]:
+    """Which training images a set holds; equal images count as the first of them."""
+    pixels = data.images.flatten(1)
+    stored = (small.images * 255).round().to(torch.uint8).flatten(1)
+    return [int((pixels == image).all(1).nonzero()[0]) for image in stored]
+
+
+# ---- in Python ----
+
+
+@pytest.mark.parametrize("method", coresets.CORESETS)
+@pytest.mark.parametrize("features", coresets.FEATURES)
+def test_real_images_of_every_class(method: str, features: str, digits: ImageData, pool: Pool) -> None:
+    small = attar.select(digits, method, pool, features=features, ipc=4)
+    rows = rows_of(small, digits)
+    assert len(set(rows)) == 40
+    assert torch.equal(digits.labels[rows], small.labels)
+    assert small.labels.tolist() == [label for label in range(10) for _ in range(4)]
+    assert (small.factor, small.ipc, small.method, small.initial) == (1, 4, method, None)
+    assert (small.fingerprint, small.classes, small.mean) == (digits.fingerprint, digits.classes, digits.mean)
+    again = attar.select(digits, method, pool, features=features, ipc=4)
+    assert torch.equal(again.images, small.images)
+
+
+def test_chosen_in_the_space_of_the_features(digits: ImageData, pool: Pool) -> None:
+    """By the pool's first model, class by class."""
+    small = attar.select(digits, "herding", pool, ipc=3)
+    module = pool.build(seed=0)
+    module.load_state_dict(pool.members[0].params)
+    rows = digits.rows(6)
+    with torch.no_grad():
+        features = module.features(digits.fetch(rows))
+    own = rows[coresets.coreset("herding", features, 3, Generator())]
+    assert rows_of(small, digits)[18:21] == own.tolist()
+    by_pixels = attar.select(digits, "herding", pool, features="pixels", ipc=3)
+    own = rows[coresets.coreset("herding", digits.fetch(rows).flatten(1), 3, Generator())]
+    assert rows_of(by_pixels, digits)[18:21] == own.tolist() != rows_of(small, digits)[18:21]
+
+
+def test_the_seed_decides(digits: ImageData, pool: Pool) -> None:
+    """Chance draws other images; without a pool the seed is that of the network too."""
+    sets = [attar.select(digits, "random", ipc=2, seed=seed).images for seed in (0, 1, 1)]
+    assert not torch.equal(sets[0], sets[1]) and torch.equal(sets[1], sets[2])
+    trained = [attar.select(digits, "kcenter", ipc=2, seed=seed, epochs=1, **NETWORK).images for seed in (0, 1)]
+    assert torch.equal(trained[0], attar.select(digits, "kcenter", pool, ipc=2).images)  # its first model has seed 0
+    other = replace(pool, members=pool.members[1:])
+    assert torch.equal(trained[1], attar.select(digits, "kcenter", other, ipc=2).images)
+    assert not torch.equal(trained[0], trained[1])
+
+
+def test_a_pool_of_other_images(digits: ImageData, pool: Pool) -> None:
+    other = replace(pool, made_for={**describe(digits), "size": [28, 28]})
+    with pytest.raises(UserError, match="the pool was made for images of 28x28, not for images of 8x8"):
+        attar.select(digits, "herding", other, ipc=1)
+    assert len(attar.select(digits, "random", other, ipc=1).labels) == 10  # needs no network
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "words"),
+    [
+        ("herdin", {}, "unknown core-set 'herdin'; did you mean 'herding'"),
+        ("random", {"ipc": 120}, "class '0' has 119 images, fewer than ipc 120"),
+        ("random", {"ipc": 0}, "ipc must be at least 1, not 0"),
+        ("kcenter", {"features": "pixel"}, "unknown features 'pixel'; did you mean 'pixels'"),
+        ("kcenter", {"factor": 2}, "unknown setting 'factor'"),
+    ],
+)
+def test_bad_arguments(method: str, settings: dict[str, Any], words: str, digits: ImageData) -> None:
+    with pytest.raises(UserError, match=words):
+        attar.select(digits, method, **settings)
+
+
+def test_a_folder_holds_what_is_returned(digits: ImageData, tmp_path: Path) -> None:
+    small = attar.select(digits, "kcenter", features="pixels", ipc=2, folder=tmp_path / "run")
+    kept = attar.load_set(tmp_path / "run")
+    assert torch.equal(kept.images, small.images) and kept.method == "kcenter" and kept.recipe == small.recipe
+    found = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (found["method"], found["features"], found["ipc"]) == ("kcenter", "pixels", 2)
+    with pytest.raises(UserError, match="run already holds a run"):
+        attar.select(digits, "kcenter", features="pixels", ipc=2, folder=tmp_path / "run")
+    measured = attar.evaluate(small, digits, runs=1, epochs=1, yardsticks=["random_real"], width=0.05)
+    assert (measured["method"], measured["accuracy"]["convnet2"]["images"]) == ("kcenter", 20)
+
+
+# ---- on the command line ----
+
+
+@pytest.fixture
+def here(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the pool of `workspace`."""
+    (tmp_path / "pool").symlink_to(workspace / "pool")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def result(run: str) -> dict[str, Any]:
+    return json.loads(Path(run, "result.json").read_text(encoding="utf-8"))
+
+
+def test_from_choice_to_report(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("select", "herding", "-d", "digits", *FLAGS, "--ipc", "2")
+    assert "next: attar evaluate runs/digits-herding-ipc2" in capsys.readouterr().out
+    run = Path("runs/digits-herding-ipc2")
+    names = {"config.json", "condensed.safetensors", "result.json", "images.png", "report.html"}
+    assert {file.name for file in run.iterdir()} == names
+    small = attar.load_set(run)
+    expected = attar.select(attar.load("digits"), "herding", ipc=2, epochs=1, **NETWORK)
+    assert torch.equal(small.images, expected.images)
+    assert result(str(run))["features"].startswith("e1-seed0-")
+    call("evaluate", str(run), *QUICK)
+    found = result(str(run))
+    assert (found["method"], found["factor"], found["ipc"]) == ("herding", 1, 2)
+    assert found["seconds"].keys() == {"pretrain", "select", "evaluate"}
+    for kind in ("accuracy", "random_real", "whole"):
+        assert found[kind]["convnet2"]["n"] == 2
+    assert "initial" not in found
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "method herding" in page and "outer iteration" not in page
+    assert "lr_img" not in page, "a core-set has no settings of a condensation"
+
+
+def test_a_run_is_a_recipe(here: Path) -> None:
+    call("select", "random", "-d", "digits", "--ipc", "2", "--seed", "7", "--out", "one", "--quiet")
+    call("select", "random", "--recipe", "one/config.json", "--out", "two", "--quiet")
+    assert torch.equal(attar.load_set(Path("one")).images, attar.load_set(Path("two")).images)
+    call("select", "random", "-d", "digits", "--ipc", "1", "--out", "one", "--overwrite", "--quiet")
+    assert attar.load_set(Path("one")).ipc == 1
+
+
+def test_other_features(here: Path) -> None:
+    member = sorted(Path("pool/digits-convnet2-w0.05").iterdir())[1]
+    call("select", "kcenter", "-d", "digits", *FLAGS, "--ipc", "1", "--features", str(member), "--out", "one", "-q")
+    call("select", "kcenter", "-d", "digits", "--ipc", "1", "--features", "pixels", "--out", "two", "-q")
+    assert result("one")["features"] == member.stem and result("two")["features"] == "pixels"
+    assert not torch.equal(attar.load_set(Path("one")).images, attar.load_set(Path("two")).images)
+
+
+@pytest.mark.parametrize("to", ["npz", "parquet"])
+def test_an_export_knows_its_method(to: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("select", "random", "-d", "digits", "--ipc", "1", "--out", "run", "--quiet")
+    call("export", "run", "--to", to, "--out", "out")
+    name = "out.npz" if to == "npz" else "out"
+    if to == "parquet":
+        assert "10 real images of 1x8x8" in Path("out/README.md").read_text(encoding="utf-8")
+    capsys.readouterr()
+    call("evaluate", name, *QUICK, "--yardsticks", "none", "--width", "0.05", "--json")
+    assert json.loads(capsys.readouterr().out)["method"] == "random"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("herdng -d digits", "unknown core-set 'herdng'; did you mean 'herding'? valid: herding, kcenter, random"),
+        ("random -d digits --ipc 120", "class '0' has 119 images, fewer than ipc 120"),
+        ("kcenter -d digits --features pixls", "unknown features 'pixls'; did you mean 'pixels'? valid: early, pixels"),
+        ("kcenter -d digits --features no/where", "there is no pool at no/where; features are early, pixels or a pool"),
+        ("kcenter -d digits --features pool/digits-convnet2-w0.05", "has width 0.05, but 0.5 is asked for"),
+        ("kcenter -d digits --size 16 --width 0.05 --features pool/digits-convnet2-w0.05", "not for images of 16x16"),
+        ("kcenter -d digits -n convnet7", "a convnet of depth 7 leaves nothing of images of 8x8"),
+        ("kcenter -d digits --lr_img 1", "--lr_img"),
+        ("random -d digits --out taken", "taken already holds a run"),
+    ],
+)
+def test_refusals(flags: str, words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "taken").mkdir()
+    (here / "taken" / "result.json").write_text("{}")
+    before = sorted(here.rglob("*"))
+    with pytest.raises(SystemExit) as stop:
+        main(["select", *flags.split()])
+    said = capsys.readouterr()
+    assert stop.value.code == 2 and words in said.err and said.err.count("\n") == 1, said.err
+    assert sorted(here.rglob("*")) == before

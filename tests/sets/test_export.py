@@ -1,0 +1,303 @@
+"""Out and back in: parquet, PNG folders, npz and `.pt` pairs hold the same images and give the same accuracies."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import attar
+from attar.data.images import ImageData
+from attar.sets import foreign, push
+from attar.sets.export import bytes_of, export_set, folder_names
+from attar.sets.push import push_set
+from helpers.command import call
+
+QUICK = ("--runs", "2", "--epochs", "2", "--yardsticks", "none", "--quiet")
+CLASSES = ("ant", "bee", "cow")
+
+
+def make(factor: int = 2, channels: int = 3, classes: tuple[str, ...] = CLASSES) -> attar.SyntheticSet:
+    generator = torch.Generator().manual_seed(factor)
+    images = torch.rand((6, channels, 8, 8), generator=generator)
+    return attar.SyntheticSet(
+        images=images,
+        labels=torch.tensor([0, 0, 1, 1, 2, 2]),
+        factor=factor,
+        classes=classes,
+        mean=(0.5,) * channels,
+        std=(0.25,) * channels,
+        source="zoo",
+    )
+
+
+def real(channels: int = 3, classes: tuple[str, ...] = CLASSES) -> ImageData:
+    images = np.random.RandomState(0).randint(0, 256, (12, channels, 8, 8), np.uint8)
+    labels = [0, 1, 2] * 4
+    scale = [0.5] * channels, [0.25] * channels
+    return ImageData(images, labels, images, labels, classes=classes, mean=scale[0], std=scale[1], name="zoo")
+
+
+def eight(images: torch.Tensor) -> torch.Tensor:
+    return (images * 255).round()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("to", ["parquet", "imagefolder", "npz", "pt"])
+@pytest.mark.parametrize("what", ["stored", "decoded", "both"])
+def test_what_goes_out_comes_back(to: str, what: str, channels: int, tmp_path: Path) -> None:
+    if (to, what) == ("pt", "both"):
+        with pytest.raises(attar.UserError, match="holds one set of images"):
+            export_set(make(), to, tmp_path / "out", what=what)
+        return
+    small = make(channels=channels)
+    out = export_set(small, to, tmp_path / "out", what=what)
+    factor = 2 if to == "pt" and what == "stored" else None
+    back = foreign.as_set(foreign.read(out), real(channels), factor=factor)
+    images, labels = small.decoded() if what == "decoded" else (small.images, small.labels)
+    assert back.factor == (1 if what == "decoded" else 2)
+    assert torch.equal(back.labels, labels)
+    assert torch.equal(eight(back.images), eight(images))
+    assert (back.classes, back.mean, back.std) == (small.classes, small.mean, small.std)
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_datasets_reads_the_parquet(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    small = make()
+    export_set(small, "parquet", tmp_path / "out")
+    for what, (images, labels) in {"stored": (small.images, small.labels), "decoded": small.decoded()}.items():
+        read = datasets.load_dataset(str(tmp_path / "out"), what, cache_dir=str(tmp_path / "cache"))["train"]
+        assert read.features["label"].names == list(CLASSES)
+        assert read["label"][:] == labels.tolist()
+        for row, image in enumerate(bytes_of(images)):
+            assert (np.asarray(read[row]["image"]) == image).all()
+    assert datasets.get_dataset_default_config_name(str(tmp_path / "out")) == "decoded"
+
+
+def test_names_that_are_no_folder_names(tmp_path: Path) -> None:
+    classes = ("T-shirt/top", "Ankle boot", "..")
+    assert folder_names(CLASSES) == list(CLASSES)
+    assert folder_names(classes) == ["0_T-shirt_top", "1_Ankle_boot", "2"]
+    out = export_set(make(classes=classes), "imagefolder", tmp_path / "out", what="stored")
+    assert sorted(path.name for path in (out / "train").iterdir()) == folder_names(classes)
+    back = foreign.as_set(foreign.read(out), real(classes=classes))
+    assert torch.equal(eight(back.images), eight(make().images))
+
+
+def test_places_that_are_taken(tmp_path: Path) -> None:
+    for to in ("parquet", "npz"):
+        out = export_set(make(), to, tmp_path / to)
+        with pytest.raises(attar.UserError, match=r"(is not empty|exists); name another place with --out, or add"):
+            export_set(make(), to, tmp_path / to)
+        assert export_set(make(factor=1), to, tmp_path / to, overwrite=True) == out
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "folder.npz").mkdir()
+    export_set(make(), "imagefolder", tmp_path / "empty")
+    with pytest.raises(attar.UserError, match="is a folder; name another place"):
+        export_set(make(), "npz", tmp_path / "folder.npz")
+    with pytest.raises(attar.UserError, match="unknown format 'parket'; did you mean 'parquet'"):
+        export_set(make(), "parket", tmp_path / "x")
+
+
+# ---- sets that others made ----
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("ran"),)
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle"])
+def test_a_pickle_that_wants_to_run_code(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    if how == "torch":
+        torch.save([torch.zeros(2, 1, 8, 8), Evil()], "evil.pt")
+    else:
+        Path("evil.pt").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(attar.UserError, match=r"may run code, so it is not opened|is damaged"):
+        foreign.read(Path("evil.pt"))
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"images": torch.zeros(1)}, "two tensors; it holds a dict"),
+        ([torch.zeros(2, 1, 8, 8)], "two tensors; it holds 1 things"),
+        ([torch.zeros(2, 1, 8, 8), [0, 1]], "two tensors; it holds 2 things"),
+        ([torch.zeros(2, 3, 8, 8), torch.zeros(3).long()], "its shapes are"),
+        ([torch.zeros(2, 3, 8, 8), torch.zeros(2)], "labels of type float32; whole numbers are needed"),
+        ([torch.zeros(2, 3, 8, 8), torch.tensor([0, 3])], "has the labels 0..3; zoo has the classes 0..2"),
+        (
+            [torch.full((2, 3, 8, 8), -2.0), torch.tensor([0, 1])],
+            "run from -2 to -2, not from 0 to 1; add --normalized",
+        ),
+        ([torch.full((2, 3, 8, 8), torch.nan), torch.tensor([0, 1])], "values that are not finite"),
+        ([torch.zeros(2, 3, 8, 8).int(), torch.tensor([0, 1])], "are int32; uint8, or float"),
+    ],
+)
+def test_pairs_that_do_not_do(content: Any, words: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(attar.UserError, match=re.escape(words)):
+        foreign.as_set(foreign.read(tmp_path / "a.pt"), real())
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    for name in ("a.pt", "a.npz"):
+        (tmp_path / name).write_bytes(b"PK\x03\x04 and nothing more")
+        with pytest.raises(attar.UserError, match=r"is damaged|may run code"):
+            foreign.read(tmp_path / name)
+    np.savez(tmp_path / "b.npz", x=np.zeros(3))
+    with pytest.raises(attar.UserError, match="must hold the arrays images and labels; it holds x"):
+        foreign.read(tmp_path / "b.npz")
+
+
+def test_normalised_images(tmp_path: Path) -> None:
+    small = make()
+    torch.save([small.normalize(small.images), small.labels], tmp_path / "a.pt")
+    back = foreign.as_set(foreign.read(tmp_path / "a.pt"), real(), normalized=True)
+    assert torch.allclose(back.images, small.images, atol=1e-6)
+
+
+def test_classes_are_matched_by_name(tmp_path: Path) -> None:
+    out = export_set(make(), "imagefolder", tmp_path / "out", what="stored")
+    (out / "attar.json").unlink()
+    turned = real(classes=("cow", "bee", "ant"))
+    assert foreign.as_set(foreign.read(out), turned).labels.tolist() == [2, 2, 1, 1, 0, 0]
+    with pytest.raises(attar.UserError, match="has the class 'ant', which zoo has not"):
+        foreign.as_set(foreign.read(out), real(classes=("x", "bee", "cow")))
+
+
+# ---- the command line ----
+
+
+@pytest.fixture
+def accuracies(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
+    """The accuracies that `attar evaluate` printed, in full."""
+    found: list[list[float]] = []
+    monkeypatch.setattr(
+        "attar.stages.evaluate.print_table",
+        lambda result, measured: found.append(next(iter(measured["accuracy"].values()))["runs"]),
+    )
+    return found
+
+
+def test_export_and_evaluate(workspace: Path, tmp_path: Path, accuracies: list[list[float]]) -> None:
+    """Of 8-bit images the same numbers come out; parquet, npz and PNG folders need no flags."""
+    rounded = attar.load_set(workspace / "base")
+    exact = attar.SyntheticSet(**{**vars(rounded), "images": eight(rounded.images) / 255, "initial": None})
+    attar.save_set(tmp_path / "exact.safetensors", exact)
+    call("evaluate", str(tmp_path / "exact.safetensors"), *QUICK)
+    for to in ("parquet", "imagefolder", "npz", "pt"):
+        out = tmp_path / f"out-{to}"
+        what = () if to == "parquet" else ("--what", "stored")
+        call("export", str(workspace / "base"), "--to", to, "--out", str(out), *what)
+        path = out.with_name(f"{out.name}.{to}") if to in ("npz", "pt") else out
+        flags = ("-d", "digits", "--factor", str(rounded.factor), "--width", "0.05") if to == "pt" else ()
+        call("evaluate", str(path), *flags, *QUICK)
+    assert len(accuracies) == 5
+    assert accuracies[1:4] == [accuracies[0]] * 3
+    assert accuracies[4] == pytest.approx(accuracies[0], abs=0.2)  # floats, and the digits' own recipe
+
+
+def test_a_set_that_does_not_name_its_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from attar.cli.parser import main
+
+    torch.save([torch.zeros(2, 1, 8, 8), torch.tensor([0, 1])], tmp_path / "a.pt")
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", str(tmp_path / "a.pt")])
+    assert stop.value.code == 2
+    assert "does not say which data it stands for; name the real data with -d" in capsys.readouterr().err
+
+
+# ---- the hub ----
+
+
+class FakeApi:
+    calls: list[tuple[str, Any]] = []  # noqa: RUF012
+
+    def create_repo(self, name: str, **options: Any) -> str:
+        self.calls.append((name, options))
+        return f"https://hub.invalid/datasets/{name}"
+
+    def upload_folder(self, **options: Any) -> None:
+        folder = Path(options["folder_path"])
+        files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+        self.calls.append((options["repo_id"], files))
+
+
+def test_push(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(hub, "HfApi", FakeApi)
+    monkeypatch.setattr(hub, "get_token", lambda: None)
+    with pytest.raises(
+        attar.MissingError, match="no Hugging Face token; run `hf auth login`, or put one into HF_TOKEN"
+    ):
+        push_set(make(), "me/zoo")
+    monkeypatch.setattr(hub, "get_token", lambda: "hf_x")
+    with pytest.raises(attar.UserError, match="'zoo' is no name on the Hugging Face hub; a name is USER/NAME"):
+        push_set(make(), "zoo")
+    assert push_set(make(), "me/zoo", private=True).endswith("me/zoo")
+    assert FakeApi.calls[0] == ("me/zoo", {"repo_type": "dataset", "private": True, "exist_ok": True})
+    parts = [f"{what}/train-00000-of-00001.parquet" for what in ("decoded", "stored")]
+    assert FakeApi.calls[1] == ("me/zoo", ["README.md", *parts])
+
+
+def test_a_pushed_recipe_names_no_place_of_this_machine(tmp_path: Path) -> None:
+    recipe = {
+        "data": {"dataset": str(tmp_path), "data_dir": "/home/me", "cache_dir": "/x"},
+        "condense": {"model_path": ["/p"]},
+    }
+    told = replace(make(), recipe=recipe)
+    pushed = push._without_places(told)
+    assert pushed.recipe == {
+        "data": {"dataset": told.source, "data_dir": None, "cache_dir": None},
+        "condense": {"model_path": []},
+    }
+    assert told.recipe == recipe and recipe["condense"]["model_path"] == ["/p"]
+
+
+def test_push_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(hub, "get_token", lambda: "hf_x")
+    with pytest.raises(attar.MissingError, match=r"me/zoo cannot be pushed: (HF_HUB_OFFLINE is set|no network)"):
+        push_set(make(), "me/zoo")
+
+
+def test_the_card_says_what_is_inside(tmp_path: Path) -> None:
+    text = (export_set(make(), "parquet", tmp_path / "out") / "README.md").read_text(encoding="utf-8")
+    assert "config_name: decoded\n  data_files: decoded/train-*.parquet\n  default: true" in text
+    assert "6 synthetic images of 3x8x8, 2 for each of 3 classes" in text and "0.5000, 0.5000, 0.5000" in text
+
+
+def test_png_folder_is_plain_files(tmp_path: Path) -> None:
+    out = export_set(make(), "imagefolder", tmp_path / "out", what="stored")
+    with Image.open(out / "train" / "bee" / "00001.png") as image:
+        assert (np.asarray(image) == bytes_of(make().images)[3]).all()
+
+
+def test_overwriting_replaces_exports_only(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    attar.export_set(make(), "imagefolder", out)
+    attar.export_set(make(), "parquet", out, overwrite=True)
+    (out / "precious.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(attar.UserError, match=r"holds something else than an export \(precious.txt\)"):
+        attar.export_set(make(), "imagefolder", out, overwrite=True)
+    assert (out / "precious.txt").read_text(encoding="utf-8") == "mine"
+    (tmp_path / "empty").mkdir()
+    attar.export_set(make(), "imagefolder", str(tmp_path / "empty"))
+
+
+@pytest.mark.parametrize("text", [b"abc", b"<html>no", b""])
+def test_a_file_that_is_no_pair(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "x.pt").write_bytes(text)
+    with pytest.raises(attar.UserError, match=r"no file of torch\.save"):
+        foreign.read(tmp_path / "x.pt")

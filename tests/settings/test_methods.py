@@ -1,0 +1,260 @@
+"""Methods are settings of one loop: what each stands for, how its settings are layered, what is refused."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attar.errors import UserError
+from attar.settings import methods, recipes
+from attar.settings.config import CHOICES, FLAGS, CondenseConfig, Recipe
+from attar.settings.config import METHODS as NAMES
+from attar.settings.layers import as_sections, resolve
+from attar.settings.methods import METHODS
+from attar.settings.recipes import named, overlay
+
+CONDENSE = FLAGS["condense"]
+DSA = "color_crop_cutout_flip_scale_rotate"
+
+
+def chosen(method: str, dataset: str = "fashion", **given: Any) -> Recipe:
+    return resolve(CONDENSE, {"method": method, "dataset": dataset} | given)
+
+
+def test_every_method_has_a_paper_and_a_name() -> None:
+    assert tuple(METHODS) == NAMES
+    assert all(method.paper[-4:].isdigit() or "2022" in method.paper for method in METHODS.values())
+    known = {item.name for item in fields(CondenseConfig)}
+    for method in METHODS.values():
+        assert {*method.means, *method.full, *method.short} <= known
+    assert set(methods.MACHINERY) <= known
+    assert {name for _, name in methods.NEEDS} <= known | {"epochs", "share", "models"}
+
+
+def test_accdd_is_the_default_and_changes_nothing() -> None:
+    for name in recipes.RECIPES.keys() - {"best"}:
+        assert resolve(CONDENSE, {"method": "accdd"}, recipe=name) == named(name)
+    assert CondenseConfig().method == "accdd"
+
+
+# ---- the published settings ----
+
+# method: source, renew, perturb, match, metric, fc, update, factor, init, aug, lr_img, batch_real, iterations
+PUBLISHED = {
+    "idc": ("fresh", None, False, "grad", "l1", False, "real", 2, "mix", "color_crop_cutout", 1e-4, 64, 200_000),
+    "idc-i": ("fresh", None, False, "grad", "l1", False, "real", 1, "random", "color_crop_cutout", 1e-4, 64, 200_000),
+    "dc": ("fresh", 10, False, "grad", "cos", True, "synthetic", 1, "noise", "none", 0.1, 256, 10_000),
+    "dsa": ("fresh", 10, False, "grad", "cos", True, "synthetic", 1, "random", DSA, 0.1, 256, 10_000),
+    "dm": ("fresh", 1, False, "feat", "mse", False, "none", 1, "random", DSA, 1.0, 256, 20_000),
+    "ncfm": ("interpolated", 1, False, "ncf", "l1", False, "none", 2, "mix", "color_crop_cutout", 0.01, 1024, 20_000),
+}
+
+
+@pytest.mark.parametrize("method", PUBLISHED)
+def test_published_settings_of_the_neighbours(method: str) -> None:
+    c = chosen(method, ipc=10).condense
+    names = ("source", "renew", "perturb", "match", "metric", "fc", "update", "factor", "init", "aug_type", "lr_img")
+    assert (
+        *(getattr(c, name) for name in names),
+        c.batch_real,
+        c.outer_iterations * c.inner_loop,
+    ) == PUBLISHED[method]
+    assert (c.method, c.bias, c.mom_img) == (method, False, 0.5)
+    moves = (c.img_step, c.img_space, c.lr_scaled)
+    others = {"idc": ("class", "unit", True), "idc-i": ("class", "unit", True), "ncfm": ("class", "unit", False)}
+    assert moves == others.get(method, ("sweep", "normalized", False))
+
+
+@pytest.mark.parametrize(
+    ("ipc", "sweeps", "epochs"), [(1, 1, 1), (5, 1, 1), (10, 10, 50), (20, 20, 25), (50, 50, 10), (99, 50, 10)]
+)
+def test_loops_of_dc(ipc: int, sweeps: int, epochs: int) -> None:
+    for method in ("dc", "dsa"):
+        c = chosen(method, ipc=ipc).condense
+        assert (c.renew, c.syn_epochs, c.outer_iterations * c.inner_loop) == (sweeps, epochs, 1000 * sweeps)
+        assert (c.lr, c.momentum, c.weight_decay, c.batch_size, c.mix_p) == (0.01, 0.0, 0.0, 256, 0.0)
+
+
+def test_dsa_mirrors_no_digits() -> None:
+    for dataset in ("mnist", "svhn"):
+        assert chosen("dsa", dataset).condense.aug_type == "color_crop_cutout_scale_rotate"
+
+
+def test_details_of_ncfm() -> None:
+    c = chosen("ncfm").condense
+    assert (c.frequencies, c.sampler, c.sampler_lr, c.patience, c.calibrate) == (4096, "gauss", 1e-3, 500, 1.0)
+    assert (chosen("ncfm").pool.models, chosen("ncfm").pool.epochs) == (20, 60)
+    adamw = chosen("ncfm", "cifar10", ipc=10).condense
+    assert (adamw.img_optim, adamw.img_step, adamw.img_space) == ("adamw", "sweep", "unit")
+    assert chosen("ncfm", "cifar10", ipc=50).condense.img_optim == c.img_optim == "sgd"
+
+
+def test_what_of_idc_depends_on_the_data() -> None:
+    assert chosen("idc", "cifar10").condense.lr_img == chosen("idc-i", "cifar100").condense.lr_img == 5e-3
+    imagenet = chosen("idc", "imagenet").condense
+    assert (imagenet.warmup, imagenet.lr_img, imagenet.outer_iterations) == (10, 3e-3, 500)
+    assert chosen("idc-i", "mnist").condense.mix_p == 0.5, "as ever with a factor of 1"
+    assert chosen("dc", "mnist").condense.mix_p == 0.0, "the method's own"
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion-cpu"])
+@pytest.mark.parametrize("method", NAMES)
+def test_a_short_recipe_keeps_its_schedule_and_its_pool(method: str, name: str) -> None:
+    base, recipe = named(name), resolve(CONDENSE, {"method": method}, recipe=name)
+    for setting in ("niter", "inner_loop", "batch_real", "n_data", "ipc"):
+        assert getattr(recipe.condense, setting) == getattr(base.condense, setting)
+    assert (recipe.pool, recipe.network, recipe.evaluate) == (base.pool, base.network, base.evaluate)
+    assert recipe.condense.factor <= base.condense.factor
+    assert ("flip" in recipe.condense.aug_type) == (method in ("dsa", "dm") and name == "fashion-cpu")
+
+
+@pytest.mark.parametrize(
+    ("ipc", "wanted"),
+    [(1, (1, 10, 60)), (10, (10, 10, 60)), (20, (20, 20, 30)), (40, (40, 40, 15)), (50, (50, 50, 12))],
+)
+def test_networks_of_dc_are_not_cut_by_a_short_schedule(ipc: int, wanted: tuple[int, int, int]) -> None:
+    c = resolve(CONDENSE, {"method": "dc", "ipc": ipc}, recipe="fashion-cpu").condense
+    assert (c.renew, c.inner_loop, c.niter) == wanted
+
+
+@pytest.mark.parametrize("values", [{"method": "ncfm"}, {"match": "ncf"}])
+def test_a_recipe_with_a_method_of_its_own_is_no_base_of_another(
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = overlay(named("fashion-cpu"), {"condense": values})
+    monkeypatch.setitem(recipes.RECIPES, "own", lambda: own)
+    assert resolve(CONDENSE, {"ipc": 3}, recipe="own").condense.match == own.condense.match
+    assert resolve(CONDENSE, {"method": own.condense.method}, recipe="own") == own
+    with pytest.raises(UserError, match="the recipe has a method of its own, and dm is asked for; leave --method"):
+        resolve(CONDENSE, {"method": "dm"}, recipe="own")
+
+
+# ---- layers ----
+
+
+def test_flags_and_files_lie_on_top_of_the_method(tmp_path: Path) -> None:
+    assert chosen("dm", lr_img=7.0, niter=3).condense.lr_img == 7.0
+    file = tmp_path / "mine.toml"
+    file.write_text('method = "dm"\ndataset = "fashion"\nbatch_real = 32\n[condense]\nlr_img = 0.5\n', encoding="utf-8")
+    c = resolve(CONDENSE, {"niter": 9}, recipe=str(file)).condense
+    assert (c.method, c.match, c.batch_real, c.lr_img, c.niter) == ("dm", "feat", 32, 0.5, 9)
+    assert resolve(CONDENSE, {"method": "dm"}, recipe=str(file)).condense.lr_img == 0.5
+    with pytest.raises(UserError, match=r"mine.toml holds settings for the method dm, and dsa is asked for"):
+        resolve(CONDENSE, {"method": "dsa"}, recipe=str(file))
+    with pytest.raises(UserError, match=r"unknown method 'dmm'; did you mean 'dm'\?"):
+        chosen("dmm")
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion-cpu", "cifar10"])
+@pytest.mark.parametrize("method", NAMES)
+def test_the_config_of_a_run_is_the_same_run_again(method: str, name: str, tmp_path: Path) -> None:
+    recipe = resolve(CONDENSE, {"method": method, "ipc": 10}, recipe=name)
+    (tmp_path / "config.json").write_text(json.dumps(as_sections(recipe) | {"attar": {}}), encoding="utf-8")
+    assert resolve(CONDENSE, {}, recipe=str(tmp_path / "config.json")) == recipe
+    assert resolve(CONDENSE, {"method": method}, recipe=str(tmp_path / "config.json")) == recipe
+
+
+def test_combinations_are_settings() -> None:
+    """accdd's pool and perturbation under NCFM's matching, and NCFM's interpolation under accdd's."""
+    one = chosen("ncfm", source="pool", perturb=True).condense
+    assert (one.source, one.perturb, one.match) == ("pool", True, "ncf")
+    other = chosen("accdd", source="interpolated", perturb=False).condense
+    assert (other.source, not other.perturb, other.match, other.update) == ("interpolated", True, "grad", "real")
+
+
+# ---- what is refused ----
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "words"),
+    [
+        (
+            "idc",
+            {"model_path": ("p",)},
+            "method idc takes no model_path here: it has source fresh, and model_path need",
+        ),
+        ("dm", {"epochs": 3}, "method dm takes no epochs here: it has source fresh"),
+        ("dc", {"model_num": 3}, "method dc takes no models here: it has source fresh"),
+        (
+            "ncfm",
+            {"metric": "cos"},
+            "method ncfm takes no metric here: it has match ncf, and metric needs match grad or",
+        ),
+        ("dm", {"fc": True}, "method dm takes no fc here: it has match feat, and fc needs match grad; leave one out"),
+        ("dm", {"frequencies": 9}, "method dm takes no frequencies here: it has match feat, and frequencies needs"),
+        ("dsa", {"n_data": 9}, "method dsa takes no n_data here: it has update synthetic"),
+        ("accdd", {"syn_epochs": 2}, "method accdd takes no syn_epochs here: it has update real"),
+        ("dm", {"lr": 0.1}, "method dm takes no lr here: it has update none, and lr needs update real or synthetic"),
+        ("ncfm", {"sampler_lr": 0.1}, "it has sampler gauss, and sampler_lr needs sampler network"),
+        ("idc", {"vmax": 0.2}, "it has perturb off, and vmax needs perturb on"),
+        ("accdd", {"select_every": 5}, "it has select random, and select_every needs select cluster"),
+        ("dm", {"select_from": 600}, "it has select random, and select_from needs select cluster"),
+        ("dm", {"base_size": 8}, "it has lr_scaled off, and base_size needs lr_scaled on"),
+        ("dm", {"img_optim": "adamw", "mom_img": 0.9}, "it has img_optim adamw, and mom_img needs img_optim sgd"),
+        ("dm", {"calibrate": 1.0}, "calibrate needs trained networks: source pool or interpolated, not fresh"),
+        ("accdd", {"warmup": 1}, "warmup trains fresh networks, and source is pool; leave it out"),
+        ("dm", {"renew": 200}, "renew (200) must not be above inner_loop (100)"),
+        ("dc", {"ipc": 20, "inner_loop": 10}, "renew (20) must not be above inner_loop (10)"),
+        ("accdd", {"img_optim": "adamw"}, "img_optim adamw needs img_step sweep"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(method: str, given: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        chosen(method, **given)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        ("dm", {"metric": "cos"}),
+        ("dm", {"fc": False}),
+        ("dm", {"select": "cluster", "select_from": 600}),
+        ("idc", {"perturb": True, "vmax": 0.2}),
+        ("dm", {"update": "real", "n_data": 64, "lr": 0.1}),
+        ("dm", {"source": "pool", "epochs": 3, "calibrate": 0.5}),
+        ("ncfm", {"sampler": "network", "sampler_lr": 0.1}),
+    ],
+)
+def test_settings_that_mean_something_are_not(method: str, given: dict[str, Any]) -> None:
+    assert chosen(method, **given).condense.method == method
+
+
+def test_a_flag_of_a_file_is_a_wish_and_a_table_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('method = "dm"\n[condense]\nfrequencies = 3\n', encoding="utf-8")
+    assert resolve(CONDENSE, {}, recipe=str(file)).condense.frequencies == 3
+    file.write_text('method = "dm"\nfrequencies = 3\n', encoding="utf-8")
+    with pytest.raises(UserError, match="method dm takes no frequencies here"):
+        resolve(CONDENSE, {}, recipe=str(file))
+
+
+def test_every_choice_is_checked() -> None:
+    for name, options in CHOICES.items():
+        for option in options:
+            if (name, option) not in (("img_optim", "adamw"),):
+                assert getattr(CondenseConfig(**{name: option}), name) == option
+        with pytest.raises(UserError, match=f"unknown {name} 'xyz'; valid: "):
+            CondenseConfig(**{name: "xyz"})
+
+
+def test_a_method_is_short() -> None:
+    """What dm takes besides what its parts are shared for: its entry, its distance, its shared settings."""
+    from attar.condensation import matching
+
+    text = inspect.getsource(methods)
+    entry = text[text.index('    "dm": Method(') : text.index('    "ncfm": Method(')]
+    shared = text[text.index("RENEWED: Values") : text.index("def unmirrored")]
+    functions = [matching.feature_means, matching.feature_distance, methods.unmirrored]
+    lines = [
+        *entry.splitlines(),
+        *shared.splitlines(),
+        *(line for f in functions for line in inspect.getsource(f).splitlines()),
+    ]
+    assert len(lines) < 120
+    assert len(entry.splitlines()) < 10

@@ -1,0 +1,166 @@
+"""The Python interface, as the README shows it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+import attar
+from attar.data.images import ImageData
+
+TINY: dict[str, Any] = {"niter": 1, "inner_loop": 2, "n_data": 64}
+QUICK: dict[str, Any] = {"runs": 2, "epochs": 2, "whole_epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageData:
+    return attar.load("digits")
+
+
+@pytest.fixture(scope="module")
+def small(digits: ImageData) -> attar.SyntheticSet:
+    pool = attar.pretrain(digits, epochs=1, models=2, width=0.05)
+    return attar.condense(digits, pool, ipc=2, factor=2, speedup=10, **TINY)
+
+
+def test_the_example(digits: ImageData, small: attar.SyntheticSet) -> None:
+    assert (small.ipc, small.factor, small.nclass, small.source) == (2, 2, 10, "digits")
+    report = attar.evaluate(small, digits, networks=["convnet"], **QUICK)
+    assert {"attar", "dataset", "ipc", "factor", "method", "accuracy", "initial", "random_real", "whole"} <= set(report)
+    assert report["dataset"] == "digits"
+    assert report["accuracy"]["convnet2"]["n"] == 2
+    assert report["accuracy"]["convnet2"]["width"] == 0.05  # the network of the pool
+    assert report["seconds"]["evaluate"] > 0
+    images, labels = next(iter(DataLoader(small.dataset(), batch_size=64)))
+    assert images.shape == (64, 1, 8, 8)
+    assert labels.dtype == torch.int64
+    assert len(small.dataset()) == 10 * 2 * 4  # type: ignore[arg-type]
+    plain, _ = next(iter(DataLoader(small.dataset(normalized=False), batch_size=80)))
+    assert 0 <= plain.min() <= plain.max() <= 1
+    normalised, _ = next(iter(DataLoader(small.dataset(), batch_size=80)))
+    assert torch.allclose(normalised, (plain - digits.mean[0]) / digits.std[0])
+
+
+def test_the_same_call_gives_the_same_bits(digits: ImageData, small: attar.SyntheticSet) -> None:
+    pool = attar.pretrain(digits, epochs=1, models=2, width=0.05)
+    again = attar.condense(digits, pool, ipc=2, factor=2, speedup=10, **TINY)
+    assert torch.equal(small.images, again.images)
+
+
+def test_without_a_pool_it_is_trained(digits: ImageData, small: attar.SyntheticSet) -> None:
+    again = attar.condense(digits, epochs=1, models=2, width=0.05, ipc=2, factor=2, **TINY)
+    assert torch.equal(small.images, again.images)
+    assert again.recipe["pool"]["epochs"] == 1
+    assert again.recipe["network"]["width"] == 0.05
+
+
+def test_a_kept_pool(digits: ImageData, small: attar.SyntheticSet, tmp_path: Path) -> None:
+    attar.pretrain(digits, epochs=1, models=2, width=0.05, folder=tmp_path)
+    again = attar.condense(digits, ipc=2, factor=2, width=0.05, model_path=str(tmp_path), **TINY)
+    assert torch.equal(small.images, again.images)
+
+
+def test_a_set_comes_back_from_its_file(digits: ImageData, small: attar.SyntheticSet, tmp_path: Path) -> None:
+    attar.save_set(tmp_path / "small.safetensors", small)
+    again = attar.load_set(tmp_path / "small.safetensors")
+    assert torch.equal(small.images, again.images)
+    assert again.recipe == small.recipe
+    measure = {"yardsticks": (), **QUICK}
+    first, second = (attar.evaluate(one, digits, **measure)["accuracy"] for one in (small, again))
+    assert first == second
+
+
+def test_images_of_ones_own() -> None:
+    """Arrays in, no test set: condensing needs none, evaluating says so."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (40, 3, 12, 10), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(4).repeat(10)
+    data = attar.ImageData(images.numpy(), labels.numpy(), classes=["a", "b", "c", "d"], name="mine")
+    pool = attar.pretrain(data, epochs=1, models=1, width=0.05)
+    small = attar.condense(data, pool, ipc=2, factor=3, **TINY)
+    assert small.images.shape == (8, 3, 12, 10)
+    assert small.recipe["data"]["dataset"] == "mine"
+    with pytest.raises(attar.UserError, match="mine has no test images"):
+        attar.evaluate(small, data)
+    tested = attar.ImageData(images, labels, images[:8], labels[:8], classes=["a", "b", "c", "d"], name="mine")
+    assert attar.evaluate(small, tested, yardsticks=["none"], **QUICK)["accuracy"]["convnet2"]["n"] == 2
+
+
+def test_a_recipe_by_name(digits: ImageData) -> None:
+    pool = attar.pretrain(digits, recipe="fashion-cpu", models=1, epochs=1, width=0.05)
+    assert pool.network.depth is None  # not that of digits
+    small = attar.condense(digits, pool, recipe="fashion-cpu", **TINY)
+    assert small.factor == 2
+    assert small.recipe["data"]["dataset"] == "digits"  # not fashion
+    report = attar.evaluate(small, digits, recipe="fashion-cpu", width=0.05, yardsticks=(), **QUICK)
+    assert list(report["accuracy"]) == ["convnet3"]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda data: attar.load("digit"), "unknown data set 'digit'; did you mean 'digits'?"),
+        (lambda data: attar.pretrain(data, epoch=2), "unknown setting 'epoch'; did you mean 'epochs'?"),
+        (lambda data: attar.pretrain(data, net_type="convnt"), "unknown network 'convnt'; did you mean 'convnet'?"),
+        (lambda data: attar.condense(data, ipcc=1), "unknown setting 'ipcc'; did you mean 'ipc'?"),
+        (lambda data: attar.condense(data, ipc="1"), "ipc must be a whole number, not '1'"),
+        (lambda data: attar.condense(data, ipc=0), "ipc must be at least 1, not 0"),
+        (lambda data: attar.condense(data, ipc=1000), "class '0' has 119 images, fewer than ipc 1000"),
+        (lambda data: attar.condense(data, metric="l3"), "unknown metric 'l3'; did you mean 'l1'?"),
+        (lambda data: attar.condense(data, recipe="digit"), "unknown recipe 'digit'; did you mean 'digits'?"),
+        (lambda data: attar.load("digits", device="gpu"), "unknown device 'gpu'"),
+    ],
+)
+def test_the_same_words_as_on_the_command_line(call: Any, words: str, digits: ImageData) -> None:
+    with pytest.raises(ValueError) as caught:
+        call(digits)
+    assert isinstance(caught.value, attar.UserError)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: attar.load("nowhere/photos"),
+        lambda: attar.load_set(Path("nowhere.safetensors")),
+        lambda: attar.condense(attar.load("digits"), recipe="nowhere.toml"),
+        lambda: attar.condense(attar.load("digits"), model_path="nowhere"),
+    ],
+)
+def test_what_is_not_there_is_a_file_not_found(call: Any) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        call()
+    assert isinstance(caught.value, attar.MissingError)
+    assert "nowhere" in str(caught.value)
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_names_stay_functions_whatever_was_imported_before() -> None:
+    code = (
+        "import attar.evaluation.measure, attar.condensation.loop, attar.training.pool, attar.data.load\n"
+        "import attar.stages.condense, attar.stages.evaluate, attar.stages.select, attar.stages.pretrain\n"
+        "import attar\n"
+        "print(all(callable(getattr(attar, name)) for name in attar.__all__), attar.condense.__module__)"
+    )
+    assert run(code) == "True attar.stages.python"
+
+
+def test_importing_attar_is_quick() -> None:
+    assert run("import sys, attar; attar.__version__; print('torch' in sys.modules)") == "False"
+    assert run("import sys, attar; attar.UserError; print('torch' in sys.modules)") == "False"
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'attar' has no attribute 'distil'"):
+        _ = attar.distil

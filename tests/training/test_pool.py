@@ -1,0 +1,409 @@
+"""Early-stage models: trained once, kept, taken again only where they fit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import attar
+from attar import files, models
+from attar.data.images import ImageData
+from attar.errors import MissingError, UserError
+from attar.models import for_data
+from attar.settings.config import NetworkConfig, PoolConfig
+from attar.training import early_stage, pool, pool_files
+
+NETWORK = NetworkConfig(depth=2, width=0.05)
+CONFIG = PoolConfig(epochs=1, models=2, aug_type="none", mix_p=0.0)
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageData:
+    return attar.load("digits")
+
+
+@pytest.fixture(scope="module")
+def folder(digits: ImageData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two members of CONFIG. Read only."""
+    path = tmp_path_factory.mktemp("pool")
+    early_stage.pretrain(digits, CONFIG, NETWORK, folder=path)
+    return path
+
+
+def same(one: pool.Member, other: pool.Member) -> bool:
+    pairs = ((one.params, other.params), (one.buffers, other.buffers))
+    return all(a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a) for a, b in pairs)
+
+
+def other_data(**changes: Any) -> ImageData:
+    """Random images, by default as many as digits has of all things."""
+    values = {"name": "digits", "nclass": 10, "channels": 1, "size": (8, 8)} | changes
+    generator = torch.Generator().manual_seed(0)
+    shape = (2 * values["nclass"], values["channels"], *values["size"])
+    images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    labels = torch.arange(values["nclass"]).repeat(2)
+    return ImageData(images, labels, images, labels, name=values["name"])
+
+
+# ---- training ----
+
+
+def test_members_have_seeds_of_their_own_and_learn(digits: ImageData) -> None:
+    network = NetworkConfig(depth=2, width=0.1)
+    made = early_stage.pretrain(digits, replace(CONFIG, epochs=2, seed=3), network)
+    assert [member.settings["seed"] for member in made.members] == [3, 4]
+    assert not same(*made.members)
+    for member in made.members:
+        assert member.accuracy is not None
+        assert member.accuracy > 0.3  # chance is .1
+        start = models.parameters_of(made.build(member.settings["seed"]))
+        assert start.keys() == member.params.keys()
+        assert all(not torch.equal(start[name], member.params[name]) for name in start if "conv" in name)
+
+
+def test_the_same_seed_gives_the_same_bits(digits: ImageData) -> None:
+    augmented = replace(CONFIG, models=1, aug_type="color_crop_cutout_flip_scale_rotate", mix_p=0.5)
+    first, second = (early_stage.pretrain(digits, augmented, NETWORK).members[0] for _ in range(2))
+    assert same(first, second)
+    assert first.accuracy == second.accuracy
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 2},
+        {"lr": 0.02},
+        {"momentum": 0.5},
+        {"weight_decay": 0.1},
+        {"batch_size": 32},
+        {"optimizer": "adam"},
+        {"aug_type": "color"},
+        {"mix_p": 1.0},
+    ],
+)
+def test_every_setting_changes_the_member_and_its_file(change: dict[str, Any], digits: ImageData, folder: Path) -> None:
+    config = replace(CONFIG, models=1)
+    changed = replace(config, **change)
+    member = early_stage.train_member(digits, changed, NETWORK, lambda line: None)
+    assert not same(member, pool_files.load_member(folder / pool_files.file_name(config, digits, NETWORK))[0])
+    assert pool_files.file_name(changed, digits, NETWORK) != pool_files.file_name(config, digits, NETWORK)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_optimizers_and_their_weight_decay(optimizer: str, digits: ImageData) -> None:
+    """AdamW's decay is not Adam's."""
+    config = replace(CONFIG, models=1, optimizer=optimizer, weight_decay=0.3)
+    norms = [
+        float(sum(value.norm() for value in early_stage.train_member(digits, one, NETWORK, print).params.values()))
+        for one in (config, replace(config, weight_decay=0.0))
+    ]
+    assert norms[0] < norms[1]
+
+
+def test_reports_epochs_and_the_accuracy_of_each(digits: ImageData) -> None:
+    lines: list[str] = []
+    made = early_stage.pretrain(digits, replace(CONFIG, epochs=2), NETWORK, report=lines.append)
+    for member in made.members:
+        own = [line.removeprefix(f"{member.name}: ") for line in lines if line.startswith(member.name)]
+        assert own == ["epoch 1 of 2", "epoch 2 of 2", f"accuracy {member.accuracy:.3f}"]
+
+
+def test_the_last_epoch_is_kept_and_the_test_set_decides_nothing(digits: ImageData) -> None:
+    shuffled = ImageData(digits.images, digits.labels, digits.images[:9], digits.labels[:9].flip(0), name="digits")
+    assert same(*(early_stage.pretrain(data, CONFIG, NETWORK).members[0] for data in (digits, shuffled)))
+
+
+def test_data_without_test_images_will_do(tmp_path: Path) -> None:
+    data = other_data()
+    bare = ImageData(data.images, data.labels, name="bare")
+    lines: list[str] = []
+    made = early_stage.pretrain(bare, CONFIG, NETWORK, folder=tmp_path, report=lines.append)
+    assert [member.accuracy for member in made.members] == [None, None]
+    assert "accuracy unknown (no test images)" in lines[1]
+    assert [member.accuracy for member in pool_files.load([tmp_path], bare, NETWORK).members] == [None, None]
+
+
+def test_a_diverged_member_is_refused_and_not_kept(digits: ImageData, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"e1-seed0-\w+ diverged in training; lower the learning rate \(lr is 1e\+15\)"):
+        early_stage.pretrain(digits, replace(CONFIG, lr=1e15), NETWORK, folder=tmp_path / "pool")
+    assert not (tmp_path / "pool").exists()
+
+
+def test_a_network_that_does_not_fit_leaves_no_folder(digits: ImageData, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the largest depth is 3"):
+        early_stage.pretrain(digits, CONFIG, NetworkConfig(depth=9), folder=tmp_path / "pool")
+    assert not (tmp_path / "pool").exists()
+
+
+# ---- keeping ----
+
+
+def test_files_come_back_as_they_went(digits: ImageData, folder: Path) -> None:
+    made = early_stage.pretrain(digits, CONFIG, NETWORK)
+    again = pool_files.load([folder], digits, NETWORK)
+    assert len(again) == 2
+    for one, other in zip(made.members, again.members, strict=True):
+        assert same(one, other)
+        assert (one.settings, one.accuracy, one.name) == (other.settings, other.accuracy, other.name)
+        assert other.file == folder / f"{other.name}.safetensors"
+    assert early_stage.is_described(again, CONFIG)
+    assert not early_stage.is_described(again, replace(CONFIG, lr=0.5))
+
+
+def test_file_names_say_epochs_and_seed(digits: ImageData, folder: Path) -> None:
+    names = sorted(path.name for path in folder.iterdir())
+    assert [name[: len("e1-seed0-")] for name in names] == ["e1-seed0-", "e1-seed1-"]
+    assert names[0][9:] == names[1][9:]  # the other settings are the same
+    one = replace(CONFIG, models=1)
+    for changed in (other_data(nclass=5), other_data(size=(16, 16)), other_data(name="pets")):
+        assert pool_files.file_name(one, changed, NETWORK) != pool_files.file_name(one, digits, NETWORK)
+    assert pool_files.file_name(one, digits, replace(NETWORK, width=0.1)) != pool_files.file_name(one, digits, NETWORK)
+    assert pool_files.file_name(one, digits, replace(NETWORK, net_type="convnet2", depth=None)) == pool_files.file_name(
+        one, digits, NETWORK
+    )
+
+
+def test_a_member_that_is_there_is_not_trained_again(digits: ImageData, tmp_path: Path) -> None:
+    first = early_stage.pretrain(digits, CONFIG, NETWORK, folder=tmp_path)
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    lines: list[str] = []
+    second = early_stage.pretrain(digits, replace(CONFIG, models=3), NETWORK, folder=tmp_path, report=lines.append)
+    assert [("there already" in line) for line in lines] == [True, True, False, False]
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+    assert len(list(tmp_path.iterdir())) == 3
+    assert all(same(*pair) for pair in zip(first.members, second.members, strict=False))
+
+
+def test_an_epoch_of_a_share_sees_other_images_each_time(digits: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[int]] = []
+    fetch = ImageData.fetch
+
+    def noted(data: ImageData, rows: torch.Tensor) -> torch.Tensor:
+        seen.append(rows.tolist())
+        return fetch(data, rows)
+
+    monkeypatch.setattr(ImageData, "fetch", noted)
+    monkeypatch.setattr(ImageData, "test_batches", lambda data: [(digits.images[:2].float(), digits.labels[:2])])
+    early_stage.pretrain(digits, replace(CONFIG, models=1, epochs=2, share=0.1), NETWORK)
+    images = round(0.1 * len(digits.labels))
+    rows = [row for batch in seen for row in batch]
+    first, second = set(rows[:images]), set(rows[images:])
+    assert len(rows) == 2 * images and len(first) == len(second) == images
+    assert len(first & second) < images / 2
+
+
+def test_members_of_another_share_are_others(digits: ImageData, tmp_path: Path) -> None:
+    part = replace(CONFIG, models=1, share=0.1)
+    for config in (CONFIG, part):
+        made = early_stage.fill(digits, config, NETWORK, tmp_path)
+        assert [member.settings["share"] for member in made.members] == [config.share] * config.models
+    assert len(pool_files.load([tmp_path], digits, NETWORK, length={"share": 0.1})) == 1
+    assert len(pool_files.load([tmp_path], digits, NETWORK, length={"epochs": 1, "share": 1.0})) == 2
+    assert len(pool_files.load([tmp_path], digits, NETWORK, length={"epochs": 1})) == 3
+    with pytest.raises(UserError, match=r"no early-stage model with pt_from 1 and pt_share 0\.5; `attar"):
+        pool_files.load([tmp_path], digits, NETWORK, length={"epochs": 1, "share": 0.5})
+
+
+def test_members_from_before_shares_saw_all_images(digits: ImageData, tmp_path: Path) -> None:
+    """Files that were written without the setting keep their names and are taken."""
+    made = early_stage.pretrain(digits, CONFIG, NETWORK, folder=tmp_path)
+    for file in tmp_path.iterdir():
+        tensors, meta = files.load_tensors(file, "member")
+        del meta["settings"]["share"]
+        files.save_tensors(file, tensors, "member", {key: meta[key] for key in meta if key not in ("kind", "version")})
+    again = early_stage.fill(digits, CONFIG, NETWORK, tmp_path)
+    assert [member.name for member in again.members] == [member.name for member in made.members]
+    assert len(list(tmp_path.iterdir())) == CONFIG.models and early_stage.is_described(again, CONFIG)
+    assert pool_files.file_name(CONFIG, digits, NETWORK) == "e1-seed0-617a95.safetensors"  # as it was then
+
+
+def test_batch_norm_comes_back_with_its_statistics(digits: ImageData, tmp_path: Path) -> None:
+    network = replace(NETWORK, norm_type="batch")
+    made = early_stage.pretrain(digits, replace(CONFIG, models=1), network, folder=tmp_path).members[0]
+    again = pool_files.load([tmp_path], digits, network).members[0]
+    assert same(made, again)
+    means = [value for name, value in again.buffers.items() if name.endswith("running_mean")]
+    assert means
+    assert all(bool(value.abs().sum() > 0) for value in means)
+
+
+@pytest.mark.parametrize(
+    ("network", "name"),
+    [
+        (NetworkConfig(), "digits-convnet3"),
+        (NetworkConfig(depth=2, width=0.5), "digits-convnet2-w0.5"),
+        (NetworkConfig(net_type="ResNet_AP"), "digits-resnetap10"),
+        (NetworkConfig(net_type="resnet18", norm_type="batch"), "digits-resnet18-batch"),
+    ],
+)
+def test_default_folders(network: NetworkConfig, name: str, digits: ImageData) -> None:
+    assert pool_files.folder_name(digits, network) == name
+
+
+# ---- taking ----
+
+
+def test_files_folders_epochs_and_limit(digits: ImageData, folder: Path, tmp_path: Path) -> None:
+    early_stage.pretrain(digits, replace(CONFIG, epochs=2, models=1), NETWORK, folder=tmp_path)
+    both = pool_files.load([folder, tmp_path], digits, NETWORK)
+    assert [member.settings["epochs"] for member in both.members] == [1, 1, 2]
+    assert len(pool_files.load([folder, tmp_path], digits, NETWORK, length={"epochs": 1})) == 2
+    assert len(pool_files.load([folder, tmp_path], digits, NETWORK, limit=1)) == 1
+    file = next(tmp_path.iterdir())
+    assert pool_files.load([file], digits, NETWORK).members[0].file == file
+
+
+def test_nothing_to_take(digits: ImageData, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="there is no pool at nowhere; `attar pretrain` makes one"):
+        pool_files.load([Path("nowhere")], digits, NETWORK)
+    with pytest.raises(UserError, match="holds no early-stage model; `attar pretrain` trains some"):
+        pool_files.load([tmp_path], digits, NETWORK)
+    with pytest.raises(UserError, match=r"holds no early-stage model with pt_from 9; `attar"):
+        pool_files.load([folder], digits, NETWORK, length={"epochs": 9})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"name": "pets"}, "was made for the data set 'digits', not for the data set 'pets'"),
+        ({"nclass": 5}, "was made for 10 classes, not for 5 classes"),
+        ({"channels": 3}, "was made for images of 1 channels, not for images of 3 channels"),
+        ({"size": (16, 12)}, "was made for images of 8x8, not for images of 16x12"),
+    ],
+)
+def test_other_data_are_refused(changes: dict[str, Any], words: str, digits: ImageData, folder: Path) -> None:
+    with pytest.raises(UserError, match=words):
+        pool_files.load([folder], other_data(**changes), NETWORK)
+    with pytest.raises(UserError, match=words):
+        pool_files.load([folder], digits, NETWORK).check(other_data(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"depth": 3}, "has architecture convnet2, but convnet3 is asked for"),
+        ({"net_type": "resnet", "depth": None}, "has architecture convnet2, but resnet10 is asked for"),
+        ({"width": 0.1}, "has width 0.05, but 0.1 is asked for"),
+        ({"norm_type": "batch"}, "has norm_type instance, but batch is asked for"),
+    ],
+)
+def test_other_networks_are_refused(changes: dict[str, Any], words: str, digits: ImageData, folder: Path) -> None:
+    with pytest.raises(UserError, match=words):
+        pool_files.load([folder], digits, replace(NETWORK, **changes))
+
+
+def test_of_a_folder_those_that_fit_are_taken_and_a_named_file_must_fit(digits: ImageData, tmp_path: Path) -> None:
+    """Subsets of the classes share the default folder of their data set."""
+    for data in (digits, digits.subset(5)):
+        early_stage.pretrain(data, CONFIG, NETWORK, folder=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4
+    five = pool_files.load([tmp_path], digits.subset(5), NETWORK)
+    assert len(five) == 2
+    assert five.made_for["nclass"] == 5
+    assert five.members[0].file
+    with pytest.raises(UserError, match="was made for 5 classes, not for 10 classes"):
+        pool_files.load([tmp_path, five.members[0].file], digits, NETWORK)
+
+
+def test_damaged_members_are_refused(digits: ImageData, folder: Path, tmp_path: Path) -> None:
+    file = next(iter(sorted(folder.iterdir())))
+    broken = tmp_path / file.name
+    broken.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(UserError, match="is damaged or no safetensors file"):
+        pool_files.load([tmp_path], digits, NETWORK)
+    tensors, meta = files.load_tensors(file, "member")
+    for key in ("settings", "network", "made_for", "accuracy"):
+        files.save_tensors(broken, tensors, "member", {name: meta[name] for name in meta if name != key})
+        with pytest.raises(UserError, match=f"is no early-stage model: its '{key}' is missing or damaged"):
+            pool_files.load([tmp_path], digits, NETWORK)
+        files.save_tensors(broken, tensors, "member", {**meta, key: "nonsense"})
+        with pytest.raises(UserError, match=f"is no early-stage model: its '{key}' is missing or damaged"):
+            pool_files.load([tmp_path], digits, NETWORK)
+    last = list(tensors)[-1]
+    for changed in ({**tensors, last: tensors[last][:-1]}, {name: tensors[name] for name in tensors if name != last}):
+        files.save_tensors(broken, changed, "member", meta)
+        with pytest.raises(UserError, match="is damaged: its parameters are not those of a convnet2"):
+            pool_files.load([tmp_path], digits, NETWORK)
+
+
+# ---- a folder that is filled ----
+
+
+def test_fill_trains_what_is_missing(digits: ImageData, tmp_path: Path) -> None:
+    empty = early_stage.fill(digits, CONFIG, NETWORK, tmp_path / "a")
+    assert early_stage.is_described(empty, CONFIG)
+    assert all(
+        same(*pair) for pair in zip(empty.members, early_stage.pretrain(digits, CONFIG, NETWORK).members, strict=True)
+    )
+
+
+def test_fill_takes_members_of_other_settings_and_tops_up(digits: ImageData, tmp_path: Path) -> None:
+    other = early_stage.pretrain(digits, replace(CONFIG, models=1, lr=0.02), NETWORK, folder=tmp_path)
+    longer = early_stage.pretrain(digits, replace(CONFIG, models=1, epochs=2), NETWORK, folder=tmp_path)
+    filled = early_stage.fill(digits, replace(CONFIG, models=3), NETWORK, tmp_path)
+    assert [(member.settings["lr"], member.settings["seed"]) for member in filled.members] == [
+        (0.01, 0),
+        (0.01, 1),
+        (0.02, 0),
+    ]
+    assert same(filled.members[2], other.members[0])
+    assert longer.members[0].name not in [member.name for member in filled.members]  # trained longer
+    assert not early_stage.is_described(filled, replace(CONFIG, models=3))
+    count = len(list(tmp_path.iterdir()))
+    again = early_stage.fill(digits, replace(CONFIG, models=3), NETWORK, tmp_path)
+    assert [member.name for member in again.members] == [member.name for member in filled.members]
+    assert len(list(tmp_path.iterdir())) == count
+
+
+def test_fill_is_not_changed_by_what_others_add_to_a_complete_folder(digits: ImageData, tmp_path: Path) -> None:
+    before = early_stage.fill(digits, CONFIG, NETWORK, tmp_path)
+    early_stage.pretrain(digits, replace(CONFIG, lr=0.02), NETWORK, folder=tmp_path)
+    after = early_stage.fill(digits, CONFIG, NETWORK, tmp_path)
+    assert [member.name for member in before.members] == [member.name for member in after.members]
+
+
+# ---- drawing ----
+
+
+def test_draws_are_uniform_and_reproducible(digits: ImageData) -> None:
+    members = tuple(pool.Member({}, {}, {}, None, str(index)) for index in range(5))
+    drawn = pool.Pool(NETWORK, for_data.describe(digits), members)
+
+    def names(seed: int, count: int) -> list[str]:
+        generator = torch.Generator().manual_seed(seed)
+        return [drawn.draw(generator).name for _ in range(count)]
+
+    assert names(0, 20) == names(0, 20)
+    assert names(0, 20) != names(1, 20)
+    counts = Counter(names(0, 5000))
+    assert sorted(counts) == ["0", "1", "2", "3", "4"]  # the last one too
+    chi2 = sum((count - 1000) ** 2 / 1000 for count in counts.values())
+    assert chi2 < 18.5  # 4 degrees of freedom: one seed in a thousand would fail, this one does not
+
+
+def test_the_pool_builds_its_own_architecture(digits: ImageData, folder: Path) -> None:
+    loaded = pool_files.load([folder], digits, NETWORK)
+    module = loaded.build(seed=1)
+    assert models.parameters_of(module).keys() == loaded.members[0].params.keys()
+    assert module(digits.fetch(torch.arange(3))).shape == (3, 10)
+
+
+def test_other_images_under_the_same_name_need_another_pool(tmp_path: Path) -> None:
+    """Neither by its file name nor by `check` does a pool pass for data it was not trained on."""
+    data = attar.load("digits")
+    inverted = ImageData(
+        255 - data.images, data.labels, classes=data.classes, mean=data.mean, std=data.std, name="digits"
+    )
+    config, network = PoolConfig(epochs=1, models=1), NetworkConfig(depth=2, width=0.05)
+    first = early_stage.pretrain(data, config, network, folder=tmp_path)
+    for other in (inverted, data.holdout(0.2, 0)):
+        with pytest.raises(UserError, match="the pool was made for the training images"):
+            first.check(other)
+        second = early_stage.fill(other, config, network, tmp_path)
+        assert second.members[0].name != first.members[0].name
+    assert len(list(tmp_path.iterdir())) == 3

@@ -35,7 +35,7 @@ CASES: dict[str, dict[str, Any]] = {
     "decode multi": {"factor": 2, "decode_type": "multi", **SMALL, **POOL},
     "decode bound": {"factor": 2, "ipc": 40, "decode_type": "bound", "batch_syn_max": 50, **SMALL, **POOL},
     "clusters": {"select": "cluster", "select_every": 2, **SMALL, **POOL},
-    "mean over sweeps": {"average": 3, **SMALL, **POOL},
+    "mean over sweeps": {"averaging_power": 3, **SMALL, **POOL},
     "adamw": {"img_optim": "adamw", "img_step": "sweep", **SMALL, **POOL},
     "normalized pixels": {"img_space": "normalized", "img_step": "sweep", **SMALL, **POOL},
     "features": {"match": "feat", **SMALL, **POOL},
@@ -84,27 +84,27 @@ def found() -> dict[str, str]:
         print(f"{value}  {name}", file=sys.stderr, flush=True)
 
     for name, settings in CASES.items():
-        small = attar.condense(digits, **settings)
-        note(name, digest(small.images, small.labels, small.initial))
+        condensed = attar.condense(digits, **settings)
+        note(name, digest(condensed.images, condensed.labels, condensed.initial))
     for recipe in RECIPES:
         channels, side = (1, 28) if "mnist" in recipe or "fashion" in recipe or recipe == "best" else (3, 32)
         data = digits if recipe == "digits" else pictures(channels, 48 if recipe == "imagenet10" else side)
-        small = attar.condense(data, recipe=recipe, ipc=1, **TINY)
-        note(f"recipe {recipe}", digest(small.images, small.labels))
+        condensed = attar.condense(data, recipe=recipe, ipc=1, **TINY)
+        note(f"recipe {recipe}", digest(condensed.images, condensed.labels))
     own = pictures(3, 32)
     note("data of one's own", digest(attar.condense(own, ipc=1, **TINY).images))
     pool = attar.pretrain(digits, width=0.05, **POOL)
     note("pool", digest(*(value for member in pool.members for value in member.params.values())))
     for method in ("random", "herding", "kcenter"):
         note(f"core-set {method}", digest(attar.select(digits, method, pool, ipc=3).images))
-    small = attar.condense(digits, pool, niter=2, inner_loop=4, n_data=64)
+    condensed = attar.condense(digits, pool, niter=2, inner_loop=4, n_data=64)
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         attar.condense(digits, pool, niter=1, inner_loop=4, n_data=64, folder=run)
         longer = attar.condense(digits, pool, niter=2, inner_loop=4, n_data=64, folder=run)
         note("a run that was made longer", digest(longer.images))
-    note("the same in one go", digest(small.images))
-    measured = attar.evaluate(small, digits, networks=["convnet2"], runs=2, epochs=3, whole_epochs=1)
+    note("the same in one go", digest(condensed.images))
+    measured = attar.evaluate(condensed, digits, networks=["convnet2"], runs=2, epochs=3, whole_epochs=1)
     values = {kind: measured[kind]["convnet2"]["runs"] for kind in ("accuracy", "initial", "random_real", "whole")}
     note("evaluation", hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16])
     return digests

@@ -27,28 +27,28 @@ ROOT = Path(__file__).parents[1]
 LIMIT = 570.0  # seconds for one part
 
 
-def parts(device: str, data_dir: str | None, small: bool) -> dict[str, list[list[str]]]:
+def parts(device: str, data_dir: str | None, condensed: bool) -> dict[str, list[list[str]]]:
     """Part → its commands, one after another in a folder of their own; each writes a JSON file or a run folder.
 
     End to end: early-stage models, condensation, and the evaluation of the set alone.
     """
-    images = "256" if small else "2000"
-    rounds = ["--rounds", "1" if small else "7"]
-    shape = ["--shape", "digits" if small else "cifar10"]
+    images = "256" if condensed else "2000"
+    rounds = ["--rounds", "1" if condensed else "7"]
+    shape = ["--shape", "digits" if condensed else "cifar10"]
     step = ["benchmarks.step", "--device", device, *shape, "--n_data", images, *rounds, "--json", "out.json"]
     precisions = ["float32", "bf16"] if device == "cpu" else ["float32", "tf32", "bf16"]
-    eager = ["--compile", "off"] if small else []
+    eager = ["--compile", "off"] if condensed else []
     found = {f"step {name}": [[*step, "--precision", name, *eager]] for name in precisions}
-    classes = ["digits"] if small else ["cifar10", "cifar100"]
+    classes = ["digits"] if condensed else ["cifar10", "cifar100"]
     for name in classes:
         many = ["benchmarks.step", "--device", device, "--shape", name, "--width", "0.25", "--n_data", "256"]
         found[f"classes {name}"] = [[*many, *eager, *rounds, "--json", "out.json"]]
-    epochs = ["--epochs", "1" if small else "50"]
+    epochs = ["--epochs", "1" if condensed else "50"]
     found["evaluation"] = [["benchmarks.evaluation", "--device", device, *shape, *epochs, "--json", "out.json"]]
     where = ["--device", device, *(["--data_dir", data_dir] if data_dir else [])]
     for precision in precisions:
-        recipe = ["--recipe", "digits", "--niter", "1", "--inner_loop", "2"] if small else ["--recipe", "fashion"]
-        evaluate = ["--runs", "1", "--epochs", "2"] if small else ["--runs", "3"]
+        recipe = ["--recipe", "digits", "--niter", "1", "--inner_loop", "2"] if condensed else ["--recipe", "fashion"]
+        evaluate = ["--runs", "1", "--epochs", "2"] if condensed else ["--runs", "3"]
         found[f"end to end {precision}"] = [
             ["attar", "condense", *recipe, *where, "--precision", precision, "--out", "run", "--resume", "auto"],
             ["attar", "evaluate", "run", *where, *evaluate, "--yardsticks", "none"],
@@ -97,7 +97,7 @@ def main() -> None:
     found = files.read_json(arguments.json) if arguments.json.exists() else common.machine(device)
     if found.get("hardware") != common.machine(device)["hardware"]:
         raise SystemExit(f"{arguments.json} holds what was measured on {found.get('hardware')}; name another file")
-    for name, commands in parts(arguments.device, data_dir, arguments.small).items():
+    for name, commands in parts(arguments.device, data_dir, arguments.condensed).items():
         if arguments.only and not name.startswith(tuple(arguments.only)):
             continue
         done = found.setdefault("parts", {})

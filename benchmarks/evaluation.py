@@ -47,9 +47,11 @@ def random_set(data: ImageData, ipc: int, factor: int) -> SyntheticSet:
     )
 
 
-def plain(small: SyntheticSet, data: ImageData, config: EvaluateConfig, network: NetworkConfig, seed: int) -> nn.Module:
+def plain(
+    condensed: SyntheticSet, data: ImageData, config: EvaluateConfig, network: NetworkConfig, seed: int
+) -> nn.Module:
     """A network of that seed, trained on the set as `attar evaluate` does, in plain PyTorch; the draws are shared."""
-    images, labels = small.decoded()
+    images, labels = condensed.decoded()
     generator = torch.Generator(data.device).manual_seed(seed)
     strategy, epochs = strategy_names(config.aug_type), config.epochs or 0
 
@@ -82,16 +84,16 @@ def main() -> None:
     arguments = parser.parse_args()
     device = common.start(arguments)
     data = common.random_data(arguments.shape, arguments.size, max(64, arguments.ipc * arguments.factor**2), device)
-    small = random_set(data, arguments.ipc, arguments.factor)
+    condensed = random_set(data, arguments.ipc, arguments.factor)
     network = NetworkConfig(net_type=common.SHAPES[arguments.shape][3], width=arguments.width)
     config = EvaluateConfig(runs=arguments.runs, epochs=arguments.epochs, yardsticks=())
-    images, labels = small.decoded()
+    images, labels = condensed.decoded()
 
     def one_by_one() -> list[float]:
         """Trained and tested, in plain PyTorch."""
         found = []
         for seed in range(config.runs):
-            module = plain(small, data, config, network, seed).eval()
+            module = plain(condensed, data, config, network, seed).eval()
             with torch.no_grad():
                 right = [(module(images).argmax(dim=1) == labels).sum() for images, labels in data.test_batches()]
             found.append(float(torch.stack(right).sum()) / len(data.test_labels))
@@ -102,7 +104,7 @@ def main() -> None:
         return [measure.train_once(images, labels, data, config, network, arguments.epochs, seed) for seed in seeds]
 
     def together() -> list[float]:
-        report = measure.evaluate(small, data, config, network)
+        report = measure.evaluate(condensed, data, config, network)
         return next(iter(report["accuracy"].values()))["runs"]
 
     if arguments.serve:
@@ -122,7 +124,7 @@ def main() -> None:
         **{name: getattr(arguments, name) for name in ("shape", "ipc", "factor", "width", "epochs", "runs")},
         **spent,
         **{key: medians[name] / medians["attar"] for name, key in ratios.items() if name in medians},
-        "max_relative_difference": difference(plain(small, data, config, network, 0), own.params),
+        "max_relative_difference": difference(plain(condensed, data, config, network, 0), own.params),
         "seconds_since_1970": round(time.time()),
         "command": "python -m benchmarks.evaluation " + " ".join(sys.argv[1:]),
     }

@@ -54,10 +54,10 @@ def condensed(root: Path) -> Target:
     """A condensed set, alone or with what is beside it."""
     images = torch.rand(4, 1, 8, 8)
     recipe = layers.as_sections(recipes.named("digits"))
-    small = SyntheticSet(
+    condensed = SyntheticSet(
         images, torch.tensor([0, 0, 1, 1]), 2, "single", ("a", "b"), (0.5,), (0.2,), "tiny", images, recipe
     )
-    set_files.save_set(root / set_files.CONDENSED, small)
+    set_files.save_set(root / set_files.CONDENSED, condensed)
     seeds = [(root / name).read_bytes() for name in (set_files.CONDENSED, set_files.INITIAL)]
     turns = [0]
 
@@ -112,8 +112,8 @@ def checkpoints(root: Path) -> Target:
             (root / checkpoint.CURRENT / checkpoint.SUMS).write_text(text, encoding="utf-8")
         values = checkpoint.load(root, lambda line: None)
         assert fitting or raw == files[changed], "a damaged checkpoint passed"
-        small = condensation.run(data, pool, config, saved=values)
-        assert small.images.isfinite().all() and small.images.shape == (2, 1, 8, 8)
+        condensed = condensation.run(data, pool, config, saved=values)
+        assert condensed.images.isfinite().all() and condensed.images.shape == (2, 1, 8, 8)
 
     return list(files.values()), read
 

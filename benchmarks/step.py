@@ -22,8 +22,9 @@ import torch
 from torch import Generator, Tensor
 
 from attar import models
-from attar.condensation import image_step, network_step, setup, state
+from attar.condensation import image_step, network_step, state
 from attar.condensation import loop as condensation
+from attar.condensation.setup import set_up
 from attar.engine.precision import set_matmul_precision
 from attar.models.for_data import build, describe
 from attar.settings.config import CondenseConfig, NetworkConfig, strategy_names
@@ -57,8 +58,8 @@ class Pair:
             perturb=False,
         )
         self.notes: list[str] = []
-        self.problem = setup.prepare(data, pool, self.config, self.notes.append)
-        self.state = condensation.begin_outer(state.init(self.problem), self.problem)
+        self.setup = set_up(data, pool, self.config, self.notes.append)
+        self.state = condensation.begin_outer(state.init(self.setup), self.setup)
         self.strategy = strategy_names(self.config.aug_type)
         self.reference = reference.start(
             build(network, describe(data), 0).to(device),
@@ -66,7 +67,7 @@ class Pair:
             self.state.images,
             factor=self.config.factor,
             metric=self.config.metric,
-            lr_img=self.problem.rule.lr,
+            lr_img=self.setup.image_optimizer.lr,
             mom_img=self.config.mom_img,
             mean=data.mean,
             std=data.std,
@@ -75,13 +76,13 @@ class Pair:
 
     def inputs(self) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Rows of real images per class, and the draws."""
-        rows = [deck.draw() for deck in self.state.decks]
+        rows = [deck.draw() for deck in self.state.samplers]
         return rows, draw(self.strategy, len(rows), self.data.size, self.generator, choice_per_row=True)
 
     def subsets(self) -> list[Tensor] | None:
         """Which decoded images of each class take part, where there are more than `batch_syn_max`."""
         count, most = self.config.ipc * self.config.factor**2, self.config.batch_syn_max
-        if not self.problem.subset:
+        if not self.setup.subset:
             return None
         device, generator = self.data.device, self.generator
         return [torch.randperm(count, generator=generator, device=device)[:most] for _ in range(self.data.nclass)]
@@ -90,8 +91,8 @@ class Pair:
         rows, draws = self.inputs()
         assert self.state.network is not None
         params = {name: value.detach() for name, value in self.state.network.params.items()}
-        gradient, _ = self.problem.run_sweep(self.state.images, params, rows, draws, self.subsets())
-        condensation.move_images(self.state, self.problem, gradient)
+        gradient, _ = self.setup.run_sweep(self.state.images, params, rows, draws, self.subsets())
+        condensation.move_images(self.state, self.setup, gradient)
 
     def reference_sweep(self) -> None:
         rows, draws = self.inputs()
@@ -108,12 +109,12 @@ class Pair:
         self.reference_update()
 
     def attar_update(self) -> None:
-        network_step.update_network(self.state, self.problem)
+        network_step.update_network(self.state, self.setup)
 
     def reference_update(self) -> None:
         batches = []
         for _ in range(-(-self.config.n_data // self.config.batch_size)):
-            rows = self.state.update_deck.draw()
+            rows = self.state.update_sampler.draw()
             batches.append((self.data.fetch(rows), self.data.labels[rows]))
         reference.update(
             self.reference,
@@ -135,10 +136,10 @@ class Pair:
         reference.sweep(self.reference, [self.data.fetch(row) for row in rows], draws, subsets)
         theirs = self.reference.images.detach().view_as(before)
         set_matmul_precision(self.config.precision, device)
-        gradient, _ = self.problem.run_sweep(before, params, rows, draws, subsets)
-        images, momentum, _ = image_step.move(before, self.state.momentum, gradient, {}, self.problem.rule)
+        gradient, _ = self.setup.run_sweep(before, params, rows, draws, subsets)
+        images, momentum, _ = image_step.move(before, self.state.momentum, gradient, {}, self.setup.image_optimizer)
         # the published loop has not yet made the last moves of a sweep: compare at its moment
-        ours = images + self.problem.rule.lr * self.problem.pending * momentum
+        ours = images + self.setup.image_optimizer.lr * self.setup.pending * momentum
         apart = (ours - theirs).flatten(1).norm(dim=1)
         return {
             "max_relative_difference": float((apart / theirs.flatten(1).norm(dim=1)).max()),
@@ -171,7 +172,7 @@ def main() -> None:
     result["warmup_s"] = {"sweep": common.timed(pair.attar_sweep, device)}
     result["warmup_s"]["update"] = common.timed(pair.attar_update, device)
     fresh = Pair(arguments, device)
-    fresh.problem = pair.problem  # compiled already
+    fresh.setup = pair.setup  # compiled already
     result |= fresh.difference()
     seconds = turns(pair, arguments.rounds, device)
     for name in WHAT[:2]:

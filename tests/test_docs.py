@@ -19,7 +19,7 @@ import pytest
 from benchmarks.publish import between, published, table
 
 from attar.comparison import spec
-from attar.comparison.record import made_with
+from attar.comparison.record import settings_of_line
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -70,7 +70,7 @@ def test_published_tables_are_those_of_the_comparisons() -> None:
         )
         lines = [json.loads(line) for line in (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()]
         made = {line["cell"]: line["settings"] for line in lines if "settings" in line}
-        assert made == {cell.name: json.loads(json.dumps(made_with(cell.recipe))) for cell in asked.cells}, name
+        assert made == {cell.name: json.loads(json.dumps(settings_of_line(cell.recipe))) for cell in asked.cells}, name
         assert f"attar compare benchmarks/compare/{name}.toml" in text
     kept = {path.name.removeprefix("compare-") for path in (ROOT / "benchmarks" / "results").glob("compare-*")}
     assert kept == set(names)

@@ -306,11 +306,11 @@ def test_evaluation_during_the_run(copied: Path, capsys: pytest.CaptureFixture[s
 
 def test_the_set_as_initialised_is_kept(workspace: Path) -> None:
     """Digits start from real images, and move away from them."""
-    small, data = attar.load_set(workspace / "base"), attar.load("digits")
-    assert small.initial is not None
+    condensed, data = attar.load_set(workspace / "base"), attar.load("digits")
+    assert condensed.initial is not None
     real = [data.images[data.rows(label)].float() / 255 for label in range(10)]
-    assert all((real[label] == image).flatten(1).all(1).any() for label, image in enumerate(small.initial))
-    assert not any((real[label] == image).flatten(1).all(1).any() for label, image in enumerate(small.images))
+    assert all((real[label] == image).flatten(1).all(1).any() for label, image in enumerate(condensed.initial))
+    assert not any((real[label] == image).flatten(1).all(1).any() for label, image in enumerate(condensed.images))
 
 
 def test_quiet_says_only_where_the_product_is(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -484,7 +484,7 @@ def test_pretrain_shows_and_keeps_each_member(here: Path, capsys: pytest.Capture
 
 
 def test_a_share_of_an_epoch_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    settings = [{"epochs": 1, "seed": 3, "share": 0.25}, {"epochs": 1, "seed": 4}]
+    settings = [{"epochs": 1, "seed": 3, "fraction": 0.25}, {"epochs": 1, "seed": 4}]
     members = tuple(Member({}, {}, values, 0.5, f"model{values['seed']}") for values in settings)
     print_members(Pool(NetworkConfig(), {}, members), "a pool")
     said = capsys.readouterr().out

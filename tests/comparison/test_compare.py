@@ -112,8 +112,8 @@ def test_a_comparison_leaves_tables_a_figure_and_run_folders(done: Path) -> None
     assert short["initial"] == long["initial"]  # begun with the same images, whose networks were trained once
     keys = [json.loads(line)["key"] for line in (done / record.NETWORKS).read_text().splitlines()]
     assert len(keys) == len(set(keys)) == 2 * (1 + 1 + 2 + 1)  # whole, random, two sets, their common beginning
-    small = set_files.load_set(done / long["folder"])
-    assert (small.ipc, small.nclass) == (1, 4)
+    condensed = set_files.load_set(done / long["folder"])
+    assert (condensed.ipc, condensed.nclass) == (1, 4)
     result = json.loads((done / long["folder"] / "result.json").read_text())
     assert result["accuracy"] == long["accuracy"] and (done / long["folder"] / "report.html").exists()
     table = (done / record.TABLE_MD).read_text()
@@ -295,7 +295,9 @@ def test_held_out_images_are_tested_on(
     seen = []
     function = cells.evaluation.evaluate
     monkeypatch.setattr(
-        cells.evaluation, "evaluate", lambda small, data, *a, **k: seen.append(data) or function(small, data, *a, **k)
+        cells.evaluation,
+        "evaluate",
+        lambda condensed, data, *a, **k: seen.append(data) or function(condensed, data, *a, **k),
     )
     values = {
         **{"dataset": "digits", "ipc": 1, "holdout": 0.25, "width": 0.05, "runs": 1, "yardsticks": ["random_real"]},
@@ -334,9 +336,9 @@ def test_core_sets_stand_beside_the_others(done: Path, tmp_path: Path, monkeypat
     assert 0 < rows["herding"]["pretrain"] < rows["herding"]["seconds"]
     whole = attar.load("digits").images.float() / 255
     for name in ("random", "herding", "pixels"):
-        small = set_files.load_set(tmp_path / "out" / record.CELLS / f"{name}-ipc1-seed0")
-        assert (small.ipc, small.factor) == (1, 1)
-        assert all(bool((whole == image).flatten(1).all(1).any()) for image in small.images)
+        condensed = set_files.load_set(tmp_path / "out" / record.CELLS / f"{name}-ipc1-seed0")
+        assert (condensed.ipc, condensed.factor) == (1, 1)
+        assert all(bool((whole == image).flatten(1).all(1).any()) for image in condensed.images)
 
 
 def test_a_run_that_diverges_is_told_and_the_others_go_on(tmp_path: Path) -> None:

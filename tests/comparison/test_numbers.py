@@ -120,5 +120,5 @@ def test_a_minus_is_a_minus() -> None:
 
 
 def test_settings_of_a_set_are_complete() -> None:
-    made = record.made_with(PLAN.points[0].recipe)
+    made = record.settings_of_line(PLAN.points[0].recipe)
     assert set(made) == {"pool", "condense"} and made["condense"]["niter"] == 2 and made["pool"]["epochs"] == 2

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from attar.comparison import makers, spec
-from attar.comparison.spec import Plan
+from attar.comparison.spec import ComparisonPlan
 from attar.errors import UserError
 
 SPECS = Path(__file__).parents[2] / "benchmarks"
@@ -40,7 +40,7 @@ perturb = true
 """
 
 
-def plan(text: str) -> Plan:
+def plan(text: str) -> ComparisonPlan:
     return spec.resolve(tomllib.loads(text), "my.toml: ")
 
 
@@ -109,7 +109,11 @@ def test_methods_are_layers_and_common_settings_go_to_those_that_take_them() -> 
         *("own pool ipc 1 models 2", "own pool ipc 1 models 3"),
     ]
     dm, ncfm, pooled = (found.points[place] for place in (0, 2, 4))
-    assert (dm.recipe.condense.match, dm.recipe.condense.source, ncfm.recipe.condense.match) == ("feat", "fresh", "ncf")
+    assert (dm.recipe.condense.match, dm.recipe.condense.network_init, ncfm.recipe.condense.match) == (
+        "feat",
+        "fresh",
+        "ncf",
+    )
     assert [makers.needs_pool(p.method, p.features, p.recipe) for p in (dm, ncfm, pooled)] == [False, True, True]
     assert spec.value_of(dm, "models") is None and spec.value_of(ncfm, "models") == 2
     assert pooled.recipe.condense.match == "feat" and pooled.recipe.condense.niter == 4
@@ -137,7 +141,11 @@ def test_every_place_of_a_grid_has_the_settings_that_mean_something_there(text: 
 def test_a_common_setting_goes_where_the_grid_of_an_entry_lets_it() -> None:
     found = plan('dataset = "digits"\npt_from = [1, 5]\n[[entry]]\nname = "a"\nsource = ["fresh", "pool"]').points
     assert [point.name for point in found] == [
-        *("a ipc 1 source fresh", "a ipc 1 pool epochs 1 source pool", "a ipc 1 pool epochs 5 source pool")
+        *(
+            "a ipc 1 network_init fresh",
+            "a ipc 1 pool epochs 1 network_init pool",
+            "a ipc 1 pool epochs 5 network_init pool",
+        )
     ]
     assert [point.recipe.pool.epochs for point in found[1:]] == [1, 5]
 

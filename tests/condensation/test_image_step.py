@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from attar.condensation import image_step
-from attar.condensation.image_step import Rule
+from attar.condensation.image_step import ImageOptimizer
 from helpers import naive
 
 MEAN, STD = (torch.tensor(value, dtype=torch.float64).view(-1, 1, 1) for value in ((0.3, 0.6), (0.2, 0.4)))
@@ -17,12 +17,14 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def moved(images: Tensor, gradients: list[Tensor], rule: Rule, losses: list[float] | None = None) -> Tensor:
+def moved(
+    images: Tensor, gradients: list[Tensor], image_optimizer: ImageOptimizer, losses: list[float] | None = None
+) -> Tensor:
     """The images after a step along each of `gradients`, taken for [0, 1] pixels."""
-    momentum, kept = torch.zeros_like(images), image_step.start(images, rule)
+    momentum, kept = torch.zeros_like(images), image_step.start(images, image_optimizer)
     for gradient, loss in zip(gradients, losses or [0.0] * len(gradients), strict=True):
-        kept = image_step.watch(kept, torch.tensor(loss, dtype=torch.float64), rule)
-        images, momentum, kept = image_step.move(images, momentum, gradient, kept, rule)
+        kept = image_step.reduce_lr_on_plateau(kept, torch.tensor(loss, dtype=torch.float64), image_optimizer)
+        images, momentum, kept = image_step.move(images, momentum, gradient, kept, image_optimizer)
     return images
 
 
@@ -40,8 +42,10 @@ def test_a_step_is_pytorchs_in_the_pixels_of_the_paper(optimizer: str, normalize
         ((z * std + mean) * gradient).sum().backward()  # a loss whose gradient for x is `gradient`
         other.step()
         other.zero_grad()
-    rule = Rule(0.3, 0.5, optimizer=optimizer, mean=mean if normalized else None, std=std if normalized else None)
-    got = moved(images, gradients, rule)
+    image_optimizer = ImageOptimizer(
+        0.3, 0.5, optimizer=optimizer, mean=mean if normalized else None, std=std if normalized else None
+    )
+    got = moved(images, gradients, image_optimizer)
     torch.testing.assert_close(got, (z * std + mean).detach(), rtol=1e-12, atol=1e-12)
     assert (got - images).abs().mean() > 0.05
 
@@ -52,24 +56,24 @@ def test_the_rate_is_halved_after_so_many_losses_that_are_not_lower(patience: in
     images, gradients = normal(2, 1, 2, 3, 3).sigmoid(), [normal(2, 1, 2, 3, 3, seed=s) for s in range(len(losses))]
     slow = naive.Summed(images, MEAN, STD, lr=0.2, momentum=0.5, patience=patience)
     for gradient, loss in zip(gradients, losses, strict=True):
-        slow.watch(loss)
+        slow.reduce_lr_on_plateau(loss)
         slow.step((slow.images() * gradient).sum())
-    rule = Rule(0.2, 0.5, mean=MEAN, std=STD, patience=patience)
-    got = moved(images, gradients, rule, losses)
+    image_optimizer = ImageOptimizer(0.2, 0.5, mean=MEAN, std=STD, patience=patience)
+    got = moved(images, gradients, image_optimizer, losses)
     torch.testing.assert_close(got, slow.images().detach(), rtol=1e-12, atol=1e-12)
     rate = slow.optimiser.param_groups[0]["lr"]
     assert rate == {0: 0.2, 1: 0.2 / 2**9, 3: 0.2 / 4}[patience]
 
 
 def test_plain_sgd_remembers_nothing_but_its_momentum() -> None:
-    assert image_step.start(normal(1, 1, 1, 2, 2), Rule(0.1, 0.5)) == {}
+    assert image_step.start(normal(1, 1, 1, 2, 2), ImageOptimizer(0.1, 0.5)) == {}
 
 
 def test_what_is_still_to_come_of_the_published_steps_has_their_size() -> None:
-    """`later` takes a share of the buffer, in the same pixels and at the same rate as a step."""
+    """`deferred_step` takes a share of the buffer, in the same pixels and at the same rate as a step."""
     images, gradient = normal(2, 1, 2, 3, 3).sigmoid(), normal(2, 1, 2, 3, 3, seed=1)
-    rule = Rule(0.2, 0.5, mean=MEAN, std=STD, patience=2)
-    kept = image_step.start(images, rule) | {"rate": torch.tensor(0.25, dtype=torch.float64)}
-    step, momentum, _ = image_step.move(images, torch.zeros_like(images), gradient, kept, rule)
+    image_optimizer = ImageOptimizer(0.2, 0.5, mean=MEAN, std=STD, patience=2)
+    kept = image_step.start(images, image_optimizer) | {"rate": torch.tensor(0.25, dtype=torch.float64)}
+    step, momentum, _ = image_step.move(images, torch.zeros_like(images), gradient, kept, image_optimizer)
     share = torch.full((2, 1, 1, 1, 1), 0.5, dtype=torch.float64)
-    torch.testing.assert_close(image_step.later(momentum, share, kept, rule), 0.5 * (images - step))
+    torch.testing.assert_close(image_step.deferred_step(momentum, share, kept, image_optimizer), 0.5 * (images - step))

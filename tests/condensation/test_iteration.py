@@ -16,23 +16,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from attar import models
-from attar.condensation import frequencies, image_step, network_init, setup
+from attar.condensation import frequencies, image_step, network_init
 from attar.condensation import loop as condensation
 from attar.condensation.image_step import pending
 from attar.condensation.matching import characteristic_distance
-from attar.condensation.network_init import ORIGINS, Origin
+from attar.condensation.network_init import NETWORK_INITS, InitialWeights
 from attar.condensation.network_training import network_training
-from attar.condensation.setup import Problem
+from attar.condensation.setup import Setup, set_up
 from attar.condensation.state import State, Values, init
 from attar.data.images import ImageData
-from attar.engine.cuda_graphs import GRAPH_WARMUP, Replayed
+from attar.engine.cuda_graphs import GRAPH_WARMUP, CudaGraph
 from attar.errors import UserError
 from attar.runs import checkpoint
 from attar.settings import methods, recipes
 from attar.settings.config import CondenseConfig
 from attar.training.batches import BatchDraw, make_batch
 from attar.training.pool import Pool, empty
-from attar.training.train_state import Learner
+from attar.training.train_state import TrainState
 from helpers import naive
 from helpers.condensation import Recorder, attar_loop, digits, naive_loop, pool_of, settings
 from helpers.recording import Film, Tape
@@ -43,17 +43,17 @@ METHODS = ("accdd", "idc", "idc-i", "dc", "dsa", "dm", "ncfm")
 
 def config_of(method: str, **changes: Any) -> CondenseConfig:
     """A method at the size of a test: two networks in an outer iteration, six frequencies."""
-    layer = methods.layer(method, recipes.named("digits"), 2)["condense"]
-    small: dict[str, Any] = {"inner_loop": SWEEPS, "niter": 2, "frequencies": 6}
+    layer = methods.method_layer(method, recipes.named("digits"), 2)["condense"]
+    condensed: dict[str, Any] = {"inner_loop": SWEEPS, "niter": 2, "frequencies": 6}
     if method not in ("accdd", "idc", "idc-i"):
-        small |= {"renew": 2, "batch_size": 5, "patience": 2 if layer.get("patience") else 0}
-    return replace(settings(), **(layer | small | changes))
+        condensed |= {"sweeps_per_network": 2, "batch_size": 5, "patience": 2 if layer.get("patience") else 0}
+    return replace(settings(), **(layer | condensed | changes))
 
 
 def pool_for(config: CondenseConfig, data: ImageData, dtype: torch.dtype = torch.float32) -> Pool:
     """What a run with these settings takes; trained models are not where they began."""
     pool = pool_of(data, dtype)
-    if config.source == "fresh":
+    if config.network_init == "fresh":
         return empty(data, pool.network)
     members = [
         replace(member, params={name: 1.5 * value for name, value in member.params.items()}, settings={"seed": seed})
@@ -68,15 +68,15 @@ def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
     def doubled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return lambda *args: function(*args).double()
 
-    def double(make: Callable[..., Origin]) -> Callable[..., Origin]:
-        def call(*args: Any) -> Origin:
+    def double(make: Callable[..., InitialWeights]) -> Callable[..., InitialWeights]:
+        def call(*args: Any) -> InitialWeights:
             origin = make(*args)
             return replace(origin, params={name: value.double() for name, value in origin.params.items()})
 
         return call
 
-    for name, make in list(ORIGINS.items()):
-        monkeypatch.setitem(ORIGINS, name, double(make))
+    for name, make in list(NETWORK_INITS.items()):
+        monkeypatch.setitem(NETWORK_INITS, name, double(make))
     monkeypatch.setattr(ImageData, "fetch", lambda data, rows: data.normalize(data.images[rows].double() / 255))
     monkeypatch.setattr(frequencies, "sampled", doubled(frequencies.sampled))
 
@@ -85,7 +85,7 @@ def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
 class Noted:
     """A run in float64 whose sweeps and network steps are noted."""
 
-    problem: Problem
+    setup: Setup
     state: State
     sweeps: list[tuple[tuple, tuple]]  # arguments and results
     calibrations: list[tuple]  # arguments
@@ -93,20 +93,20 @@ class Noted:
 
     def step(self) -> Tensor:
         self.sweeps.clear(), self.calibrations.clear(), self.updates.clear()
-        self.state, loss = condensation.step(self.state, self.problem)
+        self.state, loss = condensation.step(self.state, self.setup)
         return loss
 
     def images(self) -> Tensor:
         """Where the published loop has them: it has yet to make the last steps of a sweep."""
-        problem = self.problem
-        return self.state.images + image_step.later(
-            self.state.momentum, problem.pending, self.state.motion, problem.rule
+        setup = self.setup
+        return self.state.images + image_step.deferred_step(
+            self.state.momentum, setup.pending, self.state.motion, setup.image_optimizer
         )
 
 
 def noted(config: CondenseConfig) -> Noted:
     data = digits(3)
-    problem = setup.prepare(data, pool_for(config, data, torch.float64), config)
+    setup = set_up(data, pool_for(config, data, torch.float64), config)
     sweeps: list[tuple[tuple, tuple]] = []
     calibrations: list[tuple] = []
     updates: list[tuple[Tensor, Tensor]] = []
@@ -114,32 +114,32 @@ def noted(config: CondenseConfig) -> Noted:
     def run_sweep(images: Tensor, params: Any, rows: Any, draws: Any, subsets: Any, points: Tensor | None) -> tuple:
         points = None if points is None else points.double()
         params = {name: value.clone() for name, value in params.items()}
-        result = problem.run_sweep(images, params, rows, draws, subsets, points)
+        result = setup.run_sweep(images, params, rows, draws, subsets, points)
         sweeps.append(((images, params, rows, draws, points), result))
         return result
 
     def calibrate(*args: Any) -> tuple:
-        assert problem.calibrate is not None
+        assert setup.calibrate is not None
         calibrations.append(args)
-        return problem.calibrate(*args)
+        return setup.calibrate(*args)
 
-    def train(student: Any, batches: Iterable[BatchDraw]) -> None:
+    def train(model: Any, batches: Iterable[BatchDraw]) -> None:
         batches = list(batches)
         updates.extend(make_batch(data, drawn) for drawn in batches)
-        problem.train(student, batches)
+        setup.train(model, batches)
 
-    rule = problem.rule
-    if rule.std is not None:
+    image_optimizer = setup.image_optimizer
+    if image_optimizer.std is not None:
         mean, std = (torch.tensor(value, dtype=torch.float64).view(-1, 1, 1) for value in (data.mean, data.std))
-        rule = replace(rule, mean=mean, std=std)
+        image_optimizer = replace(image_optimizer, mean=mean, std=std)
     shares = pending(config.mom_img, 3) if config.img_step == "class" else [0.0] * 3
     watched = replace(
-        problem,
+        setup,
         run_sweep=run_sweep,
-        calibrate=None if problem.calibrate is None else calibrate,
+        calibrate=None if setup.calibrate is None else calibrate,
         train=train,
-        rule=rule,
-        pending=torch.tensor(shares, dtype=torch.float64).view_as(problem.pending),
+        image_optimizer=image_optimizer,
+        pending=torch.tensor(shares, dtype=torch.float64).view_as(setup.pending),
     )
     state = init(watched)
     state.images, state.momentum = state.images.double(), state.momentum.double()
@@ -153,7 +153,10 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("dm", {"factor": 2, "init": "mix", "metric": "l1"}),
     ("ncfm", {"patience": 1}),
     ("ncfm", {"sampler": "network", "factor": 2, "init": "mix", "mom_img": 0.9}),
-    ("ncfm", {"source": "pool", "perturb": True, "calibrate": 0.0, "match": "grad", "metric": "cos", "lr_img": 0.1}),
+    (
+        "ncfm",
+        {"network_init": "pool", "perturb": True, "calibrate": 0.0, "match": "grad", "metric": "cos", "lr_img": 0.1},
+    ),
 ]
 
 
@@ -164,7 +167,7 @@ def test_an_inner_iteration_is_the_published_one(
     in_double(monkeypatch)
     config = config_of(method, **changes)
     run = noted(config)
-    data, slow = run.problem.data, published(run, config)
+    data, slow = run.setup.data, published(run, config)
     decoding: Any = {"normalize": data.normalize, "factor": config.factor, "decode_type": "single"}
     theta: dict[str, Tensor] = {}
     for sweep in range(SWEEPS):
@@ -200,7 +203,7 @@ def test_an_inner_iteration_is_the_published_one(
             torch.testing.assert_close(results[2], points.grad, rtol=1e-6, atol=1e-10)
         if config.calibrate:
             (_, trained, other, _) = run.calibrations[0]
-            member = run.problem.pool.members[run.state.member].params
+            member = run.setup.pool.members[run.state.member].params
             assert all(torch.equal(value, member[name]) for name, value in trained.items())
             assert not torch.equal(other["color"], draws["color"]), "calibration augments anew"
 
@@ -208,7 +211,7 @@ def test_an_inner_iteration_is_the_published_one(
                 return config.calibrate * naive.label_loss(slow.images()[c], trained, own_draw(other, c), c, **decoding)
 
             total += slow.visit([partial(labelled, c) for c in range(3)])
-        slow.watch(total)
+        slow.reduce_lr_on_plateau(total)
         if config.patience:
             assert float(run.state.motion["best"]) == pytest.approx(slow.lowest, rel=1e-6)
         torch.testing.assert_close(run.images(), slow.images().detach(), rtol=1e-9, atol=1e-10)
@@ -223,9 +226,9 @@ def published(run: Noted, config: CondenseConfig) -> naive.Summed:
     moved = {"lr": config.lr_img, "momentum": config.mom_img, "patience": config.patience}
     if config.img_step == "class":
         return naive.Visited(run.state.images, **moved)
-    rule = run.problem.rule
-    assert rule.mean is not None and rule.std is not None
-    return naive.Summed(run.state.images, rule.mean, rule.std, **moved)
+    image_optimizer = run.setup.image_optimizer
+    assert image_optimizer.mean is not None and image_optimizer.std is not None
+    return naive.Summed(run.state.images, image_optimizer.mean, image_optimizer.std, **moved)
 
 
 def own_draw(draws: dict[str, Tensor], row: int) -> dict[str, Tensor]:
@@ -247,7 +250,7 @@ def network_after(run: Noted, params: dict[str, Tensor], config: CondenseConfig,
     if config.aug_type == "none" and run.updates:
         seen = torch.cat([images for images, _ in run.updates])
         targets = torch.cat([targets for _, targets in run.updates]).argmax(1)
-        own = run.problem.data.normalize(run.state.images.flatten(0, 1))
+        own = run.setup.data.normalize(run.state.images.flatten(0, 1))
         same = (seen[:, None] == own).flatten(2).all(2)
         assert same.sum(0).tolist() == [config.syn_epochs] * 6, "each image once in an epoch"
         assert torch.equal(same.double().argmax(1) // 2, targets)
@@ -283,8 +286,8 @@ def noting(recorder: Recorder) -> Callable[[ImageData, Tensor], Tensor]:
 def test_fresh_networks_are_those_of_their_seed() -> None:
     data = digits(3)
     pool = empty(data, pool_of(data).network)
-    host, again = (torch.Generator().manual_seed(1) for _ in range(2))
-    drawn = [network_init.fresh(pool, host) for _ in range(3)]
+    cpu_generator, again = (torch.Generator().manual_seed(1) for _ in range(2))
+    drawn = [network_init.fresh(pool, cpu_generator) for _ in range(3)]
     seed = int(torch.randint(network_init.SEEDS, (1,), generator=again))
     wanted = models.parameters_of(pool.build(seed))
     assert all(torch.equal(value, wanted[name]) for name, value in drawn[0].params.items())
@@ -295,9 +298,9 @@ def test_fresh_networks_are_those_of_their_seed() -> None:
 def test_interpolated_networks_lie_between_a_model_and_its_start() -> None:
     data = digits(3)
     pool = pool_for(config_of("ncfm"), data)
-    host, shares, members = torch.Generator().manual_seed(1), [], []
+    cpu_generator, shares, members = torch.Generator().manual_seed(1), [], []
     for _ in range(100):
-        origin = network_init.interpolated(pool, host)
+        origin = network_init.interpolated(pool, cpu_generator)
         trained = pool.members[origin.member].params
         first = models.parameters_of(pool.build(pool.members[origin.member].settings["seed"]))
         share = (origin.params["blocks.0.weight"] - trained["blocks.0.weight"]) / (
@@ -315,15 +318,15 @@ def test_interpolated_networks_lie_between_a_model_and_its_start() -> None:
 def test_a_fresh_network_is_warmed_up_on_real_images() -> None:
     data = digits(3)
     config = config_of("idc", warmup=2, perturb=True)
-    problem = setup.prepare(data, pool_for(config, data), config)
+    setup = set_up(data, pool_for(config, data), config)
     seen: list[int] = []
 
-    def train(student: Any, batches: Iterable[BatchDraw]) -> None:
+    def train(model: Any, batches: Iterable[BatchDraw]) -> None:
         batches = list(batches)
         seen.extend(len(drawn.labels) for drawn in batches)
-        problem.train(student, batches)
+        setup.train(model, batches)
 
-    watched = replace(problem, train=train)
+    watched = replace(setup, train=train)
     state = condensation.begin_outer(init(watched), watched)
     assert sum(seen) >= 2 * len(data.labels) > sum(seen) - config.batch_size
     assert state.network is not None
@@ -336,12 +339,12 @@ def test_pools_that_do_not_fit_are_refused(kind: str) -> None:
     data = digits(3)
     config = config_of("dm" if kind == "pool given" else "ncfm")
     pool, words = {
-        "pool given": (pool_of(data), "source fresh takes no early-stage models; leave the pool out"),
+        "pool given": (pool_of(data), "network_init fresh takes no early-stage models; leave the pool out"),
         "no pool": (empty(data, pool_of(data).network), "the pool is empty; `attar pretrain` fills it"),
-        "no seed": (pool_of(data), "source interpolated needs models that know their seed"),
+        "no seed": (pool_of(data), "network_init interpolated needs models that know their seed"),
     }[kind]
     with pytest.raises(UserError, match=words):
-        setup.prepare(data, pool, config)
+        set_up(data, pool, config)
 
 
 # ---- characteristic functions ----
@@ -398,11 +401,11 @@ def states_of(data: ImageData, pool: Pool, config: CondenseConfig) -> tuple[list
 RUNS: list[tuple[str, dict[str, Any]]] = [
     *((method, {}) for method in METHODS),
     ("ncfm", {"sampler": "network"}),
-    ("dm", {"img_optim": "adamw", "patience": 1, "source": "pool", "perturb": True, "calibrate": 0.5}),
+    ("dm", {"img_optim": "adamw", "patience": 1, "network_init": "pool", "perturb": True, "calibrate": 0.5}),
     ("idc", {"warmup": 1, "match": "ncf"}),
-    ("accdd", {"source": "interpolated", "img_space": "normalized", "nclass_sub": 2, "phase": 0}),
-    ("accdd", {"average": 3}),
-    ("dm", {"average": 1}),
+    ("accdd", {"network_init": "interpolated", "img_space": "normalized", "nclass_sub": 2, "phase": 0}),
+    ("accdd", {"averaging_power": 3}),
+    ("dm", {"averaging_power": 1}),
 ]
 
 
@@ -424,16 +427,16 @@ def test_an_averaged_set_is_the_weighted_mean_over_the_sweeps(method: str, power
     """With t(t + 1)…(t + power − 1) as the t-th weight; what moves is as without, also in a run that grew."""
     data, plain = digits(3), config_of(method, niter=3)
     pool = pool_for(plain, data)
-    problem = setup.prepare(data, pool, plain)
-    state, total, weights = init(problem), torch.zeros(()), 0
+    setup = set_up(data, pool, plain)
+    state, total, weights = init(setup), torch.zeros(()), 0
     for outer in range(3):
-        state = condensation.begin_outer(state, problem)
+        state = condensation.begin_outer(state, setup)
         for inner in range(SWEEPS):
-            state, _ = condensation.step(state, problem)
+            state, _ = condensation.step(state, setup)
             weight = math.prod(outer * SWEEPS + inner + 1 + more for more in range(power))
-            total, weights = total + weight * condensation.product(state, problem).images.double(), weights + weight
+            total, weights = total + weight * condensation.product(state, setup).images.double(), weights + weight
         state.outer, state.inner = outer + 1, 0
-    averaged = replace(plain, average=power)
+    averaged = replace(plain, averaging_power=power)
     images = condensation.run(data, pool, averaged).images
     torch.testing.assert_close(images, (total / weights).float(), rtol=1e-5, atol=1e-6)
     assert not torch.allclose(images, condensation.run(data, pool, plain).images, atol=1e-4)
@@ -449,17 +452,17 @@ def test_a_recorded_sweep_gives_what_the_sweep_gives(method: str, changes: dict[
     """As on a GPU: tensors of fixed shapes in, results that the next call overwrites."""
     data, config = digits(3), config_of(method, niter=3, **changes)
     pool, tape = pool_for(config, data), Tape()
-    plain = setup.prepare(data, pool, config)
-    recorded = replace(plain, run_sweep=Replayed(plain.run_sweep, print, tape))
+    plain = set_up(data, pool, config)
+    recorded = replace(plain, run_sweep=CudaGraph(plain.run_sweep, print, tape))
     if plain.calibrate is not None:
-        recorded = replace(recorded, calibrate=Replayed(plain.calibrate, print, tape))
+        recorded = replace(recorded, calibrate=CudaGraph(plain.calibrate, print, tape))
     images = []
-    for problem in (plain, recorded):
-        state = init(problem)
+    for setup in (plain, recorded):
+        state = init(setup)
         for _ in range(3):
-            state = condensation.begin_outer(state, problem)
+            state = condensation.begin_outer(state, setup)
             for _ in range(SWEEPS):
-                state, _ = condensation.step(state, problem)
+                state, _ = condensation.step(state, setup)
         images.append(state.images)
     assert torch.equal(*images)
     assert tape.recorded == 1 + (plain.calibrate is not None) and 3 * SWEEPS > GRAPH_WARMUP
@@ -467,28 +470,33 @@ def test_a_recorded_sweep_gives_what_the_sweep_gives(method: str, changes: dict[
 
 @pytest.mark.parametrize(
     ("method", "changes"),
-    [("accdd", {"n_data": 40}), ("idc", {"n_data": 600}), ("idc", {"n_data": 40, "warmup": 1}), ("dc", {"renew": 4})],
+    [
+        ("accdd", {"n_data": 40}),
+        ("idc", {"n_data": 600}),
+        ("idc", {"n_data": 40, "warmup": 1}),
+        ("dc", {"sweeps_per_network": 4}),
+    ],
     ids=str,
 )
 def test_recorded_network_steps_give_what_the_steps_give(method: str, changes: dict[str, Any]) -> None:
     """600 images in batches of 8 are three chains; DC's last batch is smaller; warm-up is a chain of its own."""
     data, config = digits(3), config_of(method, niter=3, **changes)
     pool, images = pool_for(config, data), []
-    plain = setup.prepare(data, pool, config)
+    plain = set_up(data, pool, config)
     now: list[State] = []
 
-    def network() -> Learner:
+    def network() -> TrainState:
         assert now[-1].network is not None
         return now[-1].network
 
     film = Film(network)
     recorded = replace(plain, train=network_training(plain.sweep, data, config, print, film))
-    for problem in (plain, recorded):
-        now.append(init(problem))
+    for setup in (plain, recorded):
+        now.append(init(setup))
         for _ in range(4):
-            condensation.begin_outer(now[-1], problem)
+            condensation.begin_outer(now[-1], setup)
             for _ in range(SWEEPS):
-                condensation.step(now[-1], problem)
+                condensation.step(now[-1], setup)
         images.append(now[-1].images)
     assert torch.equal(*images)
     assert film.recorded > 0
@@ -504,7 +512,7 @@ class Watch(TorchDispatchMode):
 
     def __init__(self, state: State) -> None:
         super().__init__()
-        self.host = state.host
+        self.cpu_generator = state.cpu_generator
         learners = [one for one in (state.network, state.sampler) if one is not None]
         counts = [kept.get("step") for one in learners for kept in one.optimizer.state.values()]
         self.own = [count for count in counts if count is not None]  # on the host everywhere; what is drawn there too
@@ -519,7 +527,7 @@ class Watch(TorchDispatchMode):
             self.seen.append(name)
         result = func(*args, **(kwargs or {}))
         generator = (kwargs or {}).get("generator")
-        if generator is not None and torch.equal(generator.get_state(), self.host.get_state()):
+        if generator is not None and torch.equal(generator.get_state(), self.cpu_generator.get_state()):
             self.own.append(result)
         return result
 
@@ -527,15 +535,15 @@ class Watch(TorchDispatchMode):
 @pytest.mark.parametrize(("method", "changes"), RUNS, ids=str)
 def test_no_iteration_waits_for_a_value(method: str, changes: dict[str, Any]) -> None:
     data, config = digits(3), config_of(method, **changes)
-    problem = setup.prepare(data, pool_for(config, data), config)
-    state = condensation.begin_outer(init(problem), problem)
-    condensation.step(state, problem)
-    with Watch(state) as watch:
+    setup = set_up(data, pool_for(config, data), config)
+    state = condensation.begin_outer(init(setup), setup)
+    condensation.step(state, setup)
+    with Watch(state) as reduce_lr_on_plateau:
         for _ in range(SWEEPS - 1):
-            condensation.step(state, problem)
-        assert not watch.seen
+            condensation.step(state, setup)
+        assert not reduce_lr_on_plateau.seen
         float(state.images[0].max()), state.images[state.images > 0], torch.tensor(1.0)
-    assert watch.seen == ["_local_scalar_dense", "index", "lift_fresh"], "it sees them"
+    assert reduce_lr_on_plateau.seen == ["_local_scalar_dense", "index", "lift_fresh"], "it sees them"
 
 
 @pytest.mark.gpu
@@ -544,14 +552,14 @@ def test_no_iteration_waits_for_a_value(method: str, changes: dict[str, Any]) ->
 def test_no_iteration_waits_for_the_gpu(method: str, changes: dict[str, Any]) -> None:
     data = digits(3).to("cuda")
     config = config_of(method, inner_loop=8 * (GRAPH_WARMUP + 2), **changes)
-    problem = setup.prepare(data, pool_for(config, data), config)
-    state = condensation.begin_outer(init(problem), problem)
+    setup = set_up(data, pool_for(config, data), config)
+    state = condensation.begin_outer(init(setup), setup)
     for _ in range(4 * (GRAPH_WARMUP + 2)):  # until everything is recorded
-        condensation.step(state, problem)
+        condensation.step(state, setup)
     try:
         torch.cuda.set_sync_debug_mode("error")
         for _ in range(4):
-            condensation.step(state, problem)
+            condensation.step(state, setup)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -565,12 +573,12 @@ def test_chunks_of_classes_give_the_same(method: str, changes: dict[str, Any], m
     if config.sampler == "gauss":
         monkeypatch.setattr(frequencies, "gaussian", lambda *args: gaussian(*args).double())
     for chunk in (1, 2, 3):
-        problem = setup.prepare(data, pool, config)
-        problem.sweep.chunk = chunk
-        state = init(problem)
+        setup = set_up(data, pool, config)
+        setup.sweep.chunk = chunk
+        state = init(setup)
         state.images, state.momentum = state.images.double(), state.momentum.double()
-        state = condensation.begin_outer(state, problem)
-        state, loss = condensation.step(state, problem)
+        state = condensation.begin_outer(state, setup)
+        state, loss = condensation.step(state, setup)
         slow = [] if state.sampler is None else [value.detach() for value in state.sampler.params.values()]
         found.append((state.images, loss, *slow))
     for one in found[1:]:
@@ -591,14 +599,16 @@ def test_bf16_stays_near_for_features() -> None:
 def test_each_choice_makes_other_images() -> None:
     """A setting that did nothing would repeat the first set."""
     data = digits(3)
-    base = config_of("ncfm", niter=1, patience=0, calibrate=0.0, perturb=False, source="pool", renew=None)
+    base = config_of(
+        "ncfm", niter=1, patience=0, calibrate=0.0, perturb=False, network_init="pool", sweeps_per_network=None
+    )
     changes: list[dict[str, Any]] = [
         {},
-        {"source": "interpolated"},
-        {"source": "fresh"},
-        {"source": "fresh", "warmup": 1},
+        {"network_init": "interpolated"},
+        {"network_init": "fresh"},
+        {"network_init": "fresh", "warmup": 1},
         {"perturb": True},
-        {"renew": 1},
+        {"sweeps_per_network": 1},
         {"match": "feat"},
         {"match": "grad"},
         {"frequencies": 7},

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from attar import models
-from attar.condensation.gradients import Sweep
+from attar.condensation.gradients import ImageGradients
 from attar.condensation.matching import (
     DISTANCES,
     Matching,
@@ -169,10 +169,10 @@ def normalize(images: Tensor) -> Tensor:
     return torch.stack([(images[:, c] - MEAN[c]) / STD[c] for c in range(2)], dim=1)
 
 
-def sweep_of(module: models.Network, **changes: object) -> Sweep:
+def sweep_of(module: models.Network, **changes: object) -> ImageGradients:
     values: dict = {"metric": "mse", "match": "grad", "bias": False, "fc": False, "factor": 2, "decode_type": "single"}
     matching = Matching(**(values | changes))
-    return Sweep(module, matching, normalize, torch.arange(3))
+    return ImageGradients(module, matching, normalize, torch.arange(3))
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -40,12 +40,12 @@ def pool(digits: ImageData) -> Pool:
 def test_every_metric_moves_the_images(metric: str, match: str, digits: ImageData, pool: Pool) -> None:
     losses: list[float] = []
     config = replace(TINY, metric=metric, match=match)
-    small = condensation.run(digits, pool, config, event=lambda values: losses.append(values["loss"]))
-    assert small.initial is not None
+    condensed = condensation.run(digits, pool, config, event=lambda values: losses.append(values["loss"]))
+    assert condensed.initial is not None
     assert losses[0] > 0
-    assert not torch.equal(small.images, small.initial)
-    assert small.images.isfinite().all()
-    assert 0 <= small.images.min() <= small.images.max() <= 1
+    assert not torch.equal(condensed.images, condensed.initial)
+    assert condensed.images.isfinite().all()
+    assert 0 <= condensed.images.min() <= condensed.images.max() <= 1
 
 
 def test_each_choice_makes_other_images(digits: ImageData, pool: Pool) -> None:
@@ -98,9 +98,11 @@ def test_bound_is_single_until_the_set_is_large(digits: ImageData, pool: Pool) -
 @pytest.mark.parametrize("factor", [1, 3, 5, 8])
 def test_factors_that_do_not_divide_the_side(factor: int, digits: ImageData, pool: Pool) -> None:
     for decode_type in DECODES:
-        small = condensation.run(digits, pool, replace(TINY, ipc=1, factor=factor, decode_type=decode_type, niter=1))
-        assert small.images.shape == (10, 1, 8, 8)
-        images, labels = small.decoded()
+        condensed = condensation.run(
+            digits, pool, replace(TINY, ipc=1, factor=factor, decode_type=decode_type, niter=1)
+        )
+        assert condensed.images.shape == (10, 1, 8, 8)
+        images, labels = condensed.decoded()
         assert images.shape[1:] == (1, 8, 8)
         assert labels.bincount().tolist() == [decoded_count(1, factor, decode_type)] * 10
 
@@ -112,8 +114,8 @@ def test_a_class_smaller_than_the_batch_works(pool: Pool) -> None:
     with pytest.raises(UserError, match="the pool was made for the training images"):
         condensation.run(few, pool, replace(TINY, ipc=3))
     pool = replace(pool, made_for=describe(few))
-    small = condensation.run(few, pool, replace(TINY, batch_real=64, ipc=3))
-    assert small.labels.bincount().tolist() == [3] * 10
+    condensed = condensation.run(few, pool, replace(TINY, batch_real=64, ipc=3))
+    assert condensed.labels.bincount().tolist() == [3] * 10
     with pytest.raises(UserError, match="class '7' has 3 images, fewer than ipc 4"):
         condensation.run(few, pool, replace(TINY, ipc=4))
 
@@ -139,10 +141,10 @@ def test_other_networks(digits: ImageData) -> None:
         NetworkConfig(depth=1, width=0.05, norm_type="none"),
     ):
         pool = pretrain(digits, PoolConfig(epochs=1, models=1, batch_size=256), network)
-        small = condensation.run(digits, pool, replace(TINY, ipc=1, inner_loop=1))
-        assert small.initial is not None
-        assert not torch.equal(small.images, small.initial)
-        assert small.images.isfinite().all()
+        condensed = condensation.run(digits, pool, replace(TINY, ipc=1, inner_loop=1))
+        assert condensed.initial is not None
+        assert not torch.equal(condensed.images, condensed.initial)
+        assert condensed.images.isfinite().all()
 
 
 def test_a_diverging_run_says_what_to_lower(digits: ImageData, pool: Pool) -> None:

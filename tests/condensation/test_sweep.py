@@ -14,8 +14,8 @@ from attar import models
 from attar.condensation import image_step, network_step
 from attar.condensation import loop as condensation
 from attar.condensation import state as state_module
-from attar.condensation.gradients import Execution, Sweep
-from attar.condensation.setup import Problem, prepare
+from attar.condensation.gradients import Execution, ImageGradients
+from attar.condensation.setup import Setup, set_up
 from attar.condensation.state import check_finite
 from attar.engine.precision import Notice
 from attar.errors import UserError
@@ -61,15 +61,15 @@ def test_all_classes_together_equal_the_sequential_loop(case: dict[str, Any], mo
 class Given:
     """A sweep's arguments in float64, with real batches of one size or of two."""
 
-    problem: Problem
+    setup: Setup
     momentum: Tensor
     arguments: tuple[Any, ...]  # images, θ, real, draws, subsets
 
-    def sweep(self, rows: list[int], chunk: int, notice: Notice = print) -> Sweep:
-        return Sweep(
-            self.problem.module,
-            self.problem.sweep.matching,
-            self.problem.data.normalize,
+    def sweep(self, rows: list[int], chunk: int, notice: Notice = print) -> ImageGradients:
+        return ImageGradients(
+            self.setup.module,
+            self.setup.sweep.matching,
+            self.setup.data.normalize,
             torch.tensor(rows),
             Execution(chunk=chunk, notice=notice),
         )
@@ -81,20 +81,20 @@ class Given:
         some = None if subsets is None else [subsets[c] for c in rows]
         drawn = {name: value[rows] for name, value in draws.items()}
         gradient, loss = sweep(images[rows], params, [real[c] for c in rows], drawn, some)
-        moved = image_step.move(images[rows], self.momentum[rows], gradient, {}, self.problem.rule)
+        moved = image_step.move(images[rows], self.momentum[rows], gradient, {}, self.setup.image_optimizer)
         return moved[0], moved[1], loss
 
 
 def given(case: dict[str, Any], *, even: bool) -> Given:
     data = digits(5)
-    problem = prepare(data, pool_of(data), settings(**case))
+    setup = set_up(data, pool_of(data), settings(**case))
     generator = torch.Generator().manual_seed(3)
     images = torch.rand(5, 2, 1, 8, 8, generator=generator, dtype=torch.float64)
     momentum = torch.randn(5, 2, 1, 8, 8, generator=generator, dtype=torch.float64)
     real = [data.fetch(data.rows(c)[: 5 if even else 12]).double() for c in range(5)]
     draws = draw(strategy_names(EVERYTHING), 5, (8, 8), generator, choice_per_row=True)
     subsets = [torch.randperm(8, generator=generator)[:3] for _ in range(5)] if even else None
-    return Given(problem, momentum, (images, problem.pool.members[0].params, real, draws, subsets))
+    return Given(setup, momentum, (images, setup.pool.members[0].params, real, draws, subsets))
 
 
 @pytest.mark.parametrize("momentum", [0.5, 0.9])
@@ -175,20 +175,25 @@ def test_what_a_run_returns_and_tells() -> None:
     events: list[dict[str, Any]] = []
     seen: list[Tensor] = []
 
-    def evaluation(small: SyntheticSet) -> dict[str, Any]:
-        seen.append(small.images)
+    def evaluation(condensed: SyntheticSet) -> dict[str, Any]:
+        seen.append(condensed.images)
         return {"accuracy": len(seen)}
 
     config = settings(niter=3, inner_loop=2, nclass_sub=2, phase=1, eval_at=(0, 2))
-    small = condensation.run(data, pool_of(data, torch.float32), config, event=events.append, evaluation=evaluation)
-    assert small.labels.tolist() == [2, 2, 3, 3], "global labels"
-    assert small.images.shape == (4, 1, 8, 8) and small.images.dtype == torch.float32
-    assert small.images.min() >= 0 and small.images.max() <= 1
-    assert (small.factor, small.decode_type, small.ipc, small.nclass) == (2, "single", 2, 5)
-    assert (small.mean, small.std, small.classes, small.source) == (data.mean, data.std, data.classes, "few")
-    assert small.initial is not None and torch.equal(small.initial, seen[0])
-    assert (small.images - small.initial).abs().mean() > 1e-3
-    assert not torch.equal(seen[1], seen[0]) and not torch.equal(seen[1], small.images)
+    condensed = condensation.run(data, pool_of(data, torch.float32), config, event=events.append, evaluation=evaluation)
+    assert condensed.labels.tolist() == [2, 2, 3, 3], "global labels"
+    assert condensed.images.shape == (4, 1, 8, 8) and condensed.images.dtype == torch.float32
+    assert condensed.images.min() >= 0 and condensed.images.max() <= 1
+    assert (condensed.factor, condensed.decode_type, condensed.ipc, condensed.nclass) == (2, "single", 2, 5)
+    assert (condensed.mean, condensed.std, condensed.classes, condensed.source) == (
+        data.mean,
+        data.std,
+        data.classes,
+        "few",
+    )
+    assert condensed.initial is not None and torch.equal(condensed.initial, seen[0])
+    assert (condensed.images - condensed.initial).abs().mean() > 1e-3
+    assert not torch.equal(seen[1], seen[0]) and not torch.equal(seen[1], condensed.images)
     assert [event["event"] for event in events] == ["evaluation", "step", "step", "evaluation", "step"]
     assert [event["outer"] for event in events] == [0, 1, 2, 2, 3]
     assert all(event["loss"] > 0 and event["inner"] == 2 for event in events if event["event"] == "step")
@@ -199,25 +204,25 @@ def test_batch_norm_statistics_are_learned_from_real_batches_only() -> None:
     data = digits()
     pool = pool_of(data, torch.float32, norm_type="batch")
     for n_data, learned in ((0, False), (20, True)):
-        problem = prepare(data, pool, settings(n_data=n_data))
-        state = condensation.begin_outer(state_module.init(problem), problem)
+        setup = set_up(data, pool, settings(n_data=n_data))
+        state = condensation.begin_outer(state_module.init(setup), setup)
         assert state.network is not None
         before = {name: value.clone() for name, value in state.network.buffers.items()}
-        state, loss = condensation.step(state, problem)
+        state, loss = condensation.step(state, setup)
         assert loss.isfinite()
         moved = [not torch.equal(before[name], value) for name, value in state.network.buffers.items()]
         for name, value in models.buffers_of(pool.build(seed=0)).items():
-            assert torch.equal(dict(problem.module.named_buffers())[name], value), "the module only gives the shape"
+            assert torch.equal(dict(setup.module.named_buffers())[name], value), "the module only gives the shape"
         assert all(moved) if learned else not any(moved)
 
 
 def test_the_network_sees_real_images_once_until_n_data() -> None:
     data = digits()
     config = settings(aug_type="none", mix_p=0.0, n_data=35)
-    problem = prepare(data, pool_of(data), config)
-    state = condensation.begin_outer(state_module.init(problem), problem)
+    setup = set_up(data, pool_of(data), config)
+    state = condensation.begin_outer(state_module.init(setup), setup)
     batches: list[tuple[Tensor, Tensor]] = []
-    collecting = replace(problem, train=lambda _, drawn: batches.extend(make_batch(data, one) for one in drawn))
+    collecting = replace(setup, train=lambda _, drawn: batches.extend(make_batch(data, one) for one in drawn))
     network_step.update_network(state, collecting)
     assert [len(images) for images, _ in batches] == [8] * 5, "35 images are reached with the fifth batch of 8"
     same = (torch.cat([images for images, _ in batches])[:, None] == data.fetch(torch.arange(41))).flatten(2).all(2)
@@ -230,10 +235,10 @@ def test_the_network_sees_real_images_once_until_n_data() -> None:
 @pytest.mark.parametrize("mix_p", [0.0, 0.5])
 def test_the_network_trains_without_cutout_when_cutmix_is_on(mix_p: float) -> None:
     data = digits()
-    problem = prepare(data, pool_of(data, torch.float32), settings(mix_p=mix_p))
-    state = condensation.begin_outer(state_module.init(problem), problem)
+    setup = set_up(data, pool_of(data, torch.float32), settings(mix_p=mix_p))
+    state = condensation.begin_outer(state_module.init(setup), setup)
     asked: list[BatchDraw] = []
-    network_step.update_network(state, replace(problem, train=lambda _, drawn: asked.extend(drawn)))
+    network_step.update_network(state, replace(setup, train=lambda _, drawn: asked.extend(drawn)))
     assert len(asked) == 3
     for one in asked:
         assert set(one.augmentation.draw) == {"color", "shift"} | (set() if mix_p else {"cutout"})
@@ -245,13 +250,13 @@ def test_an_outer_iteration_clamps_draws_and_perturbs() -> None:
     pool = pool_of(data, torch.float32)
     drawn = set()
     for perturbing in (False, True):
-        problem = prepare(data, pool, settings(perturb=perturbing))
-        state = state_module.init(problem)
+        setup = set_up(data, pool, settings(perturb=perturbing))
+        state = state_module.init(setup)
         for _ in range(12):
             state.images = 3 * torch.randn(state.images.shape, generator=state.generator)
             wanted = state.images.clamp(0, 1)
             state.inner = 7
-            state = condensation.begin_outer(state, problem)
+            state = condensation.begin_outer(state, setup)
             assert torch.equal(state.images, wanted) and state.inner == 0
             assert state.network is not None
             fit = [
@@ -274,8 +279,8 @@ def test_an_outer_iteration_clamps_draws_and_perturbs() -> None:
 def test_initial_images(init: str, factor: int) -> None:
     data = attar.load("digits", nclass=3)
     config = settings(init=init, factor=factor, ipc=3)
-    problem = prepare(data, pool_of(data, torch.float32), config)
-    first, again = (state_module.init(problem) for _ in range(2))
+    setup = set_up(data, pool_of(data, torch.float32), config)
+    first, again = (state_module.init(setup) for _ in range(2))
     assert torch.equal(first.images, again.images) and not first.momentum.any()
     assert first.images.shape == first.momentum.shape == (3, 3, 1, 8, 8)
     cells, side = (factor if init == "mix" else 1), -(-8 // (factor if init == "mix" else 1))
@@ -284,13 +289,13 @@ def test_initial_images(init: str, factor: int) -> None:
         if init == "noise":
             assert len(first.images[c].unique()) > 150 and (first.images[c] < 1).all()
             continue
-        small = torch.stack([naive.shrink(image, (side, side)) for image in real])
+        condensed = torch.stack([naive.shrink(image, (side, side)) for image in real])
         found: list[set[int]] = []
         for image in first.images[c].double():
             for i in range(cells):
                 for j in range(cells):
                     patch = image[:, i * side : (i + 1) * side, j * side : (j + 1) * side]
-                    like = small[:, :, : patch.shape[1], : patch.shape[2]]
+                    like = condensed[:, :, : patch.shape[1], : patch.shape[2]]
                     close = (like - patch).abs().amax((1, 2, 3)) < 1e-6
                     found.append(set(close.nonzero().flatten().tolist()))
         assert all(found), "every cell shows a real image of the class"
@@ -301,13 +306,13 @@ def test_initial_images(init: str, factor: int) -> None:
 
 def test_every_class_has_a_draw_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     data, recorder = digits(5), Recorder(monkeypatch)
-    problem = prepare(data, pool_of(data), settings(aug_type="crop_rotate", n_data=0))
-    state = state_module.init(problem)
+    setup = set_up(data, pool_of(data), settings(aug_type="crop_rotate", n_data=0))
+    state = state_module.init(setup)
     state.images, state.momentum = state.images.double(), state.momentum.double()
-    state = condensation.begin_outer(state, problem)
+    state = condensation.begin_outer(state, setup)
     mixed = 0
     for _ in range(8):
-        state, _loss = condensation.step(state, problem)
+        state, _loss = condensation.step(state, setup)
         matrices = [one["draw"]["affine"][0] for one in recorder.take(5)["classes"]]
         turned = [bool(matrix[0, 1] != 0) for matrix in matrices]
         mixed += any(turned) and not all(turned)
@@ -318,11 +323,11 @@ def test_matching_steps_take_a_random_part_of_a_large_set() -> None:
     data = digits()
     for most, wanted in ((9, True), (10, False)):
         config = settings(decode_type="multi", batch_syn_max=most)
-        problem = prepare(data, pool_of(data), config)
-        assert problem.subset is wanted, "two stored images give ten"
-    problem = prepare(data, pool_of(data), settings(decode_type="multi", batch_syn_max=4))
-    state = state_module.init(problem)
-    subsets = [condensation.random_subsets(state, problem) for _ in range(40)]
+        setup = set_up(data, pool_of(data), config)
+        assert setup.subset is wanted, "two stored images give ten"
+    setup = set_up(data, pool_of(data), settings(decode_type="multi", batch_syn_max=4))
+    state = state_module.init(setup)
+    subsets = [condensation.random_subsets(state, setup) for _ in range(40)]
     assert all(len(one) == 4 and all(len(rows.unique()) == 4 for rows in one) for one in subsets)
     assert torch.cat([torch.cat(one) for one in subsets]).unique().tolist() == list(range(10))
     assert not torch.equal(subsets[0][0], subsets[0][1])
@@ -331,19 +336,19 @@ def test_matching_steps_take_a_random_part_of_a_large_set() -> None:
 def test_what_cannot_be_condensed() -> None:
     data = digits()
     with pytest.raises(UserError, match="class '3' has 5 images, fewer than ipc 6"):
-        prepare(data, pool_of(data), settings(ipc=6))
+        set_up(data, pool_of(data), settings(ipc=6))
     with pytest.raises(UserError, match="factor 9 is larger than the image"):
-        prepare(data, pool_of(data), settings(factor=9))
+        set_up(data, pool_of(data), settings(factor=9))
     with pytest.raises(UserError, match=r"phase 2 does not exist: 4 classes in parts of 3 are phases 0\.\.1"):
-        prepare(data, pool_of(data), settings(nclass_sub=3, phase=2))
+        set_up(data, pool_of(data), settings(nclass_sub=3, phase=2))
     with pytest.raises(UserError, match="the pool is empty"):
-        prepare(data, replace(pool_of(data), members=()), settings())
+        set_up(data, replace(pool_of(data), members=()), settings())
     with pytest.raises(UserError, match="the pool was made for"):
-        prepare(data, pool_of(digits(3)), settings())
-    problem = prepare(data, pool_of(data), settings())
+        set_up(data, pool_of(digits(3)), settings())
+    setup = set_up(data, pool_of(data), settings())
     with pytest.raises(UserError, match="call begin_outer before step"):
-        condensation.step(state_module.init(problem), problem)
-    state = state_module.init(problem)
+        condensation.step(state_module.init(setup), setup)
+    state = state_module.init(setup)
     for loss in (float("nan"), float("inf"), -float("inf")):
         state.losses = [torch.tensor(loss)]
         with pytest.raises(UserError, match=r"the matching loss is .*; lower the learning rate of the images"):

@@ -181,10 +181,10 @@ def test_subset() -> None:
 
 def test_resized() -> None:
     data = made(h=9, w=6)
-    small = data.resized(4)
-    assert small.size == (4, 4) and small.test_images is not None and small.test_images.shape[2:] == (4, 4)
-    assert small.resized(4) is small
-    assert small.mean == ImageData(small.images, small.labels).mean
+    condensed = data.resized(4)
+    assert condensed.size == (4, 4) and condensed.test_images is not None and condensed.test_images.shape[2:] == (4, 4)
+    assert condensed.resized(4) is condensed
+    assert condensed.mean == ImageData(condensed.images, condensed.labels).mean
     flat = ImageData(np.full((2, 1, 9, 6), 200, np.uint8), [0, 1]).resized(4)
     assert (flat.images == 200).all()
     step = np.zeros((2, 1, 4, 12), np.uint8)

@@ -16,15 +16,14 @@ from torch import Tensor
 
 from attar import models, signals
 from attar.condensation import loop as condensation
-from attar.condensation import setup
 from attar.condensation.memory import choose_chunk, class_bytes
-from attar.condensation.setup import turns
+from attar.condensation.setup import serial_steps, set_up
 from attar.data.images import ImageData
 from attar.data.load import load
 from attar.engine.compile import Compiled, worth_compiling
-from attar.engine.cuda_graphs import GRAPH_WARMUP, Replayed
-from attar.engine.precision import check_precision, once, precise
-from attar.engine.workers import Workers
+from attar.engine.cuda_graphs import GRAPH_WARMUP, CudaGraph
+from attar.engine.precision import autocast, check_precision, once
+from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError
 from attar.models.for_data import build, describe
 from attar.settings import recipes
@@ -50,10 +49,10 @@ def test_bf16_without_its_instructions_is_said_to_be_slow(monkeypatch: pytest.Mo
 
 def test_bf16_holds_products_only() -> None:
     a = torch.randn(8, 8)
-    with precise("bf16", CPU):
+    with autocast("bf16", CPU):
         assert (a @ a).dtype == torch.bfloat16
         assert (a + a).dtype == torch.float32
-    with precise("float32", CPU):
+    with autocast("float32", CPU):
         assert (a @ a).dtype == torch.float32
 
 
@@ -93,7 +92,7 @@ def test_the_demo_is_never_compiled_and_the_published_runs_are(
     options = {"depth": network.depth, "width": network.width, "norm_type": network.norm_type, "seed": 0}
     module = models.build(network.net_type, channels=channels, nclass=10, size=(side, side), **options)
     size = class_bytes(module, channels, (side, side), config.batch_real + config.ipc * config.factor**2)
-    assert worth_compiling(config.compile, turns(config, 10, CPU), size, CPU) is wanted
+    assert worth_compiling(config.compile, serial_steps(config, 10, CPU), size, CPU) is wanted
 
 
 def test_without_a_compiler_the_plain_function_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +201,7 @@ def test_of_several_threads_one_compiles(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(torch, "compile", slow)
     said: list[str] = []
     function = Compiled(lambda x: x + 1, lambda x: x, CPU, said.append, "it")
-    workers = Workers(CPU)
+    workers = ThreadWorkers(CPU)
     workers.count = 4
     x = torch.zeros(3)
     assert all(torch.equal(done, x + 1) for done in workers.map(function, [x] * 2))
@@ -259,7 +258,7 @@ def test_a_recorded_function_gives_what_the_function_gives() -> None:
     def function(x: Tensor, more: dict[str, list[Tensor]], nothing: None) -> tuple[Tensor, Tensor]:
         return x + more["a"][0], x * more["a"][1]
 
-    replayed = Replayed(function, said.append, tape)
+    replayed = CudaGraph(function, said.append, tape)
     for call in range(GRAPH_WARMUP + 4):
         x, more = torch.full((3,), float(call)), {"a": [torch.tensor(1.0), torch.tensor(2.0)]}
         plus, times = replayed(x, more, None)
@@ -276,14 +275,14 @@ def test_where_nothing_can_be_recorded_it_is_said_once() -> None:
     def refuse(function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
         raise RuntimeError("capture is not permitted")
 
-    replayed = Replayed(lambda x: x + 1, said.append, refuse)
+    replayed = CudaGraph(lambda x: x + 1, said.append, refuse)
     assert [int(replayed(torch.tensor(i))) for i in range(8)] == list(range(1, 9))
     assert len(said) == 1 and "capture is not permitted" in said[0]
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_workers_keep_the_order_and_one_thread_each(count: int) -> None:
-    workers = Workers(CPU)
+    workers = ThreadWorkers(CPU)
     workers.count = count
     names: set[str] = set()
 
@@ -299,7 +298,7 @@ def test_workers_keep_the_order_and_one_thread_each(count: int) -> None:
 
 
 def test_what_a_job_raises_is_raised_and_the_rest_is_left() -> None:
-    workers = Workers(CPU)
+    workers = ThreadWorkers(CPU)
     workers.count = 2
     done: list[int] = []
 
@@ -384,12 +383,12 @@ def test_a_memory_budget_bounds_the_classes_side_by_side(monkeypatch: pytest.Mon
     sizes = [pool.build(seed=0), data.channels, data.size, config.batch_real + config.ipc * config.factor**2]
     one = class_bytes(*sizes) / 1e9
     for budget, wanted in [(None, 4), (1.5 * one, 1), (3.5 * one, 3), (99 * one, 4)]:
-        problem = setup.prepare(data, pool, replace(config, memory_gb=budget))
-        assert problem.sweep.workers.count == wanted
+        setup = set_up(data, pool, replace(config, memory_gb=budget))
+        assert setup.sweep.workers.count == wanted
 
 
 def test_bounded_workers_never_run_more_at_once() -> None:
-    workers, running, seen = Workers(CPU, most=2), [0], []
+    workers, running, seen = ThreadWorkers(CPU, most=2), [0], []
     workers.count = 2
     lock = threading.Lock()
 
@@ -414,7 +413,7 @@ def test_classes_of_many_sizes_are_not_compiled_and_it_is_said() -> None:
         network, describe(data), (Member(models.parameters_of(build(network, describe(data), 0)), {}, {}, 0, "m"),)
     )
     said: list[str] = []
-    problem = setup.prepare(data, pool, CondenseConfig(ipc=1, factor=1, compile="on"), said.append)
-    assert not problem.sweep.execution.compiled and said == [
+    setup = set_up(data, pool, CondenseConfig(ipc=1, factor=1, compile="on"), said.append)
+    assert not setup.sweep.execution.compiled and said == [
         "the real batches of the classes have 6 sizes, too many to compile; going on without it"
     ]

@@ -47,9 +47,9 @@ def set_of(data: ImageData, ipc: int = 2, **changes: Any) -> SyntheticSet:
 
 
 def test_the_report(digits: ImageData) -> None:
-    small = set_of(digits, factor=2)
+    condensed = set_of(digits, factor=2)
     lines: list[str] = []
-    report = measure.evaluate(small, digits, CONFIG, NETWORK, report=lines.append)
+    report = measure.evaluate(condensed, digits, CONFIG, NETWORK, report=lines.append)
     assert list(report) == ["accuracy", "initial", "random_real", "whole"]
     assert len(lines) == 4 * 2
     assert lines[0] == f"accuracy convnet2 run 1 of 2: {report['accuracy']['convnet2']['runs'][0]:.4f}"
@@ -148,32 +148,34 @@ def test_they_come_with_the_yardsticks(digits: ImageData) -> None:
 
 def test_soft_labels_are_what_the_teacher_says(digits: ImageData) -> None:
     """The teacher is the first run on the whole set; the images are decoded, and not augmented."""
-    small, config = set_of(digits, factor=2), replace(CONFIG, whole_epochs=3, soft_labels=True, seed=5)
-    targets, right = measure.soft_labels(small, digits, config, NETWORK)
+    condensed, config = set_of(digits, factor=2), replace(CONFIG, whole_epochs=3, soft_labels=True, seed=5)
+    targets, right = measure.soft_labels(condensed, digits, config, NETWORK)
     teacher = measure.trained(digits.images, digits.labels, digits, config, NETWORK, 3, 5)
     with torch.no_grad():
-        expected = teacher(digits.normalize(small.decoded()[0])).double().softmax(1)
+        expected = teacher(digits.normalize(condensed.decoded()[0])).double().softmax(1)
     assert targets.shape == (80, 10)
     assert torch.allclose(targets.double(), expected, atol=1e-5)
-    report = measure.evaluate(small, digits, config, NETWORK)
+    report = measure.evaluate(condensed, digits, config, NETWORK)
     assert list(report) == ["accuracy", "soft_labels", "initial", "random_real", "whole"]
     entry = report["soft_labels"]["convnet2"]
     assert entry["teacher"] == right == report["whole"]["convnet2"]["runs"][0]
     assert (entry["n"], entry["epochs"], entry["images"]) == (2, 2, 80)
-    hard = measure.evaluate(small, digits, replace(config, soft_labels=False), NETWORK)
+    hard = measure.evaluate(condensed, digits, replace(config, soft_labels=False), NETWORK)
     assert hard == {name: entries for name, entries in report.items() if name != "soft_labels"}
     assert entry["runs"] != report["accuracy"]["convnet2"]["runs"]
 
 
 def test_a_student_of_soft_labels_trains_on_them(digits: ImageData) -> None:
     """With labels of another class for every image the student learns those, whatever the set's own labels are."""
-    small, turned = set_of(digits, ipc=5), torch.eye(10).roll(1, dims=1)
+    condensed, turned = set_of(digits, ipc=5), torch.eye(10).roll(1, dims=1)
     config = replace(CONFIG, batch_size=16)
     network = NetworkConfig(depth=2, width=0.1)
-    right, _ = measure.run_once("accuracy", small, digits, config, network, 30, 0)
-    wrong, _ = measure.run_once("soft_labels", small, digits, config, network, 30, 0, turned[small.labels])
+    right, _ = measure.run_once("accuracy", condensed, digits, config, network, 30, 0)
+    wrong, _ = measure.run_once("soft_labels", condensed, digits, config, network, 30, 0, turned[condensed.labels])
     assert right > 0.4 and wrong < 0.2
-    same, _ = measure.run_once("soft_labels", small, digits, config, network, 30, 0, torch.eye(10)[small.labels])
+    same, _ = measure.run_once(
+        "soft_labels", condensed, digits, config, network, 30, 0, torch.eye(10)[condensed.labels]
+    )
     assert same == right
 
 
@@ -206,8 +208,8 @@ def test_no_teacher_is_trained_twice(digits: ImageData, monkeypatch: pytest.Monk
 
 def test_random_real_images(digits: ImageData) -> None:
     """ipc real images of each class, other ones for each seed, the same for the same seed."""
-    small = set_of(digits, ipc=3, factor=2)
-    images, labels = measure.random_real(digits, small, seed=0)
+    condensed = set_of(digits, ipc=3, factor=2)
+    images, labels = measure.random_real(digits, condensed, seed=0)
     assert images.dtype == torch.uint8
     assert labels.bincount().tolist() == [3] * 10
     for image, label in zip(images, labels.tolist(), strict=True):
@@ -215,35 +217,37 @@ def test_random_real_images(digits: ImageData) -> None:
     for label in range(10):
         own = images[labels == label].flatten(1)
         assert len(own.unique(dim=0)) == 3  # without replacement
-    again, _ = measure.random_real(digits, small, seed=0)
-    other, _ = measure.random_real(digits, small, seed=1)
+    again, _ = measure.random_real(digits, condensed, seed=0)
+    other, _ = measure.random_real(digits, condensed, seed=1)
     assert torch.equal(images, again)
     assert not torch.equal(images, other)
 
 
 def test_random_real_images_of_a_class_that_became_too_small(digits: ImageData) -> None:
     with pytest.raises(UserError, match="class '0' has 119 images, fewer than the set's 200"):
-        small = set_of(digits)
+        condensed = set_of(digits)
         measure.random_real(
             digits,
-            replace(small, images=small.images[:1].expand(200, -1, -1, -1), labels=small.labels[:1].expand(200)),
+            replace(
+                condensed, images=condensed.images[:1].expand(200, -1, -1, -1), labels=condensed.labels[:1].expand(200)
+            ),
             0,
         )
 
 
 def test_training_sets(digits: ImageData) -> None:
-    small = set_of(digits, factor=2)
-    stored = measure.training_set("accuracy", small, digits, 0)
-    assert torch.equal(stored[0], small.decoded()[0])
-    assert torch.equal(stored[1], small.decoded()[1])
-    start = measure.training_set("initial", small, digits, 0)
-    assert torch.equal(start[0], small.start().decoded()[0])
+    condensed = set_of(digits, factor=2)
+    stored = measure.training_set("accuracy", condensed, digits, 0)
+    assert torch.equal(stored[0], condensed.decoded()[0])
+    assert torch.equal(stored[1], condensed.decoded()[1])
+    start = measure.training_set("initial", condensed, digits, 0)
+    assert torch.equal(start[0], condensed.start().decoded()[0])
     assert not torch.equal(start[0], stored[0])
-    whole = measure.training_set("whole", small, digits, 0)
+    whole = measure.training_set("whole", condensed, digits, 0)
     assert whole[0] is digits.images
     assert whole[1] is digits.labels
-    chosen = measure.training_set("random_real", small, digits, 3)
-    assert torch.equal(chosen[0], measure.random_real(digits, small, 3)[0])
+    chosen = measure.training_set("random_real", condensed, digits, 3)
+    assert torch.equal(chosen[0], measure.random_real(digits, condensed, 3)[0])
 
 
 # ---- which networks ----
@@ -341,16 +345,16 @@ def test_epochs(ipc: int, factor: int, decode_type: str, size: tuple[int, int], 
     data: Any = Data()
     data.size, data.nclass = size, nclass
     labels = torch.arange(nclass).repeat_interleave(ipc)
-    small = SyntheticSet(torch.zeros(1), labels, factor=factor, decode_type=decode_type)
-    assert protocol.epochs_for(small, data, EvaluateConfig()) == epochs
-    assert protocol.epochs_for(small, data, EvaluateConfig(epochs=7)) == 7
+    condensed = SyntheticSet(torch.zeros(1), labels, factor=factor, decode_type=decode_type)
+    assert protocol.epochs_for(condensed, data, EvaluateConfig()) == epochs
+    assert protocol.epochs_for(condensed, data, EvaluateConfig(epochs=7)) == 7
 
 
 # ---- what does not fit ----
 
 
 def test_other_data_are_refused(digits: ImageData) -> None:
-    small = set_of(digits)
+    condensed = set_of(digits)
     bare = ImageData(digits.images, digits.labels, name="bare")
     for data, words in (
         (bare, "bare has no test images; put them in a folder test"),
@@ -358,8 +362,8 @@ def test_other_data_are_refused(digits: ImageData) -> None:
         (digits.subset(5), r"the set was made for 10 classes \(0, ...\), digits has 5 classes \(0, ...\)"),
     ):
         with pytest.raises(UserError, match=words):
-            measure.evaluate(small, data, CONFIG, NETWORK)
-    part = replace(small, images=small.images[:10], labels=small.labels[:10])
+            measure.evaluate(condensed, data, CONFIG, NETWORK)
+    part = replace(condensed, images=condensed.images[:10], labels=condensed.labels[:10])
     with pytest.raises(UserError, match="the set is a part: it holds 5 of 10 classes; join all parts"):
         measure.evaluate(part, digits, CONFIG, NETWORK)
 

@@ -15,7 +15,7 @@ from attar import models
 from attar.condensation import loop as condensation
 from attar.condensation import state as state_module
 from attar.condensation.image_step import pending
-from attar.condensation.setup import prepare
+from attar.condensation.setup import set_up
 from attar.data.images import ImageData
 from attar.models.for_data import describe
 from attar.settings.config import CondenseConfig, NetworkConfig
@@ -114,24 +114,24 @@ def attar_loop(
     data: ImageData, pool: Pool, config: CondenseConfig, recorder: Recorder
 ) -> tuple[Tensor, list[dict], Any]:
     """The loop of `condensation.run`, in float64: the initial images, what every step used, the end."""
-    problem = prepare(data, pool, config)
-    shares = torch.tensor(pending(config.mom_img, len(problem.labels)), dtype=torch.float64)
-    problem = replace(problem, pending=shares.view_as(problem.pending))
-    state = state_module.init(problem)
+    setup = set_up(data, pool, config)
+    shares = torch.tensor(pending(config.mom_img, len(setup.labels)), dtype=torch.float64)
+    setup = replace(setup, pending=shares.view_as(setup.pending))
+    state = state_module.init(setup)
     state.images, state.momentum = state.images.double(), state.momentum.double()
     initial, outers = state.images.flatten(0, 1), []
     for _ in range(OUTER):
-        state = condensation.begin_outer(state, problem)
+        state = condensation.begin_outer(state, setup)
         assert state.network is not None
         start = {name: value.detach().clone() for name, value in state.network.params.items()}
         outers.append({"parameters": start, "sweeps": []})
         for _ in range(SWEEPS):
-            state, _loss = condensation.step(state, problem)
-            outers[-1]["sweeps"].append(recorder.take(len(problem.labels)))
+            state, _loss = condensation.step(state, setup)
+            outers[-1]["sweeps"].append(recorder.take(len(setup.labels)))
         state.outer += 1
     assert state.images.dtype == torch.float64
     assert state.network is not None
-    return initial, outers, (condensation.product(state, problem).images, state.network.params)
+    return initial, outers, (condensation.product(state, setup).images, state.network.params)
 
 
 def naive_loop(

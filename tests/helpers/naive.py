@@ -150,13 +150,13 @@ def perturb(parameters: dict[str, Tensor], draws: dict[str, Sequence[tuple[float
 def upsample(cell: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear, half-pixel centres, borders repeated. cell [ch, h, w] -> [ch, H, W]."""
     matrices = []
-    for small, large in zip(cell.shape[-2:], size, strict=True):
-        weights = torch.zeros(large, small, dtype=torch.float64)
+    for condensed, large in zip(cell.shape[-2:], size, strict=True):
+        weights = torch.zeros(large, condensed, dtype=torch.float64)
         for i in range(large):
-            position = min(max((i + 0.5) * small / large - 0.5, 0), small - 1)
+            position = min(max((i + 0.5) * condensed / large - 0.5, 0), condensed - 1)
             low = math.floor(position)
             weights[i, low] += 1 - (position - low)
-            if low + 1 < small:
+            if low + 1 < condensed:
                 weights[i, low + 1] += position - low
         matrices.append(weights)
     return torch.stack([matrices[0] @ channel @ matrices[1].T for channel in cell])
@@ -196,17 +196,17 @@ def decode(images: Tensor, factor: int, decode_type: str = "single") -> Tensor:
         pairs = [(image, f) for f in range(factor, 0, -1) for image in images]
     else:
         pairs = list(zip(images, bound_factors(len(images), factor), strict=True))
-    return torch.stack([small for image, f in pairs for small in decode_image(image, f)])
+    return torch.stack([condensed for image, f in pairs for condensed in decode_image(image, f)])
 
 
 def shrink(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Nearest: pixel i of n shows pixel floor(i·N/n) of N."""
     height, width = image.shape[-2:]
-    small = torch.empty(image.shape[0], *size, dtype=image.dtype)
+    condensed = torch.empty(image.shape[0], *size, dtype=image.dtype)
     for y in range(size[0]):
         for x in range(size[1]):
-            small[:, y, x] = image[:, y * height // size[0], x * width // size[1]]
-    return small
+            condensed[:, y, x] = image[:, y * height // size[0], x * width // size[1]]
+    return condensed
 
 
 def mix(cells: Sequence[Tensor], factor: int) -> Tensor:
@@ -216,11 +216,11 @@ def mix(cells: Sequence[Tensor], factor: int) -> Tensor:
     cell_y, cell_x = math.ceil(height / factor), math.ceil(width / factor)
     for i in range(factor):
         for j in range(factor):
-            small = shrink(cells[i * factor + j], (cell_y, cell_x))
+            condensed = shrink(cells[i * factor + j], (cell_y, cell_x))
             for y in range(cell_y):
                 for x in range(cell_x):
                     if i * cell_y + y < height and j * cell_x + x < width:
-                        stored[:, i * cell_y + y, j * cell_x + x] = small[:, y, x]
+                        stored[:, i * cell_y + y, j * cell_x + x] = condensed[:, y, x]
     return stored
 
 

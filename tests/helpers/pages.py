@@ -75,24 +75,24 @@ def random_set(
     return SyntheticSet(images=images, labels=labels, factor=factor, classes=classes[:nclass])
 
 
-def moment(small: SyntheticSet, outer: int, **known: float) -> Moment:
+def moment(condensed: SyntheticSet, outer: int, **known: float) -> Moment:
     """What was before: the images mixed with grey, the more the earlier."""
-    grey = (small.images - 0.5) * outer / 10 + 0.5
+    grey = (condensed.images - 0.5) * outer / 10 + 0.5
     return Moment(outer, (grey * 255).round().to(torch.uint8), **known)
 
 
-def written(folder: Path, small: SyntheticSet | None = None, **changes: Any) -> Page:
-    small = small or random_set(factor=2)
+def written(folder: Path, condensed: SyntheticSet | None = None, **changes: Any) -> Page:
+    condensed = condensed or random_set(factor=2)
     given: dict[str, Any] = {
         "result": RESULT,
-        "small": small,
+        "small": condensed,
         "settings": SETTINGS,
         "command": "attar condense -d digits --ipc 1 --seed 7",
         "curve": [(0.0, 0.7217), (10.4, 0.81), (41.5, 0.8514)],
     }
     if "moments" not in changes:
-        given["moments"] = [moment(small, 0, seconds=0.0), moment(small, 3, seconds=12.0, loss=0.25)]
-        given["labels"] = small.labels
+        given["moments"] = [moment(condensed, 0, seconds=0.0), moment(condensed, 3, seconds=12.0, loss=0.25)]
+        given["labels"] = condensed.labels
         given["last"] = Moment(10, given["moments"][0].images, seconds=41.5, loss=0.125)
     page.write(folder / "report.html", **(given | changes))
     return Page((folder / "report.html").read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from attar.training.train_state import Learner
+from attar.training.train_state import TrainState
 
 
 class Tape:
@@ -30,16 +30,16 @@ class Tape:
 class Film:
     """What a CUDA graph does to a learner, on the CPU: recording leaves it alone, every replay takes its steps."""
 
-    def __init__(self, learner: Callable[[], Learner]) -> None:
-        self.learner = learner
+    def __init__(self, start_training: Callable[[], TrainState]) -> None:
+        self.start_training = start_training
         self.recorded = 0
 
     def __call__(self, function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
         self.recorded += 1
-        student = self.learner()
-        kept = [*student.params.values(), *student.buffers.values()]
-        kept += [state["momentum_buffer"] for state in student.optimizer.state.values()]
-        rates = [group["lr"] for group in student.optimizer.param_groups]
+        model = self.start_training()
+        kept = [*model.params.values(), *model.buffers.values()]
+        kept += [state["momentum_buffer"] for state in model.optimizer.state.values()]
+        rates = [group["lr"] for group in model.optimizer.param_groups]
         before = [value.detach().clone() for value in kept]
         result = function()
         with torch.no_grad():
@@ -47,7 +47,7 @@ class Film:
                 value.copy_(old)
 
         def replay() -> None:
-            groups = student.optimizer.param_groups
+            groups = model.optimizer.param_groups
             now = [group["lr"] for group in groups]
             for group, rate in zip(groups, rates, strict=True):  # a graph goes on with what it was recorded with
                 group["lr"] = rate

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from attar import models
-from attar.training.train_state import Learner
+from attar.training.train_state import TrainState
 from helpers import naive
 
 
@@ -26,7 +26,7 @@ def batches(count: int, n: int = 5) -> list[tuple[Tensor, Tensor]]:
     return [(normal(n, 2, 4, 4, seed=i), normal(n, 3, seed=100 + i).softmax(1)) for i in range(count)]
 
 
-class NaiveLearner:
+class NaiveTrainState:
     """Plain SGD on the naive convnet."""
 
     def __init__(self, parameters: dict[str, Tensor], lr: float, momentum: float, decay: float) -> None:
@@ -49,6 +49,6 @@ class NaiveLearner:
         return loss.detach()
 
 
-def same(student: Learner, twin: NaiveLearner) -> None:
-    for got, wanted in zip(student.params.values(), twin.values, strict=True):
+def same(model: TrainState, twin: NaiveTrainState) -> None:
+    for got, wanted in zip(model.params.values(), twin.values, strict=True):
         torch.testing.assert_close(got.detach(), wanted.detach(), rtol=1e-9, atol=1e-11)

@@ -86,15 +86,15 @@ def test_names(timm: list[dict[str, Any]]) -> None:
 def test_evaluated_like_any_other(timm: list[dict[str, Any]]) -> None:
     data = attar.load("digits")
     rows = torch.cat([data.rows(c)[:2] for c in range(10)])
-    small = attar.SyntheticSet(
+    condensed = attar.SyntheticSet(
         data.images[rows].float() / 255, data.labels[rows], classes=data.classes, mean=data.mean, std=data.std
     )
     config = EvaluateConfig(networks=("timm:tinynet_b0",), runs=2, epochs=3, aug_type="none", mix_p=0, yardsticks=())
-    first, again = (measure.evaluate(small, data, config, NetworkConfig(width=0.5)) for _ in range(2))
+    first, again = (measure.evaluate(condensed, data, config, NetworkConfig(width=0.5)) for _ in range(2))
     entry = first["accuracy"]["timm:tinynet_b0"]
     assert first == again and (entry["n"], entry["width"]) == (2, 1.0)
     with pytest.raises(UserError, match=r"timm has no network 'tinynet_b1'; did you mean 'tinynet_b0'\?"):
-        measure.evaluate(small, data, replace(config, networks=("timm:tinynet_b1",)), NetworkConfig())
+        measure.evaluate(condensed, data, replace(config, networks=("timm:tinynet_b1",)), NetworkConfig())
 
 
 def test_images_that_do_not_fit(timm: list[dict[str, Any]]) -> None:

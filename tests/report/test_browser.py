@@ -72,9 +72,9 @@ def test_the_slider_moves_and_the_pictures_change(chromium: Browser, report: Pat
 def test_pixels_are_enlarged_whole(chromium: Browser, report: Path) -> None:
     """What the screen shows is every pixel of the set, as a square of whole pixels."""
     chromium.open(report)
-    small = random_set(2, channels=3, factor=2)
+    condensed = random_set(2, channels=3, factor=2)
     shown = pixels(chromium, "#stored .cells i")
-    wanted = (small.images[0].permute(1, 2, 0).numpy() * 255).round().astype(int)
+    wanted = (condensed.images[0].permute(1, 2, 0).numpy() * 255).round().astype(int)
     scale = shown.shape[0] // 8
     assert shown.shape[:2] == (8 * scale, 8 * scale) and scale > 4
     assert (shown == wanted.repeat(scale, axis=0).repeat(scale, axis=1)).all()
@@ -170,9 +170,9 @@ def test_without_script_all_pictures_are_there(chromium: Browser, report: Path) 
 
 def test_a_hundred_classes_open_in_a_second(chromium: Browser, tmp_path: Path) -> None:
     names = tuple(f"a class with the long name {k}" for k in range(100))
-    small = random_set(10, nclass=100, channels=3, side=32, factor=2, classes=names)
-    images, labels = snapshots.small(small.images, small.labels)
-    written(tmp_path, small, moments=[Moment(k, images) for k in range(10)], labels=labels, last=Moment(10, images))
+    condensed = random_set(10, nclass=100, channels=3, side=32, factor=2, classes=names)
+    images, labels = snapshots.condensed(condensed.images, condensed.labels)
+    written(tmp_path, condensed, moments=[Moment(k, images) for k in range(10)], labels=labels, last=Moment(10, images))
     seconds = []
     for _ in range(3):
         chromium.open(tmp_path / "report.html")

@@ -67,10 +67,10 @@ def test_the_page_is_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("ipc", [1, 3])
 def test_every_image_stands_where_the_page_looks_for_it(ipc: int, channels: int, tmp_path: Path) -> None:
-    small = random_set(ipc, channels=channels, factor=2)
-    made = written(tmp_path, small)
+    condensed = random_set(ipc, channels=channels, factor=2)
+    made = written(tmp_path, condensed)
     stored, past, decoded = pictures(tmp_path)
-    expected, earlier = eight_bit(small.images), [eight_bit(moment(small, k).images / 255) for k in (0, 3)]
+    expected, earlier = eight_bit(condensed.images), [eight_bit(moment(condensed, k).images / 255) for k in (0, 3)]
     found = cells(made, "stored")
     assert len(found) == 10 * ipc
     for k, cell in enumerate(found):
@@ -78,7 +78,7 @@ def test_every_image_stands_where_the_page_looks_for_it(ipc: int, channels: int,
         for t in (0, 1):
             assert (tile(past, cell["px"] + t, cell["py"], 8, 8) == earlier[t][k]).all()
     shown = cells(made, "decoded")
-    images, labels = small.decoded()
+    images, labels = condensed.decoded()
     first = torch.cat([(labels == label).nonzero().flatten()[:10] for label in range(10)])
     assert len(shown) == len(first) == 10 * min(10, 4 * ipc)
     for cell, image in zip(shown, eight_bit(images[first]), strict=True):
@@ -92,10 +92,10 @@ def test_classes_are_named(tmp_path: Path) -> None:
 
 
 def test_of_the_past_fewer_images_may_be_known(tmp_path: Path) -> None:
-    small = random_set(3)
+    condensed = random_set(3)
     one = torch.arange(0, 30, 3)
-    before = Moment(0, (small.images[one] * 255).to(torch.uint8))
-    made = written(tmp_path, small, moments=[before], labels=small.labels[one], last=Moment(1, before.images))
+    before = Moment(0, (condensed.images[one] * 255).to(torch.uint8))
+    made = written(tmp_path, condensed, moments=[before], labels=condensed.labels[one], last=Moment(1, before.images))
     found = cells(made, "stored")
     assert ["px" in cell for cell in found] == [True, False, False] * 10
     assert made.attributes.count(("i", "class", "late")) == 20
@@ -106,9 +106,9 @@ def test_of_the_past_fewer_images_may_be_known(tmp_path: Path) -> None:
 def test_a_page_of_a_hundred_classes_stays_below_3_MB(ipc: int, side: int, channels: int, tmp_path: Path) -> None:
     """Of noise, which compresses worst."""
     names = tuple(f"a class with the long name {k}" for k in range(100))
-    small = random_set(ipc, nclass=100, channels=channels, side=side, factor=2, classes=names)
-    images, labels = page.snapshots.small(small.images, small.labels)
-    written(tmp_path, small, moments=[Moment(k, images) for k in range(10)], labels=labels)
+    condensed = random_set(ipc, nclass=100, channels=channels, side=side, factor=2, classes=names)
+    images, labels = page.snapshots.condensed(condensed.images, condensed.labels)
+    written(tmp_path, condensed, moments=[Moment(k, images) for k in range(10)], labels=labels)
     assert (tmp_path / "report.html").stat().st_size < 3_000_000
 
 
@@ -120,8 +120,8 @@ def test_hostile_words_stay_words(tmp_path: Path) -> None:
         "accuracy": {HOSTILE: entry(0.5, 0.1, [0.5], note=HOSTILE)},
         "seconds": {HOSTILE: 1.0},
     }
-    small = random_set(classes=(HOSTILE + "\n",) * 10)
-    made = written(tmp_path, small, result=hostile, settings={HOSTILE: {HOSTILE: HOSTILE}}, command=HOSTILE)
+    condensed = random_set(classes=(HOSTILE + "\n",) * 10)
+    made = written(tmp_path, condensed, result=hostile, settings={HOSTILE: {HOSTILE: HOSTILE}}, command=HOSTILE)
     assert made.tags.count("script") == 1
     assert "img" not in made.tags
     assert not [name for _, name, _ in made.attributes if name.startswith("on")]

@@ -21,7 +21,8 @@ import torch
 import attar
 from attar.cli.parser import main
 from attar.condensation import loop as condensation
-from attar.condensation import setup, state
+from attar.condensation import state
+from attar.condensation.setup import set_up
 from attar.condensation.state import Values
 from attar.data.images import ImageData
 from attar.errors import UserError
@@ -71,8 +72,8 @@ class Told:
     def run(
         self, data: ImageData, pool: Pool, config: CondenseConfig, saved: Values | None = None
     ) -> attar.SyntheticSet:
-        def evaluate(small: attar.SyntheticSet) -> dict[str, Any]:
-            return {"accuracy": {"convnet2": float(small.images.mean())}}
+        def evaluate(condensed: attar.SyntheticSet) -> dict[str, Any]:
+            return {"accuracy": {"convnet2": float(condensed.images.mean())}}
 
         return condensation.run(
             data, pool, config, event=self.events.append, evaluation=evaluate, keep=self.keep, saved=saved
@@ -103,10 +104,10 @@ def test_a_run_goes_on_from_every_state_with_the_same_bits(momentum: float, digi
     ]
     for kept in whole.states:
         rest = Told()
-        small = rest.run(digits, pool, config, kept)
-        assert torch.equal(small.images, wanted.images)
-        assert small.initial is not None and wanted.initial is not None
-        assert torch.equal(small.initial, wanted.initial)
+        condensed = rest.run(digits, pool, config, kept)
+        assert torch.equal(condensed.images, wanted.images)
+        assert condensed.initial is not None and wanted.initial is not None
+        assert torch.equal(condensed.initial, wanted.initial)
         assert same(whole.events[: kept["events"]] + rest.events) == same(whole.events)
         seconds = [event["seconds"] for event in rest.events if event["event"] == "step"]
         assert all(value > kept["seconds"] for value in seconds)
@@ -139,11 +140,11 @@ def test_every_pause_at_once(digits: ImageData, pool: Pool) -> None:
     for _ in range(20):
         part = Told(stop_after=1)
         try:
-            small = part.run(digits, pool, CONFIG, saved)
+            condensed = part.run(digits, pool, CONFIG, saved)
             break
         except Cut:
             saved = part.states[-1]
-    assert torch.equal(small.images, wanted.images)
+    assert torch.equal(condensed.images, wanted.images)
 
 
 def test_a_longer_run_goes_on_from_the_end_of_a_shorter_one(digits: ImageData, pool: Pool) -> None:
@@ -244,7 +245,7 @@ def test_the_seconds_that_are_kept_are_those_of_the_beginning_too(
 ) -> None:
     """Such as of the clustering that the first images come from."""
     real, kept = state.init, []
-    monkeypatch.setattr(condensation, "init", lambda problem: time.sleep(0.3) or real(problem))
+    monkeypatch.setattr(condensation, "init", lambda setup: time.sleep(0.3) or real(setup))
     condensation.run(digits, pool, CONFIG, keep=lambda values, now: kept.append(values()["seconds"]))
     assert kept[0] >= 0.3
 
@@ -254,10 +255,10 @@ def test_the_seconds_that_are_kept_are_those_of_the_beginning_too(
 
 @pytest.mark.parametrize("what", ["images", "momentum", "losses", "network"])
 def test_a_state_that_is_not_finite_is_never_kept(what: str, digits: ImageData, pool: Pool) -> None:
-    problem = setup.prepare(digits, pool, CONFIG)
-    now = condensation.begin_outer(state.init(problem), problem)
-    now, loss = condensation.step(now, problem)
-    state.snapshot(now, problem)
+    setup = set_up(digits, pool, CONFIG)
+    now = condensation.begin_outer(state.init(setup), setup)
+    now, loss = condensation.step(now, setup)
+    state.snapshot(now, setup)
     bad = torch.tensor(float("nan"))
     if what == "losses":
         now.losses = [loss, bad]
@@ -267,7 +268,7 @@ def test_a_state_that_is_not_finite_is_never_kept(what: str, digits: ImageData, 
     else:
         getattr(now, what).view(-1)[-1] = bad
     with pytest.raises(state.Diverged, match=r"lower the learning rate of the images or the network .lr_img is 0.1"):
-        state.snapshot(now, problem)
+        state.snapshot(now, setup)
 
 
 def test_a_diverging_run_keeps_the_last_good_checkpoint(
@@ -275,8 +276,8 @@ def test_a_diverging_run_keeps_the_last_good_checkpoint(
 ) -> None:
     real, calls = condensation.step, []
 
-    def step(now: Any, problem: Any) -> Any:
-        now, loss = real(now, problem)
+    def step(now: Any, setup: Any) -> Any:
+        now, loss = real(now, setup)
         calls.append(loss)
         if len(calls) == 4:
             now.images[0, 0] = float("inf")
@@ -442,23 +443,25 @@ def test_an_evaluation_goes_on_with_the_next_seed(here: Path, monkeypatch: pytes
 
 
 def test_what_is_known_is_not_trained_again(long: Path) -> None:
-    small, data = attar.load_set(long / "whole"), attar.load("digits")
+    condensed, data = attar.load_set(long / "whole"), attar.load("digits")
     config = EvaluateConfig(runs=2, epochs=1, whole_epochs=1)
     network = NetworkConfig(depth=2, width=0.05)
     known: dict[str, tuple[float, int]] = {}
-    wanted = measure.evaluate(small, data, config, network, keep=known.__setitem__)
+    wanted = measure.evaluate(condensed, data, config, network, keep=known.__setitem__)
     assert len(known) == 8
     missing = [known.popitem() for _ in range(3)]
     trained: dict[str, tuple[float, int]] = {}
-    assert measure.evaluate(small, data, config, network, known=known, keep=trained.__setitem__) == wanted
+    assert measure.evaluate(condensed, data, config, network, known=known, keep=trained.__setitem__) == wanted
     assert trained == dict(missing)
-    other = replace(small, images=1 - small.images)
+    other = replace(condensed, images=1 - condensed.images)
     again: dict[str, tuple[float, int]] = {}
     measure.evaluate(other, data, config, network, known=known | trained, keep=again.__setitem__)
     assert len(again) == 2  # of the set itself; the yardsticks are the same
     for change in ({"lr": 0.02}, {"batch_size": 32}, {"mix_p": 0.0}):
         again.clear()
-        measure.evaluate(small, data, replace(config, **change), network, known=known | trained, keep=again.__setitem__)
+        measure.evaluate(
+            condensed, data, replace(config, **change), network, known=known | trained, keep=again.__setitem__
+        )
         assert len(again) == 8, change
 
 

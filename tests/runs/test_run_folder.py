@@ -14,7 +14,7 @@ from rich.console import Console
 
 from attar.errors import UserError
 from attar.runs import run_folder
-from attar.runs.progress import Watch
+from attar.runs.progress import Progress
 from attar.runs.run_folder import RunFolder
 
 
@@ -121,9 +121,9 @@ def test_the_command_as_it_was_typed(argv: list[str], command: str, monkeypatch:
 # ---- progress ----
 
 
-def watch(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, quiet: bool = False) -> tuple[Watch, io.StringIO]:
+def watch(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, quiet: bool = False) -> tuple[Progress, io.StringIO]:
     text = io.StringIO()
-    made = Watch(quiet=quiet)
+    made = Progress(quiet=quiet)
     made.console = Console(file=text, force_terminal=terminal, quiet=quiet, width=120)
     return made, text
 
@@ -182,7 +182,7 @@ def test_on_a_terminal_there_is_a_bar_with_the_time_left(monkeypatch: pytest.Mon
 
 def test_the_result_as_json_or_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     for wanted in (False, True):
-        Watch(json=wanted).result({"accuracy": 0.5}, lambda: print("words"))
+        Progress(json=wanted).result({"accuracy": 0.5}, lambda: print("words"))
     said = capsys.readouterr()
     assert said.out.startswith("words\n") and json.loads(said.out.removeprefix("words\n")) == {"accuracy": 0.5}
     assert said.err == ""

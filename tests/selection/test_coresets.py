@@ -35,10 +35,10 @@ def pool(digits: ImageData) -> Pool:
     return attar.pretrain(digits, epochs=1, models=2, **NETWORK)
 
 
-def rows_of(small: attar.SyntheticSet, data: ImageData) -> list[int]:
+def rows_of(condensed: attar.SyntheticSet, data: ImageData) -> list[int]:
     """Which training images a set holds; equal images count as the first of them."""
     pixels = data.images.flatten(1)
-    stored = (small.images * 255).round().to(torch.uint8).flatten(1)
+    stored = (condensed.images * 255).round().to(torch.uint8).flatten(1)
     return [int((pixels == image).all(1).nonzero()[0]) for image in stored]
 
 
@@ -48,30 +48,34 @@ def rows_of(small: attar.SyntheticSet, data: ImageData) -> list[int]:
 @pytest.mark.parametrize("method", coresets.CORESETS)
 @pytest.mark.parametrize("features", coresets.FEATURES)
 def test_real_images_of_every_class(method: str, features: str, digits: ImageData, pool: Pool) -> None:
-    small = attar.select(digits, method, pool, features=features, ipc=4)
-    rows = rows_of(small, digits)
+    condensed = attar.select(digits, method, pool, features=features, ipc=4)
+    rows = rows_of(condensed, digits)
     assert len(set(rows)) == 40
-    assert torch.equal(digits.labels[rows], small.labels)
-    assert small.labels.tolist() == [label for label in range(10) for _ in range(4)]
-    assert (small.factor, small.ipc, small.method, small.initial) == (1, 4, method, None)
-    assert (small.fingerprint, small.classes, small.mean) == (digits.fingerprint, digits.classes, digits.mean)
+    assert torch.equal(digits.labels[rows], condensed.labels)
+    assert condensed.labels.tolist() == [label for label in range(10) for _ in range(4)]
+    assert (condensed.factor, condensed.ipc, condensed.method, condensed.initial) == (1, 4, method, None)
+    assert (condensed.fingerprint, condensed.classes, condensed.mean) == (
+        digits.fingerprint,
+        digits.classes,
+        digits.mean,
+    )
     again = attar.select(digits, method, pool, features=features, ipc=4)
-    assert torch.equal(again.images, small.images)
+    assert torch.equal(again.images, condensed.images)
 
 
 def test_chosen_in_the_space_of_the_features(digits: ImageData, pool: Pool) -> None:
     """By the pool's first model, class by class."""
-    small = attar.select(digits, "herding", pool, ipc=3)
+    condensed = attar.select(digits, "herding", pool, ipc=3)
     module = pool.build(seed=0)
     module.load_state_dict(pool.members[0].params)
     rows = digits.rows(6)
     with torch.no_grad():
         features = module.features(digits.fetch(rows))
     own = rows[coresets.coreset("herding", features, 3, Generator())]
-    assert rows_of(small, digits)[18:21] == own.tolist()
+    assert rows_of(condensed, digits)[18:21] == own.tolist()
     by_pixels = attar.select(digits, "herding", pool, features="pixels", ipc=3)
     own = rows[coresets.coreset("herding", digits.fetch(rows).flatten(1), 3, Generator())]
-    assert rows_of(by_pixels, digits)[18:21] == own.tolist() != rows_of(small, digits)[18:21]
+    assert rows_of(by_pixels, digits)[18:21] == own.tolist() != rows_of(condensed, digits)[18:21]
 
 
 def test_the_seed_decides(digits: ImageData, pool: Pool) -> None:
@@ -108,14 +112,14 @@ def test_bad_arguments(method: str, settings: dict[str, Any], words: str, digits
 
 
 def test_a_folder_holds_what_is_returned(digits: ImageData, tmp_path: Path) -> None:
-    small = attar.select(digits, "kcenter", features="pixels", ipc=2, folder=tmp_path / "run")
+    condensed = attar.select(digits, "kcenter", features="pixels", ipc=2, folder=tmp_path / "run")
     kept = attar.load_set(tmp_path / "run")
-    assert torch.equal(kept.images, small.images) and kept.method == "kcenter" and kept.recipe == small.recipe
+    assert torch.equal(kept.images, condensed.images) and kept.method == "kcenter" and kept.recipe == condensed.recipe
     found = json.loads((tmp_path / "run" / "result.json").read_text())
     assert (found["method"], found["features"], found["ipc"]) == ("kcenter", "pixels", 2)
     with pytest.raises(UserError, match="run already holds a run"):
         attar.select(digits, "kcenter", features="pixels", ipc=2, folder=tmp_path / "run")
-    measured = attar.evaluate(small, digits, runs=1, epochs=1, yardsticks=["random_real"], width=0.05)
+    measured = attar.evaluate(condensed, digits, runs=1, epochs=1, yardsticks=["random_real"], width=0.05)
     assert (measured["method"], measured["accuracy"]["convnet2"]["images"]) == ("kcenter", 20)
 
 
@@ -140,9 +144,9 @@ def test_from_choice_to_report(here: Path, capsys: pytest.CaptureFixture[str]) -
     run = Path("runs/digits-herding-ipc2")
     names = {"config.json", "condensed.safetensors", "result.json", "images.png", "report.html"}
     assert {file.name for file in run.iterdir()} == names
-    small = attar.load_set(run)
+    condensed = attar.load_set(run)
     expected = attar.select(attar.load("digits"), "herding", ipc=2, epochs=1, **NETWORK)
-    assert torch.equal(small.images, expected.images)
+    assert torch.equal(condensed.images, expected.images)
     assert result(str(run))["features"].startswith("e1-seed0-")
     call("evaluate", str(run), *QUICK)
     found = result(str(run))

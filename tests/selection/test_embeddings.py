@@ -13,7 +13,7 @@ import attar
 from attar import models
 from attar.condensation import loop as condensation
 from attar.condensation import state
-from attar.condensation.setup import check, prepare
+from attar.condensation.setup import check, set_up
 from attar.data.images import ImageData
 from attar.errors import UserError
 from attar.models.for_data import describe
@@ -97,7 +97,7 @@ def test_some_images_of_a_class(digits: ImageData) -> None:
 
 def test_initial_images_are_representatives(digits: ImageData, pool: Pool) -> None:
     """Of as many clusters as there are cells, seen by the model of the pool that is drawn first."""
-    task = prepare(digits, pool, CLUSTER)
+    task = set_up(digits, pool, CLUSTER)
     begun = state.init(task)
     first = pool.members.index(pool.draw(Generator().manual_seed(CLUSTER.seed)))
     generator = Generator().manual_seed(CLUSTER.seed)
@@ -113,7 +113,7 @@ def test_initial_images_are_representatives(digits: ImageData, pool: Pool) -> No
 
 
 def test_a_run_without_a_pool_begins_with_pixels(digits: ImageData, pool: Pool) -> None:
-    task = prepare(digits, pool, CLUSTER)
+    task = set_up(digits, pool, CLUSTER)
     assert state.first_embedding(replace(task, pool=replace(pool, members=()))) is embeddings.pixels
 
 
@@ -121,7 +121,7 @@ def test_more_cells_than_images(pool: Pool) -> None:
     whole = attar.load("digits")
     rows = torch.cat([whole.rows(c)[: 3 if c == 7 else 20] for c in range(10)])
     few = ImageData(whole.images[rows], whole.labels[rows], name="digits")
-    task = prepare(few, replace(pool, made_for=describe(few)), replace(CLUSTER, ipc=3))
+    task = set_up(few, replace(pool, made_for=describe(few)), replace(CLUSTER, ipc=3))
     begun = condensation.begin_outer(state.init(task), task)
     cells = begun.initial[7].unfold(2, 4, 4).unfold(3, 4, 4).flatten(0, 3)
     assert len(cells) == 12 and torch.equal(cells[:3], cells[3:6])
@@ -132,7 +132,7 @@ def test_more_cells_than_images(pool: Pool) -> None:
 def test_batches_are_the_images_nearest_the_centres(digits: ImageData, pool: Pool) -> None:
     """As the network sees them at that moment, and the same until the next clustering."""
     config = replace(CLUSTER, select_every=3, nclass_sub=4, phase=1)
-    task = prepare(digits, pool, config)
+    task = set_up(digits, pool, config)
     now = condensation.begin_outer(state.init(task), task)
     course = []
     for _ in range(config.inner_loop):

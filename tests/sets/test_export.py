@@ -57,23 +57,26 @@ def test_what_goes_out_comes_back(to: str, what: str, channels: int, tmp_path: P
         with pytest.raises(attar.UserError, match="holds one set of images"):
             export_set(make(), to, tmp_path / "out", what=what)
         return
-    small = make(channels=channels)
-    out = export_set(small, to, tmp_path / "out", what=what)
+    condensed = make(channels=channels)
+    out = export_set(condensed, to, tmp_path / "out", what=what)
     factor = 2 if to == "pt" and what == "stored" else None
     back = foreign.as_set(foreign.read(out), real(channels), factor=factor)
-    images, labels = small.decoded() if what == "decoded" else (small.images, small.labels)
+    images, labels = condensed.decoded() if what == "decoded" else (condensed.images, condensed.labels)
     assert back.factor == (1 if what == "decoded" else 2)
     assert torch.equal(back.labels, labels)
     assert torch.equal(eight(back.images), eight(images))
-    assert (back.classes, back.mean, back.std) == (small.classes, small.mean, small.std)
+    assert (back.classes, back.mean, back.std) == (condensed.classes, condensed.mean, condensed.std)
     assert list(tmp_path.iterdir()) == [out]
 
 
 def test_datasets_reads_the_parquet(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
-    small = make()
-    export_set(small, "parquet", tmp_path / "out")
-    for what, (images, labels) in {"stored": (small.images, small.labels), "decoded": small.decoded()}.items():
+    condensed = make()
+    export_set(condensed, "parquet", tmp_path / "out")
+    for what, (images, labels) in {
+        "stored": (condensed.images, condensed.labels),
+        "decoded": condensed.decoded(),
+    }.items():
         read = datasets.load_dataset(str(tmp_path / "out"), what, cache_dir=str(tmp_path / "cache"))["train"]
         assert read.features["label"].names == list(CLASSES)
         assert read["label"][:] == labels.tolist()
@@ -161,10 +164,10 @@ def test_damaged_files(tmp_path: Path) -> None:
 
 
 def test_normalised_images(tmp_path: Path) -> None:
-    small = make()
-    torch.save([small.normalize(small.images), small.labels], tmp_path / "a.pt")
+    condensed = make()
+    torch.save([condensed.normalize(condensed.images), condensed.labels], tmp_path / "a.pt")
     back = foreign.as_set(foreign.read(tmp_path / "a.pt"), real(), normalized=True)
-    assert torch.allclose(back.images, small.images, atol=1e-6)
+    assert torch.allclose(back.images, condensed.images, atol=1e-6)
 
 
 def test_classes_are_matched_by_name(tmp_path: Path) -> None:

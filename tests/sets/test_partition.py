@@ -142,10 +142,10 @@ def test_a_message_lists_a_few_misfits() -> None:
 
 
 def test_classes_that_no_part_has() -> None:
-    small = concatenate([a_part([0, 1]), a_part([4], 2)])
-    assert partition.absent(small) == [2, 3, 5]
+    condensed = concatenate([a_part([0, 1]), a_part([4], 2)])
+    assert partition.absent(condensed) == [2, 3, 5]
     with pytest.raises(UserError, match=r"3 of 6 classes stand in no part \('c', 'd', 'f'\); give phase 1, 2 too"):
-        partition.check_whole(small)
+        partition.check_whole(condensed)
     with pytest.raises(UserError, match=r"4 of 6 classes stand in no part \('c', 'd', 'e', ...\); give all parts"):
         partition.check_whole(a_part([0, 1], recipe={}))
 
@@ -197,8 +197,8 @@ def test_merged_parts_are_a_run(here: Path, capsys: pytest.CaptureFixture[str]) 
     for name in ("condensed.safetensors", "initial.safetensors", "images.png"):
         assert Path("merged", name).read_bytes() == Path("whole", name).read_bytes(), name
     assert {path.name for path in Path("merged").iterdir()} == {*run_folder.FILES} - {trained.SEEDS}
-    small = attar.load_set(Path("merged"))
-    assert small.labels.tolist() == list(range(10))
+    condensed = attar.load_set(Path("merged"))
+    assert condensed.labels.tolist() == list(range(10))
     config, result = read("merged/config.json"), read("merged/result.json")
     assert (config["condense"]["nclass_sub"], config["condense"]["phase"]) == (4, None)
     assert [part["phase"] for part in config["attar"]["parts"]] == [0, 1, 2]
@@ -206,7 +206,7 @@ def test_merged_parts_are_a_run(here: Path, capsys: pytest.CaptureFixture[str]) 
     assert result["sizes"] == {"real": {"images": 1198, "bytes": 1198 * 64}, "stored": {"images": 10, "bytes": 640}}
     labels, moments = run_folder.RunFolder(Path("merged")).snapshots()
     assert labels.tolist() == list(range(10)) and [outer for outer, _ in moments] == [0, 1]
-    assert torch.equal(moments[1][1], (small.images * 255).round().to(torch.uint8))
+    assert torch.equal(moments[1][1], (condensed.images * 255).round().to(torch.uint8))
     for name in ("pretrain", "condense"):
         assert result["seconds"][name] == pytest.approx(
             sum(read(f"part{phase}/result.json")["seconds"][name] for phase in ALL)
@@ -225,8 +225,8 @@ def test_a_merge_that_is_done_is_left_as_it_is(here: Path, capsys: pytest.Captur
     call("merge", *reversed(parts), "--out", "merged")
     assert capsys.readouterr().out == said
     assert {path.name: path.stat().st_mtime_ns for path in Path("merged").iterdir()} == before
-    small = set_files.load_set(Path("part0"))
-    set_files.save_set(Path("part0", set_files.CONDENSED), replace(small, images=1 - small.images))
+    condensed = set_files.load_set(Path("part0"))
+    set_files.save_set(Path("part0", set_files.CONDENSED), replace(condensed, images=1 - condensed.images))
     assert "already holds a run" in refused("merge", *parts, "--out", "merged", capsys=capsys)
 
 
@@ -331,9 +331,9 @@ def test_the_python_interface_joins_them_too(made: Path) -> None:
     data = attar.load("digits", device="cpu")
     flags = {"width": 0.05, "niter": 1, "inner_loop": 2, "n_data": 64, "nclass_sub": 4}
     pool = attar.pretrain(data, epochs=1, models=2, width=0.05)
-    small = attar.condense(data, pool, **flags)  # type: ignore[arg-type]
-    assert torch.equal(small.images, attar.load_set(made / "whole").images)
-    assert small.recipe["condense"]["phase"] is None
+    condensed = attar.condense(data, pool, **flags)  # type: ignore[arg-type]
+    assert torch.equal(condensed.images, attar.load_set(made / "whole").images)
+    assert condensed.recipe["condense"]["phase"] is None
 
 
 def test_what_is_next_after_a_phase(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -357,9 +357,9 @@ def test_what_is_next_after_a_phase(here: Path, capsys: pytest.CaptureFixture[st
 )
 def test_parts_that_are_refused(arguments: str, words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if "wide" in arguments:
-        small = attar.load_set(Path("part2"))
-        recipe = small.recipe | {"network": small.recipe["network"] | {"width": 0.1}}
-        set_files.save_set(Path("wide", set_files.CONDENSED), replace(small, recipe=recipe))
+        condensed = attar.load_set(Path("part2"))
+        recipe = condensed.recipe | {"network": condensed.recipe["network"] | {"width": 0.1}}
+        set_files.save_set(Path("wide", set_files.CONDENSED), replace(condensed, recipe=recipe))
     if "damaged" in arguments:
         Path("damaged").mkdir()
         Path("damaged", set_files.CONDENSED).write_bytes(b"x" * 100)

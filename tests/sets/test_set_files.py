@@ -129,17 +129,17 @@ def test_json_that_is_none(tmp_path: Path) -> None:
 
 
 def test_a_set_comes_back(tmp_path: Path) -> None:
-    small = example()
+    condensed = example()
     path = tmp_path / set_files.CONDENSED
-    set_files.save_set(tmp_path / set_files.INITIAL, small.start())
-    set_files.save_set(path, small)
+    set_files.save_set(tmp_path / set_files.INITIAL, condensed.start())
+    set_files.save_set(path, condensed)
     for again in (set_files.load_set(path), set_files.load_set(tmp_path)):
         for name in ("factor", "decode_type", "classes", "mean", "std", "source", "recipe"):
-            assert getattr(again, name) == getattr(small, name), name
-        assert torch.equal(again.images, small.images)
-        assert torch.equal(again.labels, small.labels)
-        assert again.initial is not None and small.initial is not None
-        assert torch.equal(again.initial, small.initial)
+            assert getattr(again, name) == getattr(condensed, name), name
+        assert torch.equal(again.images, condensed.images)
+        assert torch.equal(again.labels, condensed.labels)
+        assert again.initial is not None and condensed.initial is not None
+        assert torch.equal(again.initial, condensed.initial)
 
 
 def test_the_file_as_the_contract_has_it(tmp_path: Path) -> None:
@@ -160,8 +160,8 @@ def test_the_file_as_the_contract_has_it(tmp_path: Path) -> None:
 
 
 def test_images_may_be_stored_as_bytes(tmp_path: Path) -> None:
-    small = replace(example(), initial=None)
-    set_files.save_set(tmp_path / "x.safetensors", small)
+    condensed = replace(example(), initial=None)
+    set_files.save_set(tmp_path / "x.safetensors", condensed)
     tensors, meta = files.load_tensors(tmp_path / "x.safetensors", "set")
     levels = (tensors["images"] * 255).round().to(torch.uint8)
     files.save_tensors(tmp_path / "x.safetensors", {**tensors, "images": levels}, "set", meta)
@@ -171,20 +171,20 @@ def test_images_may_be_stored_as_bytes(tmp_path: Path) -> None:
 
 
 def test_initial_images_are_only_taken_from_beside_the_condensed_ones(tmp_path: Path) -> None:
-    small = example()
-    set_files.save_set(tmp_path / "other.safetensors", small)
-    set_files.save_set(tmp_path / set_files.INITIAL, small.start())
+    condensed = example()
+    set_files.save_set(tmp_path / "other.safetensors", condensed)
+    set_files.save_set(tmp_path / set_files.INITIAL, condensed.start())
     assert set_files.load_set(tmp_path / "other.safetensors").initial is None
-    set_files.save_set(tmp_path / set_files.CONDENSED, replace(small, images=small.images[:, :, :4]))
+    set_files.save_set(tmp_path / set_files.CONDENSED, replace(condensed, images=condensed.images[:, :, :4]))
     assert set_files.load_set(tmp_path).initial is None  # of another shape
 
 
 def test_a_strange_layout_in_memory_is_stored_plainly(tmp_path: Path) -> None:
-    small = example()
-    turned = small.images.permute(0, 1, 3, 2).contiguous().permute(0, 1, 3, 2).requires_grad_()
+    condensed = example()
+    turned = condensed.images.permute(0, 1, 3, 2).contiguous().permute(0, 1, 3, 2).requires_grad_()
     assert not turned.is_contiguous()
-    set_files.save_set(tmp_path / "x.safetensors", replace(small, images=turned))
-    assert torch.equal(set_files.load_set(tmp_path / "x.safetensors").images, small.images)
+    set_files.save_set(tmp_path / "x.safetensors", replace(condensed, images=turned))
+    assert torch.equal(set_files.load_set(tmp_path / "x.safetensors").images, condensed.images)
 
 
 # ---- what is refused ----
@@ -259,13 +259,13 @@ def test_strange_metadata_is_refused_or_harmless(key: str, value: Any, sound: Pa
     path = tmp_path / "x.safetensors"
     files.save_tensors(path, tensors, "set", {**meta, key: value})
     try:
-        small = set_files.load_set(path)
+        condensed = set_files.load_set(path)
     except UserError as error:
         assert "\n" not in str(error)
     else:
-        images, labels = small.decoded()
+        images, labels = condensed.decoded()
         assert len(images) == len(labels)
-        small.normalize(images)
+        condensed.normalize(images)
 
 
 @pytest.mark.parametrize(

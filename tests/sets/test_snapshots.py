@@ -43,25 +43,25 @@ def test_moments_are_few_and_closest_in_the_beginning(total: int) -> None:
     ],
 )
 def test_room(classes: int, of_class: int, size: tuple[int, int], expected: tuple[int, tuple[int, int]]) -> None:
-    count, small = snapshots.room(classes, of_class, size)
-    assert (count, small) == expected
-    assert classes * count * small[0] * small[1] * 11 <= snapshots.PIXELS
+    count, thumbnails = snapshots.room(classes, of_class, size)
+    assert (count, thumbnails) == expected
+    assert classes * count * thumbnails[0] * thumbnails[1] * 11 <= snapshots.PIXELS
 
 
 def test_small_sets_are_kept_as_they_are() -> None:
-    small = made(0)
-    images, labels = snapshots.small(small.images, small.labels)
-    assert torch.equal(images, (small.images * 255).round().to(torch.uint8))
-    assert torch.equal(labels, small.labels)
+    thumbnails = made(0)
+    images, labels = snapshots.thumbnails(thumbnails.images, thumbnails.labels)
+    assert torch.equal(images, (thumbnails.images * 255).round().to(torch.uint8))
+    assert torch.equal(labels, thumbnails.labels)
 
 
 def test_large_images_become_means_of_their_pixels() -> None:
-    small = made(0, ipc=3, nclass=2, side=1200)
-    images, labels = snapshots.small(small.images, small.labels)
+    thumbnails = made(0, ipc=3, nclass=2, side=1200)
+    images, labels = snapshots.thumbnails(thumbnails.images, thumbnails.labels)
     assert labels.tolist() == [0, 1]
     side = images.shape[2]
     assert side < 400 and images.shape[3] == side
-    wanted = torch.nn.functional.adaptive_avg_pool2d(small.images[[0, 3]], side)
+    wanted = torch.nn.functional.adaptive_avg_pool2d(thumbnails.images[[0, 3]], side)
     assert (images.float() / 255 - wanted).abs().max() < 1 / 255
 
 
@@ -75,7 +75,7 @@ def test_a_file_grows_by_moments_and_a_repeated_one_replaces_its_own(tmp_path: P
     assert labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert [outer for outer, _ in kept] == [0, 2, 5, 10]
     for outer, images in kept:
-        assert torch.equal(images, snapshots.small(made(outer).images, labels)[0])
+        assert torch.equal(images, snapshots.thumbnails(made(outer).images, labels)[0])
     assert sorted(path.name for path in tmp_path.iterdir()) == [run_folder.SNAPSHOTS]
 
 

@@ -216,25 +216,25 @@ def a_set(labels: list[int], seed: int = 0, **changes: Any) -> SyntheticSet:
 
 
 def test_a_set_gives_its_training_images() -> None:
-    small = a_set([0, 0, 2, 2, 3, 3])
-    assert (small.nclass, small.ipc) == (6, 2)
-    images, labels = small.decoded()
+    condensed = a_set([0, 0, 2, 2, 3, 3])
+    assert (condensed.nclass, condensed.ipc) == (6, 2)
+    images, labels = condensed.decoded()
     for c in (0, 2, 3):
-        wanted = naive.decode(small.images[small.labels == c].double(), 2)
+        wanted = naive.decode(condensed.images[condensed.labels == c].double(), 2)
         torch.testing.assert_close(images[labels == c].double(), wanted, rtol=0, atol=1e-6)
-    raw, normal = small.dataset(normalized=False), small.dataset()
+    raw, normal = condensed.dataset(normalized=False), condensed.dataset()
     assert len(raw) == len(normal) == 24  # type: ignore[arg-type]
     for i in (0, 13, 23):
         assert torch.equal(raw[i][0], images[i]) and int(raw[i][1]) == int(labels[i])
         for channel in range(3):
-            wanted = (images[i, channel] - small.mean[channel]) / small.std[channel]
+            wanted = (images[i, channel] - condensed.mean[channel]) / condensed.std[channel]
             torch.testing.assert_close(normal[i][0][channel], wanted)
 
 
 def test_the_start_of_a_set() -> None:
     first = torch.zeros(2, 3, 6, 6)
-    small = a_set([0, 1], initial=first)
-    assert torch.equal(small.start().images, first)
-    assert torch.equal(small.start().labels, small.labels)
+    condensed = a_set([0, 1], initial=first)
+    assert torch.equal(condensed.start().images, first)
+    assert torch.equal(condensed.start().labels, condensed.labels)
     with pytest.raises(UserError, match="does not hold its initial images"):
         a_set([0, 1]).start()

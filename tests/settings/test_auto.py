@@ -82,8 +82,8 @@ def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_folder_and_nothing_else(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = ("--width", "0.05", "--pt_from", "1", "--model_num", "1", "--niter", "2", "--inner_loop", "1")
-    call("condense", "-d", str(pets), "--ipc", "2", *small)
+    condensed = ("--width", "0.05", "--pt_from", "1", "--model_num", "1", "--niter", "2", "--inner_loop", "1")
+    call("condense", "-d", str(pets), "--ipc", "2", *condensed)
     said = capsys.readouterr().err
     assert "pets has no test set: 7 of its 32 images are taken for one, 0.2 of each class (seed 0" in said
     assert "chosen for 3 classes of colour images, 16x16: convnet2 of width 0.05, factor 2, metric l1" in said
@@ -116,9 +116,9 @@ def test_a_schedule_keeps_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (fitted.niter, fitted.inner_loop) == expected
     with pytest.raises(attar.UserError, match=r"the pool takes about 1\.0 s and one iteration 0\.5 s"):
         schedule.fit(data, base, 1.2, said.append)
-    part = schedule.fit(data, replace(base, pool=replace(base.pool, models=4, share=0.25)), 110, said.append)
+    part = schedule.fit(data, replace(base, pool=replace(base.pool, models=4, fraction=0.25)), 110, said.append)
     assert part.pool.models == 4 and "4 models of 2 epochs over 0.25 of the images about 2 s" in said[-1]
-    renewed = replace(base, condense=replace(base.condense, renew=5))
+    renewed = replace(base, condense=replace(base.condense, sweeps_per_network=5))
     for seconds, expected in {110: (13, 15), 10.7: (2, 5)}.items():  # outer iterations of whole networks
         fitted = schedule.fit(data, renewed, seconds, said.append).condense
         assert (fitted.niter, fitted.inner_loop) == expected
@@ -181,7 +181,7 @@ def test_inspect(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def small() -> attar.SyntheticSet:
+def condensed() -> attar.SyntheticSet:
     images = torch.rand((4, 3, 8, 8), generator=torch.Generator().manual_seed(0))
     return attar.SyntheticSet(
         images=images,
@@ -194,35 +194,35 @@ def small() -> attar.SyntheticSet:
     )
 
 
-def test_a_loader_gives_what_the_data_set_holds(small: attar.SyntheticSet) -> None:
-    images, labels = small.decoded()
-    plain = list(small.loader(5, shuffle=False, normalized=False))
-    assert [len(batch) for batch, _ in plain] == [5, 5, 5, 1] and len(small.loader(5)) == 4
+def test_a_loader_gives_what_the_data_set_holds(condensed: attar.SyntheticSet) -> None:
+    images, labels = condensed.decoded()
+    plain = list(condensed.loader(5, shuffle=False, normalized=False))
+    assert [len(batch) for batch, _ in plain] == [5, 5, 5, 1] and len(condensed.loader(5)) == 4
     assert torch.equal(torch.cat([batch for batch, _ in plain]), images)
     assert torch.equal(torch.cat([label for _, label in plain]), labels)
-    shuffled = small.loader(16)
+    shuffled = condensed.loader(16)
     first, second = next(iter(shuffled)), next(iter(shuffled))
     assert not torch.equal(first[1], second[1])
-    assert torch.allclose(first[0].flatten(1).sum(1).sort()[0], small.normalize(images).flatten(1).sum(1).sort()[0])
-    assert torch.equal(next(iter(small.loader(16)))[0], first[0])  # the seed
+    assert torch.allclose(first[0].flatten(1).sum(1).sort()[0], condensed.normalize(images).flatten(1).sum(1).sort()[0])
+    assert torch.equal(next(iter(condensed.loader(16)))[0], first[0])  # the seed
 
 
-def test_a_loader_augments(small: attar.SyntheticSet) -> None:
-    plain = next(iter(small.loader(16, shuffle=False)))[0]
-    flipped = next(iter(small.loader(16, shuffle=False, augment="flip")))[0]
+def test_a_loader_augments(condensed: attar.SyntheticSet) -> None:
+    plain = next(iter(condensed.loader(16, shuffle=False)))[0]
+    flipped = next(iter(condensed.loader(16, shuffle=False, augment="flip")))[0]
     same = (flipped == plain).flatten(1).all(1)
     mirrored = (flipped == plain.flip(3)).flatten(1).all(1)
     assert bool((same | mirrored).all()) and bool(mirrored.any()) and bool(same.any())
     with pytest.raises(attar.UserError, match="unknown augmentation 'flap'"):
-        small.loader(augment="flap")
+        condensed.loader(augment="flap")
     with pytest.raises(attar.UserError, match="works on normalised images"):
-        small.loader(augment="flip", normalized=False)
+        condensed.loader(augment="flip", normalized=False)
     with pytest.raises(attar.UserError, match="batch_size must be at least 1"):
-        small.loader(0)
+        condensed.loader(0)
 
 
-def test_a_notebook_shows_the_images(small: attar.SyntheticSet) -> None:
-    page = small._repr_html_()
+def test_a_notebook_shows_the_images(condensed: attar.SyntheticSet) -> None:
+    page = condensed._repr_html_()
     assert page.count("data:image/png;base64,") == 2 and "a&lt;b" in page and "a<b" not in page
     assert "SyntheticSet(pets: 4 images of 3x8x8, 2 classes, factor 2)" in page
 

@@ -23,7 +23,7 @@ from attar.settings.config import (
     Recipe,
     strategy_names,
 )
-from attar.settings.schema import MOST, coerce, replace, settings_of
+from attar.settings.schema import LARGEST_NUMBER, coerce, replace, settings_of
 
 HINTS = {"int": int, "float": float, "bool": bool, "str": str, "names": tuple[str, ...], "numbers": tuple[int, ...]}
 ANYTHING = st.one_of(
@@ -150,10 +150,10 @@ def test_values_that_mean_nothing(make: Any, words: str) -> None:
 
 
 def test_the_largest_numbers_pass() -> None:
-    assert PoolConfig(seed=MOST).seed == MOST
-    assert CondenseConfig(lr_img=float(MOST)).lr_img == MOST
+    assert PoolConfig(seed=LARGEST_NUMBER).seed == LARGEST_NUMBER
+    assert CondenseConfig(lr_img=float(LARGEST_NUMBER)).lr_img == LARGEST_NUMBER
     with pytest.raises(UserError, match=r"seed must be at most 9\.0072e\+15"):
-        PoolConfig(seed=MOST + 1)
+        PoolConfig(seed=LARGEST_NUMBER + 1)
 
 
 @pytest.mark.parametrize("strategy", ["color_crop_cutout", "color-crop-cutout", " Color_Crop-CUTOUT "])

@@ -33,7 +33,7 @@ def test_every_method_has_a_paper_and_a_name() -> None:
     for method in METHODS.values():
         assert {*method.means, *method.full, *method.short} <= known
     assert set(methods.MACHINERY) <= known
-    assert {name for _, name in methods.NEEDS} <= known | {"epochs", "share", "models"}
+    assert {name for _, name in methods.NEEDS} <= known | {"epochs", "fraction", "models"}
 
 
 def test_accdd_is_the_default_and_changes_nothing() -> None:
@@ -44,7 +44,7 @@ def test_accdd_is_the_default_and_changes_nothing() -> None:
 
 # ---- the published settings ----
 
-# method: source, renew, perturb, match, metric, fc, update, factor, init, aug, lr_img, batch_real, iterations
+# method: network_init, sweeps_per_network, perturb, match, metric, fc, update, factor, init, aug, lr_img, batch_real, iterations
 PUBLISHED = {
     "idc": ("fresh", None, False, "grad", "l1", False, "real", 2, "mix", "color_crop_cutout", 1e-4, 64, 200_000),
     "idc-i": ("fresh", None, False, "grad", "l1", False, "real", 1, "random", "color_crop_cutout", 1e-4, 64, 200_000),
@@ -58,7 +58,19 @@ PUBLISHED = {
 @pytest.mark.parametrize("method", PUBLISHED)
 def test_published_settings_of_the_neighbours(method: str) -> None:
     c = chosen(method, ipc=10).condense
-    names = ("source", "renew", "perturb", "match", "metric", "fc", "update", "factor", "init", "aug_type", "lr_img")
+    names = (
+        "network_init",
+        "sweeps_per_network",
+        "perturb",
+        "match",
+        "metric",
+        "fc",
+        "update",
+        "factor",
+        "init",
+        "aug_type",
+        "lr_img",
+    )
     assert (
         *(getattr(c, name) for name in names),
         c.batch_real,
@@ -76,7 +88,11 @@ def test_published_settings_of_the_neighbours(method: str) -> None:
 def test_loops_of_dc(ipc: int, sweeps: int, epochs: int) -> None:
     for method in ("dc", "dsa"):
         c = chosen(method, ipc=ipc).condense
-        assert (c.renew, c.syn_epochs, c.outer_iterations * c.inner_loop) == (sweeps, epochs, 1000 * sweeps)
+        assert (c.sweeps_per_network, c.syn_epochs, c.outer_iterations * c.inner_loop) == (
+            sweeps,
+            epochs,
+            1000 * sweeps,
+        )
         assert (c.lr, c.momentum, c.weight_decay, c.batch_size, c.mix_p) == (0.01, 0.0, 0.0, 256, 0.0)
 
 
@@ -119,7 +135,7 @@ def test_a_short_recipe_keeps_its_schedule_and_its_pool(method: str, name: str) 
 )
 def test_networks_of_dc_are_not_cut_by_a_short_schedule(ipc: int, wanted: tuple[int, int, int]) -> None:
     c = resolve(CONDENSE, {"method": "dc", "ipc": ipc}, recipe="fashion-cpu").condense
-    assert (c.renew, c.inner_loop, c.niter) == wanted
+    assert (c.sweeps_per_network, c.inner_loop, c.niter) == wanted
 
 
 @pytest.mark.parametrize("values", [{"method": "ncfm"}, {"match": "ncf"}])
@@ -161,10 +177,10 @@ def test_the_config_of_a_run_is_the_same_run_again(method: str, name: str, tmp_p
 
 def test_combinations_are_settings() -> None:
     """accdd's pool and perturbation under NCFM's matching, and NCFM's interpolation under accdd's."""
-    one = chosen("ncfm", source="pool", perturb=True).condense
-    assert (one.source, one.perturb, one.match) == ("pool", True, "ncf")
-    other = chosen("accdd", source="interpolated", perturb=False).condense
-    assert (other.source, not other.perturb, other.match, other.update) == ("interpolated", True, "grad", "real")
+    one = chosen("ncfm", network_init="pool", perturb=True).condense
+    assert (one.network_init, one.perturb, one.match) == ("pool", True, "ncf")
+    other = chosen("accdd", network_init="interpolated", perturb=False).condense
+    assert (other.network_init, not other.perturb, other.match, other.update) == ("interpolated", True, "grad", "real")
 
 
 # ---- what is refused ----
@@ -176,10 +192,10 @@ def test_combinations_are_settings() -> None:
         (
             "idc",
             {"model_path": ("p",)},
-            "method idc takes no model_path here: it has source fresh, and model_path need",
+            "method idc takes no model_path here: it has network_init fresh, and model_path need",
         ),
-        ("dm", {"epochs": 3}, "method dm takes no epochs here: it has source fresh"),
-        ("dc", {"model_num": 3}, "method dc takes no models here: it has source fresh"),
+        ("dm", {"epochs": 3}, "method dm takes no epochs here: it has network_init fresh"),
+        ("dc", {"model_num": 3}, "method dc takes no models here: it has network_init fresh"),
         (
             "ncfm",
             {"metric": "cos"},
@@ -196,10 +212,10 @@ def test_combinations_are_settings() -> None:
         ("dm", {"select_from": 600}, "it has select random, and select_from needs select cluster"),
         ("dm", {"base_size": 8}, "it has lr_scaled off, and base_size needs lr_scaled on"),
         ("dm", {"img_optim": "adamw", "mom_img": 0.9}, "it has img_optim adamw, and mom_img needs img_optim sgd"),
-        ("dm", {"calibrate": 1.0}, "calibrate needs trained networks: source pool or interpolated, not fresh"),
-        ("accdd", {"warmup": 1}, "warmup trains fresh networks, and source is pool; leave it out"),
-        ("dm", {"renew": 200}, "renew (200) must not be above inner_loop (100)"),
-        ("dc", {"ipc": 20, "inner_loop": 10}, "renew (20) must not be above inner_loop (10)"),
+        ("dm", {"calibrate": 1.0}, "calibrate needs trained networks: network_init pool or interpolated, not fresh"),
+        ("accdd", {"warmup": 1}, "warmup trains fresh networks, and network_init is pool; leave it out"),
+        ("dm", {"sweeps_per_network": 200}, "sweeps_per_network (200) must not be above inner_loop (100)"),
+        ("dc", {"ipc": 20, "inner_loop": 10}, "sweeps_per_network (20) must not be above inner_loop (10)"),
         ("accdd", {"img_optim": "adamw"}, "img_optim adamw needs img_step sweep"),
     ],
 )
@@ -217,7 +233,7 @@ def test_settings_that_mean_nothing_are_refused(method: str, given: dict[str, An
         ("dm", {"select": "cluster", "select_from": 600}),
         ("idc", {"perturb": True, "vmax": 0.2}),
         ("dm", {"update": "real", "n_data": 64, "lr": 0.1}),
-        ("dm", {"source": "pool", "epochs": 3, "calibrate": 0.5}),
+        ("dm", {"network_init": "pool", "epochs": 3, "calibrate": 0.5}),
         ("ncfm", {"sampler": "network", "sampler_lr": 0.1}),
     ],
 )

@@ -117,7 +117,13 @@ def test_best_is_a_choice_on_top_of_the_short_recipe() -> None:
     best, base = named("best"), named("fashion-cpu")
     assert (best.data, best.network, best.pool, best.evaluate) == (base.data, base.network, base.pool, base.evaluate)
     own = best.condense
-    assert (own.source, own.perturb, own.match, own.select, own.average) == ("pool", True, "ncf", "cluster", 3)
+    assert (own.network_init, own.perturb, own.match, own.select, own.averaging_power) == (
+        "pool",
+        True,
+        "ncf",
+        "cluster",
+        3,
+    )
     assert own.calibrate == 0
     assert (own.batch_real, own.inner_loop, own.factor) == (32, 10, 2)
 

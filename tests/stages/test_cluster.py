@@ -204,9 +204,9 @@ def test_models_and_seeds_are_the_same_elsewhere(ray: OneProcess) -> None:
     for one, other in zip(here.members, there.members, strict=True):
         assert (one.name, one.accuracy) == (other.name, other.accuracy)
         assert all(torch.equal(value, other.params[name]) for name, value in one.params.items())
-    small = attar.condense(data, here, niter=1, inner_loop=1, n_data=64)
+    condensed = attar.condense(data, here, niter=1, inner_loop=1, n_data=64)
     config = attar.settings.config.EvaluateConfig(runs=2, epochs=1, whole_epochs=1)
-    measured = [measure.evaluate(small, data, config, here.network, workers=who) for who in (None, workers)]
+    measured = [measure.evaluate(condensed, data, config, here.network, workers=who) for who in (None, workers)]
     assert measured[0] == measured[1]
     assert run_once.__module__ == "attar.evaluation.measure"  # a node imports it by this name
     workers.close()

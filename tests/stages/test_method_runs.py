@@ -48,10 +48,10 @@ def test_a_run_of_each_method(method: str, tmp_path: Path, monkeypatch: pytest.M
     assert files.load_tensors(run / "condensed.safetensors", "set")[1]["method"] == method
     assert (tmp_path / "pool").exists() == (method == "ncfm"), "no pool is trained where none is used"
     assert len(config["attar"]["pool"]) == (2 if method == "ncfm" else 0)
-    small = set_files.load_set(run)
-    assert small.method == method and not torch.equal(small.images, small.start().images)
+    condensed = set_files.load_set(run)
+    assert condensed.method == method and not torch.equal(condensed.images, condensed.start().images)
     call("condense", "--recipe", str(run / "config.json"), "--out", "again", "--quiet")
-    assert torch.equal(set_files.load_set(tmp_path / "again").images, small.images)
+    assert torch.equal(set_files.load_set(tmp_path / "again").images, condensed.images)
 
 
 def test_a_method_in_parts_goes_on_after_a_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,10 +106,10 @@ def test_the_pool_of_ncfm_is_the_recipes(tmp_path: Path, monkeypatch: pytest.Mon
 def test_methods_in_python() -> None:
     data = attar.load("digits", nclass=2)
     settings: dict[str, Any] = {"width": 0.05, "niter": 1, "inner_loop": 2}
-    small = attar.condense(data, method="dm", **settings)
-    assert small.method == "dm"
+    condensed = attar.condense(data, method="dm", **settings)
+    assert condensed.method == "dm"
     pool = attar.pretrain(data, epochs=1, models=1, width=0.05)
-    other = attar.condense(data, pool, method="dm", source="pool", perturb=True, niter=1, inner_loop=2)
-    assert not torch.equal(small.images, other.images)
-    with pytest.raises(UserError, match="source fresh takes no early-stage models; leave the pool out"):
+    other = attar.condense(data, pool, method="dm", network_init="pool", perturb=True, niter=1, inner_loop=2)
+    assert not torch.equal(condensed.images, other.images)
+    with pytest.raises(UserError, match="network_init fresh takes no early-stage models; leave the pool out"):
         attar.condense(data, pool, method="dm", niter=1)

@@ -24,55 +24,55 @@ def digits() -> ImageData:
 
 
 @pytest.fixture(scope="module")
-def small(digits: ImageData) -> attar.SyntheticSet:
+def condensed(digits: ImageData) -> attar.SyntheticSet:
     pool = attar.pretrain(digits, epochs=1, models=2, width=0.05)
     return attar.condense(digits, pool, ipc=2, factor=2, speedup=10, **TINY)
 
 
-def test_the_example(digits: ImageData, small: attar.SyntheticSet) -> None:
-    assert (small.ipc, small.factor, small.nclass, small.source) == (2, 2, 10, "digits")
-    report = attar.evaluate(small, digits, networks=["convnet"], **QUICK)
+def test_the_example(digits: ImageData, condensed: attar.SyntheticSet) -> None:
+    assert (condensed.ipc, condensed.factor, condensed.nclass, condensed.source) == (2, 2, 10, "digits")
+    report = attar.evaluate(condensed, digits, networks=["convnet"], **QUICK)
     assert {"attar", "dataset", "ipc", "factor", "method", "accuracy", "initial", "random_real", "whole"} <= set(report)
     assert report["dataset"] == "digits"
     assert report["accuracy"]["convnet2"]["n"] == 2
     assert report["accuracy"]["convnet2"]["width"] == 0.05  # the network of the pool
     assert report["seconds"]["evaluate"] > 0
-    images, labels = next(iter(DataLoader(small.dataset(), batch_size=64)))
+    images, labels = next(iter(DataLoader(condensed.dataset(), batch_size=64)))
     assert images.shape == (64, 1, 8, 8)
     assert labels.dtype == torch.int64
-    assert len(small.dataset()) == 10 * 2 * 4  # type: ignore[arg-type]
-    plain, _ = next(iter(DataLoader(small.dataset(normalized=False), batch_size=80)))
+    assert len(condensed.dataset()) == 10 * 2 * 4  # type: ignore[arg-type]
+    plain, _ = next(iter(DataLoader(condensed.dataset(normalized=False), batch_size=80)))
     assert 0 <= plain.min() <= plain.max() <= 1
-    normalised, _ = next(iter(DataLoader(small.dataset(), batch_size=80)))
+    normalised, _ = next(iter(DataLoader(condensed.dataset(), batch_size=80)))
     assert torch.allclose(normalised, (plain - digits.mean[0]) / digits.std[0])
 
 
-def test_the_same_call_gives_the_same_bits(digits: ImageData, small: attar.SyntheticSet) -> None:
+def test_the_same_call_gives_the_same_bits(digits: ImageData, condensed: attar.SyntheticSet) -> None:
     pool = attar.pretrain(digits, epochs=1, models=2, width=0.05)
     again = attar.condense(digits, pool, ipc=2, factor=2, speedup=10, **TINY)
-    assert torch.equal(small.images, again.images)
+    assert torch.equal(condensed.images, again.images)
 
 
-def test_without_a_pool_it_is_trained(digits: ImageData, small: attar.SyntheticSet) -> None:
+def test_without_a_pool_it_is_trained(digits: ImageData, condensed: attar.SyntheticSet) -> None:
     again = attar.condense(digits, epochs=1, models=2, width=0.05, ipc=2, factor=2, **TINY)
-    assert torch.equal(small.images, again.images)
+    assert torch.equal(condensed.images, again.images)
     assert again.recipe["pool"]["epochs"] == 1
     assert again.recipe["network"]["width"] == 0.05
 
 
-def test_a_kept_pool(digits: ImageData, small: attar.SyntheticSet, tmp_path: Path) -> None:
+def test_a_kept_pool(digits: ImageData, condensed: attar.SyntheticSet, tmp_path: Path) -> None:
     attar.pretrain(digits, epochs=1, models=2, width=0.05, folder=tmp_path)
     again = attar.condense(digits, ipc=2, factor=2, width=0.05, model_path=str(tmp_path), **TINY)
-    assert torch.equal(small.images, again.images)
+    assert torch.equal(condensed.images, again.images)
 
 
-def test_a_set_comes_back_from_its_file(digits: ImageData, small: attar.SyntheticSet, tmp_path: Path) -> None:
-    attar.save_set(tmp_path / "small.safetensors", small)
+def test_a_set_comes_back_from_its_file(digits: ImageData, condensed: attar.SyntheticSet, tmp_path: Path) -> None:
+    attar.save_set(tmp_path / "small.safetensors", condensed)
     again = attar.load_set(tmp_path / "small.safetensors")
-    assert torch.equal(small.images, again.images)
-    assert again.recipe == small.recipe
+    assert torch.equal(condensed.images, again.images)
+    assert again.recipe == condensed.recipe
     measure = {"yardsticks": (), **QUICK}
-    first, second = (attar.evaluate(one, digits, **measure)["accuracy"] for one in (small, again))
+    first, second = (attar.evaluate(one, digits, **measure)["accuracy"] for one in (condensed, again))
     assert first == second
 
 
@@ -83,22 +83,22 @@ def test_images_of_ones_own() -> None:
     labels = torch.arange(4).repeat(10)
     data = attar.ImageData(images.numpy(), labels.numpy(), classes=["a", "b", "c", "d"], name="mine")
     pool = attar.pretrain(data, epochs=1, models=1, width=0.05)
-    small = attar.condense(data, pool, ipc=2, factor=3, **TINY)
-    assert small.images.shape == (8, 3, 12, 10)
-    assert small.recipe["data"]["dataset"] == "mine"
+    condensed = attar.condense(data, pool, ipc=2, factor=3, **TINY)
+    assert condensed.images.shape == (8, 3, 12, 10)
+    assert condensed.recipe["data"]["dataset"] == "mine"
     with pytest.raises(attar.UserError, match="mine has no test images"):
-        attar.evaluate(small, data)
+        attar.evaluate(condensed, data)
     tested = attar.ImageData(images, labels, images[:8], labels[:8], classes=["a", "b", "c", "d"], name="mine")
-    assert attar.evaluate(small, tested, yardsticks=["none"], **QUICK)["accuracy"]["convnet2"]["n"] == 2
+    assert attar.evaluate(condensed, tested, yardsticks=["none"], **QUICK)["accuracy"]["convnet2"]["n"] == 2
 
 
 def test_a_recipe_by_name(digits: ImageData) -> None:
     pool = attar.pretrain(digits, recipe="fashion-cpu", models=1, epochs=1, width=0.05)
     assert pool.network.depth is None  # not that of digits
-    small = attar.condense(digits, pool, recipe="fashion-cpu", **TINY)
-    assert small.factor == 2
-    assert small.recipe["data"]["dataset"] == "digits"  # not fashion
-    report = attar.evaluate(small, digits, recipe="fashion-cpu", width=0.05, yardsticks=(), **QUICK)
+    condensed = attar.condense(digits, pool, recipe="fashion-cpu", **TINY)
+    assert condensed.factor == 2
+    assert condensed.recipe["data"]["dataset"] == "digits"  # not fashion
+    report = attar.evaluate(condensed, digits, recipe="fashion-cpu", width=0.05, yardsticks=(), **QUICK)
     assert list(report["accuracy"]) == ["convnet3"]
 
 

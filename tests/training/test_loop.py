@@ -15,9 +15,9 @@ from attar.training import loop as training_loop
 from attar.training.augment import BatchAugmentation
 from attar.training.batches import BatchDraw
 from attar.training.loop import Trainer, fit
-from attar.training.train_state import learner
+from attar.training.train_state import start_training
 from helpers.recording import Film
-from helpers.training import NaiveLearner, batches, network, same
+from helpers.training import NaiveTrainState, batches, network, same
 
 
 def drawn(count: int, n: int = 5) -> list[BatchDraw]:
@@ -26,25 +26,25 @@ def drawn(count: int, n: int = 5) -> list[BatchDraw]:
 
 
 def as_it_is(one: BatchDraw) -> tuple[Tensor, Tensor]:
-    return one.source, one.labels
+    return one.network_init, one.labels
 
 
 def test_fit_trains_for_its_epochs_with_the_schedule() -> None:
     module, parameters = network()
-    student = learner(module, parameters, {}, lr=0.1, momentum=0.9, weight_decay=0.01)
-    twin = NaiveLearner(parameters, 0.1, 0.9, 0.01)
+    model = start_training(module, parameters, {}, lr=0.1, momentum=0.9, weight_decay=0.01)
+    twin = NaiveTrainState(parameters, 0.1, 0.9, 0.01)
     asked, after = [], []
 
     def epoch_batches() -> list[BatchDraw]:
         asked.append(len(after))
         return drawn(2)
 
-    fit(Trainer(student, as_it_is, notice=print), epoch_batches, 6, after_epoch=after.append)
+    fit(Trainer(model, as_it_is, notice=print), epoch_batches, 6, after_epoch=after.append)
     for rate in (1, 1, 1, 1, 0.2, 0.04):
         for images, targets in batches(2):
             twin.step(images, targets, rate)
     assert asked == after == list(range(6))
-    same(student, twin)
+    same(model, twin)
 
 
 @pytest.mark.parametrize("norm_type", ["instance", "batch"])
@@ -53,7 +53,7 @@ def test_recorded_steps_are_the_steps(norm_type: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr(training_loop, "LONGEST", 2)
     module, parameters = network(norm_type)
     plain, recorded = (
-        learner(module, parameters, models.buffers_of(module), lr=0.1, momentum=0.9, weight_decay=0.01)
+        start_training(module, parameters, models.buffers_of(module), lr=0.1, momentum=0.9, weight_decay=0.01)
         for _ in range(2)
     )
     said: list[str] = []
@@ -66,7 +66,8 @@ def test_recorded_steps_are_the_steps(norm_type: str, monkeypatch: pytest.Monkey
         """Others in every epoch: a replay has to see its new arguments."""
         seed = next(seeds) % epochs
         return [
-            BatchDraw(one.source + seed / 10, one.labels, one.augmentation) for one in [*drawn(4), drawn(1, n=3)[0]]
+            BatchDraw(one.network_init + seed / 10, one.labels, one.augmentation)
+            for one in [*drawn(4), drawn(1, n=3)[0]]
         ]
 
     fit(Trainer(plain, as_it_is, notice=print), epoch_batches, epochs)
@@ -79,17 +80,17 @@ def test_recorded_steps_are_the_steps(norm_type: str, monkeypatch: pytest.Monkey
 
 def test_an_optimiser_that_counts_on_the_host_is_not_recorded() -> None:
     module, parameters = network()
-    student = learner(module, parameters, {}, lr=0.1, momentum=0, weight_decay=0, optimizer="adam")
-    film = Film(lambda: student)
-    Trainer(student, as_it_is, notice=print, record=film)(drawn(2 * GRAPH_WARMUP))
+    model = start_training(module, parameters, {}, lr=0.1, momentum=0, weight_decay=0, optimizer="adam")
+    film = Film(lambda: model)
+    Trainer(model, as_it_is, notice=print, record=film)(drawn(2 * GRAPH_WARMUP))
     assert not film.recorded
 
 
 def test_a_trainer_is_gone_when_nobody_holds_it() -> None:
     """On a GPU it holds recordings, and these much memory: not until Python looks for circles."""
     module, parameters = network()
-    student = learner(module, parameters, {}, lr=0.1, momentum=0.9, weight_decay=0)
-    replayed = Trainer(student, as_it_is, notice=print, record=Film(lambda: student))
+    model = start_training(module, parameters, {}, lr=0.1, momentum=0.9, weight_decay=0)
+    replayed = Trainer(model, as_it_is, notice=print, record=Film(lambda: model))
     replayed(drawn(2 * training_loop.LONGEST))
     held = weakref.ref(next(iter(replayed.recorded.values())))
     gc.disable()

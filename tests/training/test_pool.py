@@ -189,7 +189,7 @@ def test_an_epoch_of_a_share_sees_other_images_each_time(digits: ImageData, monk
 
     monkeypatch.setattr(ImageData, "fetch", noted)
     monkeypatch.setattr(ImageData, "test_batches", lambda data: [(digits.images[:2].float(), digits.labels[:2])])
-    early_stage.pretrain(digits, replace(CONFIG, models=1, epochs=2, share=0.1), NETWORK)
+    early_stage.pretrain(digits, replace(CONFIG, models=1, epochs=2, fraction=0.1), NETWORK)
     images = round(0.1 * len(digits.labels))
     rows = [row for batch in seen for row in batch]
     first, second = set(rows[:images]), set(rows[images:])
@@ -198,15 +198,15 @@ def test_an_epoch_of_a_share_sees_other_images_each_time(digits: ImageData, monk
 
 
 def test_members_of_another_share_are_others(digits: ImageData, tmp_path: Path) -> None:
-    part = replace(CONFIG, models=1, share=0.1)
+    part = replace(CONFIG, models=1, fraction=0.1)
     for config in (CONFIG, part):
         made = early_stage.fill(digits, config, NETWORK, tmp_path)
-        assert [member.settings["share"] for member in made.members] == [config.share] * config.models
-    assert len(pool_files.load([tmp_path], digits, NETWORK, length={"share": 0.1})) == 1
-    assert len(pool_files.load([tmp_path], digits, NETWORK, length={"epochs": 1, "share": 1.0})) == 2
+        assert [member.settings["fraction"] for member in made.members] == [config.fraction] * config.models
+    assert len(pool_files.load([tmp_path], digits, NETWORK, length={"fraction": 0.1})) == 1
+    assert len(pool_files.load([tmp_path], digits, NETWORK, length={"epochs": 1, "fraction": 1.0})) == 2
     assert len(pool_files.load([tmp_path], digits, NETWORK, length={"epochs": 1})) == 3
-    with pytest.raises(UserError, match=r"no early-stage model with pt_from 1 and pt_share 0\.5; `attar"):
-        pool_files.load([tmp_path], digits, NETWORK, length={"epochs": 1, "share": 0.5})
+    with pytest.raises(UserError, match=r"no early-stage model with pt_from 1 and pt_fraction 0\.5; `attar"):
+        pool_files.load([tmp_path], digits, NETWORK, length={"epochs": 1, "fraction": 0.5})
 
 
 def test_members_from_before_shares_saw_all_images(digits: ImageData, tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_members_from_before_shares_saw_all_images(digits: ImageData, tmp_path: 
     made = early_stage.pretrain(digits, CONFIG, NETWORK, folder=tmp_path)
     for file in tmp_path.iterdir():
         tensors, meta = files.load_tensors(file, "member")
-        del meta["settings"]["share"]
+        del meta["settings"]["fraction"]
         files.save_tensors(file, tensors, "member", {key: meta[key] for key in meta if key not in ("kind", "version")})
     again = early_stage.fill(digits, CONFIG, NETWORK, tmp_path)
     assert [member.name for member in again.members] == [member.name for member in made.members]

@@ -13,12 +13,12 @@ from torch import Generator
 from attar import models
 from attar.condensation.gradients import Execution
 from attar.condensation.network_training import NetworkGradients
-from attar.engine.workers import Workers
+from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError
-from attar.training.batches import Deck, shuffled
-from attar.training.train_state import accuracy, decay, learner, reset, step
+from attar.training.batches import BatchSampler, shuffled
+from attar.training.train_state import accuracy, decay, reset, start_training, step
 from helpers import naive
-from helpers.training import NaiveLearner, batches, network, normal, same
+from helpers.training import NaiveTrainState, batches, network, normal, same
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -29,17 +29,17 @@ def test_sgd_steps(momentum: float, weight_decay: float, parts: int | None) -> N
     module, parameters = network()
     gradients = None
     if parts is not None:
-        workers = Workers(torch.device("cpu"))
+        workers = ThreadWorkers(torch.device("cpu"))
         workers.count = parts
         gradients = NetworkGradients(module, Execution(), workers)
     copies = {name: value.clone() for name, value in parameters.items()}
-    student = learner(module, parameters, {}, lr=0.1, momentum=momentum, weight_decay=weight_decay)
-    twin = NaiveLearner(parameters, 0.1, momentum, weight_decay)
+    model = start_training(module, parameters, {}, lr=0.1, momentum=momentum, weight_decay=weight_decay)
+    twin = NaiveTrainState(parameters, 0.1, momentum, weight_decay)
     for images, targets in batches(5):
-        loss = step(student, images, targets, gradients)
+        loss = step(model, images, targets, gradients)
         torch.testing.assert_close(loss, twin.step(images, targets), rtol=1e-9, atol=0)
-        same(student, twin)
-    assert (student.params["classifier.weight"] - copies["classifier.weight"]).abs().max() > 1e-3
+        same(model, twin)
+    assert (model.params["classifier.weight"] - copies["classifier.weight"]).abs().max() > 1e-3
     for name, value in copies.items():
         assert torch.equal(parameters[name], value), "the given tensors are copied"
         assert torch.equal(dict(module.named_parameters())[name], value), "the module only gives the shape"
@@ -49,20 +49,20 @@ def test_sgd_steps(momentum: float, weight_decay: float, parts: int | None) -> N
 def test_reset_is_a_new_start_in_the_same_memory(momentum: float) -> None:
     module, parameters = network("batch")
     buffers = models.buffers_of(module)
-    student, fresh = (
-        learner(module, parameters, buffers, lr=0.1, momentum=momentum, weight_decay=0.01) for _ in range(2)
+    model, fresh = (
+        start_training(module, parameters, buffers, lr=0.1, momentum=momentum, weight_decay=0.01) for _ in range(2)
     )
     for images, targets in batches(3):
-        step(student, images, targets)
-    memory = [value.data_ptr() for value in student.params.values()]
-    reset(student, parameters, buffers)
+        step(model, images, targets)
+    memory = [value.data_ptr() for value in model.params.values()]
+    reset(model, parameters, buffers)
     for images, targets in batches(4):
-        assert torch.equal(step(student, images, targets), step(fresh, images, targets))
+        assert torch.equal(step(model, images, targets), step(fresh, images, targets))
     for name, value in fresh.params.items():
-        assert torch.equal(student.params[name], value)
+        assert torch.equal(model.params[name], value)
     for name, value in fresh.buffers.items():
-        assert torch.equal(student.buffers[name], value)
-    assert memory == [value.data_ptr() for value in student.params.values()]
+        assert torch.equal(model.buffers[name], value)
+    assert memory == [value.data_ptr() for value in model.params.values()]
     assert torch.equal(dict(module.named_parameters())["classifier.weight"], parameters["classifier.weight"])
 
 
@@ -70,12 +70,12 @@ def test_reset_is_a_new_start_in_the_same_memory(momentum: float) -> None:
 def test_other_optimisers(name: str) -> None:
     """The first step of Adam is lr in the direction of the gradient; AdamW takes the decay out of the weights."""
     module, parameters = network()
-    student = learner(module, parameters, {}, lr=1e-2, momentum=0.9, weight_decay=0.5, optimizer=name)
+    model = start_training(module, parameters, {}, lr=1e-2, momentum=0.9, weight_decay=0.5, optimizer=name)
     images, targets = batches(1)[0]
     leaves = [value.clone().requires_grad_() for value in parameters.values()]
     loss = naive.cross_entropy(naive.convnet(dict(enumerate(leaves)), images), targets)
-    step(student, images, targets)
-    for start, gradient, got in zip(leaves, torch.autograd.grad(loss, leaves), student.params.values(), strict=True):
+    step(model, images, targets)
+    for start, gradient, got in zip(leaves, torch.autograd.grad(loss, leaves), model.params.values(), strict=True):
         if name == "adam":
             gradient, start = gradient + 0.5 * start, start
         else:
@@ -91,7 +91,7 @@ def test_compiled_gradients_of_the_network_step() -> None:
     said: list[str] = []
     found = []
     for compiled in (False, True):
-        workers = Workers(torch.device("cpu"))
+        workers = ThreadWorkers(torch.device("cpu"))
         workers.count = 1
         gradients = NetworkGradients(module, Execution(compiled=compiled, notice=said.append), workers)
         found.append(gradients(parameters, {}, images, targets))
@@ -105,18 +105,18 @@ def test_compiled_gradients_of_the_network_step() -> None:
 def test_unknown_optimiser() -> None:
     module, parameters = network()
     with pytest.raises(UserError, match="unknown optimizer 'sdg'; did you mean 'sgd'"):
-        learner(module, parameters, {}, lr=0.1, momentum=0.9, weight_decay=0.0, optimizer="sdg")
+        start_training(module, parameters, {}, lr=0.1, momentum=0.9, weight_decay=0.0, optimizer="sdg")
 
 
 def test_batch_norm_learns_statistics_in_buffers_of_its_own() -> None:
     module, parameters = network("batch")
     buffers = models.buffers_of(module)
     copies = {name: value.clone() for name, value in buffers.items()}
-    student = learner(module, parameters, buffers, lr=0.1, momentum=0.9, weight_decay=0.0)
+    model = start_training(module, parameters, buffers, lr=0.1, momentum=0.9, weight_decay=0.0)
     (images, targets) = batches(1)[0]
     maps = torch.nn.functional.conv2d(images, parameters["blocks.0.weight"], parameters["blocks.0.bias"], padding=1)
-    step(student, images, targets)
-    mean = next(value for name, value in student.buffers.items() if name.endswith("running_mean"))
+    step(model, images, targets)
+    mean = next(value for name, value in model.buffers.items() if name.endswith("running_mean"))
     torch.testing.assert_close(mean, 0.1 * maps.mean((0, 2, 3)), rtol=1e-9, atol=1e-12)
     for name, value in copies.items():
         assert torch.equal(buffers[name], value)
@@ -134,27 +134,27 @@ def test_decay_at_two_thirds_and_five_sixths(epochs: int) -> None:
 
 def test_accuracy_counts_the_largest_logit() -> None:
     module, parameters = network()
-    student = learner(module, parameters, {}, lr=0.1, momentum=0.9, weight_decay=0.0)
+    model = start_training(module, parameters, {}, lr=0.1, momentum=0.9, weight_decay=0.0)
     images = normal(23, 2, 4, 4)
     logits = naive.convnet(parameters, images)
     labels = logits.argmax(1)
     labels[[1, 5, 8, 22]] = (labels[[1, 5, 8, 22]] + 1) % 3
-    got = accuracy(student, zip(images.split(10), labels.split(10), strict=True))
+    got = accuracy(model, zip(images.split(10), labels.split(10), strict=True))
     assert got == pytest.approx(19 / 23)
-    assert not any(value.grad is not None for value in student.params.values())
+    assert not any(value.grad is not None for value in model.params.values())
 
 
 def test_accuracy_uses_the_running_statistics_of_batch_norm() -> None:
     module, parameters = network("batch")
-    student = learner(module, parameters, models.buffers_of(module), lr=0.1, momentum=0.9, weight_decay=0.0)
+    model = start_training(module, parameters, models.buffers_of(module), lr=0.1, momentum=0.9, weight_decay=0.0)
     for images, targets in batches(3):
-        step(student, images, targets)
-    before = {name: value.clone() for name, value in student.buffers.items()}
+        step(model, images, targets)
+    before = {name: value.clone() for name, value in model.buffers.items()}
     images, labels = normal(12, 2, 4, 4), torch.arange(12) % 3
-    whole = accuracy(student, [(images, labels)])
-    single = accuracy(student, zip(images.split(1), labels.split(1), strict=True))
+    whole = accuracy(model, [(images, labels)])
+    single = accuracy(model, zip(images.split(1), labels.split(1), strict=True))
     assert whole == single, "an image is judged alone, not by its batch"
-    assert all(torch.equal(student.buffers[name], value) for name, value in before.items())
+    assert all(torch.equal(model.buffers[name], value) for name, value in before.items())
 
 
 @settings(deadline=None)
@@ -174,7 +174,7 @@ def test_shuffled_shows_every_row_once(n: int, batch: int, seed: int) -> None:
 def test_a_deck_draws_without_replacement(n: int, batch: int, seed: int) -> None:
     before = torch.get_rng_state()
     rows = torch.arange(n) * 3 + 7
-    deck, twin = (Deck(rows, batch, Generator().manual_seed(seed)) for _ in range(2))
+    deck, twin = (BatchSampler(rows, batch, Generator().manual_seed(seed)) for _ in range(2))
     size = min(n, batch)
     for _ in range(3):
         round_ = [deck.draw() for _ in range(n // size)]
@@ -190,7 +190,7 @@ def test_a_deck_draws_without_replacement(n: int, batch: int, seed: int) -> None
 
 
 def test_a_deck_is_shuffled_anew_and_fair() -> None:
-    deck = Deck(torch.arange(10), 3, Generator().manual_seed(0))
+    deck = BatchSampler(torch.arange(10), 3, Generator().manual_seed(0))
     orders = {tuple(torch.cat([deck.draw() for _ in range(3)]).tolist()) for _ in range(50)}
     assert len(orders) == 50
     counts = torch.bincount(torch.cat([deck.draw() for _ in range(2000)]), minlength=10)
@@ -198,13 +198,13 @@ def test_a_deck_is_shuffled_anew_and_fair() -> None:
 
 
 def test_a_deck_gives_an_order_that_is_not_the_files() -> None:
-    first = Deck(torch.arange(100), 10, Generator().manual_seed(0)).draw().tolist()
+    first = BatchSampler(torch.arange(100), 10, Generator().manual_seed(0)).draw().tolist()
     assert first != sorted(first) and max(first) > 20
 
 
 def test_a_deck_goes_on_where_another_stood() -> None:
     rows = torch.arange(10, 30)
-    one, other = (Deck(rows, 7, torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    one, other = (BatchSampler(rows, 7, torch.Generator().manual_seed(seed)) for seed in (0, 1))
     one.draw()
     other.restore(one.order, one.next)
     other.generator.set_state(one.generator.get_state())

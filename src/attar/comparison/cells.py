@@ -16,11 +16,11 @@ import torch
 from attar import models
 from attar.comparison import makers, record
 from attar.comparison.numbers import INITIAL, RANDOM, WHOLE
-from attar.comparison.record import Line, Shared
-from attar.comparison.spec import Cell, Plan, seeded, slug
+from attar.comparison.record import Line, SharedNetworks
+from attar.comparison.spec import Cell, ComparisonPlan, seeded, slug
 from attar.data.images import ImageData
 from attar.engine import device as devices
-from attar.engine.workers import Workers
+from attar.engine.workers import ThreadWorkers
 from attar.errors import Diverged
 from attar.evaluation import measure as measure_module
 from attar.evaluation import protocol
@@ -28,7 +28,7 @@ from attar.files import SUFFIX, append, clean, held, mend
 from attar.models import for_data
 from attar.runs import resume, run_folder
 from attar.runs.checkpoint import Interval
-from attar.runs.progress import Watch
+from attar.runs.progress import Progress
 from attar.selection import coresets, embeddings
 from attar.sets import set_files
 from attar.sets.synthetic import SyntheticSet
@@ -44,7 +44,7 @@ SECONDS = "seconds.jsonl"  # in a pool's folder: what its members took, in the o
 
 
 @dataclass(frozen=True)
-class Bench:
+class Context:
     """What all cells of a comparison share."""
 
     out: Path
@@ -75,7 +75,7 @@ class Yardstick:
 Task = Cell | Yardstick
 
 
-def tasks(plan: Plan, data: ImageData) -> list[Task]:
+def tasks(plan: ComparisonPlan, data: ImageData) -> list[Task]:
     """All that a comparison measures: random images per size and seed, the whole set once, then the cells."""
     wanted, config = plan.recipe.evaluate.yardsticks, plan.recipe.evaluate
     found: dict[str, Task] = {}
@@ -102,19 +102,19 @@ def blank(data: ImageData, ipc: int) -> SyntheticSet:
     return SyntheticSet(images, labels, classes=data.classes, mean=data.mean, std=data.std, source=data.name)
 
 
-def measure(bench: Bench, task: Task) -> Line:
+def measure(context: Context, task: Task) -> Line:
     """The line of a task, from wherever it was left."""
-    return yardstick_line(bench, task) if isinstance(task, Yardstick) else cell_line(bench, task)
+    return yardstick_line(context, task) if isinstance(task, Yardstick) else cell_line(context, task)
 
 
-def head(bench: Bench, task: Task) -> Line:
+def head(context: Context, task: Task) -> Line:
     """What every line begins with."""
     return {
         "cell": task.name,
-        "dataset": bench.data.name,
-        "tested_on": bench.data.tested_on,
+        "dataset": context.data.name,
+        "tested_on": context.data.tested_on,
         "seed": task.seed,
-        "host": host(bench.data.device, bench.jobs),
+        "host": host(context.data.device, context.jobs),
     }
 
 
@@ -131,84 +131,86 @@ def versions(device: torch.device) -> dict[str, str]:
     return {name: environment[name] for name in ("attar", "python", "torch")}
 
 
-def yardstick_line(bench: Bench, task: Yardstick) -> Line:
+def yardstick_line(context: Context, task: Yardstick) -> Line:
     """Networks trained on random real images, or on all of them."""
     config = replace(task.recipe.evaluate, yardsticks=(task.kind,))
-    known = Shared(bench.out, None)
-    small = blank(bench.data, task.ipc or 1)
+    known = SharedNetworks(context.out, None)
+    condensed = blank(context.data, task.ipc or 1)
     measured = measure_module.evaluate(
-        small, bench.data, config, task.recipe.network, known=known.known, keep=known.keep, own=False
+        condensed, context.data, config, task.recipe.network, known=known.known, keep=known.keep, own=False
     )
     values = {"yardstick": task.kind, "ipc": task.ipc, "accuracy": measured[task.kind]}
-    return head(bench, task) | values | {"seconds": {"evaluate": known.seconds}}
+    return head(context, task) | values | {"seconds": {"evaluate": known.seconds}}
 
 
-def cell_line(bench: Bench, cell: Cell) -> Line:
+def cell_line(context: Context, cell: Cell) -> Line:
     """A run folder with its set and its accuracy. One whose numbers did not stay finite, or whose pool's did not, has a
     line that says so.
     """
-    data, point, path = bench.data, cell.point, bench.out / record.CELLS / cell.folder
+    data, point, path = context.data, cell.point, context.out / record.CELLS / cell.folder
     condense = point.recipe.condense
-    line = head(bench, cell) | {
+    line = head(context, cell) | {
         **{"entry": point.entry, "method": point.method, "point": point.settings},
         **{"ipc": condense.ipc, "factor": condense.factor, "folder": f"{record.CELLS}/{cell.folder}"},
-        "settings": record.made_with(cell.recipe),
+        "settings": record.settings_of_line(cell.recipe),
     }
-    with run_folder.opened(path, wait=bench.notice) as folder:
+    with run_folder.opened(path, wait=context.notice) as folder:
         try:
-            small, seconds = made(bench, cell, folder)
+            condensed, seconds = made(context, cell, folder)
         except Diverged as error:
             return line | {"diverged": str(error), "accuracy": {}, "seconds": {}}
         wanted = tuple(name for name in cell.recipe.evaluate.yardsticks if name == INITIAL)
         recipe = replace(cell.recipe, evaluate=replace(cell.recipe.evaluate, yardsticks=wanted))
-        known = Shared(bench.out, folder)
-        _, measured = measure_into(folder, small, data, recipe, Watch(quiet=True), None, known)
+        known = SharedNetworks(context.out, folder)
+        _, measured = measure_into(folder, condensed, data, recipe, Progress(quiet=True), None, known)
         return line | {**measured, "seconds": seconds | {"evaluate": known.seconds}}
 
 
 Made = tuple[SyntheticSet, dict[str, float]]  # a set, and its seconds by stage
 
 
-def made(bench: Bench, cell: Cell, folder: run_folder.RunFolder) -> Made:
+def made(context: Context, cell: Cell, folder: run_folder.RunFolder) -> Made:
     """The set of a cell: from the beginning, from its checkpoint, or read."""
-    pool, seconds = Pool(cell.recipe.network, for_data.describe(bench.data), ()), {}
+    pool, seconds = Pool(cell.recipe.network, for_data.describe(context.data), ()), {}
     if makers.needs_pool(cell.point.method, cell.point.features, cell.recipe):
-        pool, seconds["pretrain"] = early_models(bench, cell.recipe)
+        pool, seconds["pretrain"] = early_models(context, cell.recipe)
     make = condensed if makers.maker(cell.point.method).condenses else chosen
-    return make(bench, cell, folder, pool, seconds)
+    return make(context, cell, folder, pool, seconds)
 
 
-def condensed(bench: Bench, cell: Cell, folder: run_folder.RunFolder, pool: Pool, seconds: dict[str, float]) -> Made:
+def condensed(
+    context: Context, cell: Cell, folder: run_folder.RunFolder, pool: Pool, seconds: dict[str, float]
+) -> Made:
     """As `attar condense` does it."""
     files = tuple(str(member.file) for member in pool.members)
     recipe = replace(cell.recipe, condense=replace(cell.recipe.condense, model_path=files))
     about, saved = None, None
     if (folder.path / run_folder.CONFIG).exists():
-        begun = resume.begun(folder, recipe, bench.notice)
+        begun = resume.open_existing(folder, recipe, context.notice)
         if begun.finished:
             return set_files.load_set(folder.path), folder.read(run_folder.RESULT, "seconds")["seconds"]
         about, saved = begun.about, begun.saved
     else:
         run_folder.create(folder.path, overwrite=False)
     torch.compiler.reset()  # it counts what one process compiles, and stops after a few
-    quiet = Watch(quiet=True)
+    quiet = Progress(quiet=True)
     condense_into(
         folder,
-        bench.data,
+        context.data,
         pool,
         recipe,
         quiet,
         seconds,
-        bench.every,
+        context.every,
         about,
         saved,
-        command=bench.command,
-        notice=lambda line: bench.warn(f"{cell.name}: {line}"),
+        command=context.command,
+        notice=lambda line: context.warn(f"{cell.name}: {line}"),
     )
     return set_files.load_set(folder.path), seconds
 
 
-def chosen(bench: Bench, cell: Cell, folder: run_folder.RunFolder, pool: Pool, seconds: dict[str, float]) -> Made:
+def chosen(context: Context, cell: Cell, folder: run_folder.RunFolder, pool: Pool, seconds: dict[str, float]) -> Made:
     """As `attar select` does it."""
     if (folder.path / run_folder.RESULT).exists():
         return set_files.load_set(folder.path), folder.read(run_folder.RESULT, "seconds")["seconds"]
@@ -216,25 +218,25 @@ def chosen(bench: Bench, cell: Cell, folder: run_folder.RunFolder, pool: Pool, s
     point = cell.point
     by: tuple[embeddings.Embed, str] = embeddings.pixels, point.features or "none"
     if len(pool):
-        by = coresets.by_first(pool, bench.data), pool.members[0].name
-    quiet = Watch(quiet=True)
-    select_into(folder, bench.data, point.method, cell.recipe, by, quiet, seconds, command=bench.command)
+        by = coresets.by_first(pool, context.data), pool.members[0].name
+    quiet = Progress(quiet=True)
+    select_into(folder, context.data, point.method, cell.recipe, by, quiet, seconds, command=context.command)
     return set_files.load_set(folder.path), seconds
 
 
-def early_models(bench: Bench, recipe: Recipe) -> tuple[Pool, float]:
+def early_models(context: Context, recipe: Recipe) -> tuple[Pool, float]:
     """The pool of a cell and the seconds that all of its members took; cells that need the same one share it.
 
     A member without its seconds is trained again: somebody else's time would be missing. None is tested, which would
     take time for a number that is only shown.
     """
-    data, network = bench.data.untested(), recipe.network
+    data, network = context.data.untested(), recipe.network
     singles = [
         replace(recipe.pool, seed=seed, models=1)
         for seed in range(recipe.pool.seed, recipe.pool.seed + recipe.pool.models)
     ]
-    folder = bench.out / record.POOLS / pool_name(recipe)
-    with held(folder, wait=bench.notice):
+    folder = context.out / record.POOLS / pool_name(recipe)
+    with held(folder, wait=context.notice):
         clean(folder, f"*{SUFFIX}")
         mend(folder / SECONDS)
         told = {line["member"]: float(line["seconds"]) for line in record.lines(folder / SECONDS)}
@@ -251,7 +253,7 @@ def early_models(bench: Bench, recipe: Recipe) -> tuple[Pool, float]:
                     append(folder / SECONDS, {"member": member.name, "seconds": told[member.name]})
             return member
 
-        members = tuple(Workers(data.device).map(one, singles))
+        members = tuple(ThreadWorkers(data.device).map(one, singles))
     return Pool(network, for_data.describe(data), members), max(told.values())
 
 

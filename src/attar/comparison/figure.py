@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from attar import files
 from attar.comparison.numbers import Row
-from attar.comparison.spec import Plan, slug, words
+from attar.comparison.spec import ComparisonPlan, slug, words
 from attar.errors import MissingError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def check() -> None:
         raise MissingError("the figure needs matplotlib, which is not installed: pip install 'attar[compare]'")
 
 
-def write(paths: Sequence[Path], plan: Plan, rows: Sequence[Row]) -> None:
+def write(paths: Sequence[Path], plan: ComparisonPlan, rows: Sequence[Row]) -> None:
     """Draw into each of the paths, by their suffixes. Nothing is written where no row has an accuracy."""
     import matplotlib
 
@@ -76,7 +76,7 @@ def _save(figure: Figure, kind: str, path: Path) -> None:
         figure.savefig(path, format=kind, dpi=DPI)
 
 
-def draw(plan: Plan, rows: Sequence[Row], network: str) -> Figure:
+def draw(plan: ComparisonPlan, rows: Sequence[Row], network: str) -> Figure:
     """The figure of rows that all have an accuracy, tested with one network."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -46,7 +46,7 @@ def check_takes(method: str, features: str | None, key: Key, value: object, reci
     section, field = key
     own = maker(method)
     if own.condenses:
-        methods.check_wishes({section: {field: value}}, settings_of(recipe.condense))
+        methods.check_explicit({section: {field: value}}, settings_of(recipe.condense))
     elif key != ("condense", "ipc") and not (section == "pool" and features == FEATURES[0] and field != "models"):
         by = f" with features {features}" if section == "pool" and own.compares and features != FEATURES[0] else ""
         raise UserError(f"the method {method} takes no {field}{by}")
@@ -63,4 +63,4 @@ def takes(method: str, features: str | None, key: Key, recipe: Recipe) -> bool:
 
 def needs_pool(method: str, features: str | None, recipe: Recipe) -> bool:
     """Whether early-stage models are trained first; their seconds are part of the set's."""
-    return recipe.condense.source != "fresh" if maker(method).condenses else features == "early"
+    return recipe.condense.network_init != "fresh" if maker(method).condenses else features == "early"

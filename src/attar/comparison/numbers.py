@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attar.comparison.record import Line
-from attar.comparison.spec import Plan, Point, value_of
+from attar.comparison.spec import ComparisonPlan, Point, value_of
 
 RANDOM, WHOLE, INITIAL, SOFT = "random_real", "whole", "initial", "soft_labels"
 
@@ -65,7 +65,7 @@ def mean(values: Sequence[float]) -> Mean | None:
     return Mean(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
-def rows(plan: Plan, lines: Iterable[Line]) -> list[Row]:
+def rows(plan: ComparisonPlan, lines: Iterable[Line]) -> list[Row]:
     """One row per point of the plan and network, in the order of the spec; points without a line are left out."""
     done = {line["cell"]: line for line in lines}
     names = dict.fromkeys(key for point in plan.points for key in point.settings)
@@ -79,7 +79,9 @@ def rows(plan: Plan, lines: Iterable[Line]) -> list[Row]:
     return found
 
 
-def _row(plan: Plan, point: Point, columns: dict[str, Any], network: str, own: list[Line], lines: list[Line]) -> Row:
+def _row(
+    plan: ComparisonPlan, point: Point, columns: dict[str, Any], network: str, own: list[Line], lines: list[Line]
+) -> Row:
     measured = [line for line in own if network in line["accuracy"]]
     epochs = {line["accuracy"][network]["epochs"] for line in measured}
     ipc = point.recipe.condense.ipc

@@ -20,10 +20,10 @@ from typing import Any
 from attar import files
 from attar.comparison import spec
 from attar.comparison.grid import PROTOCOL, label
-from attar.comparison.spec import Plan
+from attar.comparison.spec import ComparisonPlan
 from attar.data.images import ImageData
 from attar.errors import UserError
-from attar.evaluation.trained import Seeds
+from attar.evaluation.trained import TrainedNetworks
 from attar.runs import run_folder
 from attar.runs.run_folder import RunFolder
 from attar.settings import layers
@@ -42,7 +42,7 @@ MOVABLE = {"data": ("data_dir", "device", "load_memory", "cache_dir"), "condense
 Line = dict[str, Any]
 
 
-class Shared(Seeds):
+class SharedNetworks(TrainedNetworks):
     """The networks that a cell's evaluation has trained, and those of all other cells."""
 
     def __init__(self, out: Path, folder: RunFolder | None) -> None:
@@ -82,7 +82,7 @@ def check_folder(out: Path) -> None:
             raise UserError(f"{out} holds other files ({found[0]}); name another folder with --out")
 
 
-def check_same(out: Path, plan: Plan, data: ImageData) -> None:
+def check_same(out: Path, plan: ComparisonPlan, data: ImageData) -> None:
     """Raise `UserError` where a folder holds another comparison; entries, points and seeds may have been added."""
     if not (out / BEGUN).exists():
         return
@@ -132,7 +132,7 @@ def _differing(section: str, kept: Mapping[str, Any], now: Mapping[str, Any], at
             yield f"{label((section, key))} {before}{at}, and {now.get(key)} is asked for"
 
 
-def begin(out: Path, plan: Plan, data: ImageData) -> None:
+def begin(out: Path, plan: ComparisonPlan, data: ImageData) -> None:
     """Write what the comparison is, with what was added to it."""
     (out / CELLS).mkdir(parents=True, exist_ok=True)
     files.clean(out, *WRITTEN)
@@ -146,14 +146,14 @@ def hosts(out: Path) -> list[Line]:
     return list(files.read_json(out / BEGUN).get("hosts", [])) if (out / BEGUN).exists() else []
 
 
-def at_work(out: Path, host: Line) -> None:
+def add_machine(out: Path, host: Line) -> None:
     """Note a machine before it begins: a run that it leaves unfinished has seconds of its too."""
     known = hosts(out)
     if not any(one.items() <= host.items() for one in known):  # an older line may say less
         files.write_json(out / BEGUN, files.read_json(out / BEGUN) | {"hosts": [*known, host]})
 
 
-def made_with(recipe: Recipe) -> Line:
+def settings_of_line(recipe: Recipe) -> Line:
     """The settings that make a set, as a line of results has them."""
     sections = layers.as_sections(recipe)
     return {name: sections[name] for name in ("pool", "condense")}

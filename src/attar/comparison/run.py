@@ -13,12 +13,12 @@ import torch
 
 from attar import files
 from attar.comparison import figure, numbers, record, spec, tables
-from attar.comparison.cells import Bench, Task, host, measure, tasks
+from attar.comparison.cells import Context, Task, host, measure, tasks
 from attar.comparison.numbers import Row
 from attar.comparison.processes import side_by_side
 from attar.comparison.record import Line
-from attar.comparison.spec import Plan
-from attar.condensation import setup
+from attar.comparison.spec import ComparisonPlan
+from attar.condensation.setup import check_data
 from attar.data.images import ImageData
 from attar.engine.precision import check_precision
 from attar.errors import MissingError, UserError
@@ -26,7 +26,7 @@ from attar.evaluation import protocol
 from attar.models import for_data
 from attar.runs import checkpoint, run_folder
 from attar.runs.checkpoint import Interval
-from attar.runs.progress import Watch
+from attar.runs.progress import Progress
 from attar.settings import auto, layers, recipes
 from attar.signals import Interrupted
 from attar.stages.shared import load_data
@@ -47,7 +47,7 @@ def compare(
     several on one GPU, cannot be compared); a script that asks for more than one guards its own start with
     `if __name__ == "__main__"`.
     """
-    watch = Watch(quiet=quiet)
+    watch = Progress(quiet=quiet)
     return [as_dict(row) for row in run(spec, Path(out), jobs, save_every, watch)]
 
 
@@ -56,7 +56,7 @@ def as_dict(row: Row) -> dict[str, Any]:
     return dataclasses.asdict(row) | {"ior": row.ior, "hlr": row.hlr}
 
 
-def run(source: str | Path | Mapping[str, Any], out: Path, jobs: int, save_every: str, watch: Watch) -> list[Row]:
+def run(source: str | Path | Mapping[str, Any], out: Path, jobs: int, save_every: str, watch: Progress) -> list[Row]:
     """Measure all that is missing. What can be refused is refused before anything is computed or written."""
     if jobs < 1:
         raise UserError(f"jobs must be at least 1, not {jobs}")
@@ -65,7 +65,7 @@ def run(source: str | Path | Mapping[str, Any], out: Path, jobs: int, save_every
     plan, data = prepare(source, watch)
     record.check_folder(out)
     wanted = tasks(plan, data)
-    bench = Bench(out, data, every, run_folder.command_line(), jobs, watch.say, watch.say)
+    context = Context(out, data, every, run_folder.command_line(), jobs, watch.say, watch.say)
     with files.held(out):
         record.check_same(out, plan, data)
         record.begin(out, plan, data)
@@ -73,9 +73,9 @@ def run(source: str | Path | Mapping[str, Any], out: Path, jobs: int, save_every
         done = {line["cell"] for line in lines}
         todo = [task for task in wanted if task.name not in done]
         if todo:
-            record.at_work(out, host(data.device, jobs))
+            record.add_machine(out, host(data.device, jobs))
         try:
-            for line in measured(bench, plan, todo, watch.quiet):
+            for line in measured(context, plan, todo, watch.quiet):
                 files.append(out / record.RESULTS, line)
                 lines.append(line)
                 watch.say(f"[{len(wanted) - len(todo) + len(lines) - len(done)}/{len(wanted)}] {words(line)}")
@@ -88,7 +88,7 @@ def run(source: str | Path | Mapping[str, Any], out: Path, jobs: int, save_every
     return rows
 
 
-def prepare(source: str | Path | Mapping[str, Any], watch: Watch) -> tuple[Plan, ImageData]:
+def prepare(source: str | Path | Mapping[str, Any], watch: Progress) -> tuple[ComparisonPlan, ImageData]:
     """The plan and its real images, after all checks that need no network to be trained."""
     where = "" if isinstance(source, Mapping) else f"{source}: "
     if not isinstance(source, Mapping) and not Path(source).is_file():
@@ -102,13 +102,13 @@ def prepare(source: str | Path | Mapping[str, Any], watch: Watch) -> tuple[Plan,
     return plan, data
 
 
-def real_images(plan: Plan, watch: Watch) -> ImageData:
+def real_images(plan: ComparisonPlan, watch: Progress) -> ImageData:
     """The training images, and what is tested on."""
     data = load_data(plan.recipe, watch)
     return data if plan.holdout is None else data.holdout(plan.holdout, plan.recipe.data.test_seed)
 
 
-def check(plan: Plan, data: ImageData, where: str) -> None:
+def check(plan: ComparisonPlan, data: ImageData, where: str) -> None:
     """Raise `UserError` where data, network and the settings of any point do not fit."""
     if data.test_images is None:
         raise UserError(f"{where}{data.name} has no test images; holdout = 0.2 tests on a share of the training images")
@@ -117,20 +117,20 @@ def check(plan: Plan, data: ImageData, where: str) -> None:
         for_data.build(network, for_data.describe(data), 0)
     for point in plan.points:
         try:
-            setup.check(data, point.recipe.condense)
+            check_data(data, point.recipe.condense)
             check_precision(point.recipe.condense.precision, data.device)
         except UserError as error:
             raise UserError(f"{where}entry '{point.entry}': {error}") from error
 
 
-def measured(bench: Bench, plan: Plan, todo: Sequence[Task], quiet: bool) -> Iterator[Line]:
+def measured(context: Context, plan: ComparisonPlan, todo: Sequence[Task], quiet: bool) -> Iterator[Line]:
     """The lines of all tasks: one after another here, or side by side in processes."""
-    if bench.jobs == 1:
+    if context.jobs == 1:
         warm_up()
-        yield from (measure(bench, task) for task in todo)
+        yield from (measure(context, task) for task in todo)
         return
-    there = partial(begin, plan, bench.out, bench.every, bench.command, bench.jobs, quiet)
-    yield from side_by_side(todo, bench.jobs, there)
+    there = partial(begin, plan, context.out, context.every, context.command, context.jobs, quiet)
+    yield from side_by_side(todo, context.jobs, there)
 
 
 def warm_up() -> None:
@@ -138,15 +138,17 @@ def warm_up() -> None:
     torch.optim.SGD([torch.zeros(1)], lr=0.1)
 
 
-def begin(plan: Plan, out: Path, every: Interval, command: str, jobs: int, quiet: bool) -> Callable[[Task], Line]:
+def begin(
+    plan: ComparisonPlan, out: Path, every: Interval, command: str, jobs: int, quiet: bool
+) -> Callable[[Task], Line]:
     """In a process of its own: the real images, and the function of a task. What all say is said once, not here."""
-    silent = Watch(quiet=True)
+    silent = Progress(quiet=True)
     data = real_images(plan, silent)
     warm_up()
-    return partial(measure, Bench(out, data, every, command, jobs, silent.say, Watch(quiet=quiet).say))
+    return partial(measure, Context(out, data, every, command, jobs, silent.say, Progress(quiet=quiet).say))
 
 
-def write_tables(out: Path, plan: Plan, lines: Sequence[Line], left: int) -> list[Row]:
+def write_tables(out: Path, plan: ComparisonPlan, lines: Sequence[Line], left: int) -> list[Row]:
     """Bring both tables up to date."""
     rows = numbers.rows(plan, lines)
     text = tables.to_markdown(plan, rows, lines, record.hosts(out), left)

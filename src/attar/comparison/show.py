@@ -12,7 +12,7 @@ from attar.comparison import record, tables
 from attar.comparison.numbers import Row
 from attar.comparison.run import as_dict, run
 from attar.runs import checkpoint
-from attar.runs.progress import Watch
+from attar.runs.progress import Progress
 from attar.stages.shared import RUNS, named_folder
 
 
@@ -20,7 +20,7 @@ def compare(
     spec: str, out: str | None, *, jobs: int = 1, save_every: str | None = None, quiet: bool, json: bool = False
 ) -> None:
     """Compare, and print the table."""
-    watch = Watch(quiet=quiet, json=json)
+    watch = Progress(quiet=quiet, json=json)
     path = named_folder(out) if out is not None else RUNS / Path(spec).stem
     rows = run(spec, path, jobs, save_every or checkpoint.EVERY, watch)
     result = {"folder": str(path), "rows": [as_dict(row) for row in rows]}

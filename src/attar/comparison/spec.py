@@ -76,7 +76,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ComparisonPlan:
     """All that a spec asks for."""
 
     recipe: Recipe  # data, network and evaluation, which all entries share
@@ -109,7 +109,7 @@ def slug(text: str) -> str:
     return re.sub(r"[^\w.]+", "-", text.lower()).strip("-.")
 
 
-def resolve(values: Mapping[str, Any], where: str = "", shape: Shape | None = None) -> Plan:
+def resolve(values: Mapping[str, Any], where: str = "", shape: Shape | None = None) -> ComparisonPlan:
     """The plan of a spec. Raises `UserError`, with `where` before its words, for all that data are not needed for.
 
     shape: of data that have no recipe of their own.
@@ -134,7 +134,9 @@ def resolve(values: Mapping[str, Any], where: str = "", shape: Shape | None = No
     for one in common:
         if one[0] not in PROTOCOL and one not in meant:
             raise UserError(f"{where}{label(one)} means nothing to any of the entries; leave it out")
-    return Plan(recipe, tuple(points), _seeds(values.get("seeds", 1), where), _holdout(values.get("holdout"), where))
+    return ComparisonPlan(
+        recipe, tuple(points), _seeds(values.get("seeds", 1), where), _holdout(values.get("holdout"), where)
+    )
 
 
 def _named(entries: Sequence[Mapping[str, Any]], where: str) -> dict[str, Mapping[str, Any]]:
@@ -269,7 +271,7 @@ def _holdout(value: Any, where: str) -> float | None:
     return float(value)
 
 
-def plain(plan: Plan) -> dict[str, Any]:
+def plain(plan: ComparisonPlan) -> dict[str, Any]:
     """The plan as JSON: what must be the same when a comparison goes on."""
     sections = layers.as_sections(plan.recipe)
     points: dict[str, dict[str, Any]] = {}

@@ -9,7 +9,7 @@ from typing import Any
 
 from attar.comparison.numbers import Mean, Row
 from attar.comparison.record import Line
-from attar.comparison.spec import Plan
+from attar.comparison.spec import ComparisonPlan
 
 
 def columns(rows: Sequence[Row]) -> list[str]:
@@ -48,7 +48,9 @@ def _parts(value: Mean | None) -> tuple[Any, ...]:
     return (None, None, 0) if value is None else (value.mean, value.std, value.n)
 
 
-def to_markdown(plan: Plan, rows: Sequence[Row], lines: Sequence[Line], hosts: Sequence[Line], left: int) -> str:
+def to_markdown(
+    plan: ComparisonPlan, rows: Sequence[Row], lines: Sequence[Line], hosts: Sequence[Line], left: int
+) -> str:
     """The table for people, with what a number needs to be understood. left: cells that are not done yet."""
     several = len({row.network for row in rows if row.network}) > 1
     texts = [shown(row) for row in rows]
@@ -76,13 +78,15 @@ def _known(head: str, cells: list[str]) -> list[tuple[str, list[str]]]:
     return [(head, cells)] if any(cells) else []
 
 
-def title(plan: Plan) -> str:
+def title(plan: ComparisonPlan) -> str:
     """What is compared on what."""
     entries = dict.fromkeys(point.entry for point in plan.points)
     return f"{plan.recipe.data.dataset}: {', '.join(entries)}"
 
 
-def notes(plan: Plan, rows: Sequence[Row], lines: Sequence[Line], hosts: Sequence[Line], left: int) -> list[str]:
+def notes(
+    plan: ComparisonPlan, rows: Sequence[Row], lines: Sequence[Line], hosts: Sequence[Line], left: int
+) -> list[str]:
     """What the numbers are, line by line."""
     evaluation, seeds = plan.recipe.evaluate, len(plan.seeds)
     networks = ", ".join(dict.fromkeys(row.network for row in rows if row.network))

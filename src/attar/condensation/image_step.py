@@ -14,28 +14,28 @@ from torch import Tensor
 
 BETAS, EPSILON, DECAY = (0.9, 0.999), 1e-8, 0.01  # of AdamW, PyTorch's defaults
 HALF = 0.5
-Kept = dict[str, Tensor]  # what the rule remembers besides the momentum
+OptimizerState = dict[str, Tensor]  # what the rule remembers besides the momentum
 
 
 @dataclass(frozen=True, eq=False)
-class Rule:
+class ImageOptimizer:
     """How the images move, as plain values."""
 
     lr: float
     momentum: float  # what a step keeps of the buffer
-    reach: float = 1.0  # steps of the published loop that one step stands for, see `synthetic.sweep_factors`
+    step_scale: float = 1.0  # steps of the published loop that one step stands for, see `synthetic.sweep_factors`
     optimizer: str = "sgd"
     mean: Tensor | None = None  # [ch, 1, 1] where steps are made in normalised pixels
     std: Tensor | None = None
     patience: int = 0  # sweeps without a lower loss after which the learning rate is halved; 0: never
 
 
-def start(images: Tensor, rule: Rule) -> Kept:
+def start(images: Tensor, optimizer: ImageOptimizer) -> OptimizerState:
     """What the rule remembers before the first step: nothing, for plain SGD."""
-    kept: Kept = {}
-    if rule.optimizer == "adamw":
+    kept: OptimizerState = {}
+    if optimizer.optimizer == "adamw":
         kept |= {"square": torch.zeros_like(images), "count": images.new_zeros(())}
-    if rule.patience:
+    if optimizer.patience:
         kept |= {"rate": images.new_ones(()), "best": images.new_full((), torch.inf), "stale": images.new_zeros(())}
     return kept
 
@@ -44,46 +44,50 @@ def move(
     images: Tensor,  # [C, ipc, ch, H, W] in [0, 1], perhaps a little outside
     momentum: Tensor,  # same shape
     gradient: Tensor,  # same shape, ∂L/∂images
-    kept: Kept,
-    rule: Rule,
-) -> tuple[Tensor, Tensor, Kept]:
+    kept: OptimizerState,
+    optimizer: ImageOptimizer,
+) -> tuple[Tensor, Tensor, OptimizerState]:
     """One step: the new images, momentum and memory. Nothing is read back from the device."""
-    return (_adamw if rule.optimizer == "adamw" else _sgd)(images, momentum, gradient, kept, rule)
+    return (_adamw if optimizer.optimizer == "adamw" else _sgd)(images, momentum, gradient, kept, optimizer)
 
 
-def _sgd(images: Tensor, momentum: Tensor, gradient: Tensor, kept: Kept, rule: Rule) -> tuple[Tensor, Tensor, Kept]:
-    momentum = rule.momentum * momentum + gradient
-    return images - _scaled(rule.lr * rule.reach * momentum, kept, rule), momentum, kept
+def _sgd(
+    images: Tensor, momentum: Tensor, gradient: Tensor, kept: OptimizerState, optimizer: ImageOptimizer
+) -> tuple[Tensor, Tensor, OptimizerState]:
+    momentum = optimizer.momentum * momentum + gradient
+    return images - _scaled(optimizer.lr * optimizer.step_scale * momentum, kept, optimizer), momentum, kept
 
 
-def _adamw(images: Tensor, momentum: Tensor, gradient: Tensor, kept: Kept, rule: Rule) -> tuple[Tensor, Tensor, Kept]:
+def _adamw(
+    images: Tensor, momentum: Tensor, gradient: Tensor, kept: OptimizerState, optimizer: ImageOptimizer
+) -> tuple[Tensor, Tensor, OptimizerState]:
     first, second = BETAS
-    mean, std = (0.0, 1.0) if rule.mean is None or rule.std is None else (rule.mean, rule.std)
+    mean, std = (0.0, 1.0) if optimizer.mean is None or optimizer.std is None else (optimizer.mean, optimizer.std)
     gradient, count = std * gradient, kept["count"] + 1
     momentum = first * momentum + (1 - first) * gradient
     square = second * kept["square"] + (1 - second) * gradient.square()
     step = (momentum / (1 - first**count)) / ((square / (1 - second**count)).sqrt() + EPSILON)
-    step = rule.lr * (std * step + DECAY * (images - mean))
+    step = optimizer.lr * (std * step + DECAY * (images - mean))
     return images - kept.get("rate", 1.0) * step, momentum, kept | {"square": square, "count": count}
 
 
-def _scaled(step: Tensor, kept: Kept, rule: Rule) -> Tensor:
-    step = step if rule.std is None else rule.std.square() * step
+def _scaled(step: Tensor, kept: OptimizerState, optimizer: ImageOptimizer) -> Tensor:
+    step = step if optimizer.std is None else optimizer.std.square() * step
     return kept["rate"] * step if "rate" in kept else step
 
 
-def later(momentum: Tensor, share: Tensor, kept: Kept, rule: Rule) -> Tensor:
+def deferred_step(momentum: Tensor, share: Tensor, kept: OptimizerState, optimizer: ImageOptimizer) -> Tensor:
     """What the published loop has not yet taken off the images: `share` of the buffer, see `synthetic.pending`."""
-    return _scaled(rule.lr * share * momentum, kept, rule)
+    return _scaled(optimizer.lr * share * momentum, kept, optimizer)
 
 
-def watch(kept: Kept, loss: Tensor, rule: Rule) -> Kept:
+def reduce_lr_on_plateau(kept: OptimizerState, loss: Tensor, optimizer: ImageOptimizer) -> OptimizerState:
     """Halve the rate when the loss was not below its lowest for `patience` sweeps in a row (NCFM), on the device."""
-    if not rule.patience:
+    if not optimizer.patience:
         return kept
     better = loss < kept["best"]
     stale = torch.where(better, 0.0, kept["stale"] + 1)
-    worn = stale >= rule.patience
+    worn = stale >= optimizer.patience
     return kept | {
         "best": torch.where(better, loss, kept["best"]).to(kept["best"].dtype),
         "rate": torch.where(worn, HALF * kept["rate"], kept["rate"]),

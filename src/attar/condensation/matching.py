@@ -22,7 +22,7 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 CLASSIFIER = "classifier."
 WEIGHT = 300.0  # of the distance between characteristic functions (NCFM)
 AMPLITUDE = PHASE = 0.5  # the shares of their sizes and of their directions
-TINY = 1e-12  # below it a distance has no slope
+SMALLEST_SQUARE = 1e-12  # below it a distance has no slope
 
 
 @dataclass(frozen=True)
@@ -155,13 +155,13 @@ def characteristic_distance(
     )
     apart = (real_size - size).square()
     turned = 2 * (real_size * size - (real_cos * cos + real_sin * sin))
-    return WEIGHT * (AMPLITUDE * apart + PHASE * turned.clamp(min=TINY)).sqrt().mean()
+    return WEIGHT * (AMPLITUDE * apart + PHASE * turned.clamp(min=SMALLEST_SQUARE)).sqrt().mean()
 
 
 def _characteristic(angles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Real part, imaginary part and size [T] of the mean of exp(i·angle) over n images; angles [n, T]."""
     cos, sin = angles.cos().mean(dim=0), angles.sin().mean(dim=0)
-    return cos, sin, (cos.square() + sin.square()).clamp(min=TINY**2).sqrt()
+    return cos, sin, (cos.square() + sin.square()).clamp(min=SMALLEST_SQUARE**2).sqrt()
 
 
 def mse(real: Tensor, synthetic: Tensor) -> Tensor:

@@ -9,14 +9,16 @@ import torch
 from attar.errors import UserError
 from attar.models import Network, fixed_statistics
 
-LIVE = 8  # tensors that a class's step keeps per activation of the network (two passes, two backwards, second order)
-SHARE = 0.6  # of the free memory, when no budget is named
+LIVE_MAPS = (
+    8  # tensors that a class's step keeps per activation of the network (two passes, two backwards, second order)
+)
+FREE_MEMORY_FRACTION = 0.6  # of the free memory, when no budget is named
 
 
 def class_bytes(module: Network, channels: int, size: tuple[int, int], images: int) -> int:
     """An estimate of the memory, in bytes, that one class's step needs for so many real and decoded images.
 
-    What the layers put out for one image is counted; `LIVE` such tensors per image are alive at the worst moment.
+    What the layers put out for one image is counted; `LIVE_MAPS` such tensors per image are alive at the worst moment.
     """
     counts: list[int] = []
     hooks = [
@@ -29,7 +31,7 @@ def class_bytes(module: Network, channels: int, size: tuple[int, int], images: i
         module(torch.zeros((1, channels, *size), device=device))
     for hook in hooks:
         hook.remove()
-    return LIVE * sum(counts) * 4 * images
+    return LIVE_MAPS * sum(counts) * 4 * images
 
 
 def choose_chunk(per_class: int, classes: int, device: torch.device, budget_gb: float | None) -> int:
@@ -43,7 +45,7 @@ def choose_chunk(per_class: int, classes: int, device: torch.device, budget_gb: 
     if device.type == "cpu":
         return 1
     if most is None:
-        most = max(1, int(SHARE * torch.cuda.mem_get_info(device)[0] // per_class))
+        most = max(1, int(FREE_MEMORY_FRACTION * torch.cuda.mem_get_info(device)[0] // per_class))
     most = min(classes, most)
     return math.ceil(classes / math.ceil(classes / most))  # groups of about equal size: two shapes at most to compile
 

@@ -16,7 +16,7 @@ SEEDS = 2**31  # of fresh networks
 
 
 @dataclass(frozen=True)
-class Origin:
+class InitialWeights:
     """The tensors that a network begins with; member: which one of the pool it comes from, if any."""
 
     params: dict[str, Tensor]
@@ -24,30 +24,30 @@ class Origin:
     member: int = -1
 
 
-def drawn(pool: Pool, host: Generator) -> Origin:
+def drawn(pool: Pool, cpu_generator: Generator) -> InitialWeights:
     """A member as it is (Acc-DD section 3.2)."""
-    index = pool.draw_index(host)
-    return Origin(pool.members[index].params, pool.members[index].buffers, index)
+    index = pool.draw_index(cpu_generator)
+    return InitialWeights(pool.members[index].params, pool.members[index].buffers, index)
 
 
-def fresh(pool: Pool, host: Generator) -> Origin:
+def fresh(pool: Pool, cpu_generator: Generator) -> InitialWeights:
     """New weights of the pool's architecture (DC, DSA, DM, IDC)."""
-    module = pool.build(int(torch.randint(SEEDS, (1,), generator=host)))
-    return Origin(models.parameters_of(module), models.buffers_of(module))
+    module = pool.build(int(torch.randint(SEEDS, (1,), generator=cpu_generator)))
+    return InitialWeights(models.parameters_of(module), models.buffers_of(module))
 
 
-def interpolated(pool: Pool, host: Generator) -> Origin:
+def interpolated(pool: Pool, cpu_generator: Generator) -> InitialWeights:
     """u·θ_init + (1 − u)·θ_trained of a member, u ~ U(0, 1) (NCFM); its seed gives θ_init again."""
-    index = pool.draw_index(host)
-    member, share = pool.members[index], float(torch.rand((), generator=host))
+    index = pool.draw_index(cpu_generator)
+    member, share = pool.members[index], float(torch.rand((), generator=cpu_generator))
     params = {}
     for name, first in pool.start(index).items():
         trained = member.params[name]
         params[name] = share * send(first, trained.device) + (1 - share) * trained
-    return Origin(params, member.buffers, index)
+    return InitialWeights(params, member.buffers, index)
 
 
-ORIGINS: dict[str, Callable[[Pool, Generator], Origin]] = {
+NETWORK_INITS: dict[str, Callable[[Pool, Generator], InitialWeights]] = {
     "pool": drawn,
     "fresh": fresh,
     "interpolated": interpolated,

@@ -6,48 +6,48 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from attar.condensation.setup import Problem
+from attar.condensation.setup import Setup
 from attar.condensation.state import State
 from attar.sets.decode import decode_class
 from attar.settings.config import strategy_names
 from attar.training.augment import without
-from attar.training.batches import BatchDraw, BatchSampler, shuffled
+from attar.training.batches import AugmentationSampler, BatchDraw, shuffled
 
 
-def update_network(state: State, problem: Problem) -> None:
+def update_network(state: State, setup: Setup) -> None:
     """Train the network on, as the settings say."""
-    UPDATES[problem.config.update](state, problem)
+    UPDATES[setup.config.update](state, setup)
 
 
-def update_on_real(state: State, problem: Problem) -> None:
+def update_on_real(state: State, setup: Setup) -> None:
     """SGD on real batches until `n_data` images were seen (IDC section 4.2)."""
-    train_on_real(state, problem, problem.config.n_data)
+    train_on_real(state, setup, setup.config.n_data)
 
 
-def train_on_real(state: State, problem: Problem, count: int) -> None:
+def train_on_real(state: State, setup: Setup, count: int) -> None:
     """SGD on real batches until `count` images were seen."""
-    sampler = batch_sampler(state, problem)
+    sampler = augmentation_sampler(state, setup)
 
     def batches() -> Iterator[BatchDraw]:
         seen = 0
         while seen < count:
-            rows = state.update_deck.draw()
+            rows = state.update_sampler.draw()
             yield sampler.draw_rows(rows)
             seen += len(rows)
 
     assert state.network is not None
-    problem.train(state.network, batches())
+    setup.network_training.run(state.network, batches())
 
 
-def update_on_synthetic(state: State, problem: Problem) -> None:
+def update_on_synthetic(state: State, setup: Setup) -> None:
     """SGD for `syn_epochs` on the decoded set as it stands (DC section 3.2), but not for a network that is given up."""
-    data, config = problem.data, problem.config
-    if problem.spent(state.inner + 1):
+    data, config = setup.data, setup.config
+    if setup.is_last_use(state.inner + 1):
         return
     images = [decode_class(own, config.factor, config.decode_type) for own in state.images]
-    labels = problem.sweep.labels.repeat_interleave(len(images[0]))
+    labels = setup.gradients.labels.repeat_interleave(len(images[0]))
     decoded = data.normalize(torch.cat(images))
-    sampler = batch_sampler(state, problem)
+    sampler = augmentation_sampler(state, setup)
 
     def batches() -> Iterator[BatchDraw]:
         for _ in range(config.syn_epochs):
@@ -55,20 +55,20 @@ def update_on_synthetic(state: State, problem: Problem) -> None:
                 yield sampler.draw(decoded[rows], labels[rows])
 
     assert state.network is not None
-    problem.train(state.network, batches())
+    setup.network_training.run(state.network, batches())
 
 
-def batch_sampler(state: State, problem: Problem) -> BatchSampler:
+def augmentation_sampler(state: State, setup: Setup) -> AugmentationSampler:
     """How the network update's batches are drawn."""
-    config = problem.config
+    config = setup.config
     strategy = strategy_names(config.aug_type)
     if config.mix_p > 0:
         strategy = without(strategy, "cutout")
-    return BatchSampler(problem.data, strategy, config.mix_p, state.generator)
+    return AugmentationSampler(setup.data, strategy, config.mix_p, state.generator)
 
 
-UPDATES: dict[str, Callable[[State, Problem], None]] = {
+UPDATES: dict[str, Callable[[State, Setup], None]] = {
     "real": update_on_real,
     "synthetic": update_on_synthetic,
-    "none": lambda state, problem: None,
+    "none": lambda state, setup: None,
 }

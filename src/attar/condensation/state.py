@@ -11,26 +11,26 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from attar.condensation import frequencies, image_step
-from attar.condensation.setup import Problem, turns
+from attar.condensation import image_step
+from attar.condensation.setup import Setup
 from attar.data.images import ImageData
-from attar.engine.compile import worth_compiling
-from attar.engine.precision import Notice
-from attar.errors import Diverged, UserError
+from attar.errors import Diverged, UserError, log
 from attar.selection.embeddings import Embed, by_network, pixels, representatives
 from attar.sets.decode import mix, noise
 from attar.settings.config import CondenseConfig
-from attar.settings.schema import replace, settings_of
+from attar.settings.schema import settings_of
 from attar.training import train_state
-from attar.training.batches import Deck
-from attar.training.train_state import Learner
+from attar.training.batches import BatchSampler
+from attar.training.train_state import TrainState
 
-# Settings that may change when a run goes on: how long it is, and what does not touch its numbers. `compile` is what
-# `as_begun` makes of it, and the pool is known by its content.
+# Settings that may change when a run goes on: how long it is, and what does not touch its numbers. The pool is known
+# by its content.
 FREE = ("niter", "speedup", "full_niter", "memory_gb", "model_path", "compile")
 # Fields that are kept as they are.
-PLAIN = ("outer", "inner", "evaluated", "events", "seconds")
-TENSORS = ("images", "momentum", "initial")
+COUNTERS = ("outer", "inner", "evaluated", "events", "seconds")
+IMAGE_TENSORS = ("images", "momentum", "initial")
+
+Values = dict[str, Any]  # a kept state: tensors and plain values in dicts and lists
 
 
 @dataclass
@@ -40,17 +40,16 @@ class State:
     images: Tensor  # float32 [C, ipc, ch, H, W]
     momentum: Tensor  # same shape
     initial: Tensor  # same shape: the images before the first iteration
-    network: Learner | None  # None before the first outer iteration
-    decks: list[Deck]  # one per condensed class
-    update_deck: Deck  # all real rows, for the network update
+    network: TrainState | None  # None before the first outer iteration
+    samplers: list[BatchSampler]  # one per condensed class
+    update_sampler: BatchSampler  # all real rows, for the network update
     generator: Generator  # on the data's device
-    host: Generator  # on the CPU: which member of the pool is next
+    cpu_generator: Generator  # on the CPU: which member of the pool is next
     outer: int = 0  # finished outer iterations
     inner: int = 0  # finished inner iterations of the current outer one
     losses: list[Tensor] = field(default_factory=list)  # of the current outer iteration, scalars
     member: int = -1  # of the pool, that the network comes from
-    motion: image_step.Kept = field(default_factory=dict)  # what moving the images remembers besides the momentum
-    sampler: Learner | None = None  # ψ, where frequencies are trained
+    optimizer: image_step.OptimizerState = field(default_factory=dict)  # what it remembers besides the momentum
     evaluated: int = -1  # the last outer iteration with an evaluation
     events: int = 0  # told so far: lines of metrics.jsonl
     seconds: float = 0.0  # so far, over all sessions
@@ -58,37 +57,36 @@ class State:
     mean: Tensor | None = None  # of the images over the sweeps, same shape, where it is the product
 
 
-def init(problem: Problem, images: Tensor | None = None) -> State:
+def init(setup: Setup, images: Tensor | None = None) -> State:
     """The state before the first iteration: initial images (unless they are known), no momentum, fresh decks."""
-    data, config = problem.data, problem.config
+    data, config = setup.data, setup.config
     generator = Generator(data.device).manual_seed(config.seed)
-    host = Generator().manual_seed(config.seed)
+    cpu_generator = Generator().manual_seed(config.seed)
     if images is None:
-        embed = first_embedding(problem) if config.select == "cluster" else None
-        images = torch.stack([initial_images(data, label, config, generator, embed) for label in problem.labels])
+        embed = first_embedding(setup) if config.select == "cluster" else None
+        images = torch.stack([initial_images(data, label, config, generator, embed) for label in setup.labels])
     return State(
         images=images,
         momentum=torch.zeros_like(images),
         initial=images.clone(),
         network=None,
-        decks=[Deck(data.rows(label), config.batch_real, generator) for label in problem.labels],
-        update_deck=Deck(torch.arange(len(data.labels), device=data.device), config.batch_size, generator),
+        samplers=[BatchSampler(data.rows(label), config.batch_real, generator) for label in setup.labels],
+        update_sampler=BatchSampler(torch.arange(len(data.labels), device=data.device), config.batch_size, generator),
         generator=generator,
-        host=host,
-        motion=image_step.start(images, problem.rule),
-        sampler=start_sampler(problem) if problem.sweep.ascends else None,
+        cpu_generator=cpu_generator,
+        optimizer=image_step.start(images, setup.image_optimizer),
     )
 
 
-def first_embedding(problem: Problem) -> Embed:
+def first_embedding(setup: Setup) -> Embed:
     """By the model of the pool that the run draws first, as it was trained; by pixels where there is no pool."""
-    if not len(problem.pool):
+    if not len(setup.pool):
         return pixels
-    member = problem.pool.draw(Generator().manual_seed(problem.config.seed))
+    member = setup.pool.draw(Generator().manual_seed(setup.config.seed))
     params, buffers = (
-        {name: value.to(problem.data.device) for name, value in own.items()} for own in (member.params, member.buffers)
+        {name: value.to(setup.data.device) for name, value in own.items()} for own in (member.params, member.buffers)
     )
-    return by_network(problem.module, params, buffers, problem.config.precision)
+    return by_network(setup.module, params, buffers, setup.config.precision)
 
 
 def initial_images(
@@ -104,25 +102,19 @@ def initial_images(
     factor = config.factor if config.init == "mix" else 1
     count = config.ipc * factor**2
     if embed is None:
-        deck = Deck(data.rows(label), 1, generator)
-        rows = torch.cat([deck.draw() for _ in range(count)])
+        sampler = BatchSampler(data.rows(label), 1, generator)
+        rows = torch.cat([sampler.draw() for _ in range(count)])
     else:
         rows = representatives(data, label, count, embed, generator, config.select_from)
         rows = rows.repeat(-(-count // len(rows)))[:count]
     return mix(data.images[rows].float() / 255, factor)
 
 
-def start_sampler(problem: Problem) -> Learner:
-    """The network that frequencies come from, with its optimiser."""
-    config = problem.config
-    return frequencies.sampler(problem.features, config.sampler_lr, config.seed, problem.data.device)
-
-
-def start_network(problem: Problem, params: dict[str, Tensor], buffers: dict[str, Tensor]) -> Learner:
+def start_network(setup: Setup, params: dict[str, Tensor], buffers: dict[str, Tensor]) -> TrainState:
     """The network that is trained along, with its optimiser."""
-    config = problem.config
-    return train_state.learner(
-        problem.module, params, buffers, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+    config = setup.config
+    return train_state.start_training(
+        setup.module, params, buffers, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
 
 
@@ -138,66 +130,66 @@ def check_finite(state: State, config: CondenseConfig) -> None:
             raise Diverged(f"the {what} are no longer finite; {rates}")
 
 
-def snapshot(state: State, problem: Problem) -> Values:
+def snapshot(state: State, setup: Setup) -> Values:
     """All of a state, and what it belongs to. Raises `Diverged` for one that is not finite."""
-    check_finite(state, problem.config)
+    check_finite(state, setup.config)
     return {
-        "belongs_to": belongs_to(problem),
-        "config": settings_of(problem.config),
+        "belongs_to": belongs_to(setup),
+        "config": settings_of(setup.config),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        **{name: getattr(state, name) for name in (*PLAIN, *TENSORS)},
-        "compiled": problem.sweep.execution.compiled,
-        "class_bytes": problem.sweep.execution.class_bytes,
+        **{name: getattr(state, name) for name in (*COUNTERS, *IMAGE_TENSORS)},
+        "compiled": setup.gradients.execution.compiled,
         "picks": state.picks,
         "losses": torch.stack(state.losses) if state.losses else torch.empty(0),
         "generator": state.generator.get_state(),
-        "host": state.host.get_state(),
-        "decks": [{"order": deck.order, "next": deck.next} for deck in (*state.decks, state.update_deck)],
+        "cpu_generator": state.cpu_generator.get_state(),
+        "samplers": [
+            {"order": sampler.order, "next": sampler.next} for sampler in (*state.samplers, state.update_sampler)
+        ],
         "network": learned(state.network),
         "member": state.member,
-        "motion": state.motion,
+        "optimizer": state.optimizer,
         "mean": state.mean,
-        "sampler": learned(state.sampler),
     }
 
 
-def learned(student: Learner | None) -> dict[str, dict[str, Tensor]] | None:
+def learned(model: TrainState | None) -> dict[str, dict[str, Tensor]] | None:
     """All tensors of a network under training."""
-    if student is None:
+    if model is None:
         return None
-    return {"params": student.params, "buffers": student.buffers, "optimizer": train_state.optimizer_state(student)}
+    return {"params": model.params, "buffers": model.buffers, "optimizer": train_state.optimizer_state(model)}
 
 
-def belongs_to(problem: Problem) -> dict[str, Any]:
+def belongs_to(setup: Setup) -> dict[str, Any]:
     """The images, classes, models and kind of device that a state belongs to."""
     return {
-        "data": problem.data.fingerprint,
-        "classes": problem.labels,
-        "pool": [member.digest for member in problem.pool.members],
-        "device": problem.data.device.type,
+        "data": setup.data.fingerprint,
+        "classes": setup.labels,
+        "pool": [member.digest for member in setup.pool.members],
+        "device": setup.data.device.type,
     }
 
 
-def restore(values: Values, problem: Problem, notice: Notice) -> State:
-    """The state that `snapshot` kept. Raises `UserError` when it does not fit the problem."""
+def restore(values: Values, setup: Setup) -> State:
+    """The state that `snapshot` kept. Raises `UserError` when it does not fit the setup."""
     with _reading():
-        check_same(values, problem)
-        state = _restored(values, problem)
+        check_same(values, setup)
+        state = _restored(values, setup)
     for name, now in (("threads", torch.get_num_threads()), ("torch", torch.__version__)):
         if values[name] != now:
             words = f"the run began with {name} {values[name]} and goes on with {name} {now}"
-            notice(f"{words}: its images may differ in rounding from those of an uninterrupted run")
+            log.warning("%s: its images may differ in rounding from those of an uninterrupted run", words)
     return state
 
 
-def check_same(values: Values, problem: Problem) -> None:
+def check_same(values: Values, setup: Setup) -> None:
     """Raise `UserError` when a state belongs to other settings, images, models or another kind of device."""
-    config = settings_of(problem.config)
+    config = settings_of(setup.config)
     for name, kept in values["config"].items():
         if name not in FREE and config.get(name) != kept:
             raise UserError(f"the checkpoint was made with {name} {kept}, not {config.get(name)}")
-    now = belongs_to(problem)
+    now = belongs_to(setup)
     words = {
         "data": "for other training images",
         "classes": "for other classes",
@@ -207,49 +199,45 @@ def check_same(values: Values, problem: Problem) -> None:
     for name, kept in values["belongs_to"].items():
         if now[name] != kept:
             raise UserError(f"the checkpoint was made {words[name]}; go on with what the run began with")
-    if values["outer"] > problem.config.outer_iterations:
+    if values["outer"] > setup.config.outer_iterations:
         raise UserError(
-            f"the run has {values['outer']} outer iterations already, more than {problem.config.outer_iterations}"
+            f"the run has {values['outer']} outer iterations already, more than {setup.config.outer_iterations}"
         )
 
 
-def _restored(values: Values, problem: Problem) -> State:
-    data, device = problem.data, problem.data.device
-    shape = (len(problem.labels), problem.config.ipc, data.channels, *data.size)
-    state = init(problem, values["images"].to(device))
-    for name in PLAIN:
+def _restored(values: Values, setup: Setup) -> State:
+    data, device = setup.data, setup.data.device
+    shape = (len(setup.labels), setup.config.ipc, data.channels, *data.size)
+    state = init(setup, values["images"].to(device))
+    for name in COUNTERS:
         setattr(state, name, values[name])
-    for name in TENSORS:
+    for name in IMAGE_TENSORS:
         if values[name].shape != shape:
             raise ValueError(f"{name} of shape {list(values[name].shape)}")
         setattr(state, name, values[name].to(device))
     state.losses = list(values["losses"].to(device))
     state.picks = [rows.to(device) for rows in values["picks"]]
-    if problem.config.select == "cluster" and state.inner and len(state.picks) != len(problem.labels):
+    if setup.config.select == "cluster" and state.inner and len(state.picks) != len(setup.labels):
         raise ValueError(f"picks of {len(state.picks)} classes")
     state.generator.set_state(values["generator"])
-    state.host.set_state(values["host"])
-    for deck, kept in zip((*state.decks, state.update_deck), values["decks"], strict=True):
-        deck.restore(kept["order"], kept["next"])
+    state.cpu_generator.set_state(values["cpu_generator"])
+    for sampler, kept in zip((*state.samplers, state.update_sampler), values["samplers"], strict=True):
+        sampler.restore(kept["order"], kept["next"])
     if values["network"] is not None:
         parts = _parts(values["network"], device)
-        state.network = start_network(problem, parts["params"], parts["buffers"])
+        state.network = start_network(setup, parts["params"], parts["buffers"])
         train_state.restore_optimizer(state.network, parts["optimizer"])
-    state.member = values.get("member", -1)
-    if state.member not in range(-1, len(problem.pool)):
-        raise ValueError(f"member {state.member} of a pool of {len(problem.pool)}")
-    for name, value in values.get("motion", {}).items():
-        if state.motion[name].shape != value.shape:
+    state.member = values["member"]
+    if state.member not in range(-1, len(setup.pool)):
+        raise ValueError(f"member {state.member} of a pool of {len(setup.pool)}")
+    for name, value in values["optimizer"].items():
+        if state.optimizer[name].shape != value.shape:
             raise ValueError(f"{name} of shape {list(value.shape)}")
-        state.motion[name] = value.to(device)
-    if problem.config.average and (state.outer or state.inner):
+        state.optimizer[name] = value.to(device)
+    if setup.config.averaging_power and (state.outer or state.inner):
         if values["mean"].shape != shape:
             raise ValueError(f"mean of shape {list(values['mean'].shape)}")
         state.mean = values["mean"].to(device)
-    if state.sampler is not None:
-        parts = _parts(values["sampler"], device)
-        train_state.reset(state.sampler, parts["params"], {})
-        train_state.restore_optimizer(state.sampler, parts["optimizer"])
     return state
 
 
@@ -266,24 +254,3 @@ def _reading() -> Iterator[None]:
         if isinstance(error, UserError):
             raise
         raise UserError(f"the checkpoint is no state of this run ({type(error).__name__}: {error})") from error
-
-
-def as_begun(config: CondenseConfig, values: Values | None) -> CondenseConfig:
-    """`config` for going on from a state: a run that grows stays compiled, or not, as it began, with the same bits."""
-    if values is None:
-        return config
-    with _reading():
-        if not all(isinstance(values[name], int | float) for name in PLAIN):
-            raise TypeError(f"one of {', '.join(PLAIN)} is no number")
-        kept, classes = replace(CondenseConfig(), values["config"]), len(values["belongs_to"]["classes"])
-        size, device = float(values.get("class_bytes", 0)), torch.device(values["belongs_to"]["device"])
-        # before 25 November 2026 it was not kept, and followed from the number of calls
-        long = classes * kept.outer_iterations * kept.inner_loop >= 10000
-        began = values.get("compiled", kept.compile == "on" or (kept.compile == "auto" and long))
-    if config.compile != "auto":
-        return config
-    now = worth_compiling("auto", turns(config, classes, device), size, device)
-    return config if "compiled" in values and began == now else replace(config, {"compile": "on" if began else "off"})
-
-
-Values = dict[str, Any]  # tensors and plain values in dicts and lists

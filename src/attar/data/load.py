@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from attar.data.arrays import check_nclass, check_size, stratified, usable_device
-from attar.data.cache.plan import SILENT, Keeping, Notice, Watch
+from attar.data.cache.plan import SILENT, CacheOptions, Notice, Watch
 from attar.data.images import ImageData
 from attar.data.sources import cifar, digits, folder, hub, idx, imagenet, objects, parquet, svhn
-from attar.data.sources.table import Reading
+from attar.data.sources.table import ReadOptions
 from attar.errors import MissingError, UserError, nearest
 
 # name -> reader(data_dir, nclass, size). A reader may use nclass and size to read less; `load` applies what it left.
@@ -84,8 +84,8 @@ def load(
         data, test_fraction = source, test_fraction or 0
     else:
         root = Path(cache_dir) if cache_dir else None
-        keeping = Keeping(load_memory, root, watch or SILENT, skip_bad, notice)
-        data = _read(source, data_dir, nclass, Reading(size, image_column, label_column, keeping))
+        cache_options = CacheOptions(load_memory, root, watch or SILENT, skip_bad, notice)
+        data = _read(source, data_dir, nclass, ReadOptions(size, image_column, label_column, cache_options))
     if nclass is not None:
         data = data.subset(nclass)
     if size is not None:
@@ -108,7 +108,7 @@ def _with_test(data: ImageData, fraction: float, seed: int, notice: Notice) -> I
     return data.split(kept, out)
 
 
-def _read(source: Any, data_dir: str | Path | None, nclass: int | None, reading: Reading) -> ImageData:
+def _read(source: Any, data_dir: str | Path | None, nclass: int | None, reading: ReadOptions) -> ImageData:
     if hub.is_dataset(source):
         return hub.from_datasets(source, reading)
     if not isinstance(source, str | os.PathLike):
@@ -118,13 +118,13 @@ def _read(source: Any, data_dir: str | Path | None, nclass: int | None, reading:
     if isinstance(source, str) and source in SOURCES:
         place = None if data_dir is None else Path(data_dir)
         if source in FOLDERS:
-            return FOLDERS[source](place, nclass, reading.size, reading.keeping)
+            return FOLDERS[source](place, nclass, reading.size, reading.cache_options)
         return SOURCES[source](place, nclass, reading.size)
     path = Path(source).expanduser()
     if os.path.exists(path):
         if path.suffix == parquet.SUFFIX or (path.is_dir() and not _has_pictures(path) and parquet.found(path)):
             return parquet.load(path, reading)
-        return folder.read(path, nclass, reading.size, reading.keeping)
+        return folder.read(path, nclass, reading.size, reading.cache_options)
     if isinstance(source, str) and hub.is_name(source):
         return hub.load(source, reading)
     if isinstance(source, str) and os.sep not in source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import warnings
@@ -12,13 +13,13 @@ import torch
 
 from attar import signals
 from attar.engine.cuda_graphs import Shapes, shapes_of
-from attar.engine.precision import Notice
+from attar.errors import log, say_once
 
 # Compiling costs half a minute to one and a half, once per shape, and on a CPU saves a part of each call that is
 # constant and one that grows with what passes through memory (docs/log.md, 25 November). On a GPU nothing is known yet.
-COMPILATION = 100.0  # seconds that have to be saved: a small run is not worth the wait
-SAVED = 3e-3  # seconds of a call
-SAVED_PER_BYTE = 8e-11  # of `engine.class_bytes`
+SECONDS_OF_COMPILATION = 100.0  # seconds that have to be saved: a small run is not worth the wait
+SECONDS_SAVED_PER_CALL = 3e-3  # seconds of a call
+SECONDS_SAVED_PER_BYTE = 8e-11  # of `engine.class_bytes`
 COMPILE_FROM = 10000  # calls, on a GPU
 
 
@@ -31,7 +32,7 @@ def worth_compiling(setting: str, calls: int, size: float, device: torch.device)
         return setting == "on"
     if device.type == "cuda":
         return calls >= COMPILE_FROM
-    return calls * (SAVED + SAVED_PER_BYTE * size) >= COMPILATION
+    return calls * (SECONDS_SAVED_PER_CALL + SECONDS_SAVED_PER_BYTE * size) >= SECONDS_OF_COMPILATION
 
 
 class Compiled:
@@ -40,11 +41,10 @@ class Compiled:
     """
 
     def __init__(
-        self, function: Callable[..., Any], plain: Callable[..., Any], device: torch.device, notice: Notice, name: str
+        self, function: Callable[..., Any], plain: Callable[..., Any], device: torch.device, name: str
     ) -> None:
         self.function, self.plain, self.device = function, plain, device
         self.fast: Callable[..., Any] | None = None
-        self.notice = notice
         self.name = name
         self.chosen: dict[Shapes, Callable[..., Any]] = {}  # by what was tried
         self.compiling = threading.Lock()
@@ -70,14 +70,15 @@ class Compiled:
         except Exception as error:
             signals.check()  # a signal to all processes ends the C++ compiler's, too
             reason = " ".join(str(error).split("\n")[0].split())[:160]
-            self.notice(
+            say_once(
                 f"compilation is not available here ({type(error).__name__}: {reason}); going on without it, as "
-                f"--compile off does at once"
+                f"--compile off does at once",
+                logging.WARNING,
             )
             self.chosen[shapes] = self.plain
             return self.plain(*args)
         self.chosen[shapes] = self.fast
-        self.notice(f"{self.name} is compiled: {time.perf_counter() - start:.1f} s with its first run")
+        log.info("%s", f"{self.name} is compiled: {time.perf_counter() - start:.1f} s with its first run")
         return result
 
     def _compiler(self) -> Callable[..., Any]:

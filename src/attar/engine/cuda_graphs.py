@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from attar.engine.precision import Notice
+from attar.errors import log
 
 GRAPH_WARMUP = 3  # calls before a CUDA graph is recorded, as PyTorch asks for
 Record = Callable[[Callable[[], Any]], tuple[Callable[[], None], Any]]  # a call → its replay, and what it fills
@@ -21,7 +21,7 @@ def shapes_of(args: Any) -> Shapes:
     return tuple((value.shape, value.dtype) if isinstance(value, Tensor) else None for value in tree_leaves(args))
 
 
-class Replayed:
+class CudaGraph:
     """A function of tensors of fixed shapes, recorded as a CUDA graph after a few calls and replayed from then on.
 
     Arguments and results are nested lists, tuples and dicts of tensors. The results are overwritten by the next call.
@@ -31,11 +31,9 @@ class Replayed:
     def __init__(
         self,
         function: Callable[..., Any],
-        notice: Notice,
         record: Record | None = None,
     ) -> None:
         self.function = function
-        self.notice = notice
         self.record = record or record_graph
         self.calls = 0
         self.replay: Callable[[], None] | None = None
@@ -56,7 +54,7 @@ class Replayed:
                 self.replay, self.result = self.record(lambda: self.function(*tree_unflatten(self.static, structure)))
             except RuntimeError as error:
                 reason = " ".join(str(error).split("\n")[0].split())[:160]
-                self.notice(f"no CUDA graph could be recorded ({reason}); going on without it")
+                log.warning("no CUDA graph could be recorded (%s); going on without it", reason)
                 self.failed = True
                 return self.function(*args)
         self._copy(flat)

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-from attar.errors import UserError
-
-Notice = Callable[[str], None]
+from attar.errors import UserError, say_once
 
 
-def check_precision(precision: str, device: torch.device) -> str | None:
-    """Raise `UserError` for a precision that the device lacks; return a line of warning for one that is slow there."""
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raise `UserError` for a precision that the device lacks; say so where it is slow."""
     if device.type == "cuda":
         major = torch.cuda.get_device_capability(device)[0]
         if precision != "float32" and major < 8:
             name = torch.cuda.get_device_name(device)
             raise UserError(f"{name} has no {precision}; use --precision float32")
-        return None
+        return
     if precision == "tf32":
         raise UserError("tf32 exists on NVIDIA GPUs only; on a CPU use --precision float32 or bf16")
     if precision == "bf16" and not torch.cpu._is_avx512_bf16_supported():
-        return "this CPU has no AVX512-BF16: bf16 works here, but float32 is faster"
-    return None
+        say_once("this CPU has no AVX512-BF16: bf16 works here, but float32 is faster", logging.WARNING)
 
 
 @contextmanager
-def precise(precision: str, device: torch.device) -> Iterator[None]:
+def autocast(precision: str, device: torch.device) -> Iterator[None]:
     """Run what is inside at a precision: bf16 for convolutions and products, parameters and gradients in float32."""
     if precision == "bf16":
         with torch.autocast(device.type, dtype=torch.bfloat16):
@@ -43,20 +40,3 @@ def set_matmul_precision(precision: str, device: torch.device) -> None:
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         torch.backends.cudnn.allow_tf32 = precision == "tf32"
-
-
-def to_stderr(line: str) -> None:
-    """A notice where nobody else listens."""
-    print(line, file=sys.stderr)
-
-
-def once(notice: Notice) -> Notice:
-    """`notice` that gets each line once."""
-    said: set[str] = set()
-
-    def say(line: str) -> None:
-        if line not in said:
-            said.add(line)
-            notice(line)
-
-    return say

@@ -19,7 +19,7 @@ def busy() -> bool:
     return any(job.running() for job in SUBMITTED)
 
 
-class Workers:
+class ThreadWorkers:
     """Threads that compute independent jobs side by side, each on one core.
 
     On a CPU there are as many as PyTorch has threads: one thread per job loses nothing to the barriers between small

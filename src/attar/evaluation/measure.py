@@ -1,4 +1,8 @@
-"""None"""
+"""Evaluation: fresh networks trained on a condensed set, tested on real images, next to three yardsticks.
+
+The accuracy is the one after the last epoch. The yardsticks follow the same protocol; `whole` has its own number of
+epochs.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +21,16 @@ from attar import models
 from attar.data.cache.mapped import Mapped
 from attar.data.images import ImageData
 from attar.engine.precision import to_stderr
-from attar.engine.workers import Workers
+from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError
 from attar.evaluation.protocol import SOFT, WHOLE, check, chosen_networks, entry, epochs_for, kinds_of, protocol_of
 from attar.models.for_data import build, describe
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.config import EvaluateConfig, NetworkConfig, strategy_names
 from attar.settings.schema import settings_of
-from attar.training.batches import BatchDraw, BatchSampler, make_batch, shuffled
+from attar.training.batches import AugmentationSampler, BatchDraw, make_batch, shuffled
 from attar.training.loop import Trainer, fit
-from attar.training.train_state import Learner, accuracy, learner
+from attar.training.train_state import TrainState, accuracy, start_training
 
 Report = Callable[[str], None]
 Keep = Callable[[str, tuple[float, int]], None]
@@ -35,7 +39,7 @@ Images = tuple[Tensor | Mapped, Tensor]  # uint8 or float in [0, 1] [n, ch, H, W
 
 
 def evaluate(
-    small: SyntheticSet,
+    condensed: SyntheticSet,
     data: ImageData,
     config: EvaluateConfig,
     network: NetworkConfig,
@@ -43,7 +47,7 @@ def evaluate(
     report: Report = lambda line: None,
     known: Mapping[str, tuple[float, int]] | None = None,
     keep: Keep = lambda key, done: None,
-    workers: Workers | None = None,
+    workers: ThreadWorkers | None = None,
     own: bool = True,
 ) -> dict[str, Any]:
     """Accuracies as fractions: {"accuracy": {"convnet3": {"mean", "std", "runs", …}}, "initial": …, "whole": …}.
@@ -53,35 +57,37 @@ def evaluate(
     there, from any thread; what is `known` under its key is not computed again. workers: who trains, this machine's by
     default; own: False for the yardsticks alone. Raises `UserError` when set and data do not fit.
     """
-    check(small, data)
+    check(condensed, data)
     networks = chosen_networks(config, network)
     for item in networks.values():
         build(item, describe(data), 0)
-    kinds = kinds_of(small, config) if own else list(config.yardsticks)
+    kinds = kinds_of(condensed, config) if own else list(config.yardsticks)
     seeds = range(config.seed, config.seed + config.runs)
-    prints = {name: fingerprint(name, small) for name in (*kinds, WHOLE)}
-    workers = workers or Workers(data.device)
-    bench = Bench(small, data, config, network, networks, prints, dict(known or {}), keep, workers)
+    prints = {name: fingerprint(name, condensed) for name in (*kinds, WHOLE)}
+    workers = workers or ThreadWorkers(data.device)
+    evaluator = Evaluator(condensed, data, config, network, networks, prints, dict(known or {}), keep, workers)
     if SOFT in kinds:
-        bench.teach([label for label in networks if not all((label, SOFT, seed) in bench for seed in seeds)], report)
+        evaluator.teach(
+            [label for label in networks if not all((label, SOFT, seed) in evaluator for seed in seeds)], report
+        )
     jobs = [(label, name, seed) for label in networks for name in kinds for seed in seeds]
     runs: dict[tuple[str, str], list[tuple[float, int]]] = {}
-    for (label, name, _), found in zip(jobs, workers.map(bench.run, jobs), strict=True):
+    for (label, name, _), found in zip(jobs, workers.map(evaluator.run, jobs), strict=True):
         runs.setdefault((label, name), []).append(found)
         report(f"{name} {label} run {len(runs[label, name])} of {config.runs}: {found[0]:.4f}")
     result: dict[str, Any] = {name: {} for name in kinds}
     for (label, name), done in runs.items():
-        result[name][label] = entry([right for right, _ in done], bench.epochs(name), done[0][1], networks[label])
+        result[name][label] = entry([right for right, _ in done], evaluator.epochs(name), done[0][1], networks[label])
         if name == SOFT:
-            result[name][label]["teacher"] = bench.run((label, WHOLE, config.seed))[0]
+            result[name][label]["teacher"] = evaluator.run((label, WHOLE, config.seed))[0]
     return result
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class Evaluator:
     """The networks of an evaluation, each named by (label, what it is trained on, seed) and trained once."""
 
-    small: SyntheticSet
+    condensed: SyntheticSet
     data: ImageData
     config: EvaluateConfig
     network: NetworkConfig
@@ -89,7 +95,7 @@ class Bench:
     prints: dict[str, str]  # what stands for each training set
     known: dict[str, tuple[float, int]]
     keep: Keep
-    workers: Workers
+    workers: ThreadWorkers
     soft: dict[str, Tensor] = field(default_factory=dict)  # label → what the teacher says of the decoded images
 
     def __contains__(self, job: Job) -> bool:
@@ -106,13 +112,13 @@ class Bench:
 
     def epochs(self, name: str) -> int:
         """How long a network is trained on the set of that name."""
-        return self.config.whole_epochs if name == WHOLE else epochs_for(self.small, self.data, self.config)
+        return self.config.whole_epochs if name == WHOLE else epochs_for(self.condensed, self.data, self.config)
 
     def teach(self, labels: list[str], report: Report) -> None:
         """Find the soft labels of some networks. Each teacher is the first run on the whole set, and kept as that."""
 
         def one(label: str) -> tuple[Tensor, float]:
-            return self.workers.call(soft_labels, self.small, self.data, self.config, self.networks[label])
+            return self.workers.call(soft_labels, self.condensed, self.data, self.config, self.networks[label])
 
         for label, (targets, right) in zip(labels, self.workers.map(one, labels), strict=True):
             self.soft[label] = targets
@@ -124,7 +130,7 @@ class Bench:
         if job in self:
             return self.known[self.key(job)]
         label, name, seed = job
-        settings = (self.small, self.data, self.config, self.networks[label], self.epochs(name), seed)
+        settings = (self.condensed, self.data, self.config, self.networks[label], self.epochs(name), seed)
         targets = self.soft[label] if name == SOFT else None
         return self._add(job, self.workers.call(run_once, name, *settings, targets))
 
@@ -136,7 +142,7 @@ class Bench:
 
 def run_once(
     name: str,
-    small: SyntheticSet,
+    condensed: SyntheticSet,
     data: ImageData,
     config: EvaluateConfig,
     network: NetworkConfig,
@@ -148,49 +154,49 @@ def run_once(
 
     targets: float [n, C], in place of the labels of the decoded images.
     """
-    images, labels = training_set(name, small, data, seed)
+    images, labels = training_set(name, condensed, data, seed)
     return train_once(images, labels if targets is None else targets, data, config, network, epochs, seed), len(images)
 
 
 def soft_labels(
-    small: SyntheticSet, data: ImageData, config: EvaluateConfig, network: NetworkConfig
+    condensed: SyntheticSet, data: ImageData, config: EvaluateConfig, network: NetworkConfig
 ) -> tuple[Tensor, float]:
     """What a network trained on the whole set says of the decoded images, float [n, C], and its accuracy."""
     teacher = trained(data.images, data.labels, data, config, network, config.whole_epochs, config.seed)
-    images, _ = training_set("accuracy", small, data, config.seed)
+    images, _ = training_set("accuracy", condensed, data, config.seed)
     teacher.module.eval()
     with torch.no_grad():
         logits = torch.cat([teacher(data.normalize(part)) for part in images.split(config.batch_size)])
     return logits.softmax(dim=1), accuracy(teacher, data.test_batches())
 
 
-def training_set(name: str, small: SyntheticSet, data: ImageData, seed: int) -> Images:
+def training_set(name: str, condensed: SyntheticSet, data: ImageData, seed: int) -> Images:
     """What a run trains on: decoded images in [0, 1], or real ones as uint8, and their labels."""
     if name == "whole":
         return data.images, data.labels
     if name == "random_real":
-        return random_real(data, small, seed)
-    images, labels = (small.start() if name == "initial" else small).decoded()
+        return random_real(data, condensed, seed)
+    images, labels = (condensed.start() if name == "initial" else condensed).decoded()
     return images.to(data.device), labels.to(data.device)
 
 
-def fingerprint(name: str, small: SyntheticSet) -> str:
+def fingerprint(name: str, condensed: SyntheticSet) -> str:
     """What stands for a training set besides the real data and the seed."""
     found = hashlib.sha256(name.encode())
     if name != "whole":
-        found.update(small.labels.cpu().numpy().tobytes())
+        found.update(condensed.labels.cpu().numpy().tobytes())
     if name not in ("whole", "random_real"):
-        images = small.start().images if name == "initial" else small.images
+        images = condensed.start().images if name == "initial" else condensed.images
         found.update(images.cpu().numpy().tobytes())
-        found.update(json.dumps([small.factor, small.decode_type, list(images.shape)]).encode())
+        found.update(json.dumps([condensed.factor, condensed.decode_type, list(images.shape)]).encode())
     return found.hexdigest()
 
 
-def random_real(data: ImageData, small: SyntheticSet, seed: int) -> Images:
+def random_real(data: ImageData, condensed: SyntheticSet, seed: int) -> Images:
     """As many full-size real images of each class as the set stores, drawn at random: equal storage."""
     generator = Generator(data.device).manual_seed(seed)
     rows = []
-    for label, count in enumerate(torch.bincount(small.labels, minlength=data.nclass).tolist()):
+    for label, count in enumerate(torch.bincount(condensed.labels, minlength=data.nclass).tolist()):
         own = data.rows(label)
         if count > len(own):
             raise UserError(f"class '{data.classes[label]}' has {len(own)} images, fewer than the set's {count}")
@@ -220,10 +226,10 @@ def trained(
     network: NetworkConfig,
     epochs: int,
     seed: int,
-) -> Learner:
+) -> TrainState:
     """One fresh network after its last epoch; labels: int64 [n], or soft ones float [n, C]."""
     module = build(network, describe(data), seed).to(data.device)
-    student = learner(
+    model = start_training(
         module,
         models.parameters_of(module),
         models.buffers_of(module),
@@ -238,12 +244,12 @@ def trained(
         batch = images[source] if resident else source
         return data.scaled(batch) if batch.dtype == torch.uint8 else data.normalize(batch)
 
-    sampler = BatchSampler(data, strategy_names(config.aug_type), config.mix_p, generator)
+    sampler = AugmentationSampler(data, strategy_names(config.aug_type), config.mix_p, generator)
 
     def epoch_batches() -> Iterator[BatchDraw]:
         for rows in shuffled(len(labels), config.batch_size, generator):
             yield sampler.draw(rows if resident else images[rows], labels[rows])
 
-    trainer = Trainer(student, partial(make_batch, data, fetch=fetch), notice=to_stderr)
+    trainer = Trainer(model, partial(make_batch, data, fetch=fetch), notice=to_stderr)
     fit(trainer, epoch_batches, epochs)
-    return student
+    return model

@@ -17,9 +17,9 @@ from attar.settings.config import EvaluateConfig, NetworkConfig
 from attar.settings.schema import settings_of
 
 
-def kinds_of(small: SyntheticSet, config: EvaluateConfig) -> list[str]:
+def kinds_of(condensed: SyntheticSet, config: EvaluateConfig) -> list[str]:
     """What networks are trained on: the set, with soft labels too where they are asked for, and the yardsticks."""
-    known = [name for name in config.yardsticks if name != "initial" or small.initial is not None]
+    known = [name for name in config.yardsticks if name != "initial" or condensed.initial is not None]
     return ["accuracy", *([SOFT] if config.soft_labels else []), *known]
 
 
@@ -69,13 +69,13 @@ def chosen_networks(config: EvaluateConfig, network: NetworkConfig) -> dict[str,
     return chosen
 
 
-def epochs_for(small: SyntheticSet, data: ImageData, config: EvaluateConfig) -> int:
+def epochs_for(condensed: SyntheticSet, data: ImageData, config: EvaluateConfig) -> int:
     """Epochs on a condensed set: 1000 for small images, else by decoded images per class (IDC's protocol)."""
     if config.epochs is not None:
         return config.epochs
     if max(data.size) <= SMALL:
         return 1000
-    n = decoded_count(small.ipc, small.factor, small.decode_type)
+    n = decoded_count(condensed.ipc, condensed.factor, condensed.decode_type)
     table = ((1, 3000), (10, 2000), (50, 1500), (200, 1000), (500, 500))
     epochs = next((epochs for most, epochs in table if n <= most), 300)
     return math.floor(epochs * 2 / 3 / 100) * 100 if data.nclass >= 100 else epochs
@@ -88,20 +88,20 @@ def protocol_of(config: EvaluateConfig, network: NetworkConfig, data: ImageData)
     return shared | {"width": network.width, "norm_type": network.norm_type, "data": data.fingerprint}
 
 
-def check(small: SyntheticSet, data: ImageData) -> None:
+def check(condensed: SyntheticSet, data: ImageData) -> None:
     """Raise `UserError` unless the set was made for such data, and the data have a test set."""
     if data.test_images is None:
         raise UserError(f"{data.name} has no test images; put them in a folder test/<class>/* beside train/")
-    if small.images.shape[1:] != data.images.shape[1:]:
-        own, wanted = ("x".join(map(str, value.shape[1:])) for value in (small.images, data.images))
+    if condensed.images.shape[1:] != data.images.shape[1:]:
+        own, wanted = ("x".join(map(str, value.shape[1:])) for value in (condensed.images, data.images))
         raise UserError(f"the set holds images of {own}, the data of {wanted}")
-    if small.classes != data.classes:
-        own, wanted = (f"{value.nclass} classes ({value.classes[0]}, ...)" for value in (small, data))
+    if condensed.classes != data.classes:
+        own, wanted = (f"{value.nclass} classes ({value.classes[0]}, ...)" for value in (condensed, data))
         raise UserError(f"the set was made for {own}, {data.name} has {wanted}")
-    present = len(small.labels.unique())
-    if present < small.nclass:
+    present = len(condensed.labels.unique())
+    if present < condensed.nclass:
         raise UserError(
-            f"the set is a part: it holds {present} of {small.nclass} classes; join all parts with `attar merge`"
+            f"the set is a part: it holds {present} of {condensed.nclass} classes; join all parts with `attar merge`"
         )
 
 

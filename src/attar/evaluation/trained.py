@@ -10,17 +10,17 @@ from pathlib import Path
 
 from attar.files import append
 
-SEEDS = "evaluation.jsonl"  # only while an evaluation runs
+TRAINED = "evaluation.jsonl"  # only while an evaluation runs
 
 
-class Seeds:
+class TrainedNetworks:
     """The networks that an evaluation has trained so far, so that an interrupted one goes on with the next seed.
 
     Without a folder nothing is kept.
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self.path = folder / SEEDS if folder is not None else None
+        self.path = folder / TRAINED if folder is not None else None
         self.start = time.perf_counter()
         self.before = 0.0  # seconds of earlier sessions
         self.known: dict[str, tuple[float, int]] = {}

@@ -10,17 +10,17 @@ from attar.runs import run_folder
 from attar.runs.run_folder import RunFolder
 from attar.sets import snapshots
 from attar.sets.synthetic import SyntheticSet
-from attar.settings.schema import MOST
+from attar.settings.schema import LARGEST_NUMBER
 
 
-def write_report(folder: RunFolder, small: SyntheticSet, result: dict[str, Any]) -> None:
+def write_report(folder: RunFolder, condensed: SyntheticSet, result: dict[str, Any]) -> None:
     """report.html: the images and what they were before, accuracies, settings."""
-    config = folder.read(run_folder.CONFIG, "attar") or dict(small.recipe)
+    config = folder.read(run_folder.CONFIG, "attar") or dict(condensed.recipe)
     about = config.pop("attar", {})
     steps = {event["outer"]: event for event in folder.events() if _is_step(event)}
     labels, kept = folder.snapshots()
-    if not kept and small.initial is not None:  # a run that kept no more than its beginning, such as joined files
-        images, labels = snapshots.small(small.initial, small.labels)
+    if not kept and condensed.initial is not None:  # a run that kept no more than its beginning, such as joined files
+        images, labels = snapshots.thumbnails(condensed.initial, condensed.labels)
         kept = [(0, images)]
     end = max([*steps, *(outer for outer, _ in kept)], default=0)
     page.write(
@@ -28,10 +28,10 @@ def write_report(folder: RunFolder, small: SyntheticSet, result: dict[str, Any])
         result=result,
         settings=config | {"environment": about.get("environment", {})},
         command=about.get("command", run_folder.command_line()),
-        small=small,
+        condensed=condensed,
         moments=[_moment(outer, images, steps) for outer, images in kept if outer < max(end, 1)],
         labels=labels,
-        last=_moment(end, small.images, steps),
+        last=_moment(end, condensed.images, steps),
         curve=curve(folder),
     )
 
@@ -60,4 +60,4 @@ def curve(folder: RunFolder) -> list[tuple[float, float]]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER

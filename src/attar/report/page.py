@@ -47,10 +47,10 @@ def write(
     result: Mapping[str, Any],  # as in result.json; yardsticks may be missing
     settings: Mapping[str, Any],  # may be nested
     command: str,
-    small: SyntheticSet | None = None,
+    condensed: SyntheticSet | None = None,
     moments: Sequence[Moment] = (),  # what was before, in order; shown where `last` is known
     labels: Tensor | None = None,  # of the images of the moments
-    last: Moment | None = None,  # the end: when `small` was reached
+    last: Moment | None = None,  # the end: when `thumbnails` was reached
     curve: Sequence[tuple[float, float]] = (),  # (seconds, accuracy in [0, 1]) during condensation
 ) -> None:
     """Write one HTML file that holds all it shows: pictures, accuracies, times, settings and the command."""
@@ -87,27 +87,29 @@ def write(
         seconds=[(stage, numbers.duration(value)) for stage, value in result.get("seconds", {}).items()],
         groups=numbers.groups(settings),
         command=command,
-        views=[] if small is None else views(small, moments, labels),
+        views=[] if condensed is None else views(condensed, moments, labels),
         times=[{"words": _words(moment), "x": x} for moment, x in zip(times, xs, strict=True)],
         chart=course,
     )
     files.atomically(Path(path), lambda name: name.write_text(page, encoding="utf-8"))
 
 
-def views(small: SyntheticSet, moments: Sequence[Moment], labels: Tensor | None) -> list[dict[str, Any]]:
+def views(condensed: SyntheticSet, moments: Sequence[Moment], labels: Tensor | None) -> list[dict[str, Any]]:
     """The stored images, with what they were before; the training images they decode to, where those are others."""
-    index = torch.from_numpy(class_numbers(small.labels, small.nclass))
-    images = {label: small.images[index == label] for label in index.unique().tolist()}
+    index = torch.from_numpy(class_numbers(condensed.labels, condensed.nclass))
+    images = {label: condensed.images[index == label] for label in index.unique().tolist()}
     counts = {label: len(of_class) for label, of_class in images.items()}
     past = [rgb(moment.images) for moment in moments]
-    found = [_view("stored", small, counts, images.__getitem__, STORED_PIXELS, STORED_BYTES, past, labels)]
-    if small.factor > 1:
-        counts = {label: decoded_count(count, small.factor, small.decode_type) for label, count in counts.items()}
+    found = [_view("stored", condensed, counts, images.__getitem__, STORED_PIXELS, STORED_BYTES, past, labels)]
+    if condensed.factor > 1:
+        counts = {
+            label: decoded_count(count, condensed.factor, condensed.decode_type) for label, count in counts.items()
+        }
 
         def decoded(label: int) -> Tensor:
-            return first_decoded(images[label], small.factor, small.decode_type)
+            return first_decoded(images[label], condensed.factor, condensed.decode_type)
 
-        found.append(_view("decoded", small, counts, decoded, DECODED_PIXELS, DECODED_BYTES))
+        found.append(_view("decoded", condensed, counts, decoded, DECODED_PIXELS, DECODED_BYTES))
     return found
 
 
@@ -115,16 +117,16 @@ def first_decoded(images: Tensor, factor: int, decode_type: str) -> Tensor:
     """The images that a class decodes to, as many as a page may show: all could be thousands of large ones."""
     found: list[Tensor] = []
     for part, rows in decode_plan(len(images), factor, decode_type):
-        missing = snapshots.MOST - sum(map(len, found))
+        missing = snapshots.MAX_IMAGES - sum(map(len, found))
         if missing <= 0:
             break
         found.append(decode(images[rows][: -(-missing // part**2)], part))
-    return torch.cat(found)[: snapshots.MOST]
+    return torch.cat(found)[: snapshots.MAX_IMAGES]
 
 
 def _view(
     name: str,
-    small: SyntheticSet,
+    condensed: SyntheticSet,
     counts: Mapping[int, int],  # label → images that there are
     of_class: Callable[[int], Tensor],  # label → the first of them, [n, ch, H, W] in [0, 1]
     pixels: int,
@@ -134,7 +136,7 @@ def _view(
 ) -> dict[str, Any]:
     """Sheets, sizes, and for each class its name and the places of its images."""
     many = len(counts) > MANY_CLASSES
-    size = (small.images.shape[2], small.images.shape[3])
+    size = (condensed.images.shape[2], condensed.images.shape[3])
     side = SIDE_OF_MANY if many else SIDE
     most, size = snapshots.room(len(counts), max(counts.values()), size, pixels=pixels, times=1, side=side)
     shown = {label: rgb(snapshots.shrunk(of_class(label)[:most], size)) for label in counts}
@@ -149,7 +151,7 @@ def _view(
         row = places.stop
         cells = [_cell(k, kept[n] if n < len(kept) else None, now, before) for n, k in enumerate(places)]
         note = f"{len(cells)} of {count}" if len(cells) < count else ""
-        blocks.append({"name": str(small.classes[label]), "note": note, "cells": cells})
+        blocks.append({"name": str(condensed.classes[label]), "note": note, "cells": cells})
     return {
         "name": name,
         "classes": blocks,

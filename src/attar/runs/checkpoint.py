@@ -33,7 +33,9 @@ FOLDERS = (CURRENT, PREVIOUS, DAMAGED)
 TENSORS, PLAIN, SUMS = "tensors.safetensors", "state.json", "SHA256SUMS"
 MARK = "$tensor"  # the key that stands in the JSON where a tensor stood
 EVERY = "5m"
-LEAST = 50  # the time between two checkpoints is at least so many times what one takes to write: 2 % of a run
+MIN_CHECKPOINT_SPACING = (
+    50  # the time between two checkpoints is at least so many times what one takes to write: 2 % of a run
+)
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -77,7 +79,7 @@ class Keeper:
         """To be called between two inner iterations; `values` makes the state if it is wanted."""
         self.iterations += 1
         start = time.perf_counter()
-        wait = max(self.every.seconds, LEAST * self.cost)
+        wait = max(self.every.seconds, MIN_CHECKPOINT_SPACING * self.cost)
         due = start - self.last >= wait or self.iterations >= self.every.iterations
         if not (due or now or self.stop.received is not None):
             return

@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 
 LINE_EVERY = 1.0  # seconds between two plain lines: an outer iteration of a real run takes longer
 RECENT = 10  # steps over which images per second are counted: the first may have waited for a compiler
 
 
-class Watch:
+class Progress:
     """Progress on standard error: a bar with the time left on a terminal, plain lines elsewhere.
 
     quiet: say nothing; json: the result goes to standard output as one JSON object, and nothing else does.
@@ -42,7 +43,7 @@ class Watch:
             show()
 
     @contextmanager
-    def stage(self, name: str, total: int, done: int = 0, *, images: int = 0) -> Iterator[Stage]:
+    def stage(self, name: str, total: int, done: int = 0, *, images: int = 0) -> Iterator[ProgressBar]:
         """A stage of `total` steps, of which some are `done` before.
 
         images: real images that a step reads, to say how many a second.
@@ -51,7 +52,9 @@ class Watch:
             yield stage
 
     @contextmanager
-    def stages(self, names: Sequence[str], total: int, done: int = 0, *, images: int = 0) -> Iterator[list[Stage]]:
+    def stages(
+        self, names: Sequence[str], total: int, done: int = 0, *, images: int = 0
+    ) -> Iterator[list[ProgressBar]]:
         """Stages that go on side by side, each with its own bar."""
         columns = (
             TextColumn("{task.description}"),
@@ -62,14 +65,14 @@ class Watch:
             TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=False),
         )
-        with Progress(*columns, console=self.console, disable=self.quiet or not self.console.is_terminal) as bar:
-            yield [Stage(self, name, total, done, images, bar) for name in names]
+        with Bars(*columns, console=self.console, disable=self.quiet or not self.console.is_terminal) as bar:
+            yield [ProgressBar(self, name, total, done, images, bar) for name in names]
 
 
-class Stage:
+class ProgressBar:
     """One bar, or the lines in its place: one per step, at most one in `LINE_EVERY` seconds, and the last."""
 
-    def __init__(self, watch: Watch, name: str, total: int, done: int, images: int, bar: Progress) -> None:
+    def __init__(self, watch: Progress, name: str, total: int, done: int, images: int, bar: Bars) -> None:
         self.watch, self.name, self.total, self.images, self.bar = watch, name, total, images, bar
         self.task = bar.add_task(name, total=total, completed=done, note="")
         self.first = self.done = done

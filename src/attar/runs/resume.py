@@ -36,7 +36,7 @@ ELSEWHERE = {"data": MOVABLE, "condense": (*LENGTH, "memory_gb", "model_path")}
 
 
 @dataclass(frozen=True)
-class Begun:
+class ExistingRun:
     """What a run folder holds of a run."""
 
     recipe: Recipe  # with the length that is wanted now
@@ -54,7 +54,7 @@ def kept_recipe(folder: RunFolder) -> Recipe:
     return recipes.overlay(Recipe(), sections)
 
 
-def begun(folder: RunFolder, wanted: Recipe, notice: Notice) -> Begun:
+def open_existing(folder: RunFolder, wanted: Recipe, notice: Notice) -> ExistingRun:
     """The run in a folder, to go on with as far as `wanted` says. Raises `UserError` where `wanted` is another run."""
     kept = kept_recipe(folder)
     check_same(folder, kept, wanted)
@@ -66,12 +66,12 @@ def begun(folder: RunFolder, wanted: Recipe, notice: Notice) -> Begun:
     recipe = recipes.overlay(kept, free)
     about = folder.read(run_folder.CONFIG, "attar").get("attar", {})
     if is_finished(folder, recipe):
-        return Begun(recipe, about, None, True)
+        return ExistingRun(recipe, about, None, True)
     saved = checkpoint.load(folder.path, notice)
     recipe = replace(recipe, condense=as_begun(recipe.condense, saved))
     if saved is None and (folder.path / run_folder.RESULT).exists():
         raise UserError(f"{folder.path} holds no checkpoint to go on from; start again with --overwrite")
-    return Begun(recipe, about, saved, False)
+    return ExistingRun(recipe, about, saved, False)
 
 
 def check_same(folder: RunFolder, kept: Recipe, wanted: Recipe) -> None:
@@ -90,7 +90,7 @@ def check_same(folder: RunFolder, kept: Recipe, wanted: Recipe) -> None:
         raise UserError(f"{folder.path} holds a run of {done} outer iterations; niter can make it longer, not {asked}")
 
 
-def as_chosen(
+def keep_fitted(
     kept: Recipe,
     wanted: Recipe,
     chosen: Mapping[str, Sequence[str]],  # section → fields
@@ -146,11 +146,11 @@ def condense(
         folder.keep_events(saved["events"] if saved is not None else 0)
         with signals.held() as stop:
 
-            def measure(small: SyntheticSet) -> dict[str, Any]:
+            def measure(condensed: SyntheticSet) -> dict[str, Any]:
                 with stop.through():
-                    return evaluation(small) if evaluation is not None else {}
+                    return evaluation(condensed) if evaluation is not None else {}
 
-            small = condensation.run(
+            condensed = condensation.run(
                 data,
                 pool,
                 recipe.condense,
@@ -161,9 +161,9 @@ def condense(
                 keep=Keeper(folder.path, every, stop),
                 saved=saved,
             )
-        small = replace(small, recipe=layers.as_sections(recipe))
+        condensed = replace(condensed, recipe=layers.as_sections(recipe))
         (folder.path / run_folder.RESULT).unlink(missing_ok=True)  # of a shorter run: another set than the one to come
-        set_files.save_set(folder.path / set_files.CONDENSED, small)
+        set_files.save_set(folder.path / set_files.CONDENSED, condensed)
     except BaseException as error:
         if not checkpoint.exists(folder.path):  # a run without a state or a product is of no use
             folder.discard()
@@ -178,4 +178,4 @@ def condense(
             raise Diverged(f"{error}; {folder.path / checkpoint.CURRENT} holds the last good state") from error
         raise
     checkpoint.finish(folder.path)
-    return small
+    return condensed

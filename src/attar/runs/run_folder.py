@@ -1,4 +1,4 @@
-"""None"""
+"""The run folder: what a run leaves behind, and what it says while it runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from attar import files
 from attar.engine import device as devices
 from attar.errors import UserError
-from attar.evaluation.trained import SEEDS
+from attar.evaluation.trained import TRAINED
 from attar.files import append, mend
 from attar.runs import checkpoint
 from attar.runs.sinks import Sink
@@ -33,7 +33,7 @@ RESULT = "result.json"
 IMAGES = "images.png"
 REPORT = "report.html"
 SNAPSHOTS = "snapshots.safetensors"
-FILES = (CONFIG, METRICS, SNAPSHOTS, RESULT, IMAGES, REPORT, SEEDS, set_files.CONDENSED, set_files.INITIAL)
+FILES = (CONFIG, METRICS, SNAPSHOTS, RESULT, IMAGES, REPORT, TRAINED, set_files.CONDENSED, set_files.INITIAL)
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,13 @@ class RunFolder:
             raise UserError(f"{path} is damaged: every line must be a JSON object; remove it to go on without")
         return events
 
-    def snapshot(self, outer: int, small: SyntheticSet) -> None:
+    def snapshot(self, outer: int, condensed: SyntheticSet) -> None:
         """Add the images as they are after `outer` outer iterations to `snapshots.safetensors`.
 
         A moment that is there already is replaced, so a run that goes on from an older state leaves what an undisturbed
         one does.
         """
-        images, labels = snapshots.small(small.images, small.labels)
+        images, labels = snapshots.thumbnails(condensed.images, condensed.labels)
         there = {old: pixels for old, pixels in self.snapshots()[1] if pixels.shape == images.shape}
         self.keep_snapshots(labels, sorted({**there, outer: images}.items()))
 
@@ -140,7 +140,7 @@ def opened(path: Path, *, wait: Callable[[str], None] | None = None) -> Iterator
     check_folder(path)
     with files.held(path, wait=wait):
         files.clean(path, *FILES, *checkpoint.FOLDERS)
-        for name in (METRICS, SEEDS):
+        for name in (METRICS, TRAINED):
             mend(path / name)
         yield RunFolder(path)
 

@@ -1,4 +1,8 @@
-"""None"""
+"""Which real images: representatives of clusters (DREAM), and core-sets by herding, k-center or chance.
+
+Features [n, d] of the images of one class in, rows of them out, all different, on the features' device. Nothing is
+read back, so a choice costs no synchronisation.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from attar import models
 from attar.data.images import ImageData
-from attar.engine.precision import precise
+from attar.engine.precision import autocast
 from attar.selection import clusters
 
 Embed = Callable[[Tensor], Tensor]  # normalised images [n, ch, H, W] → vectors [n, d]
@@ -33,7 +33,7 @@ def by_network(
         training = module.training
         module.eval()
         try:
-            with precise(precision, images.device):
+            with autocast(precision, images.device):
                 return torch.func.functional_call(features, tensors, (images,))
         finally:
             module.train(training)

@@ -98,8 +98,8 @@ def mix(
     """Grids [ipc, ch, H, W] with one real image, resized (nearest), in every cell: initialisation `mix` (IDC)."""
     count, channels, height, width = real.shape
     rows, columns = cell(height, factor), cell(width, factor)
-    small = F.interpolate(real, size=(rows, columns), mode="nearest")
-    grid = small.view(count // factor**2, factor, factor, channels, rows, columns).permute(0, 3, 1, 4, 2, 5)
+    condensed = F.interpolate(real, size=(rows, columns), mode="nearest")
+    grid = condensed.view(count // factor**2, factor, factor, channels, rows, columns).permute(0, 3, 1, 4, 2, 5)
     return grid.reshape(-1, channels, factor * rows, factor * columns)[:, :, :height, :width].contiguous()
 
 

@@ -35,7 +35,7 @@ Parts = dict[str, tuple[Tensor, Tensor]]  # "stored", "decoded" → float images
 
 
 def export_set(
-    small: SyntheticSet, to: str, out: str | Path, *, what: str | None = None, overwrite: bool = False
+    condensed: SyntheticSet, to: str, out: str | Path, *, what: str | None = None, overwrite: bool = False
 ) -> Path:
     """Write the set to a folder (parquet, imagefolder) or a file (npz, pt), whole or not at all. Returns its path.
 
@@ -50,18 +50,18 @@ def export_set(
     if to in ("npz", "pt"):
         out = out if out.suffix == f".{to}" else out.with_name(f"{out.name}.{to}")
     _check_free(out, folder=to in ("parquet", "imagefolder"), overwrite=overwrite)
-    parts = _parts(small, chosen)
+    parts = _parts(condensed, chosen)
     if to in ("npz", "pt"):
-        files.atomically(out, lambda file: (_npz if to == "npz" else _pt)(file, parts, small))
+        files.atomically(out, lambda file: (_npz if to == "npz" else _pt)(file, parts, condensed))
     else:
-        _whole_folder(out, lambda folder: (_parquet if to == "parquet" else _png)(folder, parts, small))
+        _whole_folder(out, lambda folder: (_parquet if to == "parquet" else _png)(folder, parts, condensed))
     return out
 
 
-def _parts(small: SyntheticSet, what: str) -> Parts:
+def _parts(condensed: SyntheticSet, what: str) -> Parts:
     made: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
-        "stored": lambda: (small.images, small.labels),
-        "decoded": small.decoded,
+        "stored": lambda: (condensed.images, condensed.labels),
+        "decoded": condensed.decoded,
     }
     return {name: make() for name, make in made.items() if what in (name, "both")}
 
@@ -72,10 +72,10 @@ def bytes_of(images: Tensor) -> np.ndarray:
     return values[..., 0] if values.shape[-1] == 1 else values
 
 
-def about(small: SyntheticSet, what: str) -> dict[str, Any]:
+def about(condensed: SyntheticSet, what: str) -> dict[str, Any]:
     """What goes along with the images: how they are decoded, and what they stand for."""
     stored = what == "stored"
-    return set_files.describe(small) | ({} if stored else {"factor": 1, "decode_type": "single"}) | {"what": what}
+    return set_files.describe(condensed) | ({} if stored else {"factor": 1, "decode_type": "single"}) | {"what": what}
 
 
 def _check_free(out: Path, *, folder: bool, overwrite: bool) -> None:
@@ -111,10 +111,10 @@ def _whole_folder(out: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def _npz(file: Path, parts: Parts, small: SyntheticSet) -> None:
+def _npz(file: Path, parts: Parts, condensed: SyntheticSet) -> None:
     """`images` uint8 [n, H, W(, 3)], `labels` int64 [n]; of both, `decoded_images` and `decoded_labels` too."""
     first = next(iter(parts))
-    arrays: dict[str, Any] = {KEY: np.array(json.dumps(about(small, first), sort_keys=True))}
+    arrays: dict[str, Any] = {KEY: np.array(json.dumps(about(condensed, first), sort_keys=True))}
     for name, (images, labels) in parts.items():
         prefix = "" if name == first else f"{name}_"
         arrays |= {f"{prefix}images": bytes_of(images), f"{prefix}labels": labels.cpu().numpy()}
@@ -122,7 +122,7 @@ def _npz(file: Path, parts: Parts, small: SyntheticSet) -> None:
         np.savez_compressed(opened, **arrays)
 
 
-def _pt(file: Path, parts: Parts, small: SyntheticSet) -> None:
+def _pt(file: Path, parts: Parts, condensed: SyntheticSet) -> None:
     """[images float32 [n, ch, H, W] in [0, 1], labels int64 [n]], as IDC and its successors save their sets."""
     (images, labels), *_ = parts.values()
     torch.save([images.detach().float().cpu().contiguous(), labels.cpu()], file)
@@ -137,9 +137,9 @@ def folder_names(classes: tuple[str, ...]) -> list[str]:
     return [f"{label:0{digits}}_{name}".rstrip("_") for label, name in enumerate(safe)]
 
 
-def _png(folder: Path, parts: Parts, small: SyntheticSet) -> None:
+def _png(folder: Path, parts: Parts, condensed: SyntheticSet) -> None:
     """train/<class>/*.png of one kind; of both, stored/<class>/*.png and decoded/<class>/*.png."""
-    names = folder_names(small.classes)
+    names = folder_names(condensed.classes)
     for what, (images, labels) in parts.items():
         place = folder / ("train" if len(parts) == 1 else what)
         seen: dict[int, int] = {}
@@ -147,11 +147,11 @@ def _png(folder: Path, parts: Parts, small: SyntheticSet) -> None:
             (place / names[label]).mkdir(parents=True, exist_ok=True)
             number = seen[label] = seen.get(label, -1) + 1
             Image.fromarray(image).save(place / names[label] / f"{number:05}.png")
-    said = about(small, next(iter(parts))) | {"folders": names}
+    said = about(condensed, next(iter(parts))) | {"folders": names}
     files.write_json(folder / ABOUT, said)
 
 
-def _parquet(folder: Path, parts: Parts, small: SyntheticSet) -> None:
+def _parquet(folder: Path, parts: Parts, condensed: SyntheticSet) -> None:
     """<what>/train-00000-of-00001.parquet in the hub's layout, and a card that names each as a configuration."""
     try:
         import pyarrow as pa
@@ -160,20 +160,20 @@ def _parquet(folder: Path, parts: Parts, small: SyntheticSet) -> None:
         raise MissingError("export to parquet needs pyarrow; pip install 'attar[hf]'") from error
     features = {
         "image": {"_type": "Image"},
-        "label": {"_type": "ClassLabel", "names": list(small.classes)},
+        "label": {"_type": "ClassLabel", "names": list(condensed.classes)},
     }
     for what, (images, labels) in parts.items():
         cells = [{"bytes": _encoded(image), "path": None} for image in bytes_of(images)]
         image_type = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
         metadata = {
             "huggingface": json.dumps({"info": {"features": features}}),
-            KEY: json.dumps(about(small, what), sort_keys=True),
+            KEY: json.dumps(about(condensed, what), sort_keys=True),
         }
         schema = pa.schema([("image", image_type), ("label", pa.int64())], metadata=metadata)
         (folder / what).mkdir()
         table = pa.table([pa.array(cells, image_type), pa.array(labels.tolist(), pa.int64())], schema=schema)
         pq.write_table(table, folder / what / "train-00000-of-00001.parquet")
-    (folder / "README.md").write_text(card(parts, small), encoding="utf-8")
+    (folder / "README.md").write_text(card(parts, condensed), encoding="utf-8")
 
 
 def _encoded(image: np.ndarray) -> bytes:
@@ -182,7 +182,7 @@ def _encoded(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def card(parts: Mapping[str, tuple[Tensor, Tensor]], small: SyntheticSet) -> str:
+def card(parts: Mapping[str, tuple[Tensor, Tensor]], condensed: SyntheticSet) -> str:
     """README.md of a data set on the Hugging Face hub."""
     count = max(len(labels) for _, labels in parts.values())
     size = next((name for most, name in SIZES if count < most), "n>1M")
@@ -191,12 +191,13 @@ def card(parts: Mapping[str, tuple[Tensor, Tensor]], small: SyntheticSet) -> str
         + ("\n  default: true" * (place == len(parts) - 1))
         for place, what in enumerate(parts)
     ]
-    shape = "x".join(map(str, small.images.shape[1:]))
+    shape = "x".join(map(str, condensed.images.shape[1:]))
+    grid = f"{condensed.factor} x {condensed.factor}"
     kinds = {
-        "stored": f"`stored`: the images as they are kept, each a grid of up to {small.factor} x {small.factor} images",
+        "stored": f"`stored`: the images as they are kept, each a grid of up to {grid} images",
         "decoded": "`decoded`: the images to train on, cut out of the grids and enlarged",
     }
-    made = "real" if small.coreset else "synthetic"
+    made = "real" if condensed.coreset else "synthetic"
     lines = [
         "---",
         "task_categories:\n- image-classification",
@@ -206,14 +207,16 @@ def card(parts: Mapping[str, tuple[Tensor, Tensor]], small: SyntheticSet) -> str
         *configs,
         "---",
         "",
-        f"# {small.source or 'images'}, condensed",
+        f"# {condensed.source or 'images'}, condensed",
         "",
-        f"{len(small.labels)} {made} images of {shape}, {small.ipc} for each of {small.nclass} classes, made by",
-        f"attar out of the data set `{small.source}` (decode type {small.decode_type}, factor {small.factor}).",
+        f"{len(condensed.labels)} {made} images of {shape}, {condensed.ipc} for each of {condensed.nclass} classes, made",
+        f"by attar out of the data set `{condensed.source}` (decode type {condensed.decode_type}, factor "
+        f"{condensed.factor}).",
         "",
         *(f"- {kinds[what]}: {len(labels)} images" for what, (_, labels) in parts.items()),
         "",
-        f"Normalise with mean {_numbers(small.mean)} and standard deviation {_numbers(small.std)} (images in [0, 1]).",
+        f"Normalise with mean {_numbers(condensed.mean)} and standard deviation {_numbers(condensed.std)} (images in "
+        "[0, 1]).",
     ]
     return "\n".join(lines) + "\n"
 

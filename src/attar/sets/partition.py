@@ -22,7 +22,7 @@ OF_A_PART = {
     "evaluate": None,
 }
 WORDS = {"source": "the data set", "fingerprint": "the fingerprint of the real images"}
-MOST = 3  # misfits that a message lists
+MAX_MISFITS_SHOWN = 3  # misfits that a message lists
 
 
 def parts_of(nclass: int, nclass_sub: int) -> int:
@@ -55,8 +55,8 @@ def concatenate(parts: Sequence[SyntheticSet], names: Sequence[str] = ()) -> Syn
     names = names or [f"part {number}" for number in range(1, len(parts) + 1)]
     wrong = [*_misfits(parts, names), *_repeated(parts, names)]
     if wrong:
-        more = f"; {len(wrong) - MOST} more" if len(wrong) > MOST else ""
-        raise UserError("; ".join(wrong[:MOST]) + more)
+        more = f"; {len(wrong) - MAX_MISFITS_SHOWN} more" if len(wrong) > MAX_MISFITS_SHOWN else ""
+        raise UserError("; ".join(wrong[:MAX_MISFITS_SHOWN]) + more)
     order = torch.cat([part.labels for part in parts]).argsort(stable=True)
     known = [part.initial for part in parts if part.initial is not None]
     first = min(parts, key=lambda part: int(part.labels.min()))  # so that the order of the parts changes nothing
@@ -69,21 +69,23 @@ def concatenate(parts: Sequence[SyntheticSet], names: Sequence[str] = ()) -> Syn
     )
 
 
-def absent(small: SyntheticSet) -> list[int]:
+def absent(condensed: SyntheticSet) -> list[int]:
     """The labels that have no image in a set."""
-    return sorted(set(range(small.nclass)) - set(small.labels.tolist()))
+    return sorted(set(range(condensed.nclass)) - set(condensed.labels.tolist()))
 
 
-def check_whole(small: SyntheticSet) -> None:
+def check_whole(condensed: SyntheticSet) -> None:
     """Raise `UserError` when a set lacks classes, with the phases that would bring them where that is known."""
-    missing = absent(small)
+    missing = absent(condensed)
     if not missing:
         return
-    nclass_sub = small.recipe.get("condense", {}).get("nclass_sub")
-    some = ", ".join(f"'{small.classes[label]}'" for label in missing[:MOST]) + ", ..." * (len(missing) > MOST)
+    nclass_sub = condensed.recipe.get("condense", {}).get("nclass_sub")
+    some = ", ".join(f"'{condensed.classes[label]}'" for label in missing[:MAX_MISFITS_SHOWN]) + ", ..." * (
+        len(missing) > MAX_MISFITS_SHOWN
+    )
     phases = sorted({label // nclass_sub for label in missing}) if nclass_sub else []
     hint = f"; give phase {', '.join(map(str, phases))} too" if phases else "; give all parts"
-    raise UserError(f"{len(missing)} of {small.nclass} classes stand in no part ({some}){hint}")
+    raise UserError(f"{len(missing)} of {condensed.nclass} classes stand in no part ({some}){hint}")
 
 
 def without_phase(sections: Mapping[str, Any]) -> dict[str, Any]:

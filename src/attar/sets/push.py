@@ -14,7 +14,7 @@ from attar.sets.synthetic import SyntheticSet
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def push_set(small: SyntheticSet, name: str, *, what: str | None = None, private: bool = False) -> str:
+def push_set(condensed: SyntheticSet, name: str, *, what: str | None = None, private: bool = False) -> str:
     """Put the set as parquet with its card into the data set USER/NAME, made if need be. Returns its address.
 
     Raises UserError for a name of another form and when the hub refuses, MissingError without package, token or
@@ -30,7 +30,7 @@ def push_set(small: SyntheticSet, name: str, *, what: str | None = None, private
     if not get_token():
         raise MissingError("there is no Hugging Face token; run `hf auth login`, or put one into HF_TOKEN")
     with tempfile.TemporaryDirectory() as scratch:
-        folder = export_set(_without_places(small), "parquet", Path(scratch) / "set", what=what)
+        folder = export_set(_without_places(condensed), "parquet", Path(scratch) / "set", what=what)
         try:
             api = HfApi()
             address = api.create_repo(name, repo_type="dataset", private=private, exist_ok=True)
@@ -46,13 +46,13 @@ def push_set(small: SyntheticSet, name: str, *, what: str | None = None, private
     return str(address)
 
 
-def _without_places(small: SyntheticSet) -> SyntheticSet:
+def _without_places(condensed: SyntheticSet) -> SyntheticSet:
     """The set with a recipe that names no folder of this machine."""
-    recipe = {name: dict(values) for name, values in small.recipe.items()}
+    recipe = {name: dict(values) for name, values in condensed.recipe.items()}
     if "data" in recipe:
         recipe["data"] |= {"data_dir": None, "cache_dir": None}
         if Path(str(recipe["data"].get("dataset"))).expanduser().exists():
-            recipe["data"]["dataset"] = small.source
+            recipe["data"]["dataset"] = condensed.source
     if "condense" in recipe:
         recipe["condense"]["model_path"] = []
-    return replace(small, recipe=recipe)
+    return replace(condensed, recipe=recipe)

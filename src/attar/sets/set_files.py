@@ -23,30 +23,30 @@ SET_META = {
 }
 
 
-def save_set(path: Path, small: SyntheticSet) -> None:
+def save_set(path: Path, condensed: SyntheticSet) -> None:
     """Write a condensed set: tensors `images` float32 and `labels` int64, everything else as metadata.
 
     Beside `condensed.safetensors` the initial images, where known, go into `initial.safetensors`.
     """
-    if path.name == CONDENSED and small.initial is not None:
-        save_set(path.with_name(INITIAL), replace(small, images=small.initial))
-    save_tensors(path, {"images": small.images.float(), "labels": small.labels}, "set", describe(small))
+    if path.name == CONDENSED and condensed.initial is not None:
+        save_set(path.with_name(INITIAL), replace(condensed, images=condensed.initial))
+    save_tensors(path, {"images": condensed.images.float(), "labels": condensed.labels}, "set", describe(condensed))
 
 
-def describe(small: SyntheticSet) -> dict[str, Any]:
+def describe(condensed: SyntheticSet) -> dict[str, Any]:
     """All that is known of a set besides its tensors."""
     return {
-        "factor": small.factor,
-        "decode_type": small.decode_type,
-        "ipc": small.ipc,
-        "classes": list(small.classes),
-        "mean": list(small.mean),
-        "std": list(small.std),
-        "source": small.source,
-        "recipe": small.recipe,
-        "fingerprint": small.fingerprint,
-        "method": small.method,
-        **({"coreset": small.coreset} if small.coreset else {}),
+        "factor": condensed.factor,
+        "decode_type": condensed.decode_type,
+        "ipc": condensed.ipc,
+        "classes": list(condensed.classes),
+        "mean": list(condensed.mean),
+        "std": list(condensed.std),
+        "source": condensed.source,
+        "recipe": condensed.recipe,
+        "fingerprint": condensed.fingerprint,
+        "method": condensed.method,
+        **({"coreset": condensed.coreset} if condensed.coreset else {}),
     }
 
 
@@ -67,7 +67,7 @@ def load_set(path: Path) -> SyntheticSet:
     images, labels = tensors["images"], tensors["labels"]
     if not (images.is_floating_point() or images.dtype == torch.uint8) or labels.dtype != torch.int64:
         raise UserError(f"{path} is damaged: images are {images.dtype}, labels {labels.dtype}")
-    small = SyntheticSet(
+    condensed = SyntheticSet(
         images=images.float() / 255 if images.dtype == torch.uint8 else images.float(),
         labels=labels.long(),
         factor=meta["factor"],
@@ -81,23 +81,29 @@ def load_set(path: Path) -> SyntheticSet:
         fingerprint=str(meta.get("fingerprint", "")),
         coreset=str(meta.get("coreset", "")),
     )
-    if not _sound(small):
+    if not _sound(condensed):
         raise UserError(f"{path} is damaged: images {list(images.shape)}, labels and classes do not fit each other")
-    return small
+    return condensed
 
 
-def _sound(small: SyntheticSet) -> bool:
-    images, labels = small.images, small.labels
+def _sound(condensed: SyntheticSet) -> bool:
+    images, labels = condensed.images, condensed.labels
     if images.dim() != 4 or labels.shape != images.shape[:1] or not images.numel():
         return False
-    if not 0 <= float(images.min()) <= float(images.max()) <= 1 or not all(isinstance(n, str) for n in small.classes):
+    if not 0 <= float(images.min()) <= float(images.max()) <= 1 or not all(
+        isinstance(n, str) for n in condensed.classes
+    ):
         return False
-    if int(labels.min()) < 0 or int(labels.max()) >= small.nclass or not 1 <= small.factor <= min(images.shape[2:]):
+    if (
+        int(labels.min()) < 0
+        or int(labels.max()) >= condensed.nclass
+        or not 1 <= condensed.factor <= min(images.shape[2:])
+    ):
         return False
-    scale = (*small.mean, *small.std)
+    scale = (*condensed.mean, *condensed.std)
     if not all(isinstance(value, float) and math.isfinite(value) for value in scale):
         return False
-    return len(small.mean) == len(small.std) == images.shape[1] and all(value > 0 for value in small.std)
+    return len(condensed.mean) == len(condensed.std) == images.shape[1] and all(value > 0 for value in condensed.std)
 
 
 def _initial(path: Path, images: Tensor) -> Tensor | None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 MOMENTS = 10  # kept after the first; the last is the end of the run
 PIXELS = 2_000_000  # of all moments together: 6 MB of colours in the run folder, well compressed in the page
-MOST = 10  # images of a class
+MAX_IMAGES = 10  # images of a class
 
 
 def moments(total: int) -> list[int]:
@@ -36,7 +36,7 @@ def room(
     share = pixels / (times * classes)
     shrink = min(1.0, math.sqrt(share / (height * width)))
     count = int(share // (height * width))
-    return max(1, min(of_class, MOST, count)), (max(1, int(height * shrink)), max(1, int(width * shrink)))
+    return max(1, min(of_class, MAX_IMAGES, count)), (max(1, int(height * shrink)), max(1, int(width * shrink)))
 
 
 def shrunk(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -47,7 +47,7 @@ def shrunk(images: Tensor, size: tuple[int, int]) -> Tensor:
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def small(
+def thumbnails(
     images: Tensor,  # [N, ch, H, W] in [0, 1]
     labels: Tensor,  # [N]
 ) -> tuple[Tensor, Tensor]:

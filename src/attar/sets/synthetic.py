@@ -1,4 +1,7 @@
-"""None"""
+"""The synthetic set: stored images, and the training images they stand for (IDC section 4, multi-formation).
+
+With factor f a stored image is an f×f grid; *decode* cuts it into f² patches of side ⌈H/f⌉ and up-samples each to H×W.
+"""
 
 from __future__ import annotations
 

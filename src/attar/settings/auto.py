@@ -8,9 +8,9 @@ from typing import Any
 
 from attar.settings.config import CondenseConfig, EvaluateConfig, NetworkConfig, PoolConfig, Recipe
 
-LARGE = 128  # pixels: the published settings of ImageNet hold above, those of small images up to here
+LARGE_SIDE = 128  # pixels: the published settings of ImageNet hold above, those of small images up to here
 LAST_MAP = 4  # pixels: what the published ConvNets leave of 32 pixels before their last layer
-TINY = 16  # pixels: below it a quarter of an image shows nothing
+SMALL_SIDE = 16  # pixels: below it a quarter of an image shows nothing
 POOL_IMAGES = 2400  # images that an early-stage model has seen at least; the digits' have
 WHOLE_IMAGES = 120_000  # images that the yardstick `whole` sees on a CPU
 
@@ -51,8 +51,8 @@ def fitting(shape: Shape) -> Recipe:
     pixels are left. On a CPU width, batches, schedule, metric and learning rate are those of `fashion-cpu`.
     """
     side = min(shape.height, shape.width)
-    large = side > LARGE
-    factor = 3 if large else 1 if side < TINY else 2
+    large = side > LARGE_SIDE
+    factor = 3 if large else 1 if side < SMALL_SIDE else 2
     metric, lr_img = ("l1", 3e-3) if large or shape.cpu else ("l1", 1e-4) if shape.channels == 1 else ("mse", 1e-2)
     epochs = max(1 if shape.cpu else 2, math.ceil(POOL_IMAGES / shape.images))
     mix_p = 1.0 if large else 0.5
@@ -65,7 +65,7 @@ def fitting(shape: Shape) -> Recipe:
         network=NetworkConfig(
             net_type="resnetap" if large else "convnet",
             depth=10 if large else max(2, round(math.log2(side / LAST_MAP))) if side > LAST_MAP else 1,
-            width=(0.5 if side < TINY else 0.25) if shape.cpu else 1.0,
+            width=(0.5 if side < SMALL_SIDE else 0.25) if shape.cpu else 1.0,
         ),
         pool=PoolConfig(epochs=epochs, models=3 if shape.cpu else 5, mix_p=mix_p),
         condense=CondenseConfig(
@@ -87,7 +87,7 @@ def words(recipe: Recipe, shape: Shape) -> str:
     images = f"{shape.nclass} classes of {grey} images, {shape.width}x{shape.height}"
     depth = "" if network.depth is None else network.depth
     loops = f"{condense.outer_iterations} x {condense.inner_loop} iterations"
-    models = "fresh networks" if condense.source == "fresh" else f"{pool.models} models of {pool.span}"
+    models = "fresh networks" if condense.network_init == "fresh" else f"{pool.models} models of {pool.span}"
     short = " (short, for a CPU; --minutes or --niter for more)" if shape.cpu else ""
     return (
         f"chosen for {images}: {network.net_type}{depth} of width {network.width:g}, factor {condense.factor}, "

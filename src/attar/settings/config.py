@@ -1,4 +1,8 @@
-"""None"""
+"""The settings of every stage: frozen values, checked when they are made, nothing else.
+
+A field is written once. Its metadata carry the flag's names and its help, so the command line, recipe files and Python
+all read the same table.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,8 @@ from attar.settings.schema import above_zero, at_least, probability, setting
 AUGMENTATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 METRICS = ("mse", "l1", "l1_mean", "cos")
 METHODS = ("accdd", "idc", "idc-i", "dc", "dsa", "dm", "ncfm")
-SOURCES = ("pool", "fresh", "interpolated")
+NETWORK_INITS = ("pool", "fresh", "interpolated")
 MATCHES = ("grad", "feat", "ncf")
-SAMPLERS = ("gauss", "network")
 UPDATES = ("real", "synthetic", "none")
 STEPS = ("class", "sweep")
 SPACES = ("unit", "normalized")
@@ -72,10 +75,10 @@ class PoolConfig:
     """Early-stage models (Acc-DD section 3.2): N networks, each trained for a few epochs only."""
 
     epochs: int = setting(2, "epochs that each early-stage model is trained for", "--pt_from")
-    share: float = setting(
+    fraction: float = setting(
         1.0,
         "share of the training images that each epoch sees, drawn anew: early-stage models of large data",
-        "--pt_share",
+        "--pt_fraction",
     )
     models: int = setting(5, "number of early-stage models", "--model_num")
     seed: int = setting(0, "seed of the first model; the next ones count up")
@@ -90,15 +93,15 @@ class PoolConfig:
     def __post_init__(self) -> None:
         at_least(self, 1, "epochs", "models", "batch_size")
         at_least(self, 0, "seed", "momentum", "weight_decay")
-        above_zero(self, "lr", "share")
-        probability(self, "mix_p", "share")
+        above_zero(self, "lr", "fraction")
+        probability(self, "mix_p", "fraction")
         choose("optimizer", self.optimizer, OPTIMIZERS)
         check_strategy(self.aug_type)
 
     @property
     def span(self) -> str:
         """How long each model is trained, in words."""
-        return f"{self.epochs} epochs" + (f" over {self.share:g} of the images" if self.share < 1 else "")
+        return f"{self.epochs} epochs" + (f" over {self.fraction:g} of the images" if self.fraction < 1 else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,12 +125,12 @@ class CondenseConfig:
     img_space: str = setting("unit", "the pixels that a step moves: unit ([0, 1]) or normalized (by mean and std)")
     img_optim: str = setting("sgd", "optimiser of the images: sgd or adamw")
     patience: int = setting(0, "halve the image learning rate after PATIENCE sweeps without a lower loss; 0: never")
-    average: int = setting(0, "the set is the mean of the images over the sweeps, weighted with t^AVERAGE; 0: off")
+    averaging_power: int = setting(
+        0, "the set is the mean of the images over the sweeps, weighted with t^AVERAGING_POWER; 0: off"
+    )
     metric: str = setting("mse", "distance between gradients or features: mse, l1, l1_mean or cos")
     match: str = setting("grad", "grad (class gradients), feat (means of features) or ncf (their distribution)")
     frequencies: int = setting(4096, "frequencies at which match ncf compares characteristic functions")
-    sampler: str = setting("gauss", "frequencies of match ncf: gauss, or network (trained to raise the loss)")
-    sampler_lr: float = setting(1e-3, "learning rate of the network that draws frequencies")
     calibrate: float = setting(0.0, "weight of a trained network's cross-entropy on the set, a step after each sweep")
     bias: bool = setting(False, "match the gradients of biases and norm parameters too")
     fc: bool = setting(False, "match the gradient of the last linear layer too")
@@ -137,8 +140,12 @@ class CondenseConfig:
     select_every: int = setting(10, "with --select cluster: inner iterations between two clusterings")
     select_from: int | None = setting(None, "with --select cluster: images of a class to look at (default: all)")
     batch_syn_max: int = setting(128, "decoded images per class and sweep, at most")
-    source: str = setting("pool", "the network: pool (an early-stage model), fresh, or interpolated (between both)")
-    renew: int | None = setting(None, "sweeps that a network serves (default: those of an outer iteration)")
+    network_init: str = setting(
+        "pool", "the network: pool (an early-stage model), fresh, or interpolated (between both)"
+    )
+    sweeps_per_network: int | None = setting(
+        None, "sweeps that a network serves (default: those of an outer iteration)"
+    )
     warmup: int = setting(0, "epochs on real images that a fresh network is trained for first")
     perturb: bool = setting(True, "perturb the weights of the network that is taken")
     vmin: float = setting(0.01, "smallest size of a perturbation")
@@ -165,10 +172,10 @@ class CondenseConfig:
     def __post_init__(self) -> None:
         at_least(self, 1, "ipc", "factor", "speedup", "niter", "full_niter", "inner_loop", "base_size", "nclass_sub")
         at_least(self, 1, "batch_real", "batch_syn_max", "batch_size", "select_every", "select_from")
-        at_least(self, 1, "renew", "frequencies", "syn_epochs")
+        at_least(self, 1, "sweeps_per_network", "frequencies", "syn_epochs")
         at_least(self, 0, "mom_img", "vmin", "vmax", "n_data", "momentum", "weight_decay", "phase", "seed", "eval_at")
-        at_least(self, 0, "patience", "average", "calibrate", "warmup")
-        above_zero(self, "lr_img", "lr", "sampler_lr")
+        at_least(self, 0, "patience", "averaging_power", "calibrate", "warmup")
+        above_zero(self, "lr_img", "lr")
         probability(self, "mix_p")
         choose("init", self.init, INITS)
         choose("decode_type", self.decode_type, DECODES)
@@ -191,17 +198,17 @@ class CondenseConfig:
             raise UserError(f"vmax ({self.vmax}) must not be below vmin ({self.vmin})")
         if self.phase is not None and self.nclass_sub is None:
             raise UserError("phase needs nclass_sub: the number of classes of a part")
-        if self.renew is not None and self.renew > self.inner_loop:
+        if self.sweeps_per_network is not None and self.sweeps_per_network > self.inner_loop:
             raise UserError(
-                f"renew ({self.renew}) must not be above inner_loop ({self.inner_loop}): a network ends with its outer "
-                f"iteration"
+                f"sweeps_per_network ({self.sweeps_per_network}) must not be above inner_loop ({self.inner_loop}): a "
+                f"network ends with its outer iteration"
             )
         if self.img_optim == "adamw" and self.img_step == "class":
             raise UserError("img_optim adamw needs img_step sweep: what a step after each class adds up to is SGD's")
-        if self.source == "fresh" and self.calibrate:
-            raise UserError("calibrate needs trained networks: source pool or interpolated, not fresh")
-        if self.source != "fresh" and self.warmup:
-            raise UserError(f"warmup trains fresh networks, and source is {self.source}; leave it out")
+        if self.network_init == "fresh" and self.calibrate:
+            raise UserError("calibrate needs trained networks: network_init pool or interpolated, not fresh")
+        if self.network_init != "fresh" and self.warmup:
+            raise UserError(f"warmup trains fresh networks, and network_init is {self.network_init}; leave it out")
 
     @property
     def outer_iterations(self) -> int:
@@ -210,7 +217,7 @@ class CondenseConfig:
 
 
 CHOICES = {
-    **{"method": METHODS, "source": SOURCES, "match": MATCHES, "sampler": SAMPLERS, "update": UPDATES},
+    **{"method": METHODS, "network_init": NETWORK_INITS, "match": MATCHES, "update": UPDATES},
     **{"img_step": STEPS, "img_space": SPACES, "img_optim": IMAGE_OPTIMIZERS},
 }
 
@@ -282,11 +289,11 @@ FLAGS: dict[str, dict[str, tuple[str, str]]] = {
     "pretrain": flags_of("data") | flags_of("network") | flags_of("pool") | flags_of("condense", "method"),
     "condense": flags_of("data")
     | flags_of("network")
-    | flags_of("pool", "epochs", "share", "models")
+    | flags_of("pool", "epochs", "fraction", "models")
     | flags_of("condense"),
     "select": flags_of("data")
     | flags_of("network")
-    | flags_of("pool", "epochs", "share")
+    | flags_of("pool", "epochs", "fraction")
     | flags_of("condense", "ipc", "seed"),
     "evaluate": flags_of("data") | flags_of("network", "width", "norm_type") | flags_of("evaluate"),
     "demo": flags_of("data", "device") | flags_of("condense", "ipc", "seed"),

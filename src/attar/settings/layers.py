@@ -57,7 +57,7 @@ def _toml_line(key: str, value: Any) -> str:
 
 def resolve(
     flags: Mapping[str, tuple[str, str]],  # flag → (section, field)
-    given: Mapping[str, Any],  # flag → value, from the command line or the caller
+    overrides: Mapping[str, Any],  # flag → value, from the command line or the caller
     *,
     recipe: str | None = None,  # a name or a file
     published: bool = False,
@@ -68,8 +68,8 @@ def resolve(
     A recipe file holds flags at its top level and any of the tables [data], [network], [pool], [condense], [evaluate];
     `recipe = "name"` in it starts from another recipe than the data set's.
     """
-    layers = [by_section(flags, given)]
-    wishes = [by_section(flags, _without_tables(given))]
+    layers = [by_section(flags, overrides)]
+    explicit_layers = [by_section(flags, _without_tables(overrides))]
     if recipe is not None and recipe not in RECIPES:
         if not Path(recipe).suffix and not Path(recipe).is_file():
             choose("recipe", recipe, RECIPES)
@@ -78,7 +78,7 @@ def resolve(
         if not isinstance(recipe, str | None):
             raise UserError(f"{path}: recipe must be the name of a recipe, not {recipe!r}")
         layers.insert(0, by_section(flags, file, f"{path}: "))
-        wishes.insert(0, by_section(flags, _without_tables(file), f"{path}: "))
+        explicit_layers.insert(0, by_section(flags, _without_tables(file), f"{path}: "))
         check_one_method(path, layers)
     if recipe is None:
         wanted = dict(item for layer in layers for item in layer.get("data", {}).items())
@@ -90,13 +90,13 @@ def resolve(
     sections = as_sections(base)
     asked = {name: value for layer in layers for name, value in layer.get("condense", {}).items()}
     if asked.get("method", base.condense.method) != base.condense.method:
-        layers.insert(0, methods.layer(asked["method"], base, asked.get("ipc", base.condense.ipc)))
+        layers.insert(0, methods.method_layer(asked["method"], base, asked.get("ipc", base.condense.ipc)))
     for layer in layers:
-        put_on_top(sections, layer)
-    settle(sections, base, {name for layer in layers for name in layer.get("condense", {})})
+        merge_layer(sections, layer)
+    derive(sections, base, {name for layer in layers for name in layer.get("condense", {})})
     chosen = overlay(base, sections)  # once, so that a flag may complete what the file says
-    for wish in wishes:
-        methods.check_wishes(wish, sections["condense"])
+    for explicit in explicit_layers:
+        methods.check_explicit(explicit, sections["condense"])
     return chosen
 
 
@@ -115,19 +115,19 @@ def _without_tables(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if not isinstance(value, Mapping)}
 
 
-def settle(sections: dict[str, dict[str, Any]], base: Recipe, given: set[str]) -> None:
-    """The published settings that follow from others, where they were not `given`."""
+def derive(sections: dict[str, dict[str, Any]], base: Recipe, overrides: set[str]) -> None:
+    """The published settings that follow from others, where they were not `overrides`."""
     data, condense = sections["data"], sections["condense"]
     ipc = condense["ipc"] if isinstance(condense["ipc"], int) else 0
-    if data["dataset"] != base.data.dataset and "base_size" not in given:
+    if data["dataset"] != base.data.dataset and "base_size" not in overrides:
         condense["base_size"] = None  # the base's is the side of another data set
     if str(data["dataset"]).startswith("imagenet") and data["nclass"] == 100 and ipc >= 20:
-        condense["decode_type"] = condense["decode_type"] if "decode_type" in given else "bound"
-    if data["dataset"] == "mnist" and condense["factor"] == 1 and "mix_p" not in given:
+        condense["decode_type"] = condense["decode_type"] if "decode_type" in overrides else "bound"
+    if data["dataset"] == "mnist" and condense["factor"] == 1 and "mix_p" not in overrides:
         condense["mix_p"] = 0.5  # IDC turns CutMix off for MNIST with a factor above 1 only
 
 
-def put_on_top(sections: dict[str, dict[str, Any]], layer: Mapping[str, Mapping[str, Any]]) -> None:
+def merge_layer(sections: dict[str, dict[str, Any]], layer: Mapping[str, Mapping[str, Any]]) -> None:
     """Add the settings of a layer, and drop those below that only made sense with what it replaces."""
     for name, values in layer.items():
         below = sections[name]

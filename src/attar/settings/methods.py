@@ -19,7 +19,18 @@ Sections = dict[str, Values]
 
 # What only a method decides: a recipe in which these have their defaults can be the base of any.
 MACHINERY = (
-    *("source", "renew", "warmup", "perturb", "match", "sampler", "calibrate", "bias", "fc", "update", "syn_epochs"),
+    *(
+        "network_init",
+        "sweeps_per_network",
+        "warmup",
+        "perturb",
+        "match",
+        "calibrate",
+        "bias",
+        "fc",
+        "update",
+        "syn_epochs",
+    ),
     *("img_step", "img_space", "img_optim", "lr_scaled", "patience"),
 )
 DSA = "color_crop_cutout_flip_scale_rotate"
@@ -41,7 +52,14 @@ class Method:
 
 # A new network for every few sweeps, and the image learning rate as it stands
 RENEWED: Values = {
-    **{"source": "fresh", "renew": 1, "perturb": False, "factor": 1, "init": "random", "decode_type": "single"},
+    **{
+        "network_init": "fresh",
+        "sweeps_per_network": 1,
+        "perturb": False,
+        "factor": 1,
+        "init": "random",
+        "decode_type": "single",
+    },
     **{"lr_scaled": False, "mom_img": 0.5, "mix_p": 0.0},
 }
 # One step for the sum of the classes' losses, in normalised pixels
@@ -67,7 +85,7 @@ def idc_fits(base: Recipe, ipc: int) -> Values:
     return {} if is_short(base) else of_data.get(base.data.dataset, {})
 
 
-IDC: Values = {"source": "fresh", "perturb": False}
+IDC: Values = {"network_init": "fresh", "perturb": False}
 
 # ---- DC and DSA: many steps of a network on the synthetic set, few of the images ----
 
@@ -85,10 +103,10 @@ def dc_fits(base: Recipe, ipc: int) -> Values:
     """How long a network serves; a short schedule keeps about its sweeps, in outer iterations of whole networks."""
     sweeps, epochs = dc_loops(ipc)
     if base.condense.niter is None:
-        return {"renew": sweeps, "syn_epochs": epochs, "inner_loop": NETWORKS * sweeps}
+        return {"sweeps_per_network": sweeps, "syn_epochs": epochs, "inner_loop": NETWORKS * sweeps}
     inner = -(-base.condense.inner_loop // sweeps) * sweeps
     outer = max(1, base.condense.niter * base.condense.inner_loop // inner)
-    return {"renew": sweeps, "syn_epochs": min(epochs, SHORT_EPOCHS), "inner_loop": inner, "niter": outer}
+    return {"sweeps_per_network": sweeps, "syn_epochs": min(epochs, SHORT_EPOCHS), "inner_loop": inner, "niter": outer}
 
 
 DC: Values = SUMMED | {
@@ -145,7 +163,7 @@ METHODS: dict[str, Method] = {
             **{
                 "img_step": "class",
                 "img_space": "unit",
-                "source": "interpolated",
+                "network_init": "interpolated",
                 "match": "ncf",
                 "update": "none",
                 "calibrate": 1.0,
@@ -161,7 +179,7 @@ METHODS: dict[str, Method] = {
 }
 
 
-def layer(name: str, base: Recipe, ipc: int) -> Sections:
+def method_layer(name: str, base: Recipe, ipc: int) -> Sections:
     """The settings that a method stands for, on top of a data set's recipe: {section: {field: value}}."""
     method = METHODS[choose("method", name, METHODS)]
     plain = CondenseConfig()
@@ -179,14 +197,14 @@ def layer(name: str, base: Recipe, ipc: int) -> Sections:
 TRAINED = ("pool", "interpolated")
 NEEDS: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
     **dict.fromkeys(
-        (("condense", "model_path"), ("pool", "epochs"), ("pool", "share"), ("pool", "models")), ("source", TRAINED)
+        (("condense", "model_path"), ("pool", "epochs"), ("pool", "fraction"), ("pool", "models")),
+        ("network_init", TRAINED),
     ),
-    ("condense", "warmup"): ("source", ("fresh",)),
+    ("condense", "warmup"): ("network_init", ("fresh",)),
     **dict.fromkeys((("condense", "vmin"), ("condense", "vmax")), ("perturb", (True,))),
     ("condense", "metric"): ("match", ("grad", "feat")),
     **dict.fromkeys((("condense", "bias"), ("condense", "fc")), ("match", ("grad",))),
-    **dict.fromkeys((("condense", "frequencies"), ("condense", "sampler")), ("match", ("ncf",))),
-    ("condense", "sampler_lr"): ("sampler", ("network",)),
+    ("condense", "frequencies"): ("match", ("ncf",)),
     ("condense", "n_data"): ("update", ("real",)),
     ("condense", "syn_epochs"): ("update", ("synthetic",)),
     **dict.fromkeys((("condense", "select_every"), ("condense", "select_from")), ("select", ("cluster",))),
@@ -196,9 +214,9 @@ NEEDS: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
 LEARNING = ("lr", "momentum", "weight_decay", "batch_size", "mix_p")  # mean nothing where no network learns
 
 
-def check_wishes(wishes: Mapping[str, Mapping[str, Any]], condense: Mapping[str, Any]) -> None:
+def check_explicit(explicit_layers: Mapping[str, Mapping[str, Any]], condense: Mapping[str, Any]) -> None:
     """Raise `UserError` for a setting that was asked for and means nothing with the others (`condense`, complete)."""
-    for section, values in wishes.items():
+    for section, values in explicit_layers.items():
         for name, value in values.items():
             if value is False or (section, name) not in NEEDS:
                 continue
@@ -206,7 +224,7 @@ def check_wishes(wishes: Mapping[str, Mapping[str, Any]], condense: Mapping[str,
             if condense[other] not in wanted:
                 _refuse(name, condense["method"], f"{other} {_words(condense[other])}", f"{other} {_either(wanted)}")
     for name in LEARNING:
-        if name in wishes.get("condense", {}) and condense["update"] == "none" and not condense["warmup"]:
+        if name in explicit_layers.get("condense", {}) and condense["update"] == "none" and not condense["warmup"]:
             _refuse(name, condense["method"], "update none", "update real or synthetic")
 
 

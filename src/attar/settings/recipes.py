@@ -94,7 +94,7 @@ def fashion_cpu() -> Recipe:
     return dataclasses.replace(
         base,
         network=NetworkConfig(width=0.25),
-        pool=PoolConfig(epochs=1, share=0.25, models=4),
+        pool=PoolConfig(epochs=1, fraction=0.25, models=4),
         condense=replace(base.condense, short),
         evaluate=dataclasses.replace(base.evaluate, epochs=300, whole_epochs=2),
     )
@@ -105,8 +105,8 @@ def best() -> Recipe:
     early-stage models under NCFM's matching without its calibration, representatives of clusters, the mean over sweeps.
     """
     base = fashion_cpu()
-    ncfm = methods.layer("ncfm", base, base.condense.ipc)["condense"]
-    chosen = {"source": "pool", "perturb": True, "select": "cluster", "select_from": 200, "average": 3}
+    ncfm = methods.method_layer("ncfm", base, base.condense.ipc)["condense"]
+    chosen = {"network_init": "pool", "perturb": True, "select": "cluster", "select_from": 200, "averaging_power": 3}
     own = {"calibrate": 0.0, "lr_img": 0.03, "niter": 50}
     return dataclasses.replace(base, condense=replace(base.condense, ncfm | chosen | own))
 

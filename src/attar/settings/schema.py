@@ -12,7 +12,9 @@ from typing import Any, TypeVar, get_type_hints
 from attar.errors import UserError, nearest
 
 Config = TypeVar("Config")
-MOST = 2**53  # no number is larger: up to here whole numbers are exact as floats, and seeds have room to count up
+LARGEST_NUMBER = (
+    2**53
+)  # no number is larger: up to here whole numbers are exact as floats, and seeds have room to count up
 
 
 def setting(default: Any, help: str, *names: str) -> Any:
@@ -25,8 +27,8 @@ def at_least(config: Any, low: float, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         for item in value if isinstance(value, tuple) else (value,):
-            if item is not None and not low <= item <= MOST:
-                wanted = f"at most {MOST:g}" if item > MOST else f"at least {low}"
+            if item is not None and not low <= item <= LARGEST_NUMBER:
+                wanted = f"at most {LARGEST_NUMBER:g}" if item > LARGEST_NUMBER else f"at least {low}"
                 raise UserError(f"{name} must be {wanted}, not {item}")
 
 
@@ -34,8 +36,8 @@ def above_zero(config: Any, *names: str) -> None:
     """Raise `UserError` when a named field is not above zero, or out of all reason."""
     for name in names:
         value = getattr(config, name)
-        if not 0 < value <= MOST:
-            wanted = f"at most {MOST:g}" if value > MOST else "above 0"
+        if not 0 < value <= LARGEST_NUMBER:
+            wanted = f"at most {LARGEST_NUMBER:g}" if value > LARGEST_NUMBER else "above 0"
             raise UserError(f"{name} must be {wanted}, not {value}")
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from attar.data.images import ImageData
 from attar.engine.device import cores, prepare_cpu
 from attar.engine.precision import Notice
-from attar.engine.workers import Workers
+from attar.engine.workers import ThreadWorkers
 from attar.errors import MissingError, UserError
 from attar.sets.synthetic import SyntheticSet
 from attar.signals import Interrupted
@@ -41,7 +41,7 @@ JOBS = 256  # tasks that wait for the cluster at once
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedData:
     """Real images in the object store: every node fetches them once, and its tasks read the same memory."""
 
     arrays: dict[str, Any]  # name → reference of an array
@@ -49,7 +49,7 @@ class Shared:
     fingerprint: str
 
 
-class RayWorkers(Workers):
+class RayWorkers(ThreadWorkers):
     """Workers whose calls are Ray tasks.
 
     A call takes one GPU where the data live on one, else as many CPUs as it computes with threads: `threads` for a
@@ -173,17 +173,17 @@ class Output:
         return getattr(self.stream, name)
 
 
-def share(ray: Any, data: ImageData) -> Shared:
+def share(ray: Any, data: ImageData) -> SharedData:
     """Put real images into the object store."""
     arrays = {"images": data.images[:], "labels": data.labels}
     if data.test_images is not None and data.test_labels is not None:
         arrays |= {"test_images": data.test_images[:], "test_labels": data.test_labels}
     about = {"classes": data.classes, "mean": data.mean, "std": data.std, "name": data.name}
     put = {name: ray.put(value.cpu().contiguous().numpy()) for name, value in arrays.items()}
-    return Shared(put, {**about, "device": data.device.type}, data.fingerprint)
+    return SharedData(put, {**about, "device": data.device.type}, data.fingerprint)
 
 
-def receive(ray: Any, shared: Shared) -> ImageData:
+def receive(ray: Any, shared: SharedData) -> ImageData:
     """Real images out of the object store; on a CPU they are read where they lie, without a copy."""
     arrays: dict[str, np.ndarray] = {name: ray.get(ref) for name, ref in shared.arrays.items()}
     with warnings.catch_warnings():
@@ -215,7 +215,7 @@ def _task(function: Callable[..., Any], args: list[Any], threads: int) -> Any:
     prepare_cpu()
     received = []
     for arg in args:
-        if isinstance(arg, Shared):
+        if isinstance(arg, SharedData):
             received.append(receive(ray, arg))
         else:
             received.append(ray.get(arg) if isinstance(arg, ray.ObjectRef) else arg)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from attar.condensation import setup
+from attar.condensation.setup import set_up
 from attar.condensation.state import Values
 from attar.data.images import ImageData
 from attar.engine.precision import Notice
-from attar.engine.workers import Workers
+from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError
 from attar.evaluation import measure
 from attar.report import pictures
@@ -21,7 +21,7 @@ from attar.report.of_run import write_report
 from attar.runs import checkpoint, run_folder, sinks
 from attar.runs import resume as sessions
 from attar.runs.checkpoint import Interval
-from attar.runs.progress import Watch
+from attar.runs.progress import Progress
 from attar.runs.result import describe_result
 from attar.runs.run_folder import RunFolder
 from attar.sets import partition, set_files, snapshots
@@ -53,7 +53,7 @@ def demo(
     recipe = replace(recipe, condense=replace(recipe.condense, eval_at=(times[0], times[len(times) // 4], times[-1])))
     path = named_folder(out) if out is not None else RUNS / "demo"
     overwrite = overwrite or out is None
-    watch = Watch(quiet=quiet, json=json)
+    watch = Progress(quiet=quiet, json=json)
     sinks.check(log)
     seconds: dict[str, float] = {}
     data = load_data(recipe, watch)
@@ -92,7 +92,7 @@ def condense(
     started = time.perf_counter()
     cluster = Cluster(ray, ray_cpus)
     every = checkpoint.interval(save_every or checkpoint.EVERY)
-    watch = Watch(quiet=quiet, json=json)
+    watch = Progress(quiet=quiet, json=json)
     sinks.check(log)
     if resume is not None and overwrite:
         raise UserError("--resume goes on with a run, and --overwrite replaces it; leave one out")
@@ -117,9 +117,9 @@ def condense(
     if resume is not None and (path / run_folder.CONFIG).exists():
         kept = sessions.kept_recipe(RunFolder(path))
         if line:
-            wanted = sessions.as_chosen(kept, wanted, auto.CHOSEN, layers.by_section(FLAGS["condense"], given))
+            wanted = sessions.keep_fitted(kept, wanted, auto.CHOSEN, layers.by_section(FLAGS["condense"], given))
         if minutes is not None:
-            wanted = sessions.as_chosen(kept, wanted, schedule.FITTED)
+            wanted = sessions.keep_fitted(kept, wanted, schedule.FITTED)
         go_on(path, data, wanted, given, watch, every, cluster, log)
         return
     check(data, wanted, path, overwrite=overwrite)
@@ -133,7 +133,7 @@ def condense(
             pool, files = find_pool(data, wanted, given, watch, workers)
         wanted = replace(wanted, network=pool.network, condense=replace(wanted.condense, model_path=files))
         first = replace(wanted.condense, phase=0) if is_split(wanted) else wanted.condense
-        setup.prepare(data, pool, first)
+        set_up(data, pool, first)
         with run_folder.opened(path) as folder:
             run_folder.create(path, overwrite=overwrite)
             if overwrite:
@@ -153,7 +153,7 @@ class Cluster:
     ray: str | None
     cpus: int | None
 
-    def workers(self, recipe: Recipe, data: ImageData, watch: Watch) -> AbstractContextManager[Workers | None]:
+    def workers(self, recipe: Recipe, data: ImageData, watch: Progress) -> AbstractContextManager[ThreadWorkers | None]:
         """Raises `UserError` where there are no parts to spread over a cluster."""
         if self.ray is not None and not is_split(recipe):
             raise UserError("--ray spreads the parts of a partition: give --nclass_sub, and no --phase")
@@ -165,7 +165,7 @@ def go_on(
     data: ImageData,
     wanted: Recipe,
     given: dict[str, Any],
-    watch: Watch,
+    watch: Progress,
     every: Interval,
     cluster: Cluster,
     log: Sequence[str],
@@ -185,7 +185,7 @@ def go_on(
             condense_parts(folder, data, pool, wanted, watch, seconds, every, workers, condense_into, log)
             say_next(folder, wanted, watch)
             return
-        begun = sessions.begun(folder, wanted, watch.say)
+        begun = sessions.open_existing(folder, wanted, watch.say)
         if begun.finished:
             say_done(folder, begun.recipe, watch)
             return
@@ -201,14 +201,14 @@ def go_on(
         say_next(folder, recipe, watch)
 
 
-def say_done(folder: RunFolder, recipe: Recipe, watch: Watch) -> None:
+def say_done(folder: RunFolder, recipe: Recipe, watch: Progress) -> None:
     """What is said where nothing is left to do."""
     length = recipe.condense.outer_iterations
     words = f"{folder.path} is done: {length} outer iterations; a larger --niter makes it longer"
     watch.result(folder.read(run_folder.RESULT), lambda: print(words))
 
 
-def say_next(folder: RunFolder, recipe: Recipe, watch: Watch) -> None:
+def say_next(folder: RunFolder, recipe: Recipe, watch: Progress) -> None:
     """Where the product is, and what can be done with it."""
     path = folder.path
     part = recipe.condense.phase is not None
@@ -226,7 +226,7 @@ def condense_into(
     data: ImageData,
     pool: Pool,
     recipe: Recipe,
-    watch: Watch,
+    watch: Progress,
     seconds: dict[str, float],
     every: Interval,
     about: dict[str, Any] | None = None,
@@ -266,12 +266,12 @@ def condense_into(
                 stage.accuracy = next(iter(values["accuracy"].values()))
                 watch.say(f"after {values['outer']} outer iterations: {values['accuracy']}")
 
-        def accuracy(small: SyntheticSet) -> dict[str, Any]:
+        def accuracy(condensed: SyntheticSet) -> dict[str, Any]:
             quick = replace(recipe.evaluate, runs=1, yardsticks=(), networks=())
-            measured = measure.evaluate(small, data, quick, recipe.network)
+            measured = measure.evaluate(condensed, data, quick, recipe.network)
             return {"accuracy": {name: entry["mean"] for name, entry in measured["accuracy"].items()}}
 
-        small = sessions.condense(
+        condensed = sessions.condense(
             folder,
             data,
             pool,
@@ -283,10 +283,10 @@ def condense_into(
             notice=notice or watch.say,
         )
     seconds["condense"] += before
-    pictures.save_grid(folder.path / run_folder.IMAGES, small.images, small.labels, small.classes)
+    pictures.save_grid(folder.path / run_folder.IMAGES, condensed.images, condensed.labels, condensed.classes)
     inner = total * recipe.condense.inner_loop
-    result = describe_result(small, data) | {"accuracy": {}, "seconds": seconds, "inner_iterations": inner}
-    write_report(folder, small, result)
+    result = describe_result(condensed, data) | {"accuracy": {}, "seconds": seconds, "inner_iterations": inner}
+    write_report(folder, condensed, result)
     folder.write(run_folder.RESULT, result)
 
 

@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from attar.data.images import ImageData
-from attar.engine.workers import Workers
+from attar.engine.workers import ThreadWorkers
 from attar.errors import MissingError, UserError
 from attar.evaluation import measure
 from attar.evaluation.protocol import check, chosen_networks, gains, kinds_of, protocol_of
-from attar.evaluation.trained import Seeds
+from attar.evaluation.trained import TrainedNetworks
 from attar.report.of_run import write_report
 from attar.runs import run_folder
-from attar.runs.progress import Watch
+from attar.runs.progress import Progress
 from attar.runs.result import describe_result
 from attar.runs.run_folder import RunFolder
 from attar.sets import foreign, set_files
@@ -26,7 +26,7 @@ from attar.settings import auto, layers, recipes
 from attar.settings.config import FLAGS, Recipe
 from attar.stages.shared import elsewhere, load_data
 
-SHOWN = {
+YARDSTICK_NAMES = {
     "accuracy": "condensed",
     "soft_labels": "soft labels",
     "initial": "initial",
@@ -55,24 +55,24 @@ def evaluate(
     path = Path(run)
     if not path.exists():
         raise MissingError(f"there is no run folder or file {run}")
-    watch = Watch(quiet=quiet, json=json)
+    watch = Progress(quiet=quiet, json=json)
     if foreign.is_foreign(path):
         return _evaluate_foreign(path, given, factor, decode_type, normalized, watch, ray)
     if factor is not None or decode_type is not None or normalized:
         raise UserError(f"{run} says itself how it is decoded; factor, decode_type and normalized are for other sets")
-    small = set_files.load_set(path)
-    base = recipes.overlay(Recipe(), small.recipe) if small.recipe else recipes.for_data(small.source)
+    condensed = set_files.load_set(path)
+    base = recipes.overlay(Recipe(), condensed.recipe) if condensed.recipe else recipes.for_data(condensed.source)
     recipe = recipes.overlay(base, layers.by_section(FLAGS["evaluate"], given))
     data = load_data(recipe, watch)
-    check(small, data)
-    compare(small.fingerprint, data, watch)
+    check(condensed, data)
+    compare(condensed.fingerprint, data, watch)
     with run_folder.opened(path) if path.is_dir() else nullcontext() as folder:
         if folder is not None:
             folder.read(run_folder.CONFIG, "attar")
-            small = set_files.load_set(path)  # again: another process may have made the run longer meanwhile
+            condensed = set_files.load_set(path)  # again: another process may have made the run longer meanwhile
             check_tested(folder, data)
         with elsewhere(ray, data.device, watch.say, 1 if ray is not None else None) as workers:
-            evaluate_into(folder, small, data, recipe, watch, workers)
+            evaluate_into(folder, condensed, data, recipe, watch, workers)
 
 
 def check_tested(folder: RunFolder, data: ImageData) -> None:
@@ -91,7 +91,7 @@ def _evaluate_foreign(
     factor: int | None,
     decode_type: str | None,
     normalized: bool,
-    watch: Watch,
+    watch: Progress,
     ray: str | None,
 ) -> None:
     """Evaluate images that were exported or made by another tool, on the real data that `given` or they name."""
@@ -104,7 +104,7 @@ def _evaluate_foreign(
     data = load_data(recipe, watch)
     if not known:
         recipe = recipes.overlay(recipes.for_data(recipe.data.dataset, data.nclass, shape=auto.shape_of(data)), layer)
-    small = foreign.as_set(
+    condensed = foreign.as_set(
         found,
         data,
         factor=factor,
@@ -112,12 +112,12 @@ def _evaluate_foreign(
         normalized=normalized,
     )
     compare(found.meta.get("fingerprint"), data, watch)
-    watch.say(f"{path}: {len(small.labels)} images, factor {small.factor}, decode type {small.decode_type}")
+    watch.say(f"{path}: {len(condensed.labels)} images, factor {condensed.factor}, decode type {condensed.decode_type}")
     with elsewhere(ray, data.device, watch.say, 1 if ray is not None else None) as workers:
-        evaluate_into(None, small, data, recipe, watch, workers)
+        evaluate_into(None, condensed, data, recipe, watch, workers)
 
 
-def compare(fingerprint: Any, data: ImageData, watch: Watch) -> None:
+def compare(fingerprint: Any, data: ImageData, watch: Progress) -> None:
     """Say so when a set was made of other training images: a test set taken from them may be another one now."""
     if fingerprint and fingerprint != data.fingerprint:
         watch.say(
@@ -128,14 +128,16 @@ def compare(fingerprint: Any, data: ImageData, watch: Watch) -> None:
 
 def evaluate_into(
     folder: RunFolder | None,
-    small: SyntheticSet,
+    condensed: SyntheticSet,
     data: ImageData,
     recipe: Recipe,
-    watch: Watch,
-    workers: Workers | None = None,
+    watch: Progress,
+    workers: ThreadWorkers | None = None,
 ) -> None:
     """Evaluate, print the table, and bring result.json and report.html of the run folder up to date."""
-    result, measured = measure_into(folder, small, data, recipe, watch, workers, Seeds(folder.path if folder else None))
+    result, measured = measure_into(
+        folder, condensed, data, recipe, watch, workers, TrainedNetworks(folder.path if folder else None)
+    )
 
     def show() -> None:
         print_table(result, measured)
@@ -147,32 +149,32 @@ def evaluate_into(
 
 def measure_into(
     folder: RunFolder | None,
-    small: SyntheticSet,
+    condensed: SyntheticSet,
     data: ImageData,
     recipe: Recipe,
-    watch: Watch,
-    workers: Workers | None,
-    seeds: Seeds,
+    watch: Progress,
+    workers: ThreadWorkers | None,
+    seeds: TrainedNetworks,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Evaluate, and bring result.json and report.html of the run folder up to date: what result.json says, and what is
     new in it.
 
     Each network that is trained is kept in `seeds` until all are, so that an interrupted evaluation goes on.
     """
-    result = describe_result(small, data) | {"accuracy": {}, "seconds": {}}
+    result = describe_result(condensed, data) | {"accuracy": {}, "seconds": {}}
     if folder is not None:
         folder.events()  # a damaged file is refused before the work, not after it
         folder.snapshots()
-        result |= folder.read(run_folder.RESULT, "seconds", "protocol", *SHOWN)
+        result |= folder.read(run_folder.RESULT, "seconds", "protocol", *YARDSTICK_NAMES)
     protocol = protocol_of(recipe.evaluate, recipe.network, data)
     if result.get("protocol", protocol) != protocol:  # numbers of two protocols must not stand side by side
-        result = {key: value for key, value in result.items() if key not in SHOWN}
-    result |= describe_result(small, data)
-    each = len(kinds_of(small, recipe.evaluate)) * recipe.evaluate.runs + recipe.evaluate.soft_labels
+        result = {key: value for key, value in result.items() if key not in YARDSTICK_NAMES}
+    result |= describe_result(condensed, data)
+    each = len(kinds_of(condensed, recipe.evaluate)) * recipe.evaluate.runs + recipe.evaluate.soft_labels
     networks = chosen_networks(recipe.evaluate, recipe.network)
     with watch.stage("evaluate", each * len(networks)) as stage:
         measured = measure.evaluate(
-            small,
+            condensed,
             data,
             recipe.evaluate,
             recipe.network,
@@ -191,17 +193,17 @@ def measure_into(
         if folder.events()[-1:] != [event]:  # told already, by a session that ended before its report
             folder.event(event)
         folder.write(run_folder.RESULT, result)
-        write_report(folder, small, result)
+        write_report(folder, condensed, result)
         seeds.forget()
     return result, measured
 
 
 def print_table(result: dict[str, Any], measured: dict[str, Any]) -> None:
     """Accuracies in percent, mean ± std over n seeds, one row per network."""
-    kinds = [name for name in SHOWN if name in measured]
+    kinds = [name for name in YARDSTICK_NAMES if name in measured]
     stored = f"{result['ipc']} stored image{'s' * (result['ipc'] != 1)} per class"
     title = f"{result['dataset']}, {stored}, factor {result['factor']}: accuracy on {result['tested_on']}, %"
-    table = Table(Column("network", overflow="fold"), *(SHOWN[name] for name in kinds), title=title)
+    table = Table(Column("network", overflow="fold"), *(YARDSTICK_NAMES[name] for name in kinds), title=title)
     for label in measured["accuracy"]:
         table.add_row(label, *(_percent(measured[name][label]) for name in kinds))
     Console().print(table)

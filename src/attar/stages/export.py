@@ -15,11 +15,11 @@ def export(run: str, to: str | None, out: str | None, what: str | None, *, overw
     if to is None:
         raise UserError(f"name a format with --to; valid: {', '.join(FORMATS)}")
     choose("format", to, FORMATS)
-    small = set_files.load_set(Path(run))
+    condensed = set_files.load_set(Path(run))
     if out is not None and not out.strip():
         raise UserError("out must name a file or folder, and it is empty")
     home = Path(run) if Path(run).is_dir() else Path(run).parent
-    print(export_set(small, to, Path(out) if out else home / f"export-{to}", what=what, overwrite=overwrite))
+    print(export_set(condensed, to, Path(out) if out else home / f"export-{to}", what=what, overwrite=overwrite))
 
 
 def push(run: str, name: str, what: str | None, *, private: bool) -> None:

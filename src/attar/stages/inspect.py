@@ -11,28 +11,28 @@ from rich.console import Console
 from rich.table import Table
 
 from attar import models
-from attar.condensation import setup
 from attar.condensation.memory import class_bytes
+from attar.condensation.setup import check_data
 from attar.data.images import ImageData
 from attar.evaluation import protocol
 from attar.models.for_data import build, describe
 from attar.report import pictures
 from attar.runs import run_folder
-from attar.runs.progress import Watch
+from attar.runs.progress import Progress
 from attar.sets.decode import decoded_count
 from attar.settings import auto, layers, recipes
 from attar.settings.config import FLAGS, Recipe
 from attar.stages import schedule
 from attar.stages.shared import load_data
 
-SHOWN = 8  # images of each class in the picture
-LISTED = 20  # classes in the table
+IMAGES_PER_CLASS = 8  # images of each class in the picture
+MAX_CLASSES_LISTED = 20  # classes in the table
 MEGABYTE = 1e6
 
 
 def inspect(source: str, out: str | None, given: dict[str, Any], *, quiet: bool) -> None:
     """Print counts, sizes, mean and std, write a picture, choose a recipe and measure a few iterations of it."""
-    watch = Watch(quiet=quiet)
+    watch = Progress(quiet=quiet)
     given = {"dataset": source, **given}
     recipe = layers.resolve(FLAGS["inspect"], given)
     data = load_data(recipe, watch)
@@ -42,11 +42,11 @@ def inspect(source: str, out: str | None, given: dict[str, Any], *, quiet: bool)
     path = Path(out or f"inspect-{data.name.replace('/', '-')}.png")
     run_folder.check_folder(path.parent)
     _describe(data)
-    rows = torch.cat([data.rows(c)[:SHOWN] for c in range(data.nclass)])
+    rows = torch.cat([data.rows(c)[:IMAGES_PER_CLASS] for c in range(data.nclass)])
     pictures.save_grid(path, data.images[rows], data.labels[rows], data.classes)
     print(f"picture: {path}")
     print(_named(recipe) if recipes.has_own(recipe.data.dataset) else auto.words(recipe, shape))
-    setup.check(data, recipe.condense)
+    check_data(data, recipe.condense)
     _estimate(data, recipe)
 
 
@@ -64,10 +64,10 @@ def _describe(data: ImageData) -> None:
     tested = (
         [0] * data.nclass if data.test_labels is None else data.test_labels.bincount(minlength=data.nclass).tolist()
     )
-    for name, count, test in list(zip(data.classes, data.counts, tested, strict=True))[:LISTED]:
+    for name, count, test in list(zip(data.classes, data.counts, tested, strict=True))[:MAX_CLASSES_LISTED]:
         table.add_row(name, f"{count:,}", f"{test:,}")
-    if data.nclass > LISTED:
-        table.add_row(f"... {data.nclass - LISTED} more", "", "")
+    if data.nclass > MAX_CLASSES_LISTED:
+        table.add_row(f"... {data.nclass - MAX_CLASSES_LISTED} more", "", "")
     table.add_row("all", f"{sum(data.counts):,}", f"{sum(tested):,}")
     Console().print(table)
     counts = data.counts
@@ -91,8 +91,8 @@ def _estimate(data: ImageData, recipe: Recipe) -> None:
     count = condense.outer_iterations * condense.inner_loop
     pool, total = _time(found.pool(recipe.pool)), _time(found.total(recipe))
     print(
-        f"estimate for ipc {condense.ipc} on this machine, from {schedule.MEASURED} iterations measured now: pool "
-        f"{pool}, {count:,} iterations of {found.inner:.2g} s {_time(found.inner * count)}; together "
+        f"estimate for ipc {condense.ipc} on this machine, from {schedule.MEASURED_CALLS} iterations measured now: "
+        f"pool {pool}, {count:,} iterations of {found.inner:.2g} s {_time(found.inner * count)}; together "
         f"{total}, without the evaluation"
     )
     network = ", ".join(protocol.chosen_networks(recipe.evaluate, recipe.network))

@@ -16,11 +16,11 @@ from attar.errors import MissingError, UserError
 from attar.report import pictures
 from attar.report.of_run import write_report
 from attar.runs import run_folder
-from attar.runs.progress import Watch
+from attar.runs.progress import Progress
 from attar.runs.result import describe_set
 from attar.runs.run_folder import RunFolder
 from attar.sets import partition, set_files
-from attar.sets.snapshots import small as shrunk_set
+from attar.sets.snapshots import thumbnails
 from attar.sets.synthetic import SyntheticSet
 from attar.stages.shared import RUNS, named_folder
 
@@ -30,7 +30,7 @@ class Part:
     """What is known of a part: its set, and what its run folder holds beside it, if it has one."""
 
     path: Path
-    small: SyntheticSet
+    condensed: SyntheticSet
     about: dict[str, Any]  # what config.json says about the run itself
     result: dict[str, Any]
     events: list[dict[str, Any]]
@@ -41,25 +41,25 @@ def read_part(path: Path) -> Part:
     """A part from its run folder or its condensed file. Raises `MissingError` or `UserError`."""
     if not path.exists():
         raise MissingError(f"there is no run folder or file {path}")
-    small = set_files.load_set(path)
+    condensed = set_files.load_set(path)
     folder = RunFolder(path if path.is_dir() else path.parent)
     if path.is_file() and path.name != set_files.CONDENSED:
-        return Part(path, small, {}, {}, [], (small.labels[:0], []))
+        return Part(path, condensed, {}, {}, [], (condensed.labels[:0], []))
     about = folder.read(run_folder.CONFIG, "attar").get("attar", {})
     result = folder.read(run_folder.RESULT, "seconds", "sizes")
-    return Part(path, small, about, result, folder.events(), folder.snapshots())
+    return Part(path, condensed, about, result, folder.events(), folder.snapshots())
 
 
 def whole_of(parts: Sequence[Part]) -> SyntheticSet:
     """The set of all parts. Raises `UserError` unless they fit, and hold every class once."""
     names = [str(part.path) for part in parts]
-    small = partition.concatenate([part.small for part in parts], names)
-    partition.check_whole(small)
+    condensed = partition.concatenate([part.condensed for part in parts], names)
+    partition.check_whole(condensed)
     pools = [[member.get("name") for member in part.about["pool"]] if "pool" in part.about else None for part in parts]
     for pool, name in zip(pools, names, strict=True):
         if pool != pools[0] and None not in (pool, pools[0]):
             raise UserError(f"{name} does not fit {names[0]}: it was condensed on the models {pool}, not {pools[0]}")
-    return small
+    return condensed
 
 
 def merge(paths: Sequence[str], out: str | None, *, overwrite: bool, json: bool = False) -> None:
@@ -69,48 +69,53 @@ def merge(paths: Sequence[str], out: str | None, *, overwrite: bool, json: bool 
     joined already is left as it is.
     """
     parts = [read_part(Path(path)) for path in paths]
-    small = whole_of(parts)
-    path = named_folder(out) if out is not None else RUNS / f"{small.source}-ipc{small.ipc}"
+    condensed = whole_of(parts)
+    path = named_folder(out) if out is not None else RUNS / f"{condensed.source}-ipc{condensed.ipc}"
     for part in parts:
         if path.is_dir() and path.samefile(part.path if part.path.is_dir() else part.path.parent):
             raise UserError(f"{path} is one of the parts; name another folder with --out")
     run_folder.check_folder(path)
     ours = "parts" in RunFolder(path).read(run_folder.CONFIG, "attar").get("attar", {})
     begun = ours and not (path / run_folder.RESULT).exists()
-    if ours and not begun and not overwrite and torch.equal(set_files.load_set(path).images.cpu(), small.images.cpu()):
+    if (
+        ours
+        and not begun
+        and not overwrite
+        and torch.equal(set_files.load_set(path).images.cpu(), condensed.images.cpu())
+    ):
         tell(RunFolder(path), json=json)
         return
     run_folder.check_free(path, overwrite=overwrite or begun)
     with run_folder.opened(path) as folder:
         run_folder.create(path, overwrite=overwrite or begun)
-        merge_into(folder, parts, small, {"command": run_folder.command_line()}, {})
+        merge_into(folder, parts, condensed, {"command": run_folder.command_line()}, {})
         tell(folder, json=json)
 
 
 def tell(folder: RunFolder, *, json: bool) -> None:
     """Where the whole set is, and what can be done with it."""
     words = f"{folder.path / set_files.CONDENSED}\nnext: attar evaluate {folder.path}"
-    Watch(json=json).result(folder.read(run_folder.RESULT), lambda: print(words))
+    Progress(json=json).result(folder.read(run_folder.RESULT), lambda: print(words))
 
 
 def merge_into(
-    folder: RunFolder, parts: Sequence[Part], small: SyntheticSet, about: dict[str, Any], seconds: dict[str, float]
+    folder: RunFolder, parts: Sequence[Part], condensed: SyntheticSet, about: dict[str, Any], seconds: dict[str, float]
 ) -> None:
     """Leave in a run folder what a run of all classes leaves; result.json is written last.
 
     about: what config.json says about the run itself, besides the parts; seconds: what was spent outside the parts.
     """
-    ordered = sorted(parts, key=lambda part: int(part.small.labels.min()))
-    folder.write(run_folder.CONFIG, small.recipe | {"attar": about | of_parts(ordered, about)})
+    ordered = sorted(parts, key=lambda part: int(part.condensed.labels.min()))
+    folder.write(run_folder.CONFIG, condensed.recipe | {"attar": about | of_parts(ordered, about)})
     lines = "".join(dumps(event) + "\n" for event in events_of(ordered))
     if lines:
         files.atomically(folder.path / run_folder.METRICS, lambda name: name.write_text(lines, encoding="utf-8"))
     labels, moments = snapshots_of(ordered)
     folder.keep_snapshots(labels, moments)
-    set_files.save_set(folder.path / set_files.CONDENSED, small)
-    pictures.save_grid(folder.path / run_folder.IMAGES, small.images, small.labels, small.classes)
-    result = result_of(ordered, small, seconds)
-    write_report(folder, small, result)
+    set_files.save_set(folder.path / set_files.CONDENSED, condensed)
+    pictures.save_grid(folder.path / run_folder.IMAGES, condensed.images, condensed.labels, condensed.classes)
+    result = result_of(ordered, condensed, seconds)
+    write_report(folder, condensed, result)
     folder.write(run_folder.RESULT, result)
 
 
@@ -122,8 +127,8 @@ def of_parts(parts: Sequence[Part], about: dict[str, Any]) -> dict[str, Any]:
         "parts": [
             {
                 "path": str(part.path),
-                "phase": part.small.recipe.get("condense", {}).get("phase"),
-                "classes": len(part.small.labels.unique()),
+                "phase": part.condensed.recipe.get("condense", {}).get("phase"),
+                "classes": len(part.condensed.labels.unique()),
                 "seconds": part.result.get("seconds"),
             }
             for part in parts
@@ -131,7 +136,7 @@ def of_parts(parts: Sequence[Part], about: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def result_of(parts: Sequence[Part], small: SyntheticSet, seconds: dict[str, float]) -> dict[str, Any]:
+def result_of(parts: Sequence[Part], condensed: SyntheticSet, seconds: dict[str, float]) -> dict[str, Any]:
     """What `result.json` holds before an evaluation. Seconds are summed where every part knows its own."""
     spent = [part.result.get("seconds", {}) for part in parts]
     names = [name for name in ("pretrain", "condense") if all(name in own for own in spent)]
@@ -139,7 +144,7 @@ def result_of(parts: Sequence[Part], small: SyntheticSet, seconds: dict[str, flo
     devices = ", ".join(dict.fromkeys(part.result.get("device", "unknown") for part in parts))
     real = [real_images(part) for part in parts]
     known = [count for count in real if count is not None]
-    result = describe_set(small, small.source, devices, sum(known) if len(known) == len(parts) else None)
+    result = describe_set(condensed, condensed.source, devices, sum(known) if len(known) == len(parts) else None)
     result |= {"accuracy": {}, "seconds": seconds | summed}
     result |= {"parts": len(parts), "seconds_are": "summed over the parts"}
     inner = {part.result.get("inner_iterations") for part in parts}
@@ -162,8 +167,8 @@ def snapshots_of(parts: Sequence[Part]) -> tuple[Tensor, list[tuple[int, Tensor]
     kept, joined = labels, []
     for moment in zip(*(part.snapshots[1] for part in parts), strict=True):
         images = torch.cat([images for _, images in moment]).float() / 255
-        small, kept = shrunk_set(images, labels)
-        joined.append((moment[0][0], small))
+        condensed, kept = thumbnails(images, labels)
+        joined.append((moment[0][0], condensed))
     return kept, joined
 
 

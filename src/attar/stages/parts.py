@@ -11,11 +11,11 @@ from pathlib import Path
 
 from attar.data.images import ImageData
 from attar.engine import device as devices
-from attar.engine.workers import Workers
+from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError
 from attar.runs import resume, run_folder, sinks
 from attar.runs.checkpoint import Interval
-from attar.runs.progress import Stage, Watch
+from attar.runs.progress import Progress, ProgressBar
 from attar.runs.run_folder import RunFolder
 from attar.sets import partition, set_files
 from attar.settings import layers
@@ -50,10 +50,10 @@ def condense_parts(
     data: ImageData,
     pool: Pool,
     recipe: Recipe,
-    watch: Watch,
+    watch: Progress,
     seconds: dict[str, float],
     every: Interval,
-    workers: Workers | None,
+    workers: ThreadWorkers | None,
     into: CondenseInto,
     log: Sequence[str] = (),
 ) -> None:
@@ -103,10 +103,10 @@ def discard_parts(path: Path) -> None:
                 old.rmdir()
 
 
-def condense_part(data: ImageData, pool: Pool, job: Job, into: CondenseInto, watch: Watch | None = None) -> Part:
+def condense_part(data: ImageData, pool: Pool, job: Job, into: CondenseInto, watch: Progress | None = None) -> Part:
     """Condense one part in its run folder: from the beginning, from its last checkpoint, or read what is done."""
     remote = watch is None
-    watch = watch or Watch(quiet=True)
+    watch = watch or Progress(quiet=True)
     if remote:
         devices.pick(data.device.type)
     # A task that is started again may find the one before it not quite dead
@@ -114,10 +114,10 @@ def condense_part(data: ImageData, pool: Pool, job: Job, into: CondenseInto, wat
         about, saved = None, None
         recipe = job.recipe
         if (job.path / run_folder.CONFIG).exists():
-            begun = resume.begun(folder, recipe, watch.say)
+            begun = resume.open_existing(folder, recipe, watch.say)
             if begun.finished:
                 part = read_part(job.path)
-                if part.small.fingerprint not in ("", None, data.fingerprint):
+                if part.condensed.fingerprint not in ("", None, data.fingerprint):
                     raise UserError(f"{job.path} was made of other training images; start again with --overwrite")
                 return part
             recipe, about, saved = begun.recipe, begun.about, begun.saved
@@ -132,14 +132,14 @@ def condense_part(data: ImageData, pool: Pool, job: Job, into: CondenseInto, wat
 
 
 def condense_remotely(
-    data: ImageData, pool: Pool, jobs: list[Job], into: CondenseInto, watch: Watch, workers: Workers
+    data: ImageData, pool: Pool, jobs: list[Job], into: CondenseInto, watch: Progress, workers: ThreadWorkers
 ) -> list[Part]:
     """Every part as a task, with one line of progress each."""
     names = [f"part {job.recipe.condense.phase}" for job in jobs]
     with ExitStack() as stack:
         stages = stack.enter_context(watch.stages(names, jobs[0].recipe.condense.outer_iterations))
 
-        def one(item: tuple[Job, Stage]) -> Part:
+        def one(item: tuple[Job, ProgressBar]) -> Part:
             job, stage = item
             there = replace(job, path=job.path.absolute())
 
@@ -156,7 +156,7 @@ def condense_remotely(
         return list(workers.map(one, zip(jobs, stages, strict=True)))
 
 
-def follow(path: Path, stage: Stage) -> None:
+def follow(path: Path, stage: ProgressBar) -> None:
     """Bring a part's line of progress up to what its metrics.jsonl tells, where its disk is ours."""
     lines: list[str] = []
     with suppress(OSError):
@@ -174,11 +174,11 @@ def keep_part(part: Part) -> None:
     """Leave in a part's run folder what came back from a node."""
     with run_folder.opened(part.path) as folder:
         run_folder.create(part.path, overwrite=True)
-        folder.write(run_folder.CONFIG, part.small.recipe | {"attar": part.about})
+        folder.write(run_folder.CONFIG, part.condensed.recipe | {"attar": part.about})
         for event in part.events:
             folder.event(event)
         folder.keep_snapshots(*part.snapshots)
-        set_files.save_set(part.path / set_files.CONDENSED, part.small)
+        set_files.save_set(part.path / set_files.CONDENSED, part.condensed)
         folder.write(run_folder.RESULT, part.result)
 
 

@@ -12,10 +12,10 @@ from rich.table import Table
 
 from attar import files
 from attar.data.images import ImageData
-from attar.engine.workers import Workers
+from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError
 from attar.runs import run_folder
-from attar.runs.progress import Watch
+from attar.runs.progress import Progress
 from attar.settings import layers
 from attar.settings.config import FLAGS, Recipe, flags_of
 from attar.stages.shared import POOLS, elsewhere, for_own, load_data, named_folder
@@ -35,9 +35,9 @@ def pretrain(
 ) -> None:
     """Train members into a pool folder and show the accuracy of each."""
     chosen = layers.resolve(FLAGS["pretrain"], given, recipe=recipe)
-    if chosen.condense.source == "fresh":
+    if chosen.condense.network_init == "fresh":
         raise UserError(f"method {chosen.condense.method} takes no pool: its networks are fresh")
-    watch = Watch(quiet=quiet, json=json)
+    watch = Progress(quiet=quiet, json=json)
     data = load_data(chosen, watch)
     chosen, line = for_own(chosen, given, recipe, data, "pretrain")
     if "seed" in given and not {"models", "model_num"} & given.keys():
@@ -58,7 +58,7 @@ def print_members(pool: Pool, title: str) -> None:
     """How long each member was trained, its seed and accuracy."""
     table = Table("model", "epochs", "seed", "accuracy", title=title)
     for member in pool.members:
-        settings, share = member.settings, member.settings.get("share", 1.0)
+        settings, share = member.settings, member.settings.get("fraction", 1.0)
         epochs = str(settings["epochs"]) + (f" x {share:g}" if share < 1 else "")
         table.add_row(member.name, epochs, str(settings["seed"]), early_stage.shown(member.accuracy))
     Console().print(table)
@@ -68,10 +68,10 @@ def train_pool(
     data: ImageData,
     recipe: Recipe,
     folder: Path | None,
-    watch: Watch,
+    watch: Progress,
     *,
     fill: bool = False,
-    workers: Workers | None = None,
+    workers: ThreadWorkers | None = None,
 ) -> Pool:
     """The recipe's pool, with one step of progress per epoch; `fill`: other members of the folder may be part of it.
 
@@ -86,11 +86,11 @@ def train_pool(
 
 
 def _train(
-    data: ImageData, recipe: Recipe, folder: Path | None, watch: Watch, *, fill: bool, workers: Workers | None
+    data: ImageData, recipe: Recipe, folder: Path | None, watch: Progress, *, fill: bool, workers: ThreadWorkers | None
 ) -> Pool:
     epochs = recipe.pool.epochs
     step, each = (": epoch ", epochs) if workers is None else (": accuracy ", 1)  # what is heard of a member
-    images = round(len(data.labels) * recipe.pool.share) * epochs // each
+    images = round(len(data.labels) * recipe.pool.fraction) * epochs // each
     with watch.stage("pretrain", recipe.pool.models * each, images=images) as stage:
 
         def say(line: str) -> None:
@@ -102,14 +102,14 @@ def _train(
 
 
 def find_pool(
-    data: ImageData, recipe: Recipe, given: dict[str, Any], watch: Watch, workers: Workers | None = None
+    data: ImageData, recipe: Recipe, given: dict[str, Any], watch: Progress, workers: ThreadWorkers | None = None
 ) -> tuple[Pool, tuple[str, ...]]:
     """The pool that `model_path` names, else that of the default folder, and the files to name for the same pool again.
 
     A pool that the recipe describes needs no files: the same is trained wherever it is missing. Fresh networks need
     none.
     """
-    if recipe.condense.source == "fresh":
+    if recipe.condense.network_init == "fresh":
         return pool_module.empty(data, recipe.network), ()
     if recipe.condense.model_path:
         pool = pool_files.load(
@@ -130,5 +130,5 @@ def find_pool(
 
 def length(recipe: Recipe, given: Mapping[str, Any]) -> dict[str, float]:
     """How long the models of a named pool have to be trained: what was asked for by a flag, nothing by default."""
-    asked = {name for flag, (_, name) in flags_of("pool", "epochs", "share").items() if flag in given}
-    return {name: getattr(recipe.pool, name) for name in ("epochs", "share") if name in asked}
+    asked = {name for flag, (_, name) in flags_of("pool", "epochs", "fraction").items() if flag in given}
+    return {name: getattr(recipe.pool, name) for name in ("epochs", "fraction") if name in asked}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from attar.condensation import loop as condensation
-from attar.condensation import setup
+from attar.condensation.setup import check_data, set_up
 from attar.data.images import ImageData
 from attar.data.load import load as load_data
 from attar.engine import device as devices
@@ -112,28 +112,28 @@ def condense(
     split = chosen.condense.nclass_sub is not None and chosen.condense.phase is None
     kept = None if path is None else _kept(path / "parts" / "0" if split else path)
     if kept is not None and recipe is None and not recipes.has_own(data.name):
-        chosen = resume.as_chosen(kept, chosen, auto.CHOSEN, layers.by_section(FLAGS["condense"], settings))
+        chosen = resume.keep_fitted(kept, chosen, auto.CHOSEN, layers.by_section(FLAGS["condense"], settings))
     if minutes is not None and kept is not None:
-        chosen = resume.as_chosen(kept, chosen, schedule.FITTED)
+        chosen = resume.keep_fitted(kept, chosen, schedule.FITTED)
     elif minutes is not None:
-        setup.check(data, chosen.condense)
+        check_data(data, chosen.condense)
         chosen = schedule.fit(data, chosen, 60 * minutes, logging.getLogger("attar").warning)
     if pool is None:
-        setup.check(data, chosen.condense)
+        check_data(data, chosen.condense)
         pool = _pool(data, chosen)
     chosen = replace(chosen, network=pool.network)
     if not split:
         return _condense_one(path, data, pool, chosen, save_every)
-    small = []
+    condensed = []
     for phase in range(partition.parts_of(data.nclass, chosen.condense.nclass_sub or data.nclass)):
         part = replace(chosen, condense=replace(chosen.condense, phase=phase))
-        small.append(_condense_one(path and path / "parts" / str(phase), data, pool, part, save_every))
-    return partition.concatenate(small)
+        condensed.append(_condense_one(path and path / "parts" / str(phase), data, pool, part, save_every))
+    return partition.concatenate(condensed)
 
 
 def _pool(data: ImageData, recipe: Recipe) -> Pool:
     """The models that a recipe names or describes; none for fresh networks."""
-    if recipe.condense.source == "fresh":
+    if recipe.condense.network_init == "fresh":
         return pool_module.empty(data, recipe.network)
     paths = [Path(name) for name in recipe.condense.model_path]
     return (
@@ -155,10 +155,10 @@ def _condense_one(path: Path | None, data: ImageData, pool: Pool, recipe: Recipe
 
 
 def _condense_in(path: Path, data: ImageData, pool: Pool, recipe: Recipe, every: Interval) -> SyntheticSet:
-    setup.prepare(data, pool, recipe.condense)
+    set_up(data, pool, recipe.condense)
     with run_folder.opened(path) as folder:
         if (path / run_folder.CONFIG).exists():
-            begun = resume.begun(folder, recipe, warnings.warn)
+            begun = resume.open_existing(folder, recipe, warnings.warn)
             recipe, about, saved = begun.recipe, begun.about, begun.saved
             if begun.finished:
                 return set_files.load_set(path)
@@ -167,12 +167,12 @@ def _condense_in(path: Path, data: ImageData, pool: Pool, recipe: Recipe, every:
             about, saved = {"environment": run_folder.environment(data.device)}, None
         folder.write(run_folder.CONFIG, layers.as_sections(recipe) | {"attar": about})
         start = time.perf_counter() - (saved["seconds"] if saved is not None else 0.0)
-        small = resume.condense(folder, data, pool, recipe, saved=saved, every=every, notice=NOTICE)
+        condensed = resume.condense(folder, data, pool, recipe, saved=saved, every=every, notice=NOTICE)
         seconds = {"condense": time.perf_counter() - start}
         inner = recipe.condense.outer_iterations * recipe.condense.inner_loop
         result = {"accuracy": {}, "seconds": seconds, "inner_iterations": inner}
-        folder.write(run_folder.RESULT, describe_result(small, data) | result)
-    return small
+        folder.write(run_folder.RESULT, describe_result(condensed, data) | result)
+    return condensed
 
 
 def select(
@@ -205,34 +205,34 @@ def select(
         chosen = replace(chosen, network=pool.network)
         embed, words = coresets.by_first(pool, data), pool.members[0].name
     start = time.perf_counter()
-    small = coresets.select(data, method, chosen.condense.ipc, embed, seed=chosen.condense.seed)
-    small = replace(small, recipe=coresets.sections(chosen))
+    condensed = coresets.select(data, method, chosen.condense.ipc, embed, seed=chosen.condense.seed)
+    condensed = replace(condensed, recipe=coresets.sections(chosen))
     if folder is not None:
         with run_folder.opened(Path(folder)) as run:
             run_folder.create(run.path, overwrite=False)
             about = {"environment": run_folder.environment(data.device), "method": method, "features": words}
-            run.write(run_folder.CONFIG, small.recipe | {"attar": about})
-            set_files.save_set(run.path / set_files.CONDENSED, small)
+            run.write(run_folder.CONFIG, condensed.recipe | {"attar": about})
+            set_files.save_set(run.path / set_files.CONDENSED, condensed)
             seconds = {"select": time.perf_counter() - start}
             result = {"features": words, "accuracy": {}, "seconds": seconds}
-            run.write(run_folder.RESULT, describe_result(small, data) | result)
-    return small
+            run.write(run_folder.RESULT, describe_result(condensed, data) | result)
+    return condensed
 
 
-def evaluate(small: SyntheticSet, data: ImageData, *, recipe: str | None = None, **settings: Any) -> dict[str, Any]:
-    """Accuracies, as fractions, of fresh networks trained on `small` and tested on the test images of `data`.
+def evaluate(condensed: SyntheticSet, data: ImageData, *, recipe: str | None = None, **settings: Any) -> dict[str, Any]:
+    """Accuracies, as fractions, of fresh networks trained on `condensed` and tested on the test images of `data`.
 
     settings: the fields of `EvaluateConfig`, such as networks=["convnet"], runs=3, and width and norm_type. The rest is
-    as in the run that made `small`. Returns what `result.json` holds.
+    as in the run that made `condensed`. Returns what `result.json` holds.
     """
-    sections = small.recipe if recipe is None else {}
+    sections = condensed.recipe if recipe is None else {}
     base = recipes.overlay(Recipe(), sections) if sections else _recipe("evaluate", data, recipe, {})
     chosen = recipes.overlay(base, layers.by_section(FLAGS["evaluate"], settings))
     start = time.perf_counter()
-    measured = measure.evaluate(small, data, chosen.evaluate, chosen.network)
+    measured = measure.evaluate(condensed, data, chosen.evaluate, chosen.network)
     seconds = {"evaluate": time.perf_counter() - start}
     rest = {"protocol": protocol.protocol_of(chosen.evaluate, chosen.network, data), "seconds": seconds}
-    return describe_result(small, data) | measured | protocol.gains(measured) | rest
+    return describe_result(condensed, data) | measured | protocol.gains(measured) | rest
 
 
 def _recipe(verb: str, data: ImageData, recipe: str | None, settings: dict[str, Any]) -> Recipe:

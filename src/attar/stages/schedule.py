@@ -11,10 +11,10 @@ import torch
 
 from attar import models
 from attar.condensation import loop as condensation
-from attar.condensation import setup
+from attar.condensation.setup import set_up
 from attar.condensation.state import init
 from attar.data.images import ImageData
-from attar.engine.workers import Workers
+from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError
 from attar.models.for_data import build, describe
 from attar.settings.config import PoolConfig, Recipe, strategy_names
@@ -22,10 +22,10 @@ from attar.training import batches, train_state
 from attar.training.augment import augment
 from attar.training.pool import Member, Pool
 
-WARM = 1  # iterations before the clock runs
-MEASURED = 3  # iterations under the clock
+WARMUP_CALLS = 1  # iterations before the clock runs
+MEASURED_CALLS = 3  # iterations under the clock
 POOL_SHARE = 0.5  # of the time there is, at most
-SHORT = 10  # outer iterations that a fitted schedule has at least: each one draws another model
+MIN_OUTER_ITERATIONS = 10  # outer iterations that a fitted schedule has at least: each one draws another model
 
 # section → settings that `fit` chooses
 FITTED = {"pool": ("epochs", "models"), "condense": ("niter", "inner_loop")}
@@ -42,7 +42,7 @@ class Estimate:
 
     def pool(self, config: PoolConfig) -> float:
         """Seconds of all early-stage models."""
-        return -(-config.models // self.at_once) * (config.epochs * config.share * self.epoch + self.test)
+        return -(-config.models // self.at_once) * (config.epochs * config.fraction * self.epoch + self.test)
 
     def total(self, recipe: Recipe) -> float:
         """Seconds of pool and condensation."""
@@ -52,14 +52,16 @@ class Estimate:
 def estimate(data: ImageData, recipe: Recipe) -> Estimate:
     """Measure an untrained network: steps of the pool's training and inner iterations. Nothing is kept."""
     module = build(recipe.network, describe(data), 0)
-    fresh = recipe.condense.source == "fresh"
+    fresh = recipe.condense.network_init == "fresh"
     member = Member(models.parameters_of(module), models.buffers_of(module), {"seed": 0}, None, "untrained")
     pool = Pool(recipe.network, describe(data), () if fresh else (member,))
-    config = replace(recipe.condense, compile="off", model_path=(), warmup=0, select_every=WARM + MEASURED)
+    config = replace(
+        recipe.condense, compile="off", model_path=(), warmup=0, select_every=WARMUP_CALLS + MEASURED_CALLS
+    )
     parts = 1
     if config.nclass_sub is not None and config.phase is None:
         parts, config = -(-data.nclass // config.nclass_sub), replace(config, phase=0)
-    task = setup.prepare(data, pool, config)
+    task = set_up(data, pool, config)
     state = condensation.begin_outer(init(task), task)
 
     def inner() -> None:
@@ -68,7 +70,9 @@ def estimate(data: ImageData, recipe: Recipe) -> Estimate:
         float(loss)  # a GPU has to be done
 
     steps = -(-len(data.labels) // recipe.pool.batch_size)
-    warmup = recipe.condense.warmup / (config.renew or config.inner_loop)  # epochs for each inner iteration
+    warmup = recipe.condense.warmup / (
+        config.sweeps_per_network or config.inner_loop
+    )  # epochs for each inner iteration
     epoch = 0.0 if fresh and not warmup else steps * _seconds(_pool_step(data, recipe))
     each = _seconds(inner)
     if config.select == "cluster":  # the measured iterations are between two clusterings
@@ -80,7 +84,7 @@ def estimate(data: ImageData, recipe: Recipe) -> Estimate:
     return Estimate(
         epoch=trained,
         inner=parts * (each + warmup * epoch),
-        at_once=Workers(data.device).count,
+        at_once=ThreadWorkers(data.device).count,
         test=trained * tested / len(data.labels) / 3,  # a step goes forward once and twice as much back
     )
 
@@ -89,7 +93,7 @@ def _pool_step(data: ImageData, recipe: Recipe) -> Callable[[], None]:
     """One step of training a model of the pool."""
     config = recipe.pool
     module = build(recipe.network, describe(data), 0).to(data.device)
-    student = train_state.learner(
+    model = train_state.start_training(
         module,
         models.parameters_of(module),
         models.buffers_of(module),
@@ -98,7 +102,7 @@ def _pool_step(data: ImageData, recipe: Recipe) -> Callable[[], None]:
         weight_decay=config.weight_decay,
     )
     generator = torch.Generator(data.device).manual_seed(0)
-    rows = batches.Deck(torch.arange(len(data.labels), device=data.device), config.batch_size, generator)
+    rows = batches.BatchSampler(torch.arange(len(data.labels), device=data.device), config.batch_size, generator)
 
     def one() -> None:
         chosen = rows.draw()
@@ -110,18 +114,18 @@ def _pool_step(data: ImageData, recipe: Recipe) -> Callable[[], None]:
             mix_p=config.mix_p,
             generator=generator,
         )
-        float(train_state.step(student, images, targets))
+        float(train_state.step(model, images, targets))
 
     return one
 
 
 def _seconds(step: Callable[[], None]) -> float:
-    for _ in range(WARM):
+    for _ in range(WARMUP_CALLS):
         step()
     start = time.perf_counter()
-    for _ in range(MEASURED):
+    for _ in range(MEASURED_CALLS):
         step()
-    return (time.perf_counter() - start) / MEASURED
+    return (time.perf_counter() - start) / MEASURED_CALLS
 
 
 def fit(
@@ -143,14 +147,14 @@ def fit(
     spent = 0.0 if recipe.condense.model_path else found.pool(pool)
     left = seconds - (time.perf_counter() - start) - spent
     total = int(left / found.inner)
-    serves = recipe.condense.renew or 1  # sweeps: an outer iteration holds one whole network at least
+    serves = recipe.condense.sweeps_per_network or 1  # sweeps: an outer iteration holds one whole network at least
     if total < serves:
         least = (seconds - left + serves * found.inner) / 60
         raise UserError(
             f"minutes is too short: the pool takes about {spent:.1f} s and one iteration {found.inner:.2g} s on "
             f"this machine; give at least {least:.2g}"
         )
-    inner = max(serves, min(recipe.condense.inner_loop, total // SHORT) // serves * serves)
+    inner = max(serves, min(recipe.condense.inner_loop, total // MIN_OUTER_ITERATIONS) // serves * serves)
     outer = min(max(1, total // inner), recipe.condense.full_niter)
     models_of = f", {pool.models} models of {pool.span} about {spent:.0f} s" if found.epoch else ""
     notice(

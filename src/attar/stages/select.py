@@ -12,7 +12,7 @@ from attar.errors import MissingError, choose
 from attar.report import pictures
 from attar.report.of_run import write_report
 from attar.runs import run_folder
-from attar.runs.progress import Watch
+from attar.runs.progress import Progress
 from attar.runs.result import describe_result
 from attar.runs.run_folder import RunFolder
 from attar.selection import coresets, embeddings
@@ -43,7 +43,7 @@ def select(
     """
     choose("core-set", kind, coresets.CORESETS)
     features = check_features(features)
-    watch = Watch(quiet=quiet, json=json)
+    watch = Progress(quiet=quiet, json=json)
     chosen = layers.resolve(FLAGS["select"], given, recipe=recipe)
     data = load_data(chosen, watch)
     chosen, _ = for_own(chosen, given, recipe, data, "select")
@@ -68,7 +68,7 @@ def select_into(
     kind: str,
     recipe: Recipe,
     compared_by: tuple[Embed, str],  # and in words
-    watch: Watch,
+    watch: Progress,
     seconds: dict[str, float],
     *,
     command: str | None = None,
@@ -79,16 +79,18 @@ def select_into(
     """
     embed, words = compared_by
     with stopwatch(seconds, "select"), watch.stage("select", data.nclass) as stage:
-        small = coresets.select(data, kind, recipe.condense.ipc, embed, seed=recipe.condense.seed, report=stage.advance)
+        condensed = coresets.select(
+            data, kind, recipe.condense.ipc, embed, seed=recipe.condense.seed, report=stage.advance
+        )
         devices.wait(data.device)
     settings = coresets.sections(recipe)
-    small = replace(small, recipe=settings)
+    condensed = replace(condensed, recipe=settings)
     about = {"command": command or run_folder.command_line(), "environment": run_folder.environment(data.device)}
     folder.write(run_folder.CONFIG, settings | {"attar": about | {"method": kind, "features": words}})
-    set_files.save_set(folder.path / set_files.CONDENSED, small)
-    pictures.save_grid(folder.path / run_folder.IMAGES, small.images, small.labels, small.classes)
-    result = describe_result(small, data) | {"features": words, "accuracy": {}, "seconds": seconds}
-    write_report(folder, small, result)
+    set_files.save_set(folder.path / set_files.CONDENSED, condensed)
+    pictures.save_grid(folder.path / run_folder.IMAGES, condensed.images, condensed.labels, condensed.classes)
+    result = describe_result(condensed, data) | {"features": words, "accuracy": {}, "seconds": seconds}
+    write_report(folder, condensed, result)
     folder.write(run_folder.RESULT, result)
     return result
 
@@ -105,7 +107,7 @@ def check_features(features: str | None) -> str:
 
 
 def by_model(
-    data: ImageData, recipe: Recipe, features: str, wanted: dict[str, float], watch: Watch
+    data: ImageData, recipe: Recipe, features: str, wanted: dict[str, float], watch: Progress
 ) -> tuple[Embed, str]:
     """The features of an early-stage model, and its name."""
     if features == "early":

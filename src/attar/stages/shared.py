@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 
-from attar.condensation import setup
+from attar.condensation.setup import check_data
 from attar.data import load
 from attar.data.images import ImageData
 from attar.engine import device as devices
 from attar.engine.precision import Notice, check_precision
-from attar.engine.workers import Workers
+from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError
 from attar.evaluation import protocol
 from attar.runs import run_folder
-from attar.runs.progress import Watch
+from attar.runs.progress import Progress
 from attar.settings import auto, layers, recipes
 from attar.settings.config import FLAGS, Recipe
 
@@ -34,7 +34,7 @@ def named_folder(out: str) -> Path:
     return Path(out)
 
 
-def load_data(recipe: Recipe, watch: Watch) -> ImageData:
+def load_data(recipe: Recipe, watch: Progress) -> ImageData:
     """The real images that a recipe names, on its device; `watch` tells where the test set was taken from them, and of
     a cache that is built or used.
     """
@@ -79,7 +79,7 @@ def run_name(data: ImageData, recipe: Recipe) -> str:
 
 def check(data: ImageData, recipe: Recipe, path: Path, *, overwrite: bool) -> None:
     """Raise `UserError` for all that can be refused before a network is trained."""
-    setup.check(data, recipe.condense)
+    check_data(data, recipe.condense)
     check_precision(recipe.condense.precision, data.device)
     run_folder.check_free(path, overwrite=overwrite)
     protocol.chosen_networks(recipe.evaluate, recipe.network)
@@ -92,7 +92,7 @@ def check(data: ImageData, recipe: Recipe, path: Path, *, overwrite: bool) -> No
 @contextmanager
 def elsewhere(
     ray: str | None, device: torch.device, notice: Notice, cpus: int | None = None
-) -> Iterator[Workers | None]:
+) -> Iterator[ThreadWorkers | None]:
     """Workers on the Ray cluster at the address `ray`; None, which stands for this machine's own, without one."""
     if ray is None:
         if cpus is not None:

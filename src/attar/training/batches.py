@@ -23,7 +23,7 @@ def shuffled(n: int, batch: int, generator: Generator, *, only: int | None = Non
     yield from order[:only].split(batch)
 
 
-class Deck:
+class BatchSampler:
     """Rows drawn without replacement, reshuffled when the next batch is no longer full.
 
     A deck of fewer rows than the batch gives all its rows each time. `order` and `next` are its whole state.
@@ -61,7 +61,7 @@ class BatchDraw(NamedTuple):
     augmentation: BatchAugmentation
 
 
-class BatchSampler:
+class AugmentationSampler:
     """Training batches of a data set, as far as they are drawn: per-sample augmentation, CutMix."""
 
     def __init__(self, data: ImageData, strategy: tuple[str, ...], mix_p: float, generator: Generator) -> None:

@@ -11,16 +11,16 @@ from torch import Generator
 
 from attar import files, models
 from attar.data.images import ImageData
-from attar.engine.workers import Workers
+from attar.engine.workers import ThreadWorkers
 from attar.errors import Diverged
 from attar.models.for_data import build, describe
 from attar.settings.config import NetworkConfig, PoolConfig, strategy_names
 from attar.settings.schema import settings_of
-from attar.training.batches import BatchDraw, BatchSampler, make_batch, shuffled
+from attar.training.batches import AugmentationSampler, BatchDraw, make_batch, shuffled
 from attar.training.loop import Trainer, fit
 from attar.training.pool import Member, Pool
 from attar.training.pool_files import BEFORE_SHARES, _load_fitting, _of_folder, _resolved, as_long, file_name
-from attar.training.train_state import accuracy, learner
+from attar.training.train_state import accuracy, start_training
 
 Report = Callable[[str], None]
 
@@ -32,7 +32,7 @@ def pretrain(
     *,
     folder: Path | None = None,
     report: Report = lambda line: None,
-    workers: Workers | None = None,
+    workers: ThreadWorkers | None = None,
 ) -> Pool:
     """Train `config.models` members with seeds from `config.seed` up, and keep each in `folder` as it is done.
 
@@ -40,7 +40,7 @@ def pretrain(
     machine's by default.
     """
     build(network, describe(data), 0)  # refuse a network that does not fit before anything is written
-    workers = workers or Workers(data.device)
+    workers = workers or ThreadWorkers(data.device)
 
     def one(single: PoolConfig) -> Member:
         return _member(data, single, network, folder, report, workers)
@@ -55,7 +55,7 @@ def fill(
     folder: Path,
     *,
     report: Report = lambda line: None,
-    workers: Workers | None = None,
+    workers: ThreadWorkers | None = None,
 ) -> Pool:
     """`config.models` members of `folder` that were trained as long as `config` says; missing ones are trained.
 
@@ -64,13 +64,13 @@ def fill(
     """
     build(network, describe(data), 0)
     kept, _ = _of_folder(folder, data, network)
-    length = {"epochs": config.epochs, "share": config.share}
+    length = {"epochs": config.epochs, "fraction": config.fraction}
     there = {member.name: member for member in kept if as_long(member, length)}
     own = {file_name(one, data, network).removesuffix(files.SUFFIX): one for one in _singles(config)}
     missing = [name for name in own if name not in there][: max(0, config.models - len(there))]
     report(f"pool: {config.models} models of {config.span} in {folder}, {len(missing)} to train")
     wanted = [name for name in own if name in there or name in missing] + [name for name in there if name not in own]
-    workers = workers or Workers(data.device)
+    workers = workers or ThreadWorkers(data.device)
 
     def one(name: str) -> Member:
         if name not in there:
@@ -99,7 +99,7 @@ def _member(
     network: NetworkConfig,
     folder: Path | None,
     report: Report,
-    workers: Workers,
+    workers: ThreadWorkers,
 ) -> Member:
     """One member: taken from the folder, or trained and kept there."""
     path = folder / file_name(config, data, network) if folder else None
@@ -127,7 +127,7 @@ def train_member(
     """Train one early-stage model. Its last epoch is kept; its accuracy is for show and chooses nothing."""
     generator = Generator(data.device).manual_seed(config.seed)
     module = build(network, describe(data), config.seed).to(data.device)
-    student = learner(
+    model = start_training(
         module,
         models.parameters_of(module),
         models.buffers_of(module),
@@ -141,15 +141,15 @@ def train_member(
         report(f"{name}: epoch {epoch + 1} of {config.epochs}")
 
     name = file_name(config, data, network).removesuffix(files.SUFFIX)
-    sampler = BatchSampler(data, strategy_names(config.aug_type), config.mix_p, generator)
-    trainer = Trainer(student, partial(make_batch, data), notice=report)
+    sampler = AugmentationSampler(data, strategy_names(config.aug_type), config.mix_p, generator)
+    trainer = Trainer(model, partial(make_batch, data), notice=report)
     fit(trainer, lambda: real_batches(data, config, sampler), config.epochs, after_epoch=after)
-    params = {key: value.detach() for key, value in student.params.items()}
+    params = {key: value.detach() for key, value in model.params.items()}
     if not all(bool(value.isfinite().all()) for value in params.values()):
         raise Diverged(f"{name} diverged in training; lower the learning rate (lr is {config.lr:g})")
-    result = accuracy(student, data.test_batches()) if data.test_images is not None else None
+    result = accuracy(model, data.test_batches()) if data.test_images is not None else None
     report(f"{name}: accuracy {shown(result)}")
-    return Member(params, student.buffers, settings_of(config), result, name)
+    return Member(params, model.buffers, settings_of(config), result, name)
 
 
 def shown(accuracy: float | None) -> str:
@@ -157,8 +157,8 @@ def shown(accuracy: float | None) -> str:
     return "unknown (no test images)" if accuracy is None else f"{accuracy:.3f}"
 
 
-def real_batches(data: ImageData, config: PoolConfig, sampler: BatchSampler) -> Iterator[BatchDraw]:
-    """One epoch of real batches, over `config.share` of the images."""
-    images = max(1, round(config.share * len(data.labels)))
+def real_batches(data: ImageData, config: PoolConfig, sampler: AugmentationSampler) -> Iterator[BatchDraw]:
+    """One epoch of real batches, over `config.fraction` of the images."""
+    images = max(1, round(config.fraction * len(data.labels)))
     for rows in shuffled(len(data.labels), config.batch_size, sampler.generator, only=images):
         yield sampler.draw_rows(rows)

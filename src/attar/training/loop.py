@@ -1,4 +1,8 @@
-"""None"""
+"""The one supervised loop: the pool, the network update and the evaluation all train with it.
+
+What is random about a batch is drawn first (`BatchSampler`), the batch itself is made with the step that takes it
+(`Trainer`): on a GPU many such steps are one CUDA graph, in which nothing can be drawn.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attar.engine.cuda_graphs import Record, Replayed, Shapes, record_graph, shapes_of
-from attar.engine.precision import Notice
+from attar.engine.cuda_graphs import CudaGraph, Record, Shapes, record_graph, shapes_of
 from attar.training.batches import BatchDraw
-from attar.training.train_state import Batch, Gradients, Learner, decay, step
+from attar.training.train_state import Batch, Gradients, TrainState, decay, step
 
 LONGEST = 32  # steps in one CUDA graph
 
@@ -26,47 +29,46 @@ class Trainer:
 
     def __init__(
         self,
-        student: Learner,
+        model: TrainState,
         make: Callable[[BatchDraw], Batch],
         *,
         gradients: Gradients | None = None,
-        notice: Notice,
         record: Record | None = None,
     ) -> None:
-        device = next(iter(student.params.values())).device
-        self.student, self.make, self.gradients, self.notice = student, make, gradients, notice
+        device = next(iter(model.params.values())).device
+        self.model, self.make, self.gradients = model, make, gradients
         self.record = record_graph if record is None and device.type == "cuda" else record
-        if not isinstance(student.optimizer, torch.optim.SGD):  # the others count their steps on the host
+        if not isinstance(model.optimizer, torch.optim.SGD):  # the others count their steps on the host
             self.record = None
-        self.recorded: dict[tuple[Any, ...], Replayed] = {}  # by rates and shapes
+        self.recorded: dict[tuple[Any, ...], CudaGraph] = {}  # by rates and shapes
 
     def __call__(self, batches: Iterable[BatchDraw]) -> None:
         """A step for each batch, in order."""
         if self.record is None:
             for drawn in batches:
-                step(self.student, *self.make(drawn), self.gradients)
+                step(self.model, *self.make(drawn), self.gradients)
             return
         coming = iter(batches)
         while chain := list(islice(coming, LONGEST)):
             self._replayed(chain)(chain)
 
-    def _replayed(self, chain: list[BatchDraw]) -> Replayed:
+    def _replayed(self, chain: list[BatchDraw]) -> CudaGraph:
         """The steps over batches of such shapes, at the present learning rate: a recording knows no other."""
-        rates = tuple(group["lr"] for group in self.student.optimizer.param_groups)
+        rates = tuple(group["lr"] for group in self.model.optimizer.param_groups)
         key: tuple[tuple[float, ...], Shapes] = (rates, shapes_of(chain))
         if key not in self.recorded:
             self.recorded = {old: kept for old, kept in self.recorded.items() if old[0] == rates}  # rates only fall
             # no method of this object: a circle would keep recordings and their memory until Python looks for circles
-            steps = partial(_steps, self.student, self.make, self.gradients)
-            self.recorded[key] = Replayed(steps, self.notice, self.record)
+            steps = partial(_steps, self.model, self.make, self.gradients)
+            self.recorded[key] = CudaGraph(steps, self.record)
         return self.recorded[key]
 
 
 def _steps(
-    student: Learner, make: Callable[[BatchDraw], Batch], gradients: Gradients | None, chain: list[BatchDraw]
+    model: TrainState, make: Callable[[BatchDraw], Batch], gradients: Gradients | None, chain: list[BatchDraw]
 ) -> list[Tensor]:
     """The losses of a step for each batch."""
-    return [step(student, *make(drawn), gradients) for drawn in chain]
+    return [step(model, *make(drawn), gradients) for drawn in chain]
 
 
 def fit(
@@ -77,10 +79,10 @@ def fit(
     after_epoch: Callable[[int], None] | None = None,
 ) -> None:
     """Train for `epochs`, each over one call of `epoch_batches`, with the step decay of `decay`."""
-    student = trainer.student
-    rates = [group["lr"] for group in student.optimizer.param_groups]
+    model = trainer.model
+    rates = [group["lr"] for group in model.optimizer.param_groups]
     for epoch in range(epochs):
-        for group, rate in zip(student.optimizer.param_groups, rates, strict=True):
+        for group, rate in zip(model.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * decay(epoch, epochs)
         trainer(epoch_batches())
         if after_epoch is not None:

@@ -29,7 +29,7 @@ def folder_name(data: ImageData, network: NetworkConfig) -> str:
 def file_name(config: PoolConfig, data: ImageData, network: NetworkConfig) -> str:
     """The member's file: epochs, seed, and six digits that stand for the other settings, the data and the network."""
     rest = {key: value for key, value in settings_of(config).items() if key not in ("epochs", "seed", "models")}
-    rest = {key: value for key, value in rest.items() if (key, value) != ("share", 1.0)}  # as it was before shares
+    rest = {key: value for key, value in rest.items() if (key, value) != ("fraction", 1.0)}  # as it was before shares
     text = json.dumps([rest, describe(data), _resolved(network)], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:6]
     return f"e{config.epochs}-seed{config.seed}-{digest}{files.SUFFIX}"
@@ -68,7 +68,7 @@ def load(
     members = _fitting(paths, data, network, length or {})
     if not members:
         named = ", ".join(str(path) for path in paths)
-        flags = {"epochs": "pt_from", "share": "pt_share"}
+        flags = {"epochs": "pt_from", "fraction": "pt_fraction"}
         wanted = " and ".join(f"{flags[name]} {value:g}" for name, value in (length or {}).items())
         raise UserError(
             f"{named} holds no early-stage model{wanted and f' with {wanted}'}; `attar pretrain` trains some"
@@ -134,7 +134,7 @@ def _resolved(network: NetworkConfig) -> dict[str, Any]:
     return {"architecture": label, "width": network.width, "norm_type": network.norm_type}
 
 
-BEFORE_SHARES = {"share": 1.0}  # what the settings of older members do not say
+BEFORE_SHARES = {"fraction": 1.0}  # what the settings of older members do not say
 
 
 def as_long(member: Member, length: Mapping[str, float]) -> bool:

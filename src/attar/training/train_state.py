@@ -17,7 +17,7 @@ Batch = tuple[Tensor, Tensor]  # images [n, ch, H, W] normalised and augmented, 
 
 
 @dataclass
-class Learner:
+class TrainState:
     """A network under training: a module that only gives the shape, its tensors, and their optimiser.
 
     params: leaf tensors that the optimiser updates in place; buffers: running statistics of batch norm, if any.
@@ -32,7 +32,7 @@ class Learner:
         return functional_call(self.module, {**self.params, **self.buffers}, (images,))
 
 
-def learner(
+def start_training(
     module: nn.Module,
     params: dict[str, Tensor],
     buffers: dict[str, Tensor],
@@ -41,7 +41,7 @@ def learner(
     momentum: float,
     weight_decay: float,
     optimizer: str = "sgd",
-) -> Learner:
+) -> TrainState:
     """Put an optimiser (sgd, adam or adamw) on copies of `params` and `buffers`."""
     leaves = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
     copies = {name: value.detach().clone() for name, value in buffers.items()}
@@ -50,49 +50,49 @@ def learner(
         "adam": lambda: torch.optim.Adam(leaves.values(), lr=lr, weight_decay=weight_decay),
         "adamw": lambda: torch.optim.AdamW(leaves.values(), lr=lr, weight_decay=weight_decay),
     }
-    return Learner(module, leaves, copies, makers[choose("optimizer", optimizer, makers)]())
+    return TrainState(module, leaves, copies, makers[choose("optimizer", optimizer, makers)]())
 
 
-def reset(student: Learner, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> None:
+def reset(model: TrainState, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> None:
     """Start again from `params` and `buffers` with a fresh optimiser state of SGD, in the same memory."""
     with torch.no_grad():
-        for own, given in ((student.params, params), (student.buffers, buffers)):
+        for own, given in ((model.params, params), (model.buffers, buffers)):
             for name, value in own.items():
                 value.copy_(given[name])
-        for state in student.optimizer.state.values():
+        for state in model.optimizer.state.values():
             state["momentum_buffer"].zero_()  # μ·0 + g is what a first step starts from
 
 
-def optimizer_state(student: Learner) -> dict[str, Tensor]:
+def optimizer_state(model: TrainState) -> dict[str, Tensor]:
     """What the optimiser keeps, as "parameter/what"."""
-    kept = student.optimizer.state
-    return {f"{name}/{key}": kept[leaf][key] for name, leaf in student.params.items() for key in kept.get(leaf, {})}
+    kept = model.optimizer.state
+    return {f"{name}/{key}": kept[leaf][key] for name, leaf in model.params.items() for key in kept.get(leaf, {})}
 
 
-def restore_optimizer(student: Learner, values: Mapping[str, Tensor]) -> None:
+def restore_optimizer(model: TrainState, values: Mapping[str, Tensor]) -> None:
     """Give the optimiser what `optimizer_state` found."""
     for path, value in values.items():
         name, _, key = path.rpartition("/")
         # Adam counts its steps on the CPU, wherever its tensors are
-        student.optimizer.state[student.params[name]][key] = value.cpu() if key == "step" else value
+        model.optimizer.state[model.params[name]][key] = value.cpu() if key == "step" else value
 
 
-def step(student: Learner, images: Tensor, targets: Tensor, gradients: Gradients | None = None) -> Tensor:
+def step(model: TrainState, images: Tensor, targets: Tensor, gradients: Gradients | None = None) -> Tensor:
     """One step of the mean cross-entropy with soft targets [n, C]. Returns the loss, still on the device.
 
     gradients: computes (gradients, loss) in autograd's place, compiled or at another precision.
     """
-    student.module.train()
-    leaves = student.params
+    model.module.train()
+    leaves = model.params
     if gradients is None:
-        loss = F.cross_entropy(student(images), targets)
+        loss = F.cross_entropy(model(images), targets)
         grads = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
     else:
         plain = {name: value.detach() for name, value in leaves.items()}
-        grads, loss = gradients(plain, student.buffers, images, targets)
+        grads, loss = gradients(plain, model.buffers, images, targets)
     for name, leaf in leaves.items():
         leaf.grad = grads[name]
-    student.optimizer.step()
+    model.optimizer.step()
     return loss.detach()
 
 
@@ -102,12 +102,12 @@ def decay(epoch: int, epochs: int) -> float:
 
 
 @torch.no_grad()
-def accuracy(student: Learner, batches: Iterable[Batch]) -> float:
+def accuracy(model: TrainState, batches: Iterable[Batch]) -> float:
     """Share of images whose largest logit is their label (labels int64 [n] as targets)."""
-    student.module.eval()
+    model.module.eval()
     right, count = [], 0
     for images, labels in batches:
-        right.append((student(images).argmax(dim=1) == labels).sum())
+        right.append((model(images).argmax(dim=1) == labels).sum())
         count += len(labels)
-    student.module.train()
+    model.module.train()
     return float(torch.stack(right).sum()) / count

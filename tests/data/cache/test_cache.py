@@ -137,9 +137,9 @@ def test_the_same_condensed_bits(pets: Path, tmp_path: Path) -> None:
     sets = []
     for data in (load(pets, size=8), load(pets, size=8, cache_dir=tmp_path / "c")):
         pool = attar.pretrain(data, epochs=1, models=1, width=0.05, depth=2)
-        small = attar.condense(data, pool, ipc=1, factor=2, niter=1, inner_loop=2, n_data=8, batch_real=4)
-        result = attar.evaluate(small, data, runs=1, epochs=1, whole_epochs=1)
-        sets.append((small.images, result["whole"], result["random_real"], result["accuracy"]))
+        condensed = attar.condense(data, pool, ipc=1, factor=2, niter=1, inner_loop=2, n_data=8, batch_real=4)
+        result = attar.evaluate(condensed, data, runs=1, epochs=1, whole_epochs=1)
+        sets.append((condensed.images, result["whole"], result["random_real"], result["accuracy"]))
     assert torch.equal(sets[0][0], sets[1][0])
     assert sets[0][1:] == sets[1][1:]
 
@@ -470,14 +470,14 @@ def test_a_gpu_takes_what_fits_and_is_sent_the_rest(
 
 def test_a_recording_is_given_bytes(pets: Path, tmp_path: Path) -> None:
     """Where a GPU replays a sweep the images of the file are moved first, and scaled inside."""
-    from attar.problem import Lazily, moved_first
+    from attar.setup import LazyBatches, upload_first
 
     data = load(pets, size=8, cache_dir=tmp_path / "c")
     seen: list[Any] = []
-    moved_first(data, lambda *args: seen.append(args))("images", {}, [data.rows(0), data.rows(2)], "draws")  # type: ignore[arg-type]
+    upload_first(data, lambda *args: seen.append(args))("images", {}, [data.rows(0), data.rows(2)], "draws")  # type: ignore[arg-type]
     (images, _, batches, draws) = seen[0]
     assert (images, draws) == ("images", "draws") and batches[0].dtype == torch.uint8
-    for own, batch in zip((0, 2), Lazily(data.scaled, batches), strict=True):
+    for own, batch in zip((0, 2), LazyBatches(data.scaled, batches), strict=True):
         assert torch.equal(batch, data.fetch(data.rows(own)))
 
 

@@ -165,8 +165,8 @@ def test_size_brings_odd_images_to_one_square(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(20, 20), (30, 17), (9, 25)])
 def test_both_ways_of_resizing_agree(shape: tuple[int, int], tmp_path: Path) -> None:
     write(tmp_path / "set", *shape)
-    whole, small = load(tmp_path / "set"), load(tmp_path / "set", size=7)
-    assert (whole.resized(7).images.int() - small.images.int()).abs().max() <= 1
+    whole, condensed = load(tmp_path / "set"), load(tmp_path / "set", size=7)
+    assert (whole.resized(7).images.int() - condensed.images.int()).abs().max() <= 1
 
 
 def test_first_classes_only(tmp_path: Path, refused: Refused) -> None:

@@ -21,7 +21,7 @@ import torch
 
 from attar.data import arrays
 from attar.data.cache.mapped import Mapped, Store, check_of
-from attar.data.cache.plan import FORMAT, Plan, Watch, digest
+from attar.data.cache.plan import FORMAT, CachePlan, Watch, digest
 from attar.engine.device import cores
 from attar.errors import UserError
 
@@ -29,7 +29,7 @@ CHUNK = 4 << 20  # bytes of pixels that are built, and built again after a kill,
 PIXELS, CHECKS, MANIFEST, JOURNAL = "images.u8", "checks.u32", "manifest.json", "journal.jsonl"
 
 
-def build(folder: Path, plan: Plan, source: str, watch: Watch) -> None:
+def build(folder: Path, plan: CachePlan, source: str, watch: Watch) -> None:
     """Make the cache beside its place, going on with what an earlier build left there, and move it to its place."""
     shape = plan.shape()
     work = folder.with_name(f"{folder.name}.building")
@@ -46,7 +46,7 @@ def build(folder: Path, plan: Plan, source: str, watch: Watch) -> None:
     _sync(folder.parent)
 
 
-def _fill(work: Path, plan: Plan, shape: tuple[int, ...], watch: Watch) -> np.ndarray:
+def _fill(work: Path, plan: CachePlan, shape: tuple[int, ...], watch: Watch) -> np.ndarray:
     """Decode all images into the file of pixels, many at once. Returns the checksum of each, uint32 [N + M]."""
     width, count = math.prod(shape), len(plan.stamps)
     step = max(1, CHUNK // width)
@@ -126,7 +126,7 @@ def _resumed(
     return done
 
 
-def _describe(work: Path, plan: Plan, source: str, shape: tuple[int, ...], checks: np.ndarray) -> dict[str, Any]:
+def _describe(work: Path, plan: CachePlan, source: str, shape: tuple[int, ...], checks: np.ndarray) -> dict[str, Any]:
     """The manifest of a finished file of pixels, which is read once from start to end."""
     store = Store(work / PIXELS, (len(plan.stamps), *shape), checks, work / MANIFEST)
     train = Mapped(store, plan.halves()[0], torch.device("cpu"))

@@ -22,57 +22,57 @@ import torch
 
 from attar.data.cache.build import MANIFEST, PIXELS, build, intact, manifest, write
 from attar.data.cache.mapped import Mapped, Store
-from attar.data.cache.plan import Keeping, Plan, Watch, digest
+from attar.data.cache.plan import CacheOptions, CachePlan, Watch, digest
 from attar.data.decode import BadImage
 from attar.data.images import ImageData
 from attar.errors import UserError
 
 
-def load(plan: Plan, keeping: Keeping) -> ImageData:
+def load(plan: CachePlan, cache_options: CacheOptions) -> ImageData:
     """The images of a plan from their cache, which is built first where there is none or it does not fit.
 
     One process builds; others wait for it. Raises UserError when the cache cannot be written, or an image not be read.
     """
-    folder = keeping.folder("images") / plan.place
+    folder = cache_options.folder("images") / plan.place
     source = plan.source
     with _blamed_on(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = folder.with_name(f"{folder.name}.lock")
-        with _locked(lock, fcntl.LOCK_SH, keeping.watch):
+        with _locked(lock, fcntl.LOCK_SH, cache_options.watch):
             found, _ = _open(folder, plan, source)
         if found is None:
-            with _locked(lock, fcntl.LOCK_EX, keeping.watch):
+            with _locked(lock, fcntl.LOCK_EX, cache_options.watch):
                 found, reason = _open(folder, plan, source)  # another process may have built it by now
                 if found is None:
-                    keeping.watch.say(f"{reason}: {len(plan.stamps)} images go into the cache {folder}, once")
-                    build(folder, plan, source, keeping.watch)
+                    cache_options.watch.say(f"{reason}: {len(plan.stamps)} images go into the cache {folder}, once")
+                    build(folder, plan, source, cache_options.watch)
                     found, reason = _open(folder, plan, source)
         if found is None:
             raise UserError(f"the cache {folder} cannot be read back ({reason}); keep the images with --load_memory")
     gigabytes = len(plan.stamps) * math.prod(found.images.shape[1:]) / 1e9
-    keeping.watch.say(f"{plan.name}: {len(plan.stamps)} images ({gigabytes:.2g} GB) from the cache {folder}")
+    cache_options.watch.say(f"{plan.name}: {len(plan.stamps)} images ({gigabytes:.2g} GB) from the cache {folder}")
     return found
 
 
-def known_bad(plan: Plan, keeping: Keeping, find: Callable[[], list[int]]) -> list[int]:
+def known_bad(plan: CachePlan, cache_options: CacheOptions, find: Callable[[], list[int]]) -> list[int]:
     """The rows of a plan whose files cannot be decoded: `find` says it once, until a file changes. Kept on disk."""
-    folder = keeping.folder("images") / plan.place
+    folder = cache_options.folder("images") / plan.place
     file = folder.with_name(f"{folder.name}.bad.json")
     with _blamed_on(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         found = _listed(file, plan)
         if found is not None:
             return found
-        with _locked(folder.with_name(f"{folder.name}.lock"), fcntl.LOCK_EX, keeping.watch):
+        with _locked(folder.with_name(f"{folder.name}.lock"), fcntl.LOCK_EX, cache_options.watch):
             found = _listed(file, plan)  # another process may have looked by now
             if found is None:
-                keeping.watch.say(f"{plan.name}: {len(plan.stamps)} images are tried for unreadable ones, once")
+                cache_options.watch.say(f"{plan.name}: {len(plan.stamps)} images are tried for unreadable ones, once")
                 found = find()
                 write(file, json.dumps({"rows": found, "seal": digest([plan.source, *map(str, found)])}).encode())
     return found
 
 
-def _listed(file: Path, plan: Plan) -> list[int] | None:
+def _listed(file: Path, plan: CachePlan) -> list[int] | None:
     """The rows in a list of unreadable files; None when there is none, it is damaged, or the files have changed."""
     try:
         said = json.loads(file.read_bytes())
@@ -109,7 +109,7 @@ def _locked(path: Path, kind: int, watch: Watch) -> Iterator[None]:
         yield
 
 
-def _open(folder: Path, plan: Plan, source: str) -> tuple[ImageData | None, str]:
+def _open(folder: Path, plan: CachePlan, source: str) -> tuple[ImageData | None, str]:
     """The images, or None and why they are not to be had."""
     said = manifest(folder)
     if said is None:

@@ -52,7 +52,7 @@ SILENT = Silent()
 
 
 @dataclass(frozen=True)
-class Keeping:
+class CacheOptions:
     """Where decoded images are kept, and what becomes of those that cannot be decoded.
 
     In memory, or in a cache below `root` when their files are large or it is named.
@@ -74,7 +74,7 @@ class Keeping:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CachePlan:
     """What a cache holds, and how its images are made. Rows of training images come first."""
 
     name: str
@@ -101,7 +101,7 @@ class Plan:
         fixed = [str(FORMAT), self.place, str(self.train), repr(self.mean), repr(self.std)]
         return digest([*fixed, *map(str, self.labels.tolist()), *self.stamps])
 
-    def without(self, rows: Sequence[int]) -> Plan:
+    def without(self, rows: Sequence[int]) -> CachePlan:
         """The same without the images of these rows, which `decode` has to count without them then."""
         out = set(rows)
         stamps = [stamp for row, stamp in enumerate(self.stamps) if row not in out]

@@ -13,7 +13,7 @@ import numpy as np
 from attar.data.arrays import check_nclass
 from attar.data.cache.load import known_bad
 from attar.data.cache.load import load as load_cached
-from attar.data.cache.plan import Keeping, Plan
+from attar.data.cache.plan import CacheOptions, CachePlan
 from attar.data.decode import GREY_MODES, BadImage, blame, decode, left_out, opened
 from attar.data.images import ImageData
 from attar.errors import MissingError, UserError
@@ -26,7 +26,7 @@ LAYOUT = "expected train/<class>/<image files> and, for a test set, test/<class>
 NEEDS = "a class folder needs files such as .png, .jpg or .webp"
 
 
-def read(root: Path, nclass: int | None, size: int | None, keeping: Keeping | None = None) -> ImageData:
+def read(root: Path, nclass: int | None, size: int | None, cache_options: CacheOptions | None = None) -> ImageData:
     """The images of a folder, classes sorted by name; only the first nclass classes when that is given.
 
     Grey when all images have a single colour channel, RGB otherwise (transparency is dropped); 16-bit values become
@@ -34,7 +34,7 @@ def read(root: Path, nclass: int | None, size: int | None, keeping: Keeping | No
     short side becomes that many pixels (bilinear, antialiased) and the centre square is kept.
 
     Without train/ all images are training images. Raises UserError for another layout, an empty class folder, a test
-    class that is not in train/, a damaged image unless `keeping` leaves them out, and images of several
+    class that is not in train/, a damaged image unless `cache_options` leaves them out, and images of several
     sizes when no size is given.
     """
     if not os.path.isdir(root):
@@ -54,7 +54,7 @@ def read(root: Path, nclass: int | None, size: int | None, keeping: Keeping | No
         raise UserError(f"{train} has 1 class folder, '{classes[0]}'; at least 2 classes are needed")
     if nclass is not None:
         check_nclass(nclass, len(classes), str(root))
-    return read_splits(train, test, classes[:nclass], root.resolve().name, size, keeping=keeping)
+    return read_splits(train, test, classes[:nclass], root.resolve().name, size, cache_options=cache_options)
 
 
 def has_classes(root: Path) -> bool:
@@ -72,19 +72,20 @@ def read_splits(
     channels: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    keeping: Keeping | None = None,
+    cache_options: CacheOptions | None = None,
 ) -> ImageData:
     """ImageData of the folders <split>/<class>, label = place in `classes`; channels 1, 3 or as the images need.
 
-    The images are decoded into memory, or into a cache where `keeping` names a place for it or the files are large.
+    The images are decoded into memory, or into a cache where `cache_options` names a place for it
+    or the files are large.
     """
     files, labels = _image_files(train, classes)
     held = [label for label, folder in enumerate(classes) if test and os.path.isdir(test / folder)]
     test_files, places = _image_files(test, [classes[label] for label in held]) if test else ([], [])
     images = _Images([*files, *test_files], channels, size)
-    keeping = keeping or Keeping()
-    stamps, total = ([], 0) if keeping.memory else _stamps(images.files)
-    plan = Plan(
+    cache_options = cache_options or CacheOptions()
+    stamps, total = ([], 0) if cache_options.memory else _stamps(images.files)
+    plan = CachePlan(
         name=name,
         origin=str(train.parent.resolve()),
         size=size,
@@ -97,19 +98,19 @@ def read_splits(
         mean=mean,
         std=std,
     )
-    cached = not keeping.memory and (keeping.root is not None or total >= CACHE_FROM)
-    if keeping.skip_bad:
-        bad = known_bad(plan, keeping, images.faulty) if cached else images.faulty()
-        keeping.notice(left_out(len(bad)))
+    cached = not cache_options.memory and (cache_options.root is not None or total >= CACHE_FROM)
+    if cache_options.skip_bad:
+        bad = known_bad(plan, cache_options, images.faulty) if cached else images.faulty()
+        cache_options.notice(left_out(len(bad)))
         images.leave_out(bad)
         plan = plan.without(bad)
         lost = sorted(set(range(len(classes))) - set(plan.labels[: plan.train].tolist()))
         if lost:
             raise UserError(f"{train / classes[lost[0]]} has no readable images; {NEEDS}")
-    return load_cached(plan, keeping) if cached else _in_memory(plan, images)
+    return load_cached(plan, cache_options) if cached else _in_memory(plan, images)
 
 
-def _in_memory(plan: Plan, images: _Images) -> ImageData:
+def _in_memory(plan: CachePlan, images: _Images) -> ImageData:
     try:
         train, test = (images.decode_all(rows.tolist()) for rows in np.split(np.arange(len(plan.labels)), [plan.train]))
     except BadImage as error:  # how many there are is worth a second reading

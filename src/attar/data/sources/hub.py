@@ -12,7 +12,7 @@ from attar.data.images import ImageData
 from attar.data.sources.columns import choose
 from attar.data.sources.folder import LAYOUT
 from attar.data.sources.locate import words
-from attar.data.sources.table import READ, Reading, Split, halves, read
+from attar.data.sources.table import READ, ReadOptions, Split, halves, read
 from attar.errors import MissingError, UserError
 
 ANSWER = 5.0  # seconds that the hub has to answer in
@@ -31,7 +31,7 @@ def is_dataset(source: object) -> bool:
     )
 
 
-def load(name: str, reading: Reading) -> ImageData:
+def load(name: str, reading: ReadOptions) -> ImageData:
     """A data set of the hub, downloaded once into Hugging Face's own cache.
 
     Raises MissingError when the package, the network or the data set is not there.
@@ -44,16 +44,16 @@ def load(name: str, reading: Reading) -> ImageData:
             f"pip install 'attar[hf]'"
         ) from error
     path, _, configuration = name.partition(":")
-    problem = _out_of_reach(path)
+    setup = _out_of_reach(path)
     try:
-        with _offline(datasets, problem is not None):
+        with _offline(datasets, setup is not None):
             found = datasets.load_dataset(path, configuration or None)
     except (UserError, MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:  # datasets raises many kinds; what was wrong with the hub says more
         raise MissingError(
             f"the folder {name} does not exist; {LAYOUT}; and the Hugging Face hub gives no data set of that name: "
-            f"{problem or words(error)}"
+            f"{setup or words(error)}"
         ) from error
     return from_datasets(found, reading, name.replace("/", "--").replace(":", "--"), keep=True)
 
@@ -88,7 +88,7 @@ def _offline(datasets: Any, wanted: bool) -> Iterator[None]:
             place.HF_HUB_OFFLINE = value
 
 
-def from_datasets(source: Any, reading: Reading, name: str = "hf", *, keep: bool = False) -> ImageData:
+def from_datasets(source: Any, reading: ReadOptions, name: str = "hf", *, keep: bool = False) -> ImageData:
     """A `Dataset`, a `DatasetDict` or a dict of `Dataset`s. `keep`: decoded images are kept on disk.
 
     Raises UserError for streams and for what `table.read` refuses.

@@ -7,7 +7,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from attar.data.cache.plan import Keeping
+from attar.data.cache.plan import CacheOptions
 from attar.data.images import ImageData
 from attar.data.sources.folder import read_splits
 from attar.data.sources.locate import find
@@ -22,12 +22,14 @@ def wnids() -> tuple[str, ...]:
     return tuple(resources.files(__package__).joinpath("imagenet100.txt").read_text(encoding="ascii").split())
 
 
-def imagenet(data_dir: Path | None, nclass: int | None, size: int | None, keeping: Keeping | None = None) -> ImageData:
+def imagenet(
+    data_dir: Path | None, nclass: int | None, size: int | None, cache_options: CacheOptions | None = None
+) -> ImageData:
     """ImageNet-10 (nclass 10, the default) or ImageNet-100 (nclass 100) from a folder of JPEGs.
 
     The folder holds train/<wnid>/*.JPEG and val/<wnid>/*.JPEG and may hold other classes, which are not read. Images
     become RGB, short side 224 (or `size`), centre cropped. At 224 that is 150 kB each: 2 GB for 10 classes, 19 for 100,
-    in a cache on disk unless `keeping` says otherwise.
+    in a cache on disk unless `cache_options` says otherwise.
     """
     if nclass not in (None, 10, 100):
         raise UserError(f"imagenet has its first 10 or all 100 classes: nclass must be 10 or 100, found {nclass}")
@@ -50,26 +52,26 @@ def imagenet(data_dir: Path | None, nclass: int | None, size: int | None, keepin
                 f"{split} lacks {len(missing)} of {len(classes)} class folders: {', '.join(missing[:3])}{more}; "
                 f"put the images of each class into {split}/<wnid>"
             )
-    return read_splits(root / "train", test, classes, name, size or 224, 3, MEAN, STD, keeping)
+    return read_splits(root / "train", test, classes, name, size or 224, 3, MEAN, STD, cache_options)
 
 
 def imagenet10(
-    data_dir: Path | None, nclass: int | None, size: int | None, keeping: Keeping | None = None
+    data_dir: Path | None, nclass: int | None, size: int | None, cache_options: CacheOptions | None = None
 ) -> ImageData:
     """ImageNet-10 by the name that its ImageData carries."""
-    return _named(10, data_dir, nclass, size, keeping)
+    return _named(10, data_dir, nclass, size, cache_options)
 
 
 def imagenet100(
-    data_dir: Path | None, nclass: int | None, size: int | None, keeping: Keeping | None = None
+    data_dir: Path | None, nclass: int | None, size: int | None, cache_options: CacheOptions | None = None
 ) -> ImageData:
     """ImageNet-100 by the name that its ImageData carries."""
-    return _named(100, data_dir, nclass, size, keeping)
+    return _named(100, data_dir, nclass, size, cache_options)
 
 
 def _named(
-    classes: int, data_dir: Path | None, nclass: int | None, size: int | None, keeping: Keeping | None
+    classes: int, data_dir: Path | None, nclass: int | None, size: int | None, cache_options: CacheOptions | None
 ) -> ImageData:
     if nclass not in (None, classes):
         raise UserError(f"imagenet{classes} has {classes} classes, nclass {nclass} asked for; choose imagenet")
-    return imagenet(data_dir, classes, size, keeping)
+    return imagenet(data_dir, classes, size, cache_options)

@@ -13,7 +13,7 @@ from attar.data.arrays import pixels, resample, usable_device
 from attar.data.decode import BadImage, blame, decode, left_out
 from attar.data.images import ImageData
 from attar.data.sources.columns import to_classes
-from attar.data.sources.table import Reading, halves
+from attar.data.sources.table import ReadOptions, halves
 from attar.errors import UserError
 
 KINDS = "a name, a folder, a parquet file, a Hugging Face or torch data set, (images, labels) or an ImageData"
@@ -29,7 +29,7 @@ def is_torch(source: object) -> bool:
     return hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, str | tuple | list)
 
 
-def load(source: Any, reading: Reading) -> ImageData:
+def load(source: Any, reading: ReadOptions) -> ImageData:
     """ImageData of one such source, or of a dict of them with the keys train and test.
 
     Raises UserError for what is none, items that are no pairs, images of several sizes and labels that are no classes.
@@ -47,7 +47,7 @@ def load(source: Any, reading: Reading) -> ImageData:
     return ImageData(images[0], own, *tests, classes=classes, name="data")
 
 
-def _read(source: Any, reading: Reading, split: str) -> tuple[np.ndarray, np.ndarray]:
+def _read(source: Any, reading: ReadOptions, split: str) -> tuple[np.ndarray, np.ndarray]:
     """uint8 [n, ch, H, W] and the labels [n] as they are."""
     if is_pair(source):
         images = pixels(source[0], f"{split} images", usable_device("cpu")).numpy()
@@ -70,10 +70,10 @@ def _read(source: Any, reading: Reading, split: str) -> tuple[np.ndarray, np.nda
             bad.append(error)
             continue
         marks.append(item[1].item() if hasattr(item[1], "item") else item[1])
-    if bad and not (reading.keeping.skip_bad and found):
+    if bad and not (reading.cache_options.skip_bad and found):
         raise blame(bad, len(source))
-    if reading.keeping.skip_bad:
-        reading.keeping.notice(left_out(len(bad)))
+    if reading.cache_options.skip_bad:
+        reading.cache_options.notice(left_out(len(bad)))
     if not found:
         raise UserError(f"the {split} data set is empty")
     channels = max(len(image) for image in found)

@@ -12,7 +12,7 @@ from typing import Any
 from attar.data.images import ImageData
 from attar.data.sources.columns import choose, features_of
 from attar.data.sources.locate import words
-from attar.data.sources.table import READ, TEST, TRAIN, Reading, Split, read
+from attar.data.sources.table import READ, TEST, TRAIN, ReadOptions, Split, read
 from attar.errors import MissingError, UserError
 
 SUFFIX = ".parquet"
@@ -25,7 +25,7 @@ def found(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob(f"*{SUFFIX}") if not file.name.startswith("."))
 
 
-def load(path: Path, reading: Reading) -> ImageData:
+def load(path: Path, reading: ReadOptions) -> ImageData:
     """The images of a parquet file or folder.
 
     The split is in the file's or its folder's name (train-00000-of-00002.parquet, test/0.parquet); without such a name

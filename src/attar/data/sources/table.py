@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from attar.data.cache.plan import Keeping
+from attar.data.cache.plan import CacheOptions
 from attar.data.cache.tables import kept, key_of
 from attar.data.decode import Named, decode_all, left_out
 from attar.data.images import ImageData
@@ -31,13 +31,13 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """What the caller wants of a table."""
 
     size: int | None = None
     image_column: str | None = None
     label_column: str | None = None
-    keeping: Keeping = field(default_factory=Keeping)
+    cache_options: CacheOptions = field(default_factory=CacheOptions)
 
 
 def halves(splits: Mapping[str, Any], where: str) -> tuple[str, str | None]:
@@ -55,15 +55,15 @@ def read(
     splits: Mapping[str, Split],
     columns: Columns,
     name: str,
-    reading: Reading,
+    reading: ReadOptions,
     stamp: object = None,  # what changes when the source changes; without it nothing is kept on disk
 ) -> ImageData:
     """ImageData of the training and the test split. Raises UserError for damaged images and labels that do not fit."""
-    keeping = reading.keeping
+    cache_options = reading.cache_options
     train, test = halves(splits, name)
     labels = {part: _labels(splits[part], columns.label) for part in (train, test) if part}
     if test is not None and _unlabelled(labels[test]):
-        keeping.notice(f"the {test} images of {name} have no labels and are not used")
+        cache_options.notice(f"the {test} images of {name} have no labels and are not used")
         test = None
     own, held, classes = to_classes(labels[train], labels[test] if test else None, columns.classes, name)
     parts = [splits[part] for part in (train, test) if part]
@@ -74,12 +74,12 @@ def read(
             yield from _cells(part, columns.image)
 
     def make() -> tuple[np.ndarray, list[int]]:
-        return decode_all(items, count, size=reading.size, skip_bad=keeping.skip_bad)
+        return decode_all(items, count, size=reading.size, skip_bad=cache_options.skip_bad)
 
-    key = key_of(stamp, train, test, columns.image, reading.size, keeping.skip_bad)
-    images, bad = make() if stamp is None or keeping.memory else kept(key, make, keeping.folder("decoded"))
-    if keeping.skip_bad:
-        keeping.notice(left_out(len(bad)))
+    key = key_of(stamp, train, test, columns.image, reading.size, cache_options.skip_bad)
+    images, bad = make() if stamp is None or cache_options.memory else kept(key, make, cache_options.folder("decoded"))
+    if cache_options.skip_bad:
+        cache_options.notice(left_out(len(bad)))
     cut = len(own) - sum(row < len(own) for row in bad)
     marked = np.delete(own if held is None else np.concatenate([own, held]), bad)
     tests = (images[cut:], marked[cut:]) if len(images) > cut else (None, None)

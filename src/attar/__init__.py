@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attar.comparison.run import compare as compare
     from attar.data.images import ImageData as ImageData
+    from attar.data.load import load as load
     from attar.errors import MissingError as MissingError
     from attar.errors import UserError as UserError
     from attar.sets.export import export_set as export_set
@@ -19,19 +20,18 @@ if TYPE_CHECKING:
     from attar.sets.set_files import load_set as load_set
     from attar.sets.set_files import save_set as save_set
     from attar.sets.synthetic import SyntheticSet as SyntheticSet
-    from attar.stages.python import condense as condense
-    from attar.stages.python import evaluate as evaluate
-    from attar.stages.python import load as load
-    from attar.stages.python import pretrain as pretrain
-    from attar.stages.python import select as select
+    from attar.stages.condense import condense as condense
+    from attar.stages.evaluate import evaluate as evaluate
+    from attar.stages.pretrain import pretrain as pretrain
+    from attar.stages.select import select as select
     from attar.training.pool import Pool as Pool
 
 _ROOMS = {
-    "condense": "stages.python",
-    "evaluate": "stages.python",
-    "load": "stages.python",
-    "pretrain": "stages.python",
-    "select": "stages.python",
+    "condense": "stages.condense",
+    "evaluate": "stages.evaluate",
+    "load": "data.load",
+    "pretrain": "stages.pretrain",
+    "select": "stages.select",
     "ImageData": "data.images",
     "MissingError": "errors",
     "UserError": "errors",

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from attar.errors import MissingError, UserError, WriteError
+from attar.errors import MissingError, UserError, WriteError, log, one_line
 
 if sys.platform != "win32":
     import fcntl
@@ -127,23 +127,16 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     return tensors, meta
 
 
-def one_line(error: BaseException) -> str:
-    """What an error says, as one line."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 NAME = ".lock"
 POLL = 0.2  # seconds between two looks at a lock that another process holds
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)  # nobody writes there, so nothing is to be guarded
 
 
 @contextmanager
-def held(folder: Path, *, wait: Callable[[str], None] | None = None) -> Iterator[None]:
+def held(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold the lock of `folder`, which is made where it is missing and removed again where it stays empty.
 
-    Where another process holds it: `UserError`, or with `wait` one line to `wait` and the lock as soon as it is free.
+    Where another process holds it: `UserError`, or with `wait` one line in the log and the lock as soon as it is free.
     """
     missing = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
     file = _acquire(folder, wait)
@@ -158,7 +151,7 @@ def held(folder: Path, *, wait: Callable[[str], None] | None = None) -> Iterator
                 path.rmdir()
 
 
-def _acquire(folder: Path, wait: Callable[[str], None] | None) -> IO[str] | None:
+def _acquire(folder: Path, wait: bool) -> IO[str] | None:
     said = False
     while True:
         try:
@@ -176,10 +169,10 @@ def _acquire(folder: Path, wait: Callable[[str], None] | None) -> IO[str] | None
             file.close()
             continue
         file.close()
-        if wait is None:
+        if not wait:
             raise UserError(f"another attar is at work in {folder}; wait until it is done, or name another folder")
         if not said:
-            wait(f"waiting for another attar, which is at work in {folder}")
+            log.info("waiting for another attar, which is at work in %s", folder)
             said = True
         time.sleep(POLL)
 

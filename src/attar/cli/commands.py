@@ -1,96 +1,82 @@
-"""What each verb of the command line takes beside the settings, its words in --help, and whom it calls.
+"""The verbs of the command line: each calls a stage and prints.
 
-Keyword arguments are flags that `attar.cli.parser` describes in RUN_FLAGS; `given` are the settings of
-attar.settings.config. Nothing heavy is imported before a verb runs.
+`flags` are those that `takes` names, `settings` those of `attar.settings.config`. Nothing heavy is imported before a
+verb runs.
 """
 
 from __future__ import annotations
 
+from types import SimpleNamespace as Flags
 from typing import Any
 
+from attar.cli.flags import takes
 
-def demo(
-    *,
-    out: str | None = None,
-    overwrite: bool = False,
-    quiet: bool = False,
-    json: bool = False,
-    log: tuple[str, ...] = (),
-    debug: bool = False,
-    **given: Any,
-) -> None:
+Settings = dict[str, Any]
+
+
+@takes("out", "overwrite", "quiet", "json", "log")
+def demo(*, flags: Flags, settings: Settings) -> None:
     """Distil the embedded digits into one image per class, evaluate, and write a report: two minutes on a CPU."""
-    from attar.stages import condense as stage
+    from attar.cli import printing
+    from attar.stages.demo import demo as stage
 
-    stage.demo(out, given, overwrite=overwrite, quiet=quiet, json=json, log=log)
+    with printing.progress(flags) as progress:
+        result, measured, path = stage(
+            folder=flags.out, overwrite=flags.overwrite, log=flags.log or (), progress=progress, **settings
+        )
+    printing.show(flags, result, lambda: printing.accuracies(result, measured, path))
 
 
-def pretrain(
-    *,
-    recipe: str | None = None,
-    out: str | None = None,
-    ray: str | None = None,
-    quiet: bool = False,
-    json: bool = False,
-    debug: bool = False,
-    **given: Any,
-) -> None:
+@takes("recipe", "out", "ray", "quiet", "json")
+def pretrain(*, flags: Flags, settings: Settings) -> None:
     """Train early-stage models and keep them in a pool folder (default: pool/<data set>-<network>)."""
-    from attar.stages import pretrain as stage
+    from attar.cli import printing
+    from attar.stages.pretrain import DEFAULT
+    from attar.stages.pretrain import pretrain as stage
 
-    stage.pretrain(out, given, recipe=recipe, quiet=quiet, json=json, ray=ray)
+    with printing.progress(flags) as progress:
+        folder = DEFAULT if flags.out is None else flags.out
+        pool = stage(recipe=flags.recipe, folder=folder, ray=flags.ray, progress=progress, **settings)
+    printing.pool(flags, pool)
 
 
-def condense(
-    *,
-    recipe: str | None = None,
-    reproduce: bool = False,
-    out: str | None = None,
-    overwrite: bool = False,
-    minutes: float | None = None,
-    resume: str | None = None,
-    save_every: str | None = None,
-    ray: str | None = None,
-    ray_cpus: int | None = None,
-    quiet: bool = False,
-    json: bool = False,
-    log: tuple[str, ...] = (),
-    debug: bool = False,
-    **given: Any,
-) -> None:
+@takes(
+    *("recipe", "reproduce", "out", "overwrite", "minutes", "resume", "save_every", "ray", "ray_cpus"),
+    *("quiet", "json", "log"),
+)
+def condense(*, flags: Flags, settings: Settings) -> None:
     """Distil a data set into synthetic images: by gradients on perturbed early-stage models, or another method."""
+    from attar.cli import printing
+    from attar.errors import UserError
     from attar.stages import condense as stage
 
-    stage.condense(
-        out,
-        given,
-        recipe=recipe,
-        published=reproduce,
-        overwrite=overwrite,
-        quiet=quiet,
-        json=json,
-        log=log,
-        minutes=minutes,
-        resume=resume,
-        save_every=save_every,
-        ray=ray,
-        ray_cpus=ray_cpus,
-    )
+    how: Settings = {"log": flags.log or (), "ray": flags.ray, "ray_cpus": flags.ray_cpus}
+    how |= {} if flags.save_every is None else {"save_every": flags.save_every}
+    if flags.resume is not None and flags.overwrite:
+        raise UserError("--resume goes on with a run, and --overwrite replaces it; leave one out")
+    with printing.progress(flags) as progress:
+        if flags.resume in (None, "auto"):
+            condensed = stage.condense(
+                recipe=flags.recipe,
+                reproduce=flags.reproduce,
+                folder=stage.DEFAULT if flags.out is None else flags.out,
+                overwrite=flags.overwrite,
+                resume=flags.resume == "auto",
+                minutes=flags.minutes,
+                progress=progress,
+                **how,
+                **settings,
+            )
+        else:
+            for name in ("out", "recipe", "reproduce", "minutes"):
+                if getattr(flags, name):
+                    raise UserError(f"--{name} cannot change what a run was begun with; leave it out beside --resume")
+            condensed = stage.resume_run(flags.resume, progress=progress, **how, **settings)
+    printing.run(flags, condensed)
 
 
-def select(
-    method: str,
-    /,
-    *,
-    features: str | None = None,
-    recipe: str | None = None,
-    out: str | None = None,
-    overwrite: bool = False,
-    quiet: bool = False,
-    json: bool = False,
-    debug: bool = False,
-    **given: Any,
-) -> None:
+@takes("features", "recipe", "out", "overwrite", "quiet", "json")
+def select(method: str, /, *, flags: Flags, settings: Settings) -> None:
     """Choose real images of each class, a core-set, to compare with (default: runs/<data set>-<method>-ipc<ipc>).
 
     Parameters
@@ -98,14 +84,25 @@ def select(
     method: str
         random, herding or kcenter
     """
+    from attar.cli import printing
     from attar.stages import select as stage
 
-    stage.select(method, out, given, recipe=recipe, features=features, overwrite=overwrite, quiet=quiet, json=json)
+    with printing.progress(flags) as progress:
+        condensed = stage.select(
+            None,
+            method,
+            features=flags.features,
+            recipe=flags.recipe,
+            folder=stage.DEFAULT if flags.out is None else flags.out,
+            overwrite=flags.overwrite,
+            progress=progress,
+            **settings,
+        )
+    printing.run(flags, condensed)
 
 
-def merge(
-    part: str, /, *parts: str, out: str | None = None, overwrite: bool = False, json: bool = False, debug: bool = False
-) -> None:
+@takes("out", "overwrite", "json")
+def merge(part: str, /, *parts: str, flags: Flags, settings: Settings) -> None:
     """Join the parts of a partition, made with `attar condense --nclass_sub N --phase K`, into one run folder.
 
     Parameters
@@ -115,24 +112,16 @@ def merge(
     parts: str
         the other parts, in any order
     """
-    from attar.stages import merge as stage
+    from attar.cli import printing
+    from attar.stages.merge import merge as stage
 
-    stage.merge([part, *parts], out, overwrite=overwrite, json=json)
+    with printing.progress(flags):
+        condensed = stage([part, *parts], folder=flags.out, overwrite=flags.overwrite)
+    printing.run(flags, condensed)
 
 
-def evaluate(
-    run: str,
-    /,
-    *,
-    factor: int | None = None,
-    decode_type: str | None = None,
-    normalized: bool = False,
-    ray: str | None = None,
-    quiet: bool = False,
-    json: bool = False,
-    debug: bool = False,
-    **given: Any,
-) -> None:
+@takes("factor", "decode_type", "normalized", "ray", "quiet", "json")
+def evaluate(run: str, /, *, flags: Flags, settings: Settings) -> None:
     """Train fresh networks on a condensed set and test them on real images.
 
     Parameters
@@ -140,31 +129,26 @@ def evaluate(
     run: str
         a run folder, a condensed.safetensors file, or a set made elsewhere: .pt pair, .npz, parquet, image folder
     """
-    from attar.stages import evaluate as stage
+    from pathlib import Path
 
-    stage.evaluate(
-        run,
-        given,
-        quiet=quiet,
-        json=json,
-        factor=factor,
-        decode_type=decode_type,
-        normalized=normalized,
-        ray=ray,
-    )
+    from attar.cli import printing
+    from attar.stages.evaluate import evaluate_set
+
+    with printing.progress(flags) as progress:
+        result, measured = evaluate_set(
+            run,
+            factor=flags.factor,
+            decode_type=flags.decode_type,
+            normalized=flags.normalized,
+            ray=flags.ray,
+            progress=progress,
+            **settings,
+        )
+    printing.show(flags, result, lambda: printing.accuracies(result, measured, Path(run)))
 
 
-def compare(
-    spec: str,
-    /,
-    *,
-    out: str | None = None,
-    jobs: int = 1,
-    save_every: str | None = None,
-    quiet: bool = False,
-    json: bool = False,
-    debug: bool = False,
-) -> None:
+@takes("out", "jobs", "save_every", "quiet", "json")
+def compare(spec: str, /, *, flags: Flags, settings: Settings) -> None:
     """Compare methods and settings on one data set: a table, and accuracy against time. Again: it goes on.
 
     Parameters
@@ -172,12 +156,19 @@ def compare(
     spec: str
         a TOML file: data and common settings, then an [[entry]] for each method
     """
-    from attar.comparison import show as stage
+    from attar.cli import printing
+    from attar.comparison.run import run as stage
+    from attar.runs import checkpoint
 
-    stage.compare(spec, out, jobs=jobs, save_every=save_every, quiet=quiet, json=json)
+    with printing.progress(flags) as progress:
+        path = printing.comparison_folder(spec, flags.out)
+        jobs = 1 if flags.jobs is None else flags.jobs
+        rows = stage(spec, path, jobs, flags.save_every or checkpoint.EVERY, progress)
+    printing.comparison(flags, rows, path)
 
 
-def inspect(data: str, /, *, out: str | None = None, quiet: bool = False, debug: bool = False, **given: Any) -> None:
+@takes("out", "quiet")
+def inspect(data: str, /, *, flags: Flags, settings: Settings) -> None:
     """Show what is in a data set, which recipe fits it, and what distilling it takes on this machine.
 
     Parameters
@@ -185,21 +176,16 @@ def inspect(data: str, /, *, out: str | None = None, quiet: bool = False, debug:
     data: str
         a known name, a folder of images, parquet, or USER/NAME on Hugging Face
     """
-    from attar.stages import inspect as stage
+    from attar.cli import printing
+    from attar.stages.inspect import inspect as stage
 
-    stage.inspect(data, out, given, quiet=quiet)
+    with printing.progress(flags) as progress:
+        found = stage(data, out=flags.out, progress=progress, **settings)
+    printing.inspection(found)
 
 
-def export(
-    run: str,
-    /,
-    *,
-    to: str | None = None,
-    out: str | None = None,
-    what: str | None = None,
-    overwrite: bool = False,
-    debug: bool = False,
-) -> None:
+@takes("to", "out", "what", "overwrite")
+def export(run: str, /, *, flags: Flags, settings: Settings) -> None:
     """Write a run's condensed set for other tools, by default into the run folder.
 
     Parameters
@@ -207,12 +193,13 @@ def export(
     run: str
         a run folder, or a condensed.safetensors file
     """
-    from attar.stages import export as stage
+    from attar.stages.export import export as stage
 
-    stage.export(run, to, out, what, overwrite=overwrite)
+    print(stage(run, flags.to, out=flags.out, what=flags.what, overwrite=flags.overwrite))
 
 
-def push(run: str, name: str, /, *, what: str | None = None, private: bool = False, debug: bool = False) -> None:
+@takes("what", "private")
+def push(run: str, name: str, /, *, flags: Flags, settings: Settings) -> None:
     """Put a run's condensed set onto the Hugging Face hub, as parquet with a card.
 
     Parameters
@@ -222,12 +209,12 @@ def push(run: str, name: str, /, *, what: str | None = None, private: bool = Fal
     name: str
         USER/NAME of the data set there
     """
-    from attar.stages import export as stage
+    from attar.stages.export import push as stage
 
-    stage.push(run, name, what, private=private)
+    print(stage(run, name, what=flags.what, private=flags.private))
 
 
-def recipes(name: str | None = None) -> None:
+def recipes(name: str | None = None, /, *, flags: Flags, settings: Settings) -> None:
     """Print the names of all recipes, or one recipe as TOML to start a file of your own from.
 
     Parameters
@@ -241,4 +228,4 @@ def recipes(name: str | None = None) -> None:
     print("\n".join(RECIPES) if name is None else to_toml(name))
 
 
-VERBS = (demo, pretrain, condense, select, merge, evaluate, compare, inspect, export, push)  # with settings or flags
+VERBS = (demo, pretrain, condense, select, merge, evaluate, compare, inspect, export, push, recipes)

@@ -10,45 +10,21 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from types import SimpleNamespace
 from typing import Annotated, Any, get_args, get_type_hints
 
 from cyclopts import App, CycloptsError, Parameter, Token, UnusedCliTokensError
 
 from attar import signals
 from attar.cli import commands
+from attar.cli.flags import FLAGS, flags_of_verb
 from attar.errors import UserError
-from attar.settings.config import FLAGS, SECTIONS
+from attar.settings.config import FLAGS as SETTINGS
+from attar.settings.config import SECTIONS
+from attar.settings.schema import known_settings
 
 EXIT_USER = 2
 ADDRESS = re.compile(r"auto|local|ray://\S+|[^/\s]+:[0-9]+")  # of a Ray cluster
-RUN_FLAGS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
-    "recipe": (str, "a recipe's name, a TOML file or a run's config.json; flags go on top", ()),
-    "reproduce": (bool, "insist on the published settings of the data set", ()),
-    "out": (str, "the folder (or file, for inspect, npz and pt) to write to", ("-o",)),
-    "overwrite": (bool, "replace the run that --out already holds", ()),
-    "resume": (str, "go on with the run in this folder; auto: with the one that --out holds, if it holds one", ()),
-    "save_every": (str, "time (600s, 10m, 2h) or inner iterations (50it) between checkpoints; none (default: 5m)", ()),
-    "ray": (str, "compute on a Ray cluster: at this ADDRESS, or without one on a cluster started here", ()),
-    "ray_cpus": (int, "CPU threads of each part on the cluster (default: as many as a part takes here)", ()),
-    "jobs": (
-        int,
-        "runs at once, with one thread each; times of more runs than cores cannot be compared (default: 1)",
-        (),
-    ),
-    "minutes": (float, "choose as many iterations as fit into MINUTES on this machine", ()),
-    "to": (str, "parquet, imagefolder, npz or pt", ()),
-    "what": (str, "stored, decoded or both (default: parquet both, else decoded)", ()),
-    "features": (str, "what a core-set compares images by: early (a network), pixels, or a pool's file or folder", ()),
-    "private": (bool, "only you can see it", ()),
-    "factor": (int, "how stored images made elsewhere are decoded: FACTOR x FACTOR each (default: 1)", ("-f",)),
-    "decode_type": (str, "single, multi or bound, for stored images made elsewhere", ()),
-    "normalized": (bool, "the images made elsewhere are normalised with the data's mean and std", ()),
-    "quiet": (bool, "say nothing while it runs", ("-q",)),
-    "json": (bool, "print the result as one JSON object, and nothing else, on standard output", ()),
-    "log": (tuple[str, ...], "send the events to tensorboard, wandb or both as well", ()),
-    "debug": (bool, "show the traceback of an error", ()),
-}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -76,8 +52,8 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt as error:
         print("; ".join(filter(None, ("attar: interrupted", str(error)))), file=sys.stderr, flush=True)
         status = error.status if isinstance(error, signals.Interrupted) else 130
-        execution = sys.modules.get("attar.execution")
-        if execution is not None and execution.busy():  # the interpreter would wait until the workers are done
+        workers = sys.modules.get("attar.engine.workers")
+        if workers is not None and workers.busy():  # the interpreter would wait until the workers are done
             os._exit(status)
         sys.exit(status)
 
@@ -97,7 +73,7 @@ def _fail(error: object) -> None:
 
 
 def _app() -> App:
-    from importlib.metadata import version
+    from attar import __version__
 
     help = (
         "Distil a data set into a handful of synthetic images per class (Acc-DD). "
@@ -107,12 +83,11 @@ def _app() -> App:
         name="attar",
         help=help,
         help_format="plaintext",
-        version=version("attar"),
+        version=__version__,
         suppress_keyboard_interrupt=False,  # `main` says a word
     )
     for verb in commands.VERBS:
         app.command(_verb(verb))
-    app.command(commands.recipes)
     app.register_install_completion_command(help="Install completion of verbs and flags for your shell.")
     return app
 
@@ -120,38 +95,42 @@ def _app() -> App:
 def _verb(function: Callable[..., None]) -> Callable[..., None]:
     """`function` with its flags described, and those of the settings (from the fields' metadata) after them.
 
-    A flag that was not given is not passed on.
+    A flag that was not given is not passed on as a setting.
     """
     name = function.__name__
-    parameters = []
-    for own in inspect.signature(function, eval_str=True).parameters.values():
-        if own.kind is inspect.Parameter.KEYWORD_ONLY:
-            kind, help, short = RUN_FLAGS[own.name]
-            default = False if kind is bool else None
-            wanted: Any = kind if kind is bool else kind | None
-            annotation: Any = Annotated[wanted, _parameter(own.name, help, short, kind)]
-            parameters.append(own.replace(default=default, annotation=annotation))
-        elif own.kind is not inspect.Parameter.VAR_KEYWORD:
-            parameters.append(own)
-    for section, field_name in dict.fromkeys(FLAGS.get(name, {}).values()):
-        item = next(item for item in fields(SECTIONS[section]) if item.name == field_name)
+    parameters = [
+        item
+        for item in inspect.signature(function, eval_str=True).parameters.values()
+        if item.kind is inspect.Parameter.POSITIONAL_ONLY or item.kind is inspect.Parameter.VAR_POSITIONAL
+    ]
+    run_flags = flags_of_verb(function)
+    for flag in run_flags:
+        kind, help, short = FLAGS[flag]
+        default = False if kind is bool else None
+        annotation: Any = Annotated[kind if kind is bool else kind | None, _parameter(flag, help, short, kind)]
+        parameters.append(_keyword(flag, default, annotation))
+    for section, field_name in dict.fromkeys(SETTINGS.get(name, {}).values()):
+        known = known_settings(SECTIONS[section])[field_name]
         kind = get_type_hints(SECTIONS[section])[field_name]
-        parameter = _parameter(field_name, item.metadata["help"], item.metadata["names"], kind)
-        annotation = Annotated[kind | None, parameter]
-        parameters.append(
-            inspect.Parameter(field_name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-        )
+        annotation = Annotated[kind | None, _parameter(field_name, known.help, known.names, kind)]
+        parameters.append(_keyword(field_name, None, annotation))
 
     def verb(*args: Any, **given: Any) -> None:
-        function(*args, **{key: value for key, value in given.items() if value is not None})
+        chosen = {flag: given.pop(flag, False if FLAGS[flag].kind is bool else None) for flag in run_flags}
+        settings = {key: value for key, value in given.items() if value is not None}
+        function(*args, flags=SimpleNamespace(**chosen), settings=settings)
 
     verb.__name__, verb.__doc__ = name, function.__doc__
     verb.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return verb
 
 
+def _keyword(name: str, default: Any, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
 def _parameter(name: str, help: str, others: tuple[str, ...], kind: Any) -> Parameter:
-    negative = f"--no_{name}" if kind is bool and name not in RUN_FLAGS else ()
+    negative = f"--no_{name}" if kind is bool and name not in FLAGS else ()
     return Parameter(
         name=(f"--{name}", *others),
         help=help,

@@ -6,7 +6,6 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,18 @@ import torch
 
 from attar import models
 from attar.comparison import makers, record
-from attar.comparison.numbers import INITIAL, RANDOM, WHOLE
 from attar.comparison.record import Line, SharedNetworks
 from attar.comparison.spec import Cell, ComparisonPlan, seeded, slug
 from attar.data.images import ImageData
 from attar.engine import device as devices
 from attar.engine.workers import ThreadWorkers
 from attar.errors import Diverged
-from attar.evaluation import measure as measure_module
 from attar.evaluation import protocol
+from attar.evaluation.measure import evaluate
+from attar.evaluation.protocol import INITIAL, RANDOM, WHOLE
 from attar.files import SUFFIX, append, clean, held, mend
 from attar.models import for_data
-from attar.runs import resume, run_folder
+from attar.runs import existing, run_folder
 from attar.runs.checkpoint import Interval
 from attar.runs.progress import Progress
 from attar.selection import coresets, embeddings
@@ -34,9 +33,10 @@ from attar.sets import set_files
 from attar.sets.synthetic import SyntheticSet
 from attar.settings import layers
 from attar.settings.config import EvaluateConfig, PoolConfig, Recipe
-from attar.stages.condense import condense_into
 from attar.stages.evaluate import measure_into
+from attar.stages.run import Options, condense_run
 from attar.stages.select import select_into
+from attar.stages.shared import about_run
 from attar.training import early_stage
 from attar.training.pool import Member, Pool
 
@@ -52,8 +52,6 @@ class Context:
     every: Interval
     command: str
     jobs: int
-    notice: Callable[[str], None]
-    warn: Callable[[str], None]  # gets what the device cannot do, in whatever process
 
 
 @dataclass(frozen=True)
@@ -80,8 +78,8 @@ def tasks(plan: ComparisonPlan, data: ImageData) -> list[Task]:
     wanted, config = plan.recipe.evaluate.yardsticks, plan.recipe.evaluate
     found: dict[str, Task] = {}
 
-    def add(kind: str, ipc: int | None, seed: int, evaluate: EvaluateConfig) -> None:
-        one = Yardstick(kind, ipc, seed, replace(plan.recipe, evaluate=evaluate))
+    def add(kind: str, ipc: int | None, seed: int, config: EvaluateConfig) -> None:
+        one = Yardstick(kind, ipc, seed, replace(plan.recipe, evaluate=config))
         found.setdefault(one.name, one)
 
     if WHOLE in wanted:
@@ -136,7 +134,7 @@ def yardstick_line(context: Context, task: Yardstick) -> Line:
     config = replace(task.recipe.evaluate, yardsticks=(task.kind,))
     known = SharedNetworks(context.out, None)
     condensed = blank(context.data, task.ipc or 1)
-    measured = measure_module.evaluate(
+    measured = evaluate(
         condensed, context.data, config, task.recipe.network, known=known.known, keep=known.keep, own=False
     )
     values = {"yardstick": task.kind, "ipc": task.ipc, "accuracy": measured[task.kind]}
@@ -154,7 +152,7 @@ def cell_line(context: Context, cell: Cell) -> Line:
         **{"ipc": condense.ipc, "factor": condense.factor, "folder": f"{record.CELLS}/{cell.folder}"},
         "settings": record.settings_of_line(cell.recipe),
     }
-    with run_folder.opened(path, wait=context.notice) as folder:
+    with run_folder.opened(path, wait=True) as folder:
         try:
             condensed, seconds = made(context, cell, folder)
         except Diverged as error:
@@ -162,7 +160,7 @@ def cell_line(context: Context, cell: Cell) -> Line:
         wanted = tuple(name for name in cell.recipe.evaluate.yardsticks if name == INITIAL)
         recipe = replace(cell.recipe, evaluate=replace(cell.recipe.evaluate, yardsticks=wanted))
         known = SharedNetworks(context.out, folder)
-        _, measured = measure_into(folder, condensed, data, recipe, Progress(quiet=True), None, known)
+        _, measured = measure_into(folder, condensed, data, recipe, Progress(), None, known)
         return line | {**measured, "seconds": seconds | {"evaluate": known.seconds}}
 
 
@@ -174,54 +172,33 @@ def made(context: Context, cell: Cell, folder: run_folder.RunFolder) -> Made:
     pool, seconds = Pool(cell.recipe.network, for_data.describe(context.data), ()), {}
     if makers.needs_pool(cell.point.method, cell.point.features, cell.recipe):
         pool, seconds["pretrain"] = early_models(context, cell.recipe)
-    make = condensed if makers.maker(cell.point.method).condenses else chosen
+    make = condense if makers.maker(cell.point.method).condenses else select
     return make(context, cell, folder, pool, seconds)
 
 
-def condensed(
-    context: Context, cell: Cell, folder: run_folder.RunFolder, pool: Pool, seconds: dict[str, float]
-) -> Made:
+def condense(context: Context, cell: Cell, folder: run_folder.RunFolder, pool: Pool, seconds: dict[str, float]) -> Made:
     """As `attar condense` does it."""
     files = tuple(str(member.file) for member in pool.members)
     recipe = replace(cell.recipe, condense=replace(cell.recipe.condense, model_path=files))
-    about, saved = None, None
-    if (folder.path / run_folder.CONFIG).exists():
-        begun = resume.open_existing(folder, recipe, context.notice)
-        if begun.finished:
-            return set_files.load_set(folder.path), folder.read(run_folder.RESULT, "seconds")["seconds"]
-        about, saved = begun.about, begun.saved
-    else:
-        run_folder.create(folder.path, overwrite=False)
-    torch.compiler.reset()  # it counts what one process compiles, and stops after a few
-    quiet = Progress(quiet=True)
-    condense_into(
-        folder,
-        context.data,
-        pool,
-        recipe,
-        quiet,
-        seconds,
-        context.every,
-        about,
-        saved,
-        command=context.command,
-        notice=lambda line: context.warn(f"{cell.name}: {line}"),
-    )
-    return set_files.load_set(folder.path), seconds
+    pooled = {"pool": [{"name": member.name, "accuracy": member.accuracy} for member in pool.members]}
+    about = about_run(context.data, context.command) | pooled | {"seconds": seconds}
+    run = existing.open_or_create(folder, recipe, about)
+    if not run.finished:
+        torch.compiler.reset()  # it counts what one process compiles, and stops after a few
+        condense_run(run, context.data, pool, Options(context.every, command=context.command))
+    return set_files.load_set(folder.path), folder.read(run_folder.RESULT, "seconds")["seconds"]
 
 
-def chosen(context: Context, cell: Cell, folder: run_folder.RunFolder, pool: Pool, seconds: dict[str, float]) -> Made:
+def select(context: Context, cell: Cell, folder: run_folder.RunFolder, pool: Pool, seconds: dict[str, float]) -> Made:
     """As `attar select` does it."""
-    if (folder.path / run_folder.RESULT).exists():
-        return set_files.load_set(folder.path), folder.read(run_folder.RESULT, "seconds")["seconds"]
-    run_folder.create(folder.path, overwrite=True)
-    point = cell.point
-    by: tuple[embeddings.Embed, str] = embeddings.pixels, point.features or "none"
-    if len(pool):
-        by = coresets.by_first(pool, context.data), pool.members[0].name
-    quiet = Progress(quiet=True)
-    select_into(folder, context.data, point.method, cell.recipe, by, quiet, seconds, command=context.command)
-    return set_files.load_set(folder.path), seconds
+    if not (folder.path / run_folder.RESULT).exists():
+        run_folder.create(folder.path, overwrite=True)
+        point = cell.point
+        by: tuple[embeddings.Embed, str] = embeddings.pixels, point.features or "none"
+        if len(pool):
+            by = coresets.by_first(pool, context.data), pool.members[0].name
+        select_into(folder, context.data, point.method, cell.recipe, by, Progress(), seconds, command=context.command)
+    return set_files.load_set(folder.path), folder.read(run_folder.RESULT, "seconds")["seconds"]
 
 
 def early_models(context: Context, recipe: Recipe) -> tuple[Pool, float]:
@@ -236,7 +213,7 @@ def early_models(context: Context, recipe: Recipe) -> tuple[Pool, float]:
         for seed in range(recipe.pool.seed, recipe.pool.seed + recipe.pool.models)
     ]
     folder = context.out / record.POOLS / pool_name(recipe)
-    with held(folder, wait=context.notice):
+    with held(folder, wait=True):
         clean(folder, f"*{SUFFIX}")
         mend(folder / SECONDS)
         told = {line["member"]: float(line["seconds"]) for line in record.lines(folder / SECONDS)}

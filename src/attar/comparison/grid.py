@@ -9,17 +9,10 @@ from typing import Any, get_origin, get_type_hints
 from attar.errors import UserError, nearest
 from attar.settings import layers
 from attar.settings.config import FLAGS, SECTIONS, flags_of
+from attar.settings.schema import known_settings
 
 SPEC_FLAGS = FLAGS["condense"] | flags_of("evaluate", "networks", "runs", "whole_epochs", "yardsticks")
 PROTOCOL = ("data", "network", "evaluate")  # sections that all entries share
-CHOSEN_HERE = {
-    ("condense", "seed"): "the seeds stand in seeds",
-    ("pool", "seed"): "every seed of seeds has early-stage models of its own",
-    ("condense", "model_path"): "early-stage models are trained inside the comparison, so that their time counts",
-    ("condense", "eval_at"): "an evaluation during the run would count as time of the run",
-    ("condense", "nclass_sub"): "a comparison condenses all classes together",
-    ("condense", "phase"): "a comparison condenses all classes together",
-}  # settings that are not a spec's, and why
 
 Key = tuple[str, str]  # section, field
 Values = dict[Key, Any]
@@ -57,8 +50,9 @@ def settings_in(values: Mapping[str, Any], where: str) -> Values:
 
 def _setting(section: str, field: str, value: Any, told: str, where: str) -> Values:
     """One setting, of the right type. `told` begins the messages of this function, `where` those of `recipes`."""
-    if (section, field) in CHOSEN_HERE:
-        raise UserError(f"{told}{field} cannot be set in a comparison: {CHOSEN_HERE[section, field]}")
+    known = known_settings(SECTIONS[section]).get(field)
+    if known is not None and known.not_compared:
+        raise UserError(f"{told}{field} cannot be set in a comparison: {known.not_compared}")
     several = isinstance(value, list) and section not in PROTOCOL and not _is_list(section, field)
     if not several:
         return {(section, field): _typed(section, field, value, where)}

@@ -9,8 +9,7 @@ from typing import Any
 
 from attar.comparison.record import Line
 from attar.comparison.spec import ComparisonPlan, Point, value_of
-
-RANDOM, WHOLE, INITIAL, SOFT = "random_real", "whole", "initial", "soft_labels"
+from attar.evaluation.protocol import RANDOM, SOFT, WHOLE
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from attar.evaluation.trained import TrainedNetworks
 from attar.runs import run_folder
 from attar.runs.run_folder import RunFolder
 from attar.settings import layers
-from attar.settings.config import SECTIONS, Recipe
+from attar.settings.config import SECTIONS, Recipe, with_role
 from attar.settings.schema import settings_of
 
 BEGUN = "comparison.json"
@@ -37,7 +37,6 @@ CELLS, POOLS = "cells", "pools"
 TABLE_MD, TABLE_CSV = "table.md", "table.csv"
 FIGURES = ("accuracy-vs-time.svg", "accuracy-vs-time.png")
 WRITTEN = (BEGUN, TABLE_MD, TABLE_CSV, *FIGURES)  # each one replaced whole
-MOVABLE = {"data": ("data_dir", "device", "load_memory", "cache_dir"), "condense": ("memory_gb",)}
 
 Line = dict[str, Any]
 
@@ -125,10 +124,11 @@ def _changes(kept: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _differing(section: str, kept: Mapping[str, Any], now: Mapping[str, Any], at: str) -> Iterator[str]:
+    movable = with_role(section, "place", "speed")
     plain = settings_of(SECTIONS[section]())  # what was not there when the comparison began
     for key in {**kept, **now}:
         before = kept.get(key, plain.get(key))
-        if key not in MOVABLE.get(section, ()) and before != now.get(key):
+        if key not in movable and before != now.get(key):
             yield f"{label((section, key))} {before}{at}, and {now.get(key)} is asked for"
 
 

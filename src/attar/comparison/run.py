@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -21,12 +22,12 @@ from attar.comparison.spec import ComparisonPlan
 from attar.condensation.setup import check_data
 from attar.data.images import ImageData
 from attar.engine.precision import check_precision
-from attar.errors import MissingError, UserError
+from attar.errors import MissingError, UserError, log
 from attar.evaluation import protocol
 from attar.models import for_data
 from attar.runs import checkpoint, run_folder
 from attar.runs.checkpoint import Interval
-from attar.runs.progress import Progress
+from attar.runs.progress import Lines, Progress
 from attar.settings import auto, layers, recipes
 from attar.signals import Interrupted
 from attar.stages.shared import load_data
@@ -38,7 +39,7 @@ def compare(
     out: str | Path,
     jobs: int = 1,
     save_every: str = checkpoint.EVERY,
-    quiet: bool = True,
+    progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Compare methods and settings as a spec says, in the folder `out`; the rows of its table, accuracies as fractions.
 
@@ -47,8 +48,7 @@ def compare(
     several on one GPU, cannot be compared); a script that asks for more than one guards its own start with
     `if __name__ == "__main__"`.
     """
-    watch = Progress(quiet=quiet)
-    return [as_dict(row) for row in run(spec, Path(out), jobs, save_every, watch)]
+    return [as_dict(row) for row in run(spec, Path(out), jobs, save_every, progress or Progress())]
 
 
 def as_dict(row: Row) -> dict[str, Any]:
@@ -56,16 +56,16 @@ def as_dict(row: Row) -> dict[str, Any]:
     return dataclasses.asdict(row) | {"ior": row.ior, "hlr": row.hlr}
 
 
-def run(source: str | Path | Mapping[str, Any], out: Path, jobs: int, save_every: str, watch: Progress) -> list[Row]:
+def run(source: str | Path | Mapping[str, Any], out: Path, jobs: int, save_every: str, progress: Progress) -> list[Row]:
     """Measure all that is missing. What can be refused is refused before anything is computed or written."""
     if jobs < 1:
         raise UserError(f"jobs must be at least 1, not {jobs}")
     every = checkpoint.interval(save_every)
     figure.check()
-    plan, data = prepare(source, watch)
+    plan, data = prepare(source, progress)
     record.check_folder(out)
     wanted = tasks(plan, data)
-    context = Context(out, data, every, run_folder.command_line(), jobs, watch.say, watch.say)
+    context = Context(out, data, every, run_folder.command_line(), jobs)
     with files.held(out):
         record.check_same(out, plan, data)
         record.begin(out, plan, data)
@@ -75,10 +75,10 @@ def run(source: str | Path | Mapping[str, Any], out: Path, jobs: int, save_every
         if todo:
             record.add_machine(out, host(data.device, jobs))
         try:
-            for line in measured(context, plan, todo, watch.quiet):
+            for line in measured(context, plan, todo, progress.quiet):
                 files.append(out / record.RESULTS, line)
                 lines.append(line)
-                watch.say(f"[{len(wanted) - len(todo) + len(lines) - len(done)}/{len(wanted)}] {words(line)}")
+                log.info("%s", f"[{len(wanted) - len(todo) + len(lines) - len(done)}/{len(wanted)}] {words(line)}")
                 write_tables(out, plan, lines, len(wanted) - len(lines))
         except KeyboardInterrupt as error:
             number = error.number if isinstance(error, Interrupted) else signal.SIGINT
@@ -88,23 +88,23 @@ def run(source: str | Path | Mapping[str, Any], out: Path, jobs: int, save_every
     return rows
 
 
-def prepare(source: str | Path | Mapping[str, Any], watch: Progress) -> tuple[ComparisonPlan, ImageData]:
+def prepare(source: str | Path | Mapping[str, Any], progress: Progress) -> tuple[ComparisonPlan, ImageData]:
     """The plan and its real images, after all checks that need no network to be trained."""
     where = "" if isinstance(source, Mapping) else f"{source}: "
     if not isinstance(source, Mapping) and not Path(source).is_file():
         raise MissingError(f"there is no spec file {source}; a spec is a TOML file with an [[entry]] for each method")
     values = source if isinstance(source, Mapping) else layers.read(Path(source))
     plan = spec.resolve(values, where)
-    data = real_images(plan, watch)
+    data = real_images(plan, progress)
     if values.get("recipe") is None and not recipes.has_own(plan.recipe.data.dataset):
         plan = spec.resolve(values, where, auto.shape_of(data))
     check(plan, data, where)
     return plan, data
 
 
-def real_images(plan: ComparisonPlan, watch: Progress) -> ImageData:
+def real_images(plan: ComparisonPlan, progress: Progress) -> ImageData:
     """The training images, and what is tested on."""
-    data = load_data(plan.recipe, watch)
+    data = load_data(plan.recipe, progress)
     return data if plan.holdout is None else data.holdout(plan.holdout, plan.recipe.data.test_seed)
 
 
@@ -142,10 +142,20 @@ def begin(
     plan: ComparisonPlan, out: Path, every: Interval, command: str, jobs: int, quiet: bool
 ) -> Callable[[Task], Line]:
     """In a process of its own: the real images, and the function of a task. What all say is said once, not here."""
-    silent = Progress(quiet=True)
-    data = real_images(plan, silent)
+    silent = Progress()
+    with silent.listening():  # what was said of the data is said already
+        data = real_images(plan, silent)
     warm_up()
-    return partial(measure, Context(out, data, every, command, jobs, silent.say, Progress(quiet=quiet).say))
+    log.addHandler(Warnings(Progress(quiet=quiet)))
+    return partial(measure, Context(out, data, every, command, jobs))
+
+
+class Warnings(Lines):
+    """Of what a process of a comparison logs, the warnings: what its device cannot do."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__(progress)
+        self.setLevel(logging.WARNING)
 
 
 def write_tables(out: Path, plan: ComparisonPlan, lines: Sequence[Line], left: int) -> list[Row]:

@@ -17,15 +17,12 @@ from attar.data.images import ImageData
 from attar.errors import Diverged, UserError, log
 from attar.selection.embeddings import Embed, by_network, pixels, representatives
 from attar.sets.decode import mix, noise
-from attar.settings.config import CondenseConfig
+from attar.settings.config import CondenseConfig, with_role
 from attar.settings.schema import settings_of
 from attar.training import train_state
 from attar.training.batches import BatchSampler
 from attar.training.train_state import TrainState
 
-# Settings that may change when a run goes on: how long it is, and what does not touch its numbers. The pool is known
-# by its content.
-FREE = ("niter", "speedup", "full_niter", "memory_gb", "model_path", "compile")
 # Fields that are kept as they are.
 COUNTERS = ("outer", "inner", "evaluated", "events", "seconds")
 IMAGE_TENSORS = ("images", "momentum", "initial")
@@ -186,8 +183,9 @@ def restore(values: Values, setup: Setup) -> State:
 def check_same(values: Values, setup: Setup) -> None:
     """Raise `UserError` when a state belongs to other settings, images, models or another kind of device."""
     config = settings_of(setup.config)
+    free = with_role("condense", "length", "speed", "place")  # the pool is known by its content
     for name, kept in values["config"].items():
-        if name not in FREE and config.get(name) != kept:
+        if name not in free and config.get(name) != kept:
             raise UserError(f"the checkpoint was made with {name} {kept}, not {config.get(name)}")
     now = belongs_to(setup)
     words = {
@@ -243,6 +241,12 @@ def _restored(values: Values, setup: Setup) -> State:
 
 def _parts(kept: Values, device: torch.device) -> dict[str, dict[str, Tensor]]:
     return {part: {name: value.to(device) for name, value in tensors.items()} for part, tensors in kept.items()}
+
+
+def saved_compiled(values: Values | None) -> bool | None:
+    """Whether the run whose state was kept was compiled; None without one. Raises `UserError` for a damaged state."""
+    with _reading():
+        return None if values is None else bool(values["compiled"])
 
 
 @contextmanager

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from attar.data.arrays import check_nclass, check_size, stratified, usable_device
-from attar.data.cache.plan import SILENT, CacheOptions, Notice, Watch
+from attar.data.cache.plan import SILENT, CacheOptions, Notice
 from attar.data.images import ImageData
 from attar.data.sources import cifar, digits, folder, hub, idx, imagenet, objects, parquet, svhn
 from attar.data.sources.table import ReadOptions
-from attar.errors import MissingError, UserError, nearest
+from attar.engine import device as devices
+from attar.errors import MissingError, UserError, log, nearest
 
 # name -> reader(data_dir, nclass, size). A reader may use nclass and size to read less; `load` applies what it left.
 SOURCES: dict[str, Callable[[Path | None, int | None, int | None], ImageData]] = {
@@ -41,7 +42,7 @@ def load(
     data_dir: str | Path | None = None,
     nclass: int | None = None,
     size: int | None = None,
-    device: str | torch.device = "cpu",
+    device: str | torch.device = "auto",
     image_column: str | None = None,
     label_column: str | None = None,
     test_fraction: float | None = None,
@@ -49,8 +50,7 @@ def load(
     skip_bad: bool = False,
     load_memory: bool = False,
     cache_dir: str | Path | None = None,
-    notice: Notice = lambda line: None,
-    watch: Watch | None = None,
+    progress: Any = None,
 ) -> ImageData:
     """Real images, on the device.
 
@@ -68,12 +68,13 @@ def load(
     load_memory: keep the images of a folder in memory, however many there are. Without it many of them stay in a file,
         decoded, below `cache_dir` ($ATTAR_CACHE or ~/.cache/attar); a `cache_dir` has few of them kept there too.
         Images of parquet files and of the hub are always in memory, and kept there too unless load_memory.
-    notice: gets a line about a test set that was taken, images that were left out.
-    watch: who is told about a cache that is built or used.
+    progress: shows a cache that is built.
 
     Raises UserError, of which MissingError when a file or folder is not there, with one line that says what to do.
     """
-    where = usable_device(device)
+    where = devices.pick(device) if isinstance(device, str) else usable_device(device)
+    notice = log.warning
+    watch = SILENT if progress is None else Watching(progress)
     if nclass is not None:
         check_nclass(nclass)
     if size is not None:
@@ -84,7 +85,7 @@ def load(
         data, test_fraction = source, test_fraction or 0
     else:
         root = Path(cache_dir) if cache_dir else None
-        cache_options = CacheOptions(load_memory, root, watch or SILENT, skip_bad, notice)
+        cache_options = CacheOptions(load_memory, root, watch, skip_bad, notice)
         data = _read(source, data_dir, nclass, ReadOptions(size, image_column, label_column, cache_options))
     if nclass is not None:
         data = data.subset(nclass)
@@ -94,6 +95,11 @@ def load(
     if data.test_images is None and fraction > 0:
         data = _with_test(data, fraction, test_seed, notice)
     return data.to(where)
+
+
+class Watching:
+    def __init__(self, progress: Any) -> None:
+        self.stage, self.say = progress.stage, log.info
 
 
 def _with_test(data: ImageData, fraction: float, seed: int, notice: Notice) -> ImageData:

@@ -20,10 +20,21 @@ from torch import Generator, Tensor
 from attar import models
 from attar.data.cache.mapped import Mapped
 from attar.data.images import ImageData
-from attar.engine.precision import to_stderr
 from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError
-from attar.evaluation.protocol import SOFT, WHOLE, check, chosen_networks, entry, epochs_for, kinds_of, protocol_of
+from attar.evaluation.protocol import (
+    CONDENSED,
+    INITIAL,
+    RANDOM,
+    SOFT,
+    WHOLE,
+    check,
+    chosen_networks,
+    entry,
+    epochs_for,
+    kinds_of,
+    protocol_of,
+)
 from attar.models.for_data import build, describe
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.config import EvaluateConfig, NetworkConfig, strategy_names
@@ -32,7 +43,7 @@ from attar.training.batches import AugmentationSampler, BatchDraw, make_batch, s
 from attar.training.loop import Trainer, fit
 from attar.training.train_state import TrainState, accuracy, start_training
 
-Report = Callable[[str], None]
+Advance = Callable[[str], None]  # called with a few words when a network is trained
 Keep = Callable[[str, tuple[float, int]], None]
 Job = tuple[str, str, int]  # a network's label, what it is trained on, its seed
 Images = tuple[Tensor | Mapped, Tensor]  # uint8 or float in [0, 1] [n, ch, H, W], labels int64 [n]
@@ -44,7 +55,7 @@ def evaluate(
     config: EvaluateConfig,
     network: NetworkConfig,
     *,
-    report: Report = lambda line: None,
+    advance: Advance = lambda words: None,
     known: Mapping[str, tuple[float, int]] | None = None,
     keep: Keep = lambda key, done: None,
     workers: ThreadWorkers | None = None,
@@ -68,13 +79,13 @@ def evaluate(
     evaluator = Evaluator(condensed, data, config, network, networks, prints, dict(known or {}), keep, workers)
     if SOFT in kinds:
         evaluator.teach(
-            [label for label in networks if not all((label, SOFT, seed) in evaluator for seed in seeds)], report
+            [label for label in networks if not all((label, SOFT, seed) in evaluator for seed in seeds)], advance
         )
     jobs = [(label, name, seed) for label in networks for name in kinds for seed in seeds]
     runs: dict[tuple[str, str], list[tuple[float, int]]] = {}
     for (label, name, _), found in zip(jobs, workers.map(evaluator.run, jobs), strict=True):
         runs.setdefault((label, name), []).append(found)
-        report(f"{name} {label} run {len(runs[label, name])} of {config.runs}: {found[0]:.4f}")
+        advance(f"{name} {label} run {len(runs[label, name])} of {config.runs}: {found[0]:.4f}")
     result: dict[str, Any] = {name: {} for name in kinds}
     for (label, name), done in runs.items():
         result[name][label] = entry([right for right, _ in done], evaluator.epochs(name), done[0][1], networks[label])
@@ -114,7 +125,7 @@ class Evaluator:
         """How long a network is trained on the set of that name."""
         return self.config.whole_epochs if name == WHOLE else epochs_for(self.condensed, self.data, self.config)
 
-    def teach(self, labels: list[str], report: Report) -> None:
+    def teach(self, labels: list[str], advance: Advance) -> None:
         """Find the soft labels of some networks. Each teacher is the first run on the whole set, and kept as that."""
 
         def one(label: str) -> tuple[Tensor, float]:
@@ -123,7 +134,7 @@ class Evaluator:
         for label, (targets, right) in zip(labels, self.workers.map(one, labels), strict=True):
             self.soft[label] = targets
             self._add((label, WHOLE, self.config.seed), (right, len(self.data.labels)))
-            report(f"teacher {label}: {right:.4f}")
+            advance(f"teacher {label}: {right:.4f}")
 
     def run(self, job: Job) -> tuple[float, int]:
         """A network's accuracy and its number of training images."""
@@ -163,7 +174,7 @@ def soft_labels(
 ) -> tuple[Tensor, float]:
     """What a network trained on the whole set says of the decoded images, float [n, C], and its accuracy."""
     teacher = trained(data.images, data.labels, data, config, network, config.whole_epochs, config.seed)
-    images, _ = training_set("accuracy", condensed, data, config.seed)
+    images, _ = training_set(CONDENSED, condensed, data, config.seed)
     teacher.module.eval()
     with torch.no_grad():
         logits = torch.cat([teacher(data.normalize(part)) for part in images.split(config.batch_size)])
@@ -172,11 +183,11 @@ def soft_labels(
 
 def training_set(name: str, condensed: SyntheticSet, data: ImageData, seed: int) -> Images:
     """What a run trains on: decoded images in [0, 1], or real ones as uint8, and their labels."""
-    if name == "whole":
+    if name == WHOLE:
         return data.images, data.labels
-    if name == "random_real":
+    if name == RANDOM:
         return random_real(data, condensed, seed)
-    images, labels = (condensed.start() if name == "initial" else condensed).decoded()
+    images, labels = (condensed.start() if name == INITIAL else condensed).decoded()
     return images.to(data.device), labels.to(data.device)
 
 
@@ -186,7 +197,7 @@ def fingerprint(name: str, condensed: SyntheticSet) -> str:
     if name != "whole":
         found.update(condensed.labels.cpu().numpy().tobytes())
     if name not in ("whole", "random_real"):
-        images = condensed.start().images if name == "initial" else condensed.images
+        images = condensed.start().images if name == INITIAL else condensed.images
         found.update(images.cpu().numpy().tobytes())
         found.update(json.dumps([condensed.factor, condensed.decode_type, list(images.shape)]).encode())
     return found.hexdigest()
@@ -250,6 +261,6 @@ def trained(
         for rows in shuffled(len(labels), config.batch_size, generator):
             yield sampler.draw(rows if resident else images[rows], labels[rows])
 
-    trainer = Trainer(model, partial(make_batch, data, fetch=fetch), notice=to_stderr)
+    trainer = Trainer(model, partial(make_batch, data, fetch=fetch))
     fit(trainer, epoch_batches, epochs)
     return model

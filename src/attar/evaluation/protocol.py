@@ -13,14 +13,28 @@ from attar.data.images import ImageData
 from attar.errors import UserError
 from attar.sets.decode import decoded_count
 from attar.sets.synthetic import SyntheticSet
-from attar.settings.config import EvaluateConfig, NetworkConfig
+from attar.settings.config import EvaluateConfig, NetworkConfig, with_role
 from attar.settings.schema import settings_of
+
+# What networks are trained on, by the keys of result.json: the condensed set with hard and with soft labels, and the
+# yardsticks beside it.
+CONDENSED, SOFT, INITIAL, RANDOM, WHOLE = "accuracy", "soft_labels", "initial", "random_real", "whole"
+# The same in the order in which they are shown: (what they are called, what they are)
+MEASURED = {
+    CONDENSED: ("condensed", "the images of this run"),
+    SOFT: ("soft labels", "the images of this run, labelled by a network that was trained on the whole set"),
+    INITIAL: ("initial", "the same set before it was optimised"),
+    RANDOM: ("random real", "as many real images of full size, drawn at random"),
+    WHOLE: ("whole set", "all training images"),
+}
+GAINS = {"ior": "condensed − random real", "hlr": "whole set − condensed"}  # fractions (DD-Ranking)
+MAX_SIDE_OF_FIXED_EPOCHS = 64  # pixels: up to this side the protocol has a fixed number of epochs
 
 
 def kinds_of(condensed: SyntheticSet, config: EvaluateConfig) -> list[str]:
     """What networks are trained on: the set, with soft labels too where they are asked for, and the yardsticks."""
-    known = [name for name in config.yardsticks if name != "initial" or condensed.initial is not None]
-    return ["accuracy", *([SOFT] if config.soft_labels else []), *known]
+    known = [name for name in config.yardsticks if name != INITIAL or condensed.initial is not None]
+    return [CONDENSED, *([SOFT] if config.soft_labels else []), *known]
 
 
 def gains(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -30,9 +44,9 @@ def gains(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     Only of networks whose yardstick was measured; a kind that nothing is known of is left out.
     """
     found: dict[str, dict[str, float]] = {"ior": {}, "hlr": {}}
-    for network, entry in result["accuracy"].items():
-        if network in result.get("random_real", {}):
-            found["ior"][network] = entry["mean"] - result["random_real"][network]["mean"]
+    for network, entry in result[CONDENSED].items():
+        if network in result.get(RANDOM, {}):
+            found["ior"][network] = entry["mean"] - result[RANDOM][network]["mean"]
         if network in result.get(WHOLE, {}):
             found["hlr"][network] = result[WHOLE][network]["mean"] - entry["mean"]
     return {name: values for name, values in found.items() if values}
@@ -73,7 +87,7 @@ def epochs_for(condensed: SyntheticSet, data: ImageData, config: EvaluateConfig)
     """Epochs on a condensed set: 1000 for small images, else by decoded images per class (IDC's protocol)."""
     if config.epochs is not None:
         return config.epochs
-    if max(data.size) <= SMALL:
+    if max(data.size) <= MAX_SIDE_OF_FIXED_EPOCHS:
         return 1000
     n = decoded_count(condensed.ipc, condensed.factor, condensed.decode_type)
     table = ((1, 3000), (10, 2000), (50, 1500), (200, 1000), (500, 500))
@@ -83,8 +97,8 @@ def epochs_for(condensed: SyntheticSet, data: ImageData, config: EvaluateConfig)
 
 def protocol_of(config: EvaluateConfig, network: NetworkConfig, data: ImageData) -> dict[str, Any]:
     """The settings and the data that accuracies must share to be compared."""
-    free = ("networks", "runs", "seed", "yardsticks", "soft_labels")
-    shared = {key: value for key, value in settings_of(config).items() if key not in free}
+    settings, names = settings_of(config), with_role("evaluate", "protocol")
+    shared = {name: settings[name] for name in names}
     return shared | {"width": network.width, "norm_type": network.norm_type, "data": data.fingerprint}
 
 
@@ -103,7 +117,3 @@ def check(condensed: SyntheticSet, data: ImageData) -> None:
         raise UserError(
             f"the set is a part: it holds {present} of {condensed.nclass} classes; join all parts with `attar merge`"
         )
-
-
-WHOLE, SOFT = "whole", "soft_labels"
-SMALL = 64  # pixels: up to this side the protocol has a fixed number of epochs

@@ -6,14 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# The measured sets in their order: key in result.json, name on paper, what it is.
-SETS = {
-    "accuracy": ("condensed", "the images of this run"),
-    "soft_labels": ("soft labels", "the images of this run, labelled by a network that was trained on the whole set"),
-    "initial": ("initial", "the same set before it was optimised"),
-    "random_real": ("random real", "as many real images of full size, drawn at random"),
-    "whole": ("whole set", "all training images"),
-}
+from attar.evaluation.protocol import GAINS, MEASURED
 
 
 def title(result: Mapping[str, Any]) -> str:
@@ -51,7 +44,7 @@ def sizes(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 def headline(result: Mapping[str, Any]) -> dict[str, str]:
     """Set → accuracy of the first network that the condensed set was measured with; empty where there is none."""
     network = next(iter(result.get("accuracy") or {}), None)
-    entries = {key: (result.get(key) or {}).get(network) for key in SETS}
+    entries = {key: (result.get(key) or {}).get(network) for key in MEASURED}
     return {key: percent(entry) if entry else "" for key, entry in entries.items()}
 
 
@@ -62,8 +55,8 @@ def percent(entry: Mapping[str, Any]) -> str:
 
 
 def measured(result: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Those of `SETS` that the result has."""
-    return {key: words for key, words in SETS.items() if result.get(key)}
+    """Those of `MEASURED` that the result has."""
+    return {key: words for key, words in MEASURED.items() if result.get(key)}
 
 
 def table(result: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -82,7 +75,7 @@ def _rows(result: Mapping[str, Any], network: str) -> Iterable[dict[str, Any]]:
         runs = entry.get("runs", [])
         yield {
             "key": key,
-            "name": SETS[key][0],
+            "name": MEASURED[key][0],
             "accuracy": percent(entry),
             "bar": round(max(0.0, min(100.0, 100 * entry["mean"])), 1),
             "gain": "" if gain is None else f"{gain:+.1f}".replace("-", "−"),
@@ -94,11 +87,11 @@ def _rows(result: Mapping[str, Any], network: str) -> Iterable[dict[str, Any]]:
 
 def gains(result: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """(network, ("IOR", "+0.142") and ("HLR", "+0.057") where they are known), fractions."""
-    networks = dict.fromkeys(network for key in ("ior", "hlr") for network in result.get(key, {}))
+    networks = dict.fromkeys(network for key in GAINS for network in result.get(key, {}))
     return [
         (
             network,
-            [(key.upper(), f"{result[key][network]:+.3f}") for key in ("ior", "hlr") if network in result.get(key, {})],
+            [(key.upper(), f"{result[key][network]:+.3f}") for key in GAINS if network in result.get(key, {})],
         )
         for network in networks
     ]
@@ -112,7 +105,7 @@ def protocols(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         if len(set(words.values())) == 1:
             words = {"": next(iter(words.values()))}
         for network, text in words.items():
-            used.setdefault(text, []).append(SETS[key][0] + (f" ({network})" if network else ""))
+            used.setdefault(text, []).append(MEASURED[key][0] + (f" ({network})" if network else ""))
     return [(text, ", ".join(who)) for text, who in used.items()]
 
 

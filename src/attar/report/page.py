@@ -79,7 +79,7 @@ def write(
         result=result,
         sizes=numbers.sizes(result),
         headline=numbers.headline(result),
-        sets=numbers.measured(result) or numbers.SETS,
+        sets=numbers.measured(result) or numbers.MEASURED,
         gains=numbers.gains(result),
         table=numbers.table(result),
         most_runs=max((len(row["runs"]) for _, rows in numbers.table(result) for row in rows), default=0),
@@ -186,5 +186,5 @@ def _words(moment: Moment) -> str:
 def _lines(result: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
     """What stands in the chart beside the curve: the first network's accuracies."""
     network = next(iter(result.get("accuracy") or {}), None)
-    entries = {key: (result.get(key) or {}).get(network) for key in numbers.SETS} if network else {}
-    return {key: (numbers.SETS[key][0], entry["mean"]) for key, entry in entries.items() if entry}
+    entries = {key: (result.get(key) or {}).get(network) for key in numbers.MEASURED} if network else {}
+    return {key: (numbers.MEASURED[key][0], entry["mean"]) for key, entry in entries.items() if entry}

@@ -24,7 +24,7 @@ from torch import Tensor, contiguous_format
 
 from attar import files
 from attar.condensation.state import Values
-from attar.errors import UserError, WriteError
+from attar.errors import UserError, WriteError, log
 from attar.signals import Stop
 
 FORMAT = 1
@@ -33,9 +33,8 @@ FOLDERS = (CURRENT, PREVIOUS, DAMAGED)
 TENSORS, PLAIN, SUMS = "tensors.safetensors", "state.json", "SHA256SUMS"
 MARK = "$tensor"  # the key that stands in the JSON where a tensor stood
 EVERY = "5m"
-MIN_CHECKPOINT_SPACING = (
-    50  # the time between two checkpoints is at least so many times what one takes to write: 2 % of a run
-)
+# Spend at most 2 % of the time on writing: two checkpoints are at least so many times apart as one takes.
+MIN_CHECKPOINT_SPACING = 50
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -159,7 +158,7 @@ def exists(run: Path) -> bool:
     return any((run / name).exists() for name in (CURRENT, PREVIOUS))
 
 
-def load(run: Path, notice: Callable[[str], None]) -> Values | None:
+def load(run: Path) -> Values | None:
     """The last complete state of a run folder; None where there is none.
 
     A damaged one is put aside, and the one before it taken, after one line. Raises `Damaged` when there is no other.
@@ -175,7 +174,7 @@ def load(run: Path, notice: Callable[[str], None]) -> Values | None:
                 continue
             if folder == previous:
                 if damage is not None:
-                    notice(f"{damage}; going on from the one before it")
+                    log.warning("%s; going on from the one before it", damage)
                     _drop(run, DAMAGED)
                     current.rename(run / DAMAGED)  # the next checkpoint would push the good one out
                 previous.rename(current)

@@ -7,7 +7,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -132,7 +132,7 @@ class RunFolder:
 
 
 @contextmanager
-def opened(path: Path, *, wait: Callable[[str], None] | None = None) -> Iterator[RunFolder]:
+def opened(path: Path, *, wait: bool = False) -> Iterator[RunFolder]:
     """A run folder for this process alone, without what a killed one left half-written.
 
     Raises `UserError` where another process is at work in it; with `wait` it waits for its end, after one line.

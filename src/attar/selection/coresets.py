@@ -13,12 +13,11 @@ from attar.errors import UserError, choose
 from attar.selection.clusters import distances
 from attar.selection.embeddings import Embed, by_network, embedded
 from attar.sets.synthetic import SyntheticSet
-from attar.settings.config import CondenseConfig, Recipe
+from attar.settings.config import CondenseConfig, Recipe, with_role
 from attar.settings.schema import settings_of
 from attar.training.pool import Pool
 
 FEATURES = ("early", "pixels")  # besides the file or folder of a pool
-SETTINGS = ("ipc", "factor", "seed")  # those of a condensation that a core-set has too
 
 
 def check(data: ImageData, kind: str, ipc: int) -> None:
@@ -37,8 +36,8 @@ def settled(recipe: Recipe) -> Recipe:
 
 def sections(recipe: Recipe) -> dict[str, dict[str, object]]:
     """What `config.json` and the set say: the recipe without the settings that a core-set does not have."""
-    found = settings_of(recipe)
-    return found | {"condense": {name: found["condense"][name] for name in SETTINGS}}
+    settings = settings_of(recipe)
+    return settings | {"condense": {name: settings["condense"][name] for name in with_role("condense", "set")}}
 
 
 def by_first(pool: Pool, data: ImageData) -> Embed:
@@ -54,11 +53,11 @@ def select(
     embed: Embed,
     *,
     seed: int = 0,
-    report: Callable[[str], None] = lambda name: None,
+    advance: Callable[[str], None] = lambda name: None,
 ) -> SyntheticSet:
     """`ipc` real images of each class: at random, by herding or as k-centers in the space of `embed`.
 
-    seed: of chance; `report` gets the name of each class that is done. Raises `UserError` as `check` does.
+    seed: of chance; `advance` gets the name of each class that is done. Raises `UserError` as `check` does.
     """
     check(data, kind, ipc)
     generator = Generator(data.device).manual_seed(seed)
@@ -67,7 +66,7 @@ def select(
         own = data.rows(label)
         features = torch.empty(len(own), 0, device=data.device) if kind == "random" else embedded(data, own, embed)
         chosen.append(own[coreset(kind, features, ipc, generator)])
-        report(name)
+        advance(name)
     rows = torch.cat(chosen)
     return SyntheticSet(
         images=data.images[rows].float() / 255,

@@ -209,8 +209,8 @@ def card(parts: Mapping[str, tuple[Tensor, Tensor]], condensed: SyntheticSet) ->
         "",
         f"# {condensed.source or 'images'}, condensed",
         "",
-        f"{len(condensed.labels)} {made} images of {shape}, {condensed.ipc} for each of {condensed.nclass} classes, made",
-        f"by attar out of the data set `{condensed.source}` (decode type {condensed.decode_type}, factor "
+        f"{len(condensed.labels)} {made} images of {shape}, {condensed.ipc} for each of {condensed.nclass} classes,",
+        f"made by attar out of the data set `{condensed.source}` (decode type {condensed.decode_type}, factor "
         f"{condensed.factor}).",
         "",
         *(f"- {kinds[what]}: {len(labels)} images" for what, (_, labels) in parts.items()),

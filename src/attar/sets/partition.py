@@ -10,17 +10,8 @@ import torch
 
 from attar.errors import UserError
 from attar.sets.synthetic import SyntheticSet
+from attar.settings.config import SECTIONS, with_role
 
-# Settings in which parts may differ: which part it is, and where the same images (a fingerprint tells) and memory are
-# found. What is measured afterwards changes no image.
-OF_A_PART = {
-    "data": (
-        *("dataset", "image_column", "label_column", "data_dir", "skip_bad"),
-        *("device", "load_memory", "cache_dir"),
-    ),
-    "condense": ("phase", "memory_gb", "compile"),
-    "evaluate": None,
-}
 WORDS = {"source": "the data set", "fingerprint": "the fingerprint of the real images"}
 MAX_MISFITS_SHOWN = 3  # misfits that a message lists
 
@@ -123,8 +114,9 @@ def _settings(part: SyntheticSet) -> dict[str, Any]:
     """{setting: value} of those that decide a part's images."""
     kept: dict[str, Any] = {}
     for section, values in part.recipe.items():
-        free = OF_A_PART.get(section, ())
-        if free is not None and isinstance(values, Mapping):
+        if section in SECTIONS and section != "evaluate" and isinstance(values, Mapping):
+            # The fingerprint tells whether the images are the same, wherever each part found them.
+            free = with_role(section, "source", "part", "place", "speed")
             named = {f"[{section}] {name}": value for name, value in values.items() if name not in free}
             kept |= {name: tuple(value) if isinstance(value, list) else value for name, value in named.items()}
     return kept

@@ -10,6 +10,8 @@ from pathlib import Path
 from attar.errors import MissingError, UserError
 from attar.sets.export import export_set
 from attar.sets.synthetic import SyntheticSet
+from attar.settings.config import Recipe, with_role
+from attar.settings.schema import settings_of
 
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -48,11 +50,12 @@ def push_set(condensed: SyntheticSet, name: str, *, what: str | None = None, pri
 
 def _without_places(condensed: SyntheticSet) -> SyntheticSet:
     """The set with a recipe that names no folder of this machine."""
+    plain = settings_of(Recipe())
     recipe = {name: dict(values) for name, values in condensed.recipe.items()}
     if "data" in recipe:
-        recipe["data"] |= {"data_dir": None, "cache_dir": None}
+        recipe["data"] |= {name: plain["data"][name] for name in with_role("data", "place")}
         if Path(str(recipe["data"].get("dataset"))).expanduser().exists():
             recipe["data"]["dataset"] = condensed.source
     if "condense" in recipe:
-        recipe["condense"]["model_path"] = []
+        recipe["condense"] |= {name: plain["condense"][name] for name in with_role("condense", "place")}
     return replace(condensed, recipe=recipe)

@@ -80,6 +80,7 @@ def load_set(path: Path) -> SyntheticSet:
         recipe=meta["recipe"],
         fingerprint=str(meta.get("fingerprint", "")),
         coreset=str(meta.get("coreset", "")),
+        folder=path.parent if path.name == CONDENSED else None,
     )
     if not _sound(condensed):
         raise UserError(f"{path} is damaged: images {list(images.shape)}, labels and classes do not fit each other")

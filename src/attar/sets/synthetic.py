@@ -10,6 +10,7 @@ import html
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ class SyntheticSet:
 
     images: float32 [N, ch, H, W] in [0, 1] as stored; labels: int64 [N]; mean, std: per channel, in [0, 1] units.
     `initial` holds the images before any optimisation, where known; `fingerprint` stands for the real images; `coreset`
-    says how real images were chosen, where these are some.
+    says how real images were chosen, where these are some; `folder` is the run folder that it lies in, if any.
     """
 
     images: Tensor
@@ -46,6 +47,7 @@ class SyntheticSet:
     recipe: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
     coreset: str = ""
+    folder: Path | None = None
 
     @property
     def nclass(self) -> int:

@@ -14,16 +14,6 @@ SMALL_SIDE = 16  # pixels: below it a quarter of an image shows nothing
 POOL_IMAGES = 2400  # images that an early-stage model has seen at least; the digits' have
 WHOLE_IMAGES = 120_000  # images that the yardstick `whole` sees on a CPU
 
-# section → settings that `fitting` chooses and that decide a run
-CHOSEN = {
-    "network": ("net_type", "depth", "width"),
-    "pool": ("epochs", "models", "mix_p"),
-    "condense": (
-        *("factor", "init", "metric", "lr_img", "mix_p"),
-        *("full_niter", "niter", "inner_loop", "batch_real", "n_data"),
-    ),
-}
-
 
 @dataclass(frozen=True)
 class Shape:

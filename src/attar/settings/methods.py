@@ -12,27 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from attar.errors import UserError, choose
-from attar.settings.config import CondenseConfig, Recipe
+from attar.settings.config import LEARNS, SECTIONS, CondenseConfig, Recipe
+from attar.settings.schema import known_settings
 
 Values = dict[str, Any]
 Sections = dict[str, Values]
 
-# What only a method decides: a recipe in which these have their defaults can be the base of any.
-MACHINERY = (
-    *(
-        "network_init",
-        "sweeps_per_network",
-        "warmup",
-        "perturb",
-        "match",
-        "calibrate",
-        "bias",
-        "fc",
-        "update",
-        "syn_epochs",
-    ),
-    *("img_step", "img_space", "img_optim", "lr_scaled", "patience"),
-)
 DSA = "color_crop_cutout_flip_scale_rotate"
 
 
@@ -183,49 +168,31 @@ def method_layer(name: str, base: Recipe, ipc: int) -> Sections:
     """The settings that a method stands for, on top of a data set's recipe: {section: {field: value}}."""
     method = METHODS[choose("method", name, METHODS)]
     plain = CondenseConfig()
-    if any(getattr(base.condense, item) != getattr(plain, item) for item in ("method", *MACHINERY)):
+    decided = [item for item, known in known_settings(CondenseConfig).items() if known.of_method]
+    if any(getattr(base.condense, item) != getattr(plain, item) for item in decided):
         raise UserError(
             f"the recipe has a method of its own, and {name} is asked for; leave --method or the recipe out"
         )
-    own = method.short if is_short(base) else method.full
-    condense = method.means | own | method.fits(base, ipc) | {"method": name}
+    schedule = method.short if is_short(base) else method.full
+    condense = method.means | schedule | method.fits(base, ipc) | {"method": name}
     return {"condense": condense} | ({} if is_short(base) or not method.pool else {"pool": dict(method.pool)})
 
 
 # ---- what means nothing with other settings ----
 
-TRAINED = ("pool", "interpolated")
-NEEDS: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
-    **dict.fromkeys(
-        (("condense", "model_path"), ("pool", "epochs"), ("pool", "fraction"), ("pool", "models")),
-        ("network_init", TRAINED),
-    ),
-    ("condense", "warmup"): ("network_init", ("fresh",)),
-    **dict.fromkeys((("condense", "vmin"), ("condense", "vmax")), ("perturb", (True,))),
-    ("condense", "metric"): ("match", ("grad", "feat")),
-    **dict.fromkeys((("condense", "bias"), ("condense", "fc")), ("match", ("grad",))),
-    ("condense", "frequencies"): ("match", ("ncf",)),
-    ("condense", "n_data"): ("update", ("real",)),
-    ("condense", "syn_epochs"): ("update", ("synthetic",)),
-    **dict.fromkeys((("condense", "select_every"), ("condense", "select_from")), ("select", ("cluster",))),
-    ("condense", "mom_img"): ("img_optim", ("sgd",)),
-    ("condense", "base_size"): ("lr_scaled", (True,)),
-}  # (section, setting) → what has to have one of these values for the setting to mean anything
-LEARNING = ("lr", "momentum", "weight_decay", "batch_size", "mix_p")  # mean nothing where no network learns
 
-
-def check_explicit(explicit_layers: Mapping[str, Mapping[str, Any]], condense: Mapping[str, Any]) -> None:
+def check_explicit(explicit: Mapping[str, Mapping[str, Any]], condense: Mapping[str, Any]) -> None:
     """Raise `UserError` for a setting that was asked for and means nothing with the others (`condense`, complete)."""
-    for section, values in explicit_layers.items():
+    for section, values in explicit.items():
+        known = known_settings(SECTIONS[section])
         for name, value in values.items():
-            if value is False or (section, name) not in NEEDS:
+            if value is False or known[name].needs is None:
                 continue
-            other, wanted = NEEDS[section, name]
+            other, wanted = known[name].needs or ("", ())
+            if wanted == LEARNS and condense["warmup"]:  # a network learns while it is warmed up
+                continue
             if condense[other] not in wanted:
                 _refuse(name, condense["method"], f"{other} {_words(condense[other])}", f"{other} {_either(wanted)}")
-    for name in LEARNING:
-        if name in explicit_layers.get("condense", {}) and condense["update"] == "none" and not condense["warmup"]:
-            _refuse(name, condense["method"], "update none", "update real or synthetic")
 
 
 def _refuse(name: str, method: str, has: str, needs: str) -> None:

@@ -12,14 +12,54 @@ from typing import Any, TypeVar, get_type_hints
 from attar.errors import UserError, nearest
 
 Config = TypeVar("Config")
-LARGEST_NUMBER = (
-    2**53
-)  # no number is larger: up to here whole numbers are exact as floats, and seeds have room to count up
+# No number is larger: up to here whole numbers are exact as floats, and seeds have room to count up.
+LARGEST_NUMBER = 2**53
+
+# What a setting decides, and so where it may differ:
+#   set       what any set has, a core-set too: fixed when a run goes on
+#   images    the condensed images: fixed when a run goes on, the same for all parts of a partition
+#   source    which real images, by name: fixed when a run goes on; parts may have found the same images elsewhere
+#   part      which part of a partition
+#   length    how long a run is: may change when it goes on
+#   speed     how fast it is, and the rounding: may change
+#   place     where files and devices are: may change
+#   protocol  an accuracy: the same for all accuracies that stand side by side
+#   scope     which accuracies are measured, and how many
+ROLES = ("set", "images", "source", "part", "length", "speed", "place", "protocol", "scope")
 
 
-def setting(default: Any, help: str, *names: str) -> Any:
-    """A dataclass field with its flag names (besides the field's own) and one line of help."""
-    return field(default=default, metadata={"help": help, "names": names})
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What is known of a setting besides its type and default."""
+
+    help: str
+    names: tuple[str, ...]  # flags, besides the field's own
+    role: str
+    needs: tuple[str, tuple[Any, ...]] | None  # a setting of [condense], and which values of it give this one a meaning
+    of_method: bool  # only a method decides it: a recipe in which it has its default can be the base of any
+    fitted_to: tuple[str, ...]  # what may choose it where the user does not: "data" of their own, "minutes"
+    not_compared: str  # why the spec of a comparison cannot set it; empty where it can
+
+
+def setting(
+    default: Any,
+    help: str,
+    *names: str,
+    role: str = "images",
+    needs: tuple[str, tuple[Any, ...]] | None = None,
+    of_method: bool = False,
+    fitted_to: tuple[str, ...] = (),
+    not_compared: str = "",
+) -> Any:
+    """A dataclass field that says all that is known of a setting, see `Setting`; the only place that does."""
+    assert role in ROLES, role
+    known = Setting(help, names, role, needs, of_method, fitted_to, not_compared)
+    return field(default=default, metadata={"setting": known})
+
+
+def known_settings(section: type) -> dict[str, Setting]:
+    """{field: what is known of it} of a class of settings."""
+    return {item.name: item.metadata["setting"] for item in fields(section)}
 
 
 def at_least(config: Any, low: float, *names: str) -> None:

@@ -23,9 +23,8 @@ from torch import Tensor
 
 from attar.data.images import ImageData
 from attar.engine.device import cores, prepare_cpu
-from attar.engine.precision import Notice
 from attar.engine.workers import ThreadWorkers
-from attar.errors import MissingError, UserError
+from attar.errors import MissingError, UserError, log
 from attar.sets.synthetic import SyntheticSet
 from attar.signals import Interrupted
 from attar.training.pool import Pool
@@ -115,12 +114,10 @@ class RayWorkers(ThreadWorkers):
 
 
 @contextmanager
-def session(
-    address: str, device: torch.device, cpus: int | None = None, notice: Notice = lambda line: None
-) -> Iterator[RayWorkers]:
+def session(address: str, device: torch.device, cpus: int | None = None) -> Iterator[RayWorkers]:
     """Workers on the cluster at `address`, or on one that is started here and ends with the session.
 
-    cpus: threads of a part, as many as PyTorch has here by default; notice: gets a line when a task is started again.
+    cpus: threads of a part, as many as PyTorch has here by default.
     Raises `MissingError` without ray, `UserError` when the cluster cannot be reached or no node of it is large enough.
     """
     threads = cpus or torch.get_num_threads()
@@ -137,7 +134,7 @@ def session(
     try:
         _check_room(ray, threads, device)
         workers = RayWorkers(ray, device, threads)
-        with own_output(notice):
+        with own_output():
             yield workers
     finally:
         if workers is not None:
@@ -146,9 +143,9 @@ def session(
 
 
 @contextmanager
-def own_output(notice: Notice) -> Iterator[None]:
+def own_output() -> Iterator[None]:
     """Keep Ray's reports, pages where a worker dies, off standard output; of each task that begins again one line."""
-    before, sys.stdout = sys.stdout, Output(sys.stdout, notice)
+    before, sys.stdout = sys.stdout, Output(sys.stdout)
     try:
         yield
     finally:
@@ -158,15 +155,15 @@ def own_output(notice: Notice) -> Iterator[None]:
 class Output:
     """Standard output without what Ray's threads print."""
 
-    def __init__(self, stream: TextIO, notice: Notice) -> None:
-        self.stream, self.notice = stream, notice
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
 
     def write(self, text: str) -> int:
         """As a stream's."""
         if not threading.current_thread().name.startswith("ray_"):
             return self.stream.write(text)
         if "will be retried" in text:
-            self.notice("a Ray worker or node died; its task begins again")
+            log.info("a Ray worker or node died; its task begins again")
         return len(text)
 
     def __getattr__(self, name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from attar.errors import MissingError, UserError
 from attar.report import pictures
 from attar.report.of_run import write_report
 from attar.runs import run_folder
-from attar.runs.progress import Progress
 from attar.runs.result import describe_set
 from attar.runs.run_folder import RunFolder
 from attar.sets import partition, set_files
@@ -62,40 +61,40 @@ def whole_of(parts: Sequence[Part]) -> SyntheticSet:
     return condensed
 
 
-def merge(paths: Sequence[str], out: str | None, *, overwrite: bool, json: bool = False) -> None:
-    """Join parts, run folders or condensed files, into a run folder. Parts that do not fit are refused before that.
+def merge(parts: Sequence[str | Path], *, folder: str | Path | None = None, overwrite: bool = False) -> SyntheticSet:
+    """Join parts into a run folder. Parts that do not fit are refused before anything is written.
 
-    A folder that an interrupted `attar merge` left without its last file is made anew; one that holds the same parts
-    joined already is left as it is.
+    A folder that an interrupted merge left without its last file is made anew; one that holds the same parts joined
+    already is left as it is.
+
+    Args:
+        parts: run folders or condensed files, in any order.
+        folder: where the whole set is written; runs/<data set>-ipc<ipc> by default.
+        overwrite: replace the run that `folder` holds.
+
+    Returns:
+        The whole set, which knows its folder.
+
+    Raises:
+        UserError: where the parts do not fit, or do not hold every class once.
     """
-    parts = [read_part(Path(path)) for path in paths]
-    condensed = whole_of(parts)
-    path = named_folder(out) if out is not None else RUNS / f"{condensed.source}-ipc{condensed.ipc}"
-    for part in parts:
+    read = [read_part(Path(path)) for path in parts]
+    condensed = whole_of(read)
+    path = named_folder(folder) if folder is not None else RUNS / f"{condensed.source}-ipc{condensed.ipc}"
+    for part in read:
         if path.is_dir() and path.samefile(part.path if part.path.is_dir() else part.path.parent):
             raise UserError(f"{path} is one of the parts; name another folder with --out")
     run_folder.check_folder(path)
     ours = "parts" in RunFolder(path).read(run_folder.CONFIG, "attar").get("attar", {})
-    begun = ours and not (path / run_folder.RESULT).exists()
-    if (
-        ours
-        and not begun
-        and not overwrite
-        and torch.equal(set_files.load_set(path).images.cpu(), condensed.images.cpu())
-    ):
-        tell(RunFolder(path), json=json)
-        return
-    run_folder.check_free(path, overwrite=overwrite or begun)
-    with run_folder.opened(path) as folder:
-        run_folder.create(path, overwrite=overwrite or begun)
-        merge_into(folder, parts, condensed, {"command": run_folder.command_line()}, {})
-        tell(folder, json=json)
-
-
-def tell(folder: RunFolder, *, json: bool) -> None:
-    """Where the whole set is, and what can be done with it."""
-    words = f"{folder.path / set_files.CONDENSED}\nnext: attar evaluate {folder.path}"
-    Progress(json=json).result(folder.read(run_folder.RESULT), lambda: print(words))
+    unfinished = ours and not (path / run_folder.RESULT).exists()
+    same = ours and not unfinished and torch.equal(set_files.load_set(path).images.cpu(), condensed.images.cpu())
+    if same and not overwrite:
+        return replace(condensed, folder=path)
+    run_folder.check_free(path, overwrite=overwrite or unfinished)
+    with run_folder.opened(path) as opened:
+        run_folder.create(path, overwrite=overwrite or unfinished)
+        merge_into(opened, read, condensed, {"command": run_folder.command_line()}, {})
+    return replace(condensed, folder=path)
 
 
 def merge_into(

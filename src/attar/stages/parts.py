@@ -1,96 +1,75 @@
-"""`attar condense --nclass_sub N` without a phase: all parts, each in its own run folder, and then the whole set."""
+"""All parts of a partition, each in its own run folder, and then the whole set."""
 
 from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from attar.condensation.setup import set_up
 from attar.data.images import ImageData
 from attar.engine import device as devices
 from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError
-from attar.runs import resume, run_folder, sinks
-from attar.runs.checkpoint import Interval
+from attar.runs import existing, run_folder
+from attar.runs.existing import Run
 from attar.runs.progress import Progress, ProgressBar
-from attar.runs.run_folder import RunFolder
 from attar.sets import partition, set_files
-from attar.settings import layers
+from attar.sets.synthetic import SyntheticSet
 from attar.settings.config import Recipe
 from attar.signals import Interrupted
 from attar.stages.merge import Part, merge_into, read_part, whole_of
+from attar.stages.run import Options, condense_run
+from attar.stages.shared import about_run
 from attar.training.pool import Pool
 
 PARTS = "parts"  # the folder below the run's own
 
-CondenseInto = Callable[..., None]
-
-
-def is_split(recipe: Recipe) -> bool:
-    """Whether all parts of a partition are asked for."""
-    return recipe.condense.nclass_sub is not None and recipe.condense.phase is None
-
 
 @dataclass(frozen=True)
 class Job:
-    """One part: its settings, its folder, how often its state is kept, the command that asked for it, its sinks."""
+    """One part: its settings, its folder, and how it is carried out."""
 
     recipe: Recipe
     path: Path
-    every: Interval
-    command: str
-    log: tuple[str, ...]  # where its events go besides its folder
+    options: Options
+
+
+def parts_of(data: ImageData, recipe: Recipe) -> list[Recipe]:
+    """The settings of each part."""
+    count = partition.parts_of(data.nclass, recipe.condense.nclass_sub or data.nclass)
+    return [replace(recipe, condense=replace(recipe.condense, phase=phase)) for phase in range(count)]
 
 
 def condense_parts(
-    folder: RunFolder,
-    data: ImageData,
-    pool: Pool,
-    recipe: Recipe,
-    watch: Progress,
-    seconds: dict[str, float],
-    every: Interval,
-    workers: ThreadWorkers | None,
-    into: CondenseInto,
-    log: Sequence[str] = (),
-) -> None:
-    """Condense all parts, one after another here or as tasks of `workers`, and merge them. Parts that are done stay.
-
-    into: what condenses one recipe into one run folder.
-    """
-    command = run_folder.command_line()
-    about = folder.read(run_folder.CONFIG, "attar").get("attar", {})
-    if about:
-        about |= {"continued": [*about.get("continued", ()), command]}
-    else:
-        about = {"command": command, "environment": run_folder.environment(data.device), "seconds": dict(seconds)}
-    folder.write(run_folder.CONFIG, layers.as_sections(recipe) | {"attar": about})
+    run: Run, data: ImageData, pool: Pool, options: Options, workers: ThreadWorkers | None = None
+) -> SyntheticSet:
+    """Condense all parts, one after another here or as tasks of `workers`, and merge them. Parts that are done stay."""
+    path = run.folder.path
+    command = options.command or run_folder.command_line()
     jobs = [
-        Job(replace(recipe, condense=replace(recipe.condense, phase=phase)), path, every, command, tuple(log))
-        for phase, path in enumerate(part_folders(folder.path, data, recipe))
+        Job(part, path / PARTS / str(phase), replace(options, command=command, name=f"part {phase}"))
+        for phase, part in enumerate(parts_of(data, run.recipe))
     ]
+    set_up(data, pool, jobs[0].recipe.condense)
+    existing.begin(run)
     try:
         if workers is None:
-            parts = [condense_part(data, pool, job, into, watch) for job in jobs]
+            parts = [condense_part(data, pool, job) for job in jobs]
         else:
-            parts = condense_remotely(data, pool, jobs, into, watch, workers)
+            parts = condense_remotely(data, pool, jobs, options.progress, workers)
     except BaseException as error:
         if not any((job.path / run_folder.CONFIG).exists() for job in jobs):  # nothing was done that could go on
-            folder.discard()
+            run.folder.discard()
         elif isinstance(error, KeyboardInterrupt):
             number = error.number if isinstance(error, Interrupted) else signal.SIGINT
-            raise Interrupted(number, f"attar condense --resume {folder.path} goes on") from error
+            raise Interrupted(number, f"attar condense --resume {path} goes on") from error
         raise
-    merge_into(folder, parts, whole_of(parts), about, seconds)
-
-
-def part_folders(path: Path, data: ImageData, recipe: Recipe) -> list[Path]:
-    """The run folders of the parts."""
-    count = partition.parts_of(data.nclass, recipe.condense.nclass_sub or data.nclass)
-    return [path / PARTS / str(phase) for phase in range(count)]
+    condensed = whole_of(parts)
+    merge_into(run.folder, parts, condensed, run.about, run.about.get("seconds", {}))
+    return replace(condensed, folder=path)
 
 
 def discard_parts(path: Path) -> None:
@@ -103,60 +82,55 @@ def discard_parts(path: Path) -> None:
                 old.rmdir()
 
 
-def condense_part(data: ImageData, pool: Pool, job: Job, into: CondenseInto, watch: Progress | None = None) -> Part:
+def condense_part(data: ImageData, pool: Pool, job: Job, *, remote: bool = False) -> Part:
     """Condense one part in its run folder: from the beginning, from its last checkpoint, or read what is done."""
-    remote = watch is None
-    watch = watch or Progress(quiet=True)
     if remote:
         devices.pick(data.device.type)
     # A task that is started again may find the one before it not quite dead
-    with run_folder.opened(job.path, wait=watch.say if remote else None) as folder:
-        about, saved = None, None
-        recipe = job.recipe
-        if (job.path / run_folder.CONFIG).exists():
-            begun = resume.open_existing(folder, recipe, watch.say)
-            if begun.finished:
-                part = read_part(job.path)
-                if part.condensed.fingerprint not in ("", None, data.fingerprint):
-                    raise UserError(f"{job.path} was made of other training images; start again with --overwrite")
-                return part
-            recipe, about, saved = begun.recipe, begun.about, begun.saved
-        else:
-            run_folder.create(job.path, overwrite=False)
-        name = f"part {recipe.condense.phase}"
-        seconds: dict[str, float] = {}
-        with sinks.opened(job.log, job.path, layers.as_sections(recipe)) as opened:
-            own = replace(folder, sinks=opened)
-            into(own, data, pool, recipe, watch, seconds, job.every, about, saved, name=name, command=job.command)
+    with run_folder.opened(job.path, wait=remote) as folder:
+        pooled = {"pool": [{"name": member.name, "accuracy": member.accuracy} for member in pool.members]}
+        about = about_run(data, job.options.command) | pooled | {"seconds": {}}
+        run = existing.open_or_create(folder, job.recipe, about)
+        if run.finished:
+            part = read_part(job.path)
+            if part.condensed.fingerprint not in ("", None, data.fingerprint):
+                raise UserError(f"{job.path} was made of other training images; start again with --overwrite")
+            return part
+        condense_run(run, data, pool, job.options)
     return read_part(job.path)
 
 
+def condense_elsewhere(data: ImageData, pool: Pool, job: Job) -> Part:
+    """`condense_part` in a task on another machine."""
+    return condense_part(data, pool, job, remote=True)
+
+
 def condense_remotely(
-    data: ImageData, pool: Pool, jobs: list[Job], into: CondenseInto, watch: Progress, workers: ThreadWorkers
+    data: ImageData, pool: Pool, jobs: list[Job], progress: Progress, workers: ThreadWorkers
 ) -> list[Part]:
     """Every part as a task, with one line of progress each."""
-    names = [f"part {job.recipe.condense.phase}" for job in jobs]
+    names = [job.options.name for job in jobs]
     with ExitStack() as stack:
-        stages = stack.enter_context(watch.stages(names, jobs[0].recipe.condense.outer_iterations))
+        bars = stack.enter_context(progress.stages(names, jobs[0].recipe.condense.outer_iterations))
 
         def one(item: tuple[Job, ProgressBar]) -> Part:
-            job, stage = item
+            job, bar = item
             there = replace(job, path=job.path.absolute())
 
             def idle() -> None:
-                follow(job.path, stage)
+                follow(job.path, bar)
 
-            part = workers.call(condense_part, data, pool, there, into, many=True, idle=idle)
+            part = workers.call(condense_elsewhere, data, pool, there, many=True, idle=idle)
             part = replace(part, path=job.path)
             if not (job.path / set_files.CONDENSED).exists():  # the node has a disk of its own
                 keep_part(part)
-            follow(job.path, stage)
+            follow(job.path, bar)
             return part
 
-        return list(workers.map(one, zip(jobs, stages, strict=True)))
+        return list(workers.map(one, zip(jobs, bars, strict=True)))
 
 
-def follow(path: Path, stage: ProgressBar) -> None:
+def follow(path: Path, bar: ProgressBar) -> None:
     """Bring a part's line of progress up to what its metrics.jsonl tells, where its disk is ours."""
     lines: list[str] = []
     with suppress(OSError):
@@ -166,8 +140,8 @@ def follow(path: Path, stage: ProgressBar) -> None:
         with suppress(ValueError):  # the last one may be half-written
             event = json.loads(line)
             steps += [event] if event.get("event") == "step" else []
-    for event in steps[stage.done :]:
-        stage.advance(f"loss {event['loss']:.4g}")
+    for event in steps[bar.done :]:
+        bar.advance(f"loss {event['loss']:.4g}")
 
 
 def keep_part(part: Part) -> None:
@@ -180,9 +154,3 @@ def keep_part(part: Part) -> None:
         folder.keep_snapshots(*part.snapshots)
         set_files.save_set(part.path / set_files.CONDENSED, part.condensed)
         folder.write(run_folder.RESULT, part.result)
-
-
-def check_split(folder: RunFolder, wanted: Recipe) -> bool:
-    """Whether the run of all parts in a folder is done. Raises `UserError` where it holds another run."""
-    resume.check_same(folder, resume.kept_recipe(folder), wanted)
-    return resume.is_finished(folder, wanted)

@@ -15,7 +15,7 @@ from attar.condensation.setup import set_up
 from attar.condensation.state import init
 from attar.data.images import ImageData
 from attar.engine.workers import ThreadWorkers
-from attar.errors import UserError
+from attar.errors import UserError, log
 from attar.models.for_data import build, describe
 from attar.settings.config import PoolConfig, Recipe, strategy_names
 from attar.training import batches, train_state
@@ -26,9 +26,6 @@ WARMUP_CALLS = 1  # iterations before the clock runs
 MEASURED_CALLS = 3  # iterations under the clock
 POOL_SHARE = 0.5  # of the time there is, at most
 MIN_OUTER_ITERATIONS = 10  # outer iterations that a fitted schedule has at least: each one draws another model
-
-# section → settings that `fit` chooses
-FITTED = {"pool": ("epochs", "models"), "condense": ("niter", "inner_loop")}
 
 
 @dataclass(frozen=True)
@@ -128,47 +125,48 @@ def _seconds(step: Callable[[], None]) -> float:
     return (time.perf_counter() - start) / MEASURED_CALLS
 
 
-def fit(
-    data: ImageData, recipe: Recipe, seconds: float, notice: Callable[[str], None], *, before: float = 0.0
-) -> Recipe:
+def fit(data: ImageData, recipe: Recipe, seconds: float, *, before: float = 0.0, pool_there: bool = False) -> Recipe:
     """The recipe with as many iterations as fit into `seconds` for pool and condensation, `before` of which are gone.
 
     The pool gets half of the time at most, with fewer models and then fewer epochs where it would take more; inner
     iterations get fewer where less than ten outer ones would fit. Raises UserError when the time does not hold one
     model and one iteration.
+
+    pool_there: whether the models are trained already.
     """
     if not math.isfinite(seconds):
         raise UserError("minutes must be a number of minutes above 0")
     if recipe.condense.eval_at:
         raise UserError("eval_at and minutes exclude each other: evaluations take time that is not known before")
     start = time.perf_counter() - before
-    found = estimate(data, recipe)
-    pool = recipe.pool if recipe.condense.model_path else _smaller(recipe.pool, found, POOL_SHARE * seconds)
-    spent = 0.0 if recipe.condense.model_path else found.pool(pool)
+    estimated = estimate(data, recipe)
+    pool = recipe.pool if pool_there else _smaller(recipe.pool, estimated, POOL_SHARE * seconds)
+    spent = 0.0 if pool_there else estimated.pool(pool)
     left = seconds - (time.perf_counter() - start) - spent
-    total = int(left / found.inner)
+    total = int(left / estimated.inner)
     serves = recipe.condense.sweeps_per_network or 1  # sweeps: an outer iteration holds one whole network at least
     if total < serves:
-        least = (seconds - left + serves * found.inner) / 60
+        least = (seconds - left + serves * estimated.inner) / 60
         raise UserError(
-            f"minutes is too short: the pool takes about {spent:.1f} s and one iteration {found.inner:.2g} s on "
+            f"minutes is too short: the pool takes about {spent:.1f} s and one iteration {estimated.inner:.2g} s on "
             f"this machine; give at least {least:.2g}"
         )
     inner = max(serves, min(recipe.condense.inner_loop, total // MIN_OUTER_ITERATIONS) // serves * serves)
     outer = min(max(1, total // inner), recipe.condense.full_niter)
-    models_of = f", {pool.models} models of {pool.span} about {spent:.0f} s" if found.epoch else ""
-    notice(
-        f"an iteration takes {found.inner:.3g} s here{models_of}: {outer} x {inner} iterations fit into "
-        f"{seconds / 60:.3g} minutes"
+    models_of = f", {pool.models} models of {pool.span} about {spent:.0f} s" if estimated.epoch else ""
+    log.info(
+        "%s",
+        f"an iteration takes {estimated.inner:.3g} s here{models_of}: {outer} x {inner} iterations fit into "
+        f"{seconds / 60:.3g} minutes",
     )
     return replace(recipe, pool=pool, condense=replace(recipe.condense, niter=outer, inner_loop=inner))
 
 
-def _smaller(config: PoolConfig, found: Estimate, seconds: float) -> PoolConfig:
+def _smaller(config: PoolConfig, estimated: Estimate, seconds: float) -> PoolConfig:
     """The pool with as many epochs, and then models, as fit into `seconds`; one of each at least."""
     for epochs in range(config.epochs, 0, -1):
         for count in range(config.models, 0, -1):
             smaller = replace(config, models=count, epochs=epochs)
-            if found.pool(smaller) <= seconds:
+            if estimated.pool(smaller) <= seconds:
                 return smaller
     return replace(config, models=1, epochs=1)

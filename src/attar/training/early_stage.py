@@ -12,7 +12,7 @@ from torch import Generator
 from attar import files, models
 from attar.data.images import ImageData
 from attar.engine.workers import ThreadWorkers
-from attar.errors import Diverged
+from attar.errors import Diverged, log
 from attar.models.for_data import build, describe
 from attar.settings.config import NetworkConfig, PoolConfig, strategy_names
 from attar.settings.schema import settings_of
@@ -22,7 +22,7 @@ from attar.training.pool import Member, Pool
 from attar.training.pool_files import BEFORE_SHARES, _load_fitting, _of_folder, _resolved, as_long, file_name
 from attar.training.train_state import accuracy, start_training
 
-Report = Callable[[str], None]
+Advance = Callable[[str], None]  # called with a few words when a part of the work is done
 
 
 def pretrain(
@@ -31,7 +31,7 @@ def pretrain(
     network: NetworkConfig,
     *,
     folder: Path | None = None,
-    report: Report = lambda line: None,
+    advance: Advance = lambda words: None,
     workers: ThreadWorkers | None = None,
 ) -> Pool:
     """Train `config.models` members with seeds from `config.seed` up, and keep each in `folder` as it is done.
@@ -43,7 +43,7 @@ def pretrain(
     workers = workers or ThreadWorkers(data.device)
 
     def one(single: PoolConfig) -> Member:
-        return _member(data, single, network, folder, report, workers)
+        return _member(data, single, network, folder, advance, workers)
 
     return Pool(network, describe(data), tuple(workers.map(one, _singles(config))))
 
@@ -54,7 +54,7 @@ def fill(
     network: NetworkConfig,
     folder: Path,
     *,
-    report: Report = lambda line: None,
+    advance: Advance = lambda words: None,
     workers: ThreadWorkers | None = None,
 ) -> Pool:
     """`config.models` members of `folder` that were trained as long as `config` says; missing ones are trained.
@@ -68,14 +68,14 @@ def fill(
     there = {member.name: member for member in kept if as_long(member, length)}
     own = {file_name(one, data, network).removesuffix(files.SUFFIX): one for one in _singles(config)}
     missing = [name for name in own if name not in there][: max(0, config.models - len(there))]
-    report(f"pool: {config.models} models of {config.span} in {folder}, {len(missing)} to train")
+    log.info("pool: %d models of %s in %s, %d to train", config.models, config.span, folder, len(missing))
     wanted = [name for name in own if name in there or name in missing] + [name for name in there if name not in own]
     workers = workers or ThreadWorkers(data.device)
 
     def one(name: str) -> Member:
         if name not in there:
-            return _member(data, own[name], network, folder, report, workers)
-        report(f"{name}: there already, accuracy {shown(there[name].accuracy)}")
+            return _member(data, own[name], network, folder, advance, workers)
+        log.info("%s: there already, accuracy %s", name, shown(there[name].accuracy))
         return there[name]
 
     return Pool(network, describe(data), tuple(workers.map(one, wanted[: config.models])))
@@ -98,20 +98,20 @@ def _member(
     config: PoolConfig,
     network: NetworkConfig,
     folder: Path | None,
-    report: Report,
+    advance: Advance,
     workers: ThreadWorkers,
 ) -> Member:
     """One member: taken from the folder, or trained and kept there."""
     path = folder / file_name(config, data, network) if folder else None
     if path is not None and path.exists():
         member = _load_fitting(path, data, network)
-        report(f"{member.name}: there already, accuracy {shown(member.accuracy)}")
+        log.info("%s: there already, accuracy %s", member.name, shown(member.accuracy))
         return member
     if workers.remote:  # nothing is heard of it until it is done
         member = workers.call(train_member, data, config, network)
-        report(f"{member.name}: accuracy {shown(member.accuracy)}")
+        advance(f"{member.name}: accuracy {shown(member.accuracy)}")
     else:
-        member = train_member(data, config, network, report)
+        member = train_member(data, config, network, advance)
     if path is None:
         return member
     meta = {"network": _resolved(network), "made_for": describe(data), "settings": member.settings}
@@ -122,7 +122,7 @@ def _member(
 
 
 def train_member(
-    data: ImageData, config: PoolConfig, network: NetworkConfig, report: Report = lambda line: None
+    data: ImageData, config: PoolConfig, network: NetworkConfig, advance: Advance = lambda words: None
 ) -> Member:
     """Train one early-stage model. Its last epoch is kept; its accuracy is for show and chooses nothing."""
     generator = Generator(data.device).manual_seed(config.seed)
@@ -138,17 +138,17 @@ def train_member(
     )
 
     def after(epoch: int) -> None:
-        report(f"{name}: epoch {epoch + 1} of {config.epochs}")
+        advance(f"{name}: epoch {epoch + 1} of {config.epochs}")
 
     name = file_name(config, data, network).removesuffix(files.SUFFIX)
     sampler = AugmentationSampler(data, strategy_names(config.aug_type), config.mix_p, generator)
-    trainer = Trainer(model, partial(make_batch, data), notice=report)
+    trainer = Trainer(model, partial(make_batch, data))
     fit(trainer, lambda: real_batches(data, config, sampler), config.epochs, after_epoch=after)
     params = {key: value.detach() for key, value in model.params.items()}
     if not all(bool(value.isfinite().all()) for value in params.values()):
         raise Diverged(f"{name} diverged in training; lower the learning rate (lr is {config.lr:g})")
     result = accuracy(model, data.test_batches()) if data.test_images is not None else None
-    report(f"{name}: accuracy {shown(result)}")
+    log.info("%s: accuracy %s", name, shown(result))
     return Member(params, model.buffers, settings_of(config), result, name)
 
 

@@ -1,0 +1,208 @@
+"""What the verbs print: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace as Flags
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from attar import models
+from attar.comparison import record, tables
+from attar.comparison.numbers import Row
+from attar.comparison.run import as_dict
+from attar.data.images import ImageData
+from attar.errors import UserError
+from attar.evaluation import protocol
+from attar.evaluation.protocol import GAINS, MEASURED, gains
+from attar.runs import run_folder
+from attar.runs.progress import Progress
+from attar.runs.run_folder import RunFolder
+from attar.sets import set_files
+from attar.sets.synthetic import SyntheticSet
+from attar.settings.config import Recipe
+from attar.stages import schedule
+from attar.stages.inspect import Inspection
+from attar.stages.shared import RUNS, named_folder
+from attar.training import early_stage
+from attar.training.pool import Pool
+
+MAX_CLASSES_LISTED = 20  # in the table of `inspect`
+MEGABYTE = 1e6
+
+
+@contextmanager
+def progress(flags: Flags) -> Iterator[Progress]:
+    """Progress and the lines of the log on standard error, unless --quiet."""
+    shown = Progress(quiet=getattr(flags, "quiet", False))
+    with shown.listening():
+        yield shown
+
+
+def show(flags: Flags, value: dict[str, Any], words: Callable[[], None]) -> None:
+    """What a verb ends with: the JSON object where that is asked for, else what `words` prints."""
+    if flags.json:
+        print(json.dumps(value, indent=2))
+    else:
+        words()
+
+
+def run(flags: Flags, condensed: SyntheticSet) -> None:
+    """Where the product of a run is, and what can be done with it."""
+    path = condensed.folder
+    assert path is not None
+    folder = RunFolder(path)
+    phase = folder.read(run_folder.CONFIG, "condense").get("condense", {}).get("phase")
+    then = f"attar evaluate {path}"
+    if phase is not None:  # the last digits of a part's folder are usually its phase
+        name = str(path).removesuffix(str(phase))
+        parts = f"{name}*" if name != str(path) else "PART..."
+        then = f"attar merge {parts} --out DIR, when all parts are there"
+    words = f"{path / set_files.CONDENSED}\nnext: {then}"
+    show(flags, folder.read(run_folder.RESULT), lambda: print(words))
+
+
+def pool(flags: Flags, trained: Pool) -> None:
+    """How long each model was trained, its seed and accuracy."""
+    file = trained.members[0].file
+    folder = str(file.parent) if file is not None else ""
+    members = [
+        {"name": member.name, "accuracy": member.accuracy, "settings": member.settings} for member in trained.members
+    ]
+
+    def words() -> None:
+        table = Table("model", "epochs", "seed", "accuracy", title=folder)
+        for member in trained.members:
+            settings, fraction = member.settings, member.settings["fraction"]
+            epochs = str(settings["epochs"]) + (f" x {fraction:g}" if fraction < 1 else "")
+            table.add_row(member.name, epochs, str(settings["seed"]), early_stage.shown(member.accuracy))
+        Console().print(table)
+
+    show(flags, {"folder": folder, "members": members}, words)
+
+
+def accuracies(result: dict[str, Any], measured: dict[str, Any], path: Path) -> None:
+    """Accuracies in percent, mean ± std over n seeds, one row per network."""
+    kinds = [name for name in MEASURED if name in measured]
+    stored = f"{result['ipc']} stored image{'s' * (result['ipc'] != 1)} per class"
+    title = f"{result['dataset']}, {stored}, factor {result['factor']}: accuracy on {result['tested_on']}, %"
+    table = Table(Column("network", overflow="fold"), *(MEASURED[name][0] for name in kinds), title=title)
+    for label in measured["accuracy"]:
+        table.add_row(label, *(_percent(measured[name][label]) for name in kinds))
+    Console().print(table)
+    compared = gains(measured)
+    for label in measured["accuracy"]:
+        fractions = [f"{name.upper()} {values[label]:+.3f} ({GAINS[name]})" for name, values in compared.items()]
+        if fractions:
+            print(f"{label}: {', '.join(fractions)}")
+    spent = ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items())
+    entry, used = next(iter(measured["accuracy"].values())), result["protocol"]
+    epochs = f"{entry['epochs']} epochs"
+    if "whole" in measured:
+        epochs += f" (whole set {next(iter(measured['whole'].values()))['epochs']})"
+    trained = f"augmentation {used['aug_type']}, CutMix {used['mix_p']:g}"
+    print(f"accuracy after the last of {epochs}, {trained}, mean ± std, n={entry['n']}; {spent} on {result['device']}")
+    if (path / run_folder.REPORT).is_file():
+        print(f"report: {path / run_folder.REPORT}")
+
+
+def _percent(entry: dict[str, Any]) -> str:
+    spread = "" if entry["std"] is None else f" ± {100 * entry['std']:.1f}"
+    return f"{100 * entry['mean']:.1f}{spread}"
+
+
+def comparison_folder(spec: str, out: str | None) -> Path:
+    """Where a comparison is kept."""
+    return named_folder(out) if out is not None else RUNS / Path(spec).stem
+
+
+def comparison(flags: Flags, rows: Sequence[Row], path: Path) -> None:
+    """The most important columns, and where the others are."""
+
+    def words() -> None:
+        names = tables.columns(rows)
+        table = Table("entry", *names, "network", "accuracy", "n", "seconds", "IOR", "HLR", title=str(path))
+        for row in rows:
+            numbers = [tables.spread(row.accuracy), tables.count(row), tables.seconds(row.seconds)]
+            compared = map(tables.fraction, (row.ior, row.hlr))
+            table.add_row(row.entry, *tables.shown(row), row.network, *numbers, *compared)
+        Console().print(table)
+        print(f"accuracies as fractions, mean ± std over n seeds; {path / record.TABLE_MD}, {path / record.FIGURES[0]}")
+
+    show(flags, {"folder": str(path), "rows": [as_dict(row) for row in rows]}, words)
+
+
+def inspection(found: Inspection) -> None:
+    """Classes, images, recipe and time. Raises `UserError` where the recipe does not fit the data."""
+    _describe(found.data)
+    print(f"picture: {found.picture}")
+    print(found.fitted or _named(found.recipe))
+    if found.estimate is None:
+        raise UserError(found.refused)
+    _estimate(found)
+
+
+def _named(recipe: Recipe) -> str:
+    network, name = recipe.network, recipe.data.dataset
+    label = models.label(network.net_type, network.depth, network.norm_type)
+    return (
+        f"recipe {name}: {label} of width {network.width:g}, factor {recipe.condense.factor}, image learning rate "
+        f"{recipe.condense.lr_img:g}; `attar recipes {name}` shows all"
+    )
+
+
+def _describe(data: ImageData) -> None:
+    table = Table("class", "training images", "test images", title=data.name)
+    tested = (
+        [0] * data.nclass if data.test_labels is None else data.test_labels.bincount(minlength=data.nclass).tolist()
+    )
+    for name, count, test in list(zip(data.classes, data.counts, tested, strict=True))[:MAX_CLASSES_LISTED]:
+        table.add_row(name, f"{count:,}", f"{test:,}")
+    if data.nclass > MAX_CLASSES_LISTED:
+        table.add_row(f"... {data.nclass - MAX_CLASSES_LISTED} more", "", "")
+    table.add_row("all", f"{sum(data.counts):,}", f"{sum(tested):,}")
+    Console().print(table)
+    counts = data.counts
+    print(f"{data.nclass} classes of {min(counts):,} to {max(counts):,} training images")
+    size = sum(counts) * math.prod(data.images.shape[1:])
+    kind = "grey" if data.channels == 1 else "colour"
+    print(f"{kind} images of {data.size[1]}x{data.size[0]} pixels, {size / MEGABYTE:,.1f} MB for training")
+    print(f"mean {_numbers(data.mean)}, std {_numbers(data.std)} per channel, in [0, 1]")
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:.4f}" for value in values)
+
+
+def _estimate(found: Inspection) -> None:
+    data, recipe, estimate = found.data, found.recipe, found.estimate
+    assert estimate is not None
+    condense = recipe.condense
+    count = condense.outer_iterations * condense.inner_loop
+    pool, total = _time(estimate.pool(recipe.pool)), _time(estimate.total(recipe))
+    print(
+        f"estimate for ipc {condense.ipc} on this machine, from {schedule.MEASURED_CALLS} iterations measured now: "
+        f"pool {pool}, {count:,} iterations of {estimate.inner:.2g} s {_time(estimate.inner * count)}; together "
+        f"{total}, without the evaluation"
+    )
+    network = ", ".join(protocol.chosen_networks(recipe.evaluate, recipe.network))
+    together = min(estimate.at_once, data.nclass)
+    classes = "one class" if together == 1 else f"{together} classes"
+    megabytes = together * found.class_bytes / MEGABYTE
+    print(f"memory: about {megabytes:,.0f} MB for {classes} at a time with {network}, besides the images")
+
+
+def _time(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )

@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "attar"
 
 LEAVES = {"config", "recipes", "data", "augment", "models", "training", "perturb", "synthetic", "matching"}
 LEAVES |= {"methods", "motion", "frequencies"}
-LEAVES |= {"own", "selection", "partition", "device", "execution", "interrupts", "lock", "snapshots", "sinks"}
+LEAVES |= {"own", "selection", "partition", "device", "execution", "interrupts", "lock", "snapshots", "sinks", "version"}
 MIDDLE = {
     "loop",
     "pool",

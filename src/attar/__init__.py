@@ -50,9 +50,7 @@ __all__ = sorted(_ROOMS)
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
-
-        return version("attar")
+        return importlib.import_module("attar.version").__version__
     if name not in _ROOMS:
         raise AttributeError(f"module 'attar' has no attribute '{name}'")
     return getattr(importlib.import_module(f"attar.{_ROOMS[name]}"), name)

@@ -7,7 +7,6 @@ import math
 import time
 import warnings
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ from attar.errors import choose
 from attar.pool import Pool
 from attar.runlog import RunFolder
 from attar.synthetic import SyntheticSet
+from attar.version import __version__
 
 NOTICE = logging.getLogger("attar").warning
 
@@ -254,7 +254,7 @@ def describe_set(small: SyntheticSet, dataset: str, device: str, real: int | Non
         "stored": {"images": len(small.images), "bytes": len(small.images) * pixels},
     }  # bytes of 8-bit pixels
     return {
-        "attar": version("attar"),
+        "attar": __version__,
         "dataset": dataset,
         "ipc": small.ipc,
         "factor": small.factor,

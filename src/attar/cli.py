@@ -18,6 +18,7 @@ from cyclopts import App, CycloptsError, Parameter, Token, UnusedCliTokensError
 from attar import commands, interrupts
 from attar.config import FLAGS, SECTIONS
 from attar.errors import UserError
+from attar.version import __version__
 
 EXIT_USER = 2
 ADDRESS = re.compile(r"auto|local|ray://\S+|[^/\s]+:[0-9]+")  # of a Ray cluster
@@ -96,8 +97,6 @@ def _fail(error: object) -> None:
 
 
 def _app() -> App:
-    from importlib.metadata import version
-
     help = (
         "Distil a data set into a handful of synthetic images per class (Acc-DD). "
         "What a flag does not say comes from the data set's recipe: see `attar recipes`."
@@ -106,7 +105,7 @@ def _app() -> App:
         name="attar",
         help=help,
         help_format="plaintext",
-        version=version("attar"),
+        version=__version__,
         suppress_keyboard_interrupt=False,  # `main` says a word
     )
     for verb in commands.VERBS:

@@ -13,7 +13,6 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -29,6 +28,7 @@ from attar.loop import BatchDraw, BatchSampler, Trainer, fit, make_batch
 from attar.pool import build, describe
 from attar.synthetic import SyntheticSet, decoded_count
 from attar.training import Learner, accuracy, learner, shuffled
+from attar.version import __version__
 
 Report = Callable[[str], None]
 Keep = Callable[[str, tuple[float, int]], None]
@@ -104,7 +104,7 @@ class Bench:
         """What stands for a network: all that decides its accuracy."""
         label, name, seed = job
         shared = [protocol(self.config, self.network, self.data), self.data.device.type]
-        shared += [torch.__version__, version("attar")]
+        shared += [torch.__version__, __version__]
         own = [self.prints[name], settings_of(self.networks[label]), self.epochs(name), seed]
         own += [self.config.seed] if name == SOFT else []  # the teacher's
         return hashlib.sha256(json.dumps([*shared, *own], sort_keys=True).encode()).hexdigest()[:16]

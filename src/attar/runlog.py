@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from attar import device as devices
 from attar.errors import UserError, WriteError
 from attar.sinks import Sink
 from attar.synthetic import SyntheticSet
+from attar.version import __version__
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -235,7 +235,7 @@ def create(path: Path, *, overwrite: bool) -> RunFolder:
 def environment(device: torch.device) -> dict[str, Any]:
     """What a number depends on besides the settings."""
     return {
-        "attar": version("attar"),
+        "attar": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),

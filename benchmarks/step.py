@@ -24,6 +24,7 @@ from torch import Generator, Tensor
 from attar import condensation, models, motion
 from attar.augment import draw, without
 from attar.config import CondenseConfig, NetworkConfig, strategy_names
+from attar.data import ImageData
 from attar.execution import set_matmul_precision
 from attar.pool import Member, Pool, build, describe
 from benchmarks import common, reference
@@ -32,11 +33,13 @@ WHAT = ("sweep", "update", "iteration")
 
 
 class Pair:
-    """The published loop and attar, at the same parameters and images."""
+    """The published loop and attar, at the same parameters and images; random ones where no data are given."""
 
-    def __init__(self, arguments: argparse.Namespace, device: torch.device) -> None:
+    def __init__(self, arguments: argparse.Namespace, device: torch.device, data: ImageData | None = None) -> None:
         shape = arguments.shape
-        self.data = data = common.random_data(shape, arguments.size, arguments.batch_real + 16, device)
+        if data is None:
+            data = common.random_data(shape, arguments.size, arguments.batch_real + 16, device)
+        self.data = data
         network = NetworkConfig(net_type=common.SHAPES[shape][3], width=arguments.width)
         module = build(network, describe(data), 0).to(device)
         params = models.parameters_of(module)

@@ -14,7 +14,18 @@ SOURCE = Path(__file__).parents[1] / "src" / "attar"
 
 LEAVES = {"config", "recipes", "data", "augment", "models", "training", "perturb", "synthetic", "matching"}
 LEAVES |= {"methods", "motion", "frequencies"}
-LEAVES |= {"own", "selection", "partition", "device", "execution", "interrupts", "lock", "snapshots", "sinks", "version"}
+LEAVES |= {
+    "own",
+    "selection",
+    "partition",
+    "device",
+    "execution",
+    "interrupts",
+    "lock",
+    "snapshots",
+    "sinks",
+    "version",
+}
 MIDDLE = {
     "loop",
     "pool",
@@ -64,7 +75,8 @@ for _room in ("pool", "checkpoint", "runlog", "export", "report", "page"):
     ALLOWED[_room] = ALLOWED[_room] | {"store"}
 ALLOWED["runlog"] = ALLOWED["runlog"] | {"checkpoint"}
 ALLOWED["pool"] = ALLOWED["pool"] | {"loop"}
-ALLOWED["execution"] = ALLOWED["execution"] | {"interrupts"}  # a signal that ends the compiler is no failure of it
+# a signal that ends the compiler is no failure of it; precision is a matter of the device's switches
+ALLOWED["execution"] = ALLOWED["execution"] | {"interrupts", "device"}
 
 # Rooms that `attar --help` reads: what takes long to import stays out of their top level.
 LIGHT = TOP | {"errors", "config", "own", "recipes", "methods"}

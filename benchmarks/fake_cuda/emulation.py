@@ -13,12 +13,12 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 
 from attar import execution, loop
 from attar.data import ImageData
 from attar.origins import ORIGINS, Origin
-from attar.pool import Member, Pool
+from attar.pool import Pool
 from benchmarks.fake_cuda.ledger import Ledger
 
 DEVICE = torch.device("cuda:0")
@@ -122,12 +122,17 @@ def of_attar(gpu: FakeGPU, warmup: int | None) -> Patches:
 
 def _on_host(gpu: FakeGPU, make: Callable[..., Origin]) -> Callable[..., Origin]:
     """A network's origin works with the real tensors of the pool on the host."""
+    fake = gpu.mode.from_tensor
 
     def call(*args: Any) -> Origin:
         with unset_fake_temporarily():
             found = make(*args)
         params, buffers = (
-            {name: gpu.mode.from_tensor(value) for name, value in own.items()} for own in (found.params, found.buffers)
+            {
+                name: value if isinstance(value, FakeTensor) else gpu.mode.from_tensor(value)
+                for name, value in own.items()
+            }
+            for own in (found.params, found.buffers)
         )
         return replace(found, params=params, buffers=buffers)
 
@@ -154,6 +159,7 @@ def of_torch(gpu: FakeGPU, free: int) -> Patches:
         (cuda, "get_device_name", lambda *_: "fake GPU"),
         (cuda, "mem_get_info", lambda *_: (free, WHOLE)),
         (cuda, "synchronize", lambda *_: None),
+        (cuda, "Stream", lambda *_: object()),
         (cuda, "empty_cache", lambda: None),
         (cuda, "is_bf16_supported", lambda *_, **__: True),
         (cuda, "is_current_stream_capturing", lambda: gpu.capturing),
@@ -189,8 +195,3 @@ def _moved(module: nn.Module, device: Any) -> nn.Module:
             if buffer is not None:
                 layer._buffers[name] = buffer.to(device)
     return module
-
-
-def member(params: dict[str, Tensor]) -> Member:
-    """A member of a pool of these parameters."""
-    return Member(params, {}, {}, 0.0, "fake")

@@ -150,12 +150,18 @@ class Sweep:
             try:
                 return self._sweep(images, dict(params), real, draws, subsets, frequencies)
             except torch.OutOfMemoryError:
-                if self.chunk == 1 or _recording():
+                if _recording() or not self.halve():
                     raise
-            self.chunk = math.ceil(self.chunk / 2)
-            self.execution.notice(f"not enough memory: from now on {self.chunk} classes are computed at once")
-            if images.device.type == "cuda":
-                torch.cuda.empty_cache()
+
+    def halve(self) -> bool:
+        """Half the classes at once from now on, because memory was short; False where it is one already."""
+        if self.chunk == 1:
+            return False
+        self.chunk = math.ceil(self.chunk / 2)
+        self.execution.notice(f"not enough memory: from now on {self.chunk} classes are computed at once")
+        if self.labels.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return True
 
     def _sweep(
         self,

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from attar import interrupts
+from attar.device import tensor_cores
 from attar.errors import UserError
 
 # Compiling costs half a minute to one and a half, once per shape, and on a CPU saves a part of each call that is
@@ -66,8 +67,7 @@ def precise(precision: str, device: torch.device) -> Iterator[None]:
 def set_matmul_precision(precision: str, device: torch.device) -> None:
     """On a GPU: tensor cores for float32 products with tf32, true float32 without."""
     if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        tensor_cores(products=precision == "tf32", convolutions=precision == "tf32")
 
 
 def worth_compiling(setting: str, calls: int, size: float, device: torch.device) -> bool:
@@ -160,7 +160,8 @@ class Replayed:
     """A function of tensors of fixed shapes, recorded as a CUDA graph after a few calls and replayed from then on.
 
     Arguments and results are nested lists, tuples and dicts of tensors. The results are overwritten by the next call.
-    `record` can be replaced to follow the logic without a GPU.
+    `record` can be replaced to follow the logic without a GPU. smaller: has the function take less memory, and says
+    whether it could; it is asked where memory runs short while recording, and the warm-ups begin anew.
     """
 
     def __init__(
@@ -168,10 +169,14 @@ class Replayed:
         function: Callable[..., Any],
         notice: Notice,
         record: Record | None = None,
+        *,
+        smaller: Callable[[], bool] | None = None,
     ) -> None:
         self.function = function
         self.notice = notice
         self.record = record or record_graph
+        self.smaller = smaller
+        self.side: Any = None  # one stream for all warm-ups: each has a workspace of its own
         self.calls = 0
         self.replay: Callable[[], None] | None = None
         self.static: list[Any] = []
@@ -182,7 +187,8 @@ class Replayed:
         flat, structure = tree_flatten(args)
         self.calls += 1
         if self.calls <= GRAPH_WARMUP and self.record is record_graph:
-            return on_side_stream(lambda: self.function(*args))
+            self.side = self.side or torch.cuda.Stream()
+            return on_side_stream(lambda: self.function(*args), self.side)
         if self.failed or self.calls <= GRAPH_WARMUP or (self.replay and not self._fits(flat)):
             return self.function(*args)
         if self.replay is None:
@@ -190,6 +196,10 @@ class Replayed:
             try:
                 self.replay, self.result = self.record(lambda: self.function(*tree_unflatten(self.static, structure)))
             except RuntimeError as error:
+                self.static = []
+                if short_of_memory(error) and self.smaller is not None and self.smaller():
+                    self.calls = 0
+                    return self(*args)
                 reason = " ".join(str(error).split("\n")[0].split())[:160]
                 self.notice(f"no CUDA graph could be recorded ({reason}); going on without it")
                 self.failed = True
@@ -218,9 +228,17 @@ class Replayed:
         )
 
 
-def on_side_stream(function: Callable[[], Any]) -> Any:
-    """One call on a stream of its own, in order with the current one: how a function is warmed up for recording."""
-    side, current = torch.cuda.Stream(), torch.cuda.current_stream()
+def short_of_memory(error: BaseException) -> bool:
+    """Whether an error comes from a lack of memory: ending a recording may raise another one behind it."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, torch.OutOfMemoryError):
+        found = found.__cause__ or found.__context__
+    return found is not None
+
+
+def on_side_stream(function: Callable[[], Any], side: Any) -> Any:
+    """One call on a side stream, in order with the current one: how a function is warmed up for recording."""
+    current = torch.cuda.current_stream()
     side.wait_stream(current)
     with torch.cuda.stream(side):
         result = function()

@@ -189,7 +189,7 @@ def sweep_from_rows(sweep: Sweep, data: ImageData, notice: Notice) -> Callable[.
 
     if data.device.type != "cuda":
         return from_sources
-    replayed = Replayed(from_sources, notice)
+    replayed = Replayed(from_sources, notice, smaller=sweep.halve)
     return replayed if resident else moved_first(data, replayed)
 
 
@@ -202,7 +202,7 @@ def without_real(sweep: Sweep, data: ImageData, notice: Notice) -> Callable[...,
         blank = torch.zeros_like(images[0, :1])
         return sweep(images, params, [blank] * len(images), draws, subsets)
 
-    return Replayed(alone, notice) if data.device.type == "cuda" else alone
+    return Replayed(alone, notice, smaller=sweep.halve) if data.device.type == "cuda" else alone
 
 
 def moved_first(data: ImageData, replayed: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,18 +6,21 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
 from attar import condensation, models, problem, training
-from attar.augment import augment
 from attar.config import PoolConfig, Recipe, strategy_names
 from attar.data import ImageData
+from attar.device import wait
 from attar.errors import UserError
-from attar.execution import Workers
+from attar.execution import GRAPH_WARMUP, Workers, worth_compiling
+from attar.loop import LONGEST, BatchSampler, Trainer, make_batch
 from attar.pool import Member, Pool, build, describe
 
-WARM = 1  # iterations before the clock runs
+WARM = 1  # iterations before the clock runs, on a CPU
+WARM_GPU = GRAPH_WARMUP + 2  # on a GPU: the warm-ups, the recording, and a replay
 MEASURED = 3  # iterations under the clock
 POOL_SHARE = 0.5  # of the time there is, at most
 SHORT = 10  # outer iterations that a fitted schedule has at least: each one draws another model
@@ -44,13 +47,20 @@ class Estimate:
         return self.pool(recipe.pool) + self.inner * recipe.condense.outer_iterations * recipe.condense.inner_loop
 
 
-def estimate(data: ImageData, recipe: Recipe) -> Estimate:
-    """Measure an untrained network: steps of the pool's training and inner iterations. Nothing is kept."""
+def estimate(data: ImageData, recipe: Recipe, *, compiled: bool | None = None) -> Estimate:
+    """Measure an untrained network: steps of the pool's training and inner iterations. Nothing is kept.
+
+    On a GPU what is measured is replayed, as in a run. compiled: whether it is compiled too; by default where the
+    recipe says `on`, but not by `auto`, for which `fit` asks when it knows how long the run is.
+    """
     module = build(recipe.network, describe(data), 0)
     fresh = recipe.condense.source == "fresh"
     member = Member(models.parameters_of(module), models.buffers_of(module), {"seed": 0}, None, "untrained")
     pool = Pool(recipe.network, describe(data), () if fresh else (member,))
-    config = replace(recipe.condense, compile="off", model_path=(), warmup=0, select_every=WARM + MEASURED)
+    if compiled is None:
+        compiled = recipe.condense.compile == "on"
+    calls = warm_calls(data.device) + MEASURED
+    config = replace(recipe.condense, compile="on" if compiled else "off", model_path=(), warmup=0, select_every=calls)
     parts = 1
     if config.nclass_sub is not None and config.phase is None:
         parts, config = -(-data.nclass // config.nclass_sub), replace(config, phase=0)
@@ -59,13 +69,12 @@ def estimate(data: ImageData, recipe: Recipe) -> Estimate:
 
     def inner() -> None:
         nonlocal state
-        state, loss = condensation.step(state, task)
-        float(loss)  # a GPU has to be done
+        state, _ = condensation.step(state, task)
 
     steps = -(-len(data.labels) // recipe.pool.batch_size)
     warmup = recipe.condense.warmup / (config.renew or config.inner_loop)  # epochs for each inner iteration
-    epoch = 0.0 if fresh and not warmup else steps * _seconds(_pool_step(data, recipe))
-    each = _seconds(inner)
+    epoch = 0.0 if fresh and not warmup else steps * _pool_step_seconds(data, recipe)
+    each = _seconds(inner, data.device)
     if config.select == "cluster":  # the measured iterations are between two clusterings
         start = time.perf_counter()
         float(condensation.clustered(state, task)[-1][0])
@@ -80,8 +89,13 @@ def estimate(data: ImageData, recipe: Recipe) -> Estimate:
     )
 
 
-def _pool_step(data: ImageData, recipe: Recipe) -> Callable[[], None]:
-    """One step of training a model of the pool."""
+def warm_calls(device: torch.device) -> int:
+    """How many calls come before the clock: until what is measured is what a run will do."""
+    return WARM_GPU if device.type == "cuda" else WARM
+
+
+def _pool_step_seconds(data: ImageData, recipe: Recipe) -> float:
+    """Seconds of one step of training a model of the pool; on a GPU as part of a recorded chain."""
     config = recipe.pool
     module = build(recipe.network, describe(data), 0).to(data.device)
     student = training.learner(
@@ -94,28 +108,24 @@ def _pool_step(data: ImageData, recipe: Recipe) -> Callable[[], None]:
     )
     generator = torch.Generator(data.device).manual_seed(0)
     rows = training.Deck(torch.arange(len(data.labels), device=data.device), config.batch_size, generator)
+    sampler = BatchSampler(data, strategy_names(config.aug_type), config.mix_p, generator)
+    trainer = Trainer(student, partial(make_batch, data), notice=lambda line: None)
+    count = LONGEST if data.device.type == "cuda" else 1
 
-    def one() -> None:
-        chosen = rows.draw()
-        images, targets = augment(
-            data.fetch(chosen),
-            data.labels[chosen],
-            strategy=strategy_names(config.aug_type),
-            nclass=data.nclass,
-            mix_p=config.mix_p,
-            generator=generator,
-        )
-        float(training.step(student, images, targets))
+    def chain() -> None:
+        trainer([sampler.draw_rows(rows.draw()) for _ in range(count)])
 
-    return one
+    return _seconds(chain, data.device) / count
 
 
-def _seconds(step: Callable[[], None]) -> float:
-    for _ in range(WARM):
+def _seconds(step: Callable[[], None], device: torch.device) -> float:
+    for _ in range(warm_calls(device)):
         step()
+    wait(device)
     start = time.perf_counter()
     for _ in range(MEASURED):
         step()
+    wait(device)
     return (time.perf_counter() - start) / MEASURED
 
 
@@ -134,6 +144,28 @@ def fit(
         raise UserError("eval_at and minutes exclude each other: evaluations take time that is not known before")
     start = time.perf_counter() - before
     found = estimate(data, recipe)
+    fitted, words = _fitted(recipe, found, seconds, start)
+    if compiles(fitted, data):
+        found = estimate(data, recipe, compiled=True)
+        fitted, words = _fitted(recipe, found, seconds, start)
+    notice(words)
+    return fitted
+
+
+def compiles(recipe: Recipe, data: ImageData) -> bool:
+    """Whether a run on a GPU would compile what `auto` had measured uncompiled.
+
+    On a CPU the run is only faster than what was measured, by less than compiling here would take.
+    """
+    config = recipe.condense
+    if data.device.type != "cuda" or config.compile != "auto":
+        return False
+    classes = config.nclass_sub or data.nclass
+    return worth_compiling("auto", problem.turns(config, classes, data.device), 0.0, data.device)
+
+
+def _fitted(recipe: Recipe, found: Estimate, seconds: float, start: float) -> tuple[Recipe, str]:
+    """The recipe that fits into `seconds` since `start` (of `time.perf_counter`), and a line about it."""
     pool = recipe.pool if recipe.condense.model_path else _smaller(recipe.pool, found, POOL_SHARE * seconds)
     spent = 0.0 if recipe.condense.model_path else found.pool(pool)
     left = seconds - (time.perf_counter() - start) - spent
@@ -148,11 +180,11 @@ def fit(
     inner = max(serves, min(recipe.condense.inner_loop, total // SHORT) // serves * serves)
     outer = min(max(1, total // inner), recipe.condense.full_niter)
     models_of = f", {pool.models} models of {pool.span} about {spent:.0f} s" if found.epoch else ""
-    notice(
+    words = (
         f"an iteration takes {found.inner:.3g} s here{models_of}: {outer} x {inner} iterations fit into "
         f"{seconds / 60:.3g} minutes"
     )
-    return replace(recipe, pool=pool, condense=replace(recipe.condense, niter=outer, inner_loop=inner))
+    return replace(recipe, pool=pool, condense=replace(recipe.condense, niter=outer, inner_loop=inner)), words
 
 
 def _smaller(config: PoolConfig, found: Estimate, seconds: float) -> PoolConfig:

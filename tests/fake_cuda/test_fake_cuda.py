@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from benchmarks.fake_cuda import guard
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +31,8 @@ def _there() -> None:
 
 def ran(*command: str) -> str:
     """What a process of this Python says on standard output; it has to succeed."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]), "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join(str(ROOT / folder) for folder in (".", "src", "tests"))
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
@@ -81,3 +81,8 @@ def test_pretraining_and_evaluation_do_not_wait() -> None:
         assert [epoch["hazards"] for epoch in epochs] == [[]] * 8, what
         assert epochs[1]["recorded"] and not any(epoch["recorded"] for epoch in epochs[2:6]), "one graph for a rate"
         assert epochs[2]["launched"] == epochs[5]["launched"] < epochs[0]["launched"] / 2, "draws and copies are left"
+
+
+def test_minutes_are_fitted_to_what_is_replayed() -> None:
+    found = child("minutes")
+    assert found["seen"] == [1, 1, 3, 3], "a chain of the pool; sweep and update: recorded before the clock"

@@ -12,14 +12,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from attar.data import ImageData
 from attar.device import processor, wait
+from attar.execution import set_matmul_precision
 
 # name → channels, side, classes, network
 SHAPES: dict[str, tuple[int, int, int, str]] = {
@@ -72,12 +76,39 @@ def flops(function: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype, side: int = 2048) -> float:
-    """FLOP/s of a square matrix product: the best of several."""
+def matmul_rate(device: torch.device, precision: str, side: int | None = None) -> float:
+    """FLOP/s of large square matrix products at a precision: of the fastest of `matmul_rates`."""
+    return max(matmul_rates(device, precision, side).values())
+
+
+def matmul_rates(device: torch.device, precision: str, side: int | None = None) -> dict[str, float]:
+    """FLOP/s of square matrix products in a row, the best of several rows, by what computes them.
+
+    On a GPU ten of 8192 x 8192, next to which launches and waiting are nothing. On a CPU PyTorch has two libraries, of
+    which either may be the faster one: that of products, and that of convolutions ("convolution", of one pixel).
+    """
+    gpu = device.type == "cuda"
+    side = side or (8192 if gpu else 2048)
+    row, rounds = (10, 3) if gpu else (2, 3)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    set_matmul_precision(precision, device)
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    for _ in range(2):
-        a @ b
-    return 2 * side**3 / min(timed(lambda: a @ b, device) for _ in range(10))
+    functions: dict[str, Callable[[], Tensor]] = {"product": lambda: a @ b}
+    if not gpu:  # the same numbers as side / 64 images of 8 x 8 pixels
+        images = a.view(side // 64, 8, 8, side).permute(0, 3, 1, 2)  # channels last
+        kernel = b.t().reshape(side, side, 1, 1)
+        functions["convolution"] = lambda: F.conv2d(images, kernel)
+
+    def in_a_row(function: Callable[[], Tensor]) -> None:
+        for _ in range(row):
+            function()
+
+    found = {}
+    for name, function in functions.items():
+        in_a_row(function)
+        seconds = min(timed(partial(in_a_row, function), device) for _ in range(rounds))
+        found[name] = 2 * side**3 * row / seconds
+    return found
 
 
 def peak_memory(device: torch.device) -> float:

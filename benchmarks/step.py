@@ -1,6 +1,7 @@
 """One inner iteration: the published sequential loop and attar in turns.
 
-`ratio`: the published loop in PyTorch as it comes over attar; `ratio_kept`: the same with attar's memory settings.
+`ratio`: the published loop in PyTorch as it comes over attar; `ratio_kept`: the same with attar's memory settings. On
+a GPU `ratio` is that of the published loop strictly in float32, `ratio_comes` with tf32 convolutions, as PyTorch comes.
 
 python -m benchmarks.step --device cpu --shape fashion --ipc 10 --factor 2 --json out.json
 """
@@ -25,6 +26,7 @@ from attar import condensation, models, motion
 from attar.augment import draw, without
 from attar.config import CondenseConfig, NetworkConfig, strategy_names
 from attar.data import ImageData
+from attar.device import tensor_cores
 from attar.execution import set_matmul_precision
 from attar.pool import Member, Pool, build, describe
 from benchmarks import common, reference
@@ -189,7 +191,8 @@ def main() -> None:
 def turns(pair: Pair, rounds: int, device: torch.device) -> dict[str, list[float]]:
     """Reference and attar in turns: sweep, update and the whole iteration apart, each side at its own precision.
 
-    On a CPU the reference runs in a process of its own, as PyTorch comes, and once more in attar's ("kept").
+    On a CPU the reference runs in a process of its own, as PyTorch comes, and once more in attar's ("kept"). On a GPU
+    it runs strictly in float32, and once more as PyTorch comes, with convolutions in tf32 ("comes").
     """
     functions: dict[str, Callable[[], Any]] = {}
     with common.Apart() if device.type == "cpu" else contextlib.nullcontext() as apart:
@@ -198,6 +201,8 @@ def turns(pair: Pair, rounds: int, device: torch.device) -> dict[str, list[float
             functions[f"reference {what}"] = near if apart is None else partial(apart.call, what)
             if apart is not None:
                 functions[f"kept {what}"] = near
+            if device.type == "cuda":
+                functions[f"comes {what}"] = as_it_comes(getattr(pair, f"reference_{what}"))
             functions[f"attar {what}"] = at_precision(getattr(pair, f"attar_{what}"), pair.config.precision, device)
         common.in_turns(functions, 1, device)  # nothing is new to anyone after that
         return common.in_turns(functions, rounds, device)
@@ -213,14 +218,25 @@ def at_precision(function: Callable[[], None], precision: str, device: torch.dev
     return run
 
 
+def as_it_comes(function: Callable[[], None]) -> Callable[[], None]:
+    """The function with a GPU's tensor cores as PyTorch comes: for convolutions."""
+
+    def run() -> None:
+        tensor_cores(products=False, convolutions=True)
+        function()
+
+    return run
+
+
 def compared(seconds: dict[str, list[float]], what: str) -> dict[str, Any]:
     """The summaries of what was timed, and the ratios of their medians to attar's."""
     ours = common.summary(seconds[f"attar {what}"])
     result: dict[str, Any] = {"reference_s": common.summary(seconds[f"reference {what}"]), "attar_s": ours}
     result["ratio"] = result["reference_s"]["median"] / ours["median"]
-    if f"kept {what}" in seconds:
-        result["reference_kept_s"] = common.summary(seconds[f"kept {what}"])
-        result["ratio_kept"] = result["reference_kept_s"]["median"] / ours["median"]
+    for name in ("kept", "comes"):
+        if f"{name} {what}" in seconds:
+            result[f"reference_{name}_s"] = common.summary(seconds[f"{name} {what}"])
+            result[f"ratio_{name}"] = result[f"reference_{name}_s"]["median"] / ours["median"]
     return result
 
 
@@ -229,15 +245,16 @@ def seconds_per_class(result: dict[str, Any]) -> float:
     return result["sweep"]["attar_s"]["median"] / result["classes"]
 
 
-def floor(pair: Pair, device: torch.device, result: dict[str, Any]) -> dict[str, float]:
-    """The time that the counted products alone would take at the rate of a large matrix product, measured now."""
-    dtype = torch.bfloat16 if pair.config.precision == "bf16" else torch.float32
-    counted = common.flops(lambda: (pair.reference_sweep(), pair.reference_update()))
-    rate = common.matmul_rate(device, dtype)
+def floor(pair: Pair, device: torch.device, result: dict[str, Any]) -> dict[str, Any]:
+    """The time that the counted products alone would take at the rate of large matrix products, measured now."""
+    counted = common.flops(pair.reference_iteration)
+    rates = common.matmul_rates(device, pair.config.precision)
+    rate = max(rates.values())
     ours = result["attar_s"]["median"]
     return {
         "flops": counted,
         "matmul_flops_per_s": rate,
+        "by_library": rates,
         "seconds": counted / rate,
         "attar_over": ours * rate / counted,
     }

@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from tiny import TINY, call
-
 torch.set_num_threads(1)
 # No test opens the network, and none writes into the caches of whoever runs it.
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
@@ -59,6 +57,8 @@ def run_attar() -> Callable[..., subprocess.CompletedProcess[str]]:
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a pool, pool/digits-convnet2-w0.05, and the run base/, made by the command line. Read only."""
+    from tiny import TINY, call  # here: GPU tests are collected also where the command line's packages are missing
+
     root = tmp_path_factory.mktemp("workspace")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)

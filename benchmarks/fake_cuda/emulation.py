@@ -122,7 +122,6 @@ def of_attar(gpu: FakeGPU, warmup: int | None) -> Patches:
 
 def _on_host(gpu: FakeGPU, make: Callable[..., Origin]) -> Callable[..., Origin]:
     """A network's origin works with the real tensors of the pool on the host."""
-    fake = gpu.mode.from_tensor
 
     def call(*args: Any) -> Origin:
         with unset_fake_temporarily():

@@ -104,9 +104,12 @@ def minutes() -> dict[str, Any]:
     """How many recordings there are when a clock of `--minutes` starts and when it stops: pool, then condensation."""
     host = common.random_data("digits", None, 40, torch.device("cpu"))
     recipe = recipes.named("digits")
-    recipe = replace(recipe, network=replace(recipe.network, width=0.1))
+    smaller = replace(recipe.condense, n_data=64)
+    recipe = replace(recipe, network=replace(recipe.network, width=0.1), condense=smaller)
     seen: list[int] = []
-    with emulation.on() as gpu, mock.patch.object(schedule, "wait", lambda device: seen.append(gpu.recordings)):
+    short = mock.patch.object(schedule, "LONGEST", 2)  # steps in a chain
+    clock = mock.patch.object(schedule, "wait", lambda device: seen.append(gpu.recordings))
+    with emulation.on() as gpu, short, clock:
         found = schedule.estimate(gpu.data(host), recipe)
     return {"seen": seen, "inner": found.inner}
 

@@ -94,9 +94,8 @@ def matmul_rates(device: torch.device, precision: str, side: int | None = None) 
     set_matmul_precision(precision, device)
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     functions: dict[str, Callable[[], Tensor]] = {"product": lambda: a @ b}
-    if not gpu:  # the same numbers as side / 64 images of 8 x 8 pixels
-        images = a.view(side // 64, 8, 8, side).permute(0, 3, 1, 2)  # channels last
-        kernel = b.t().reshape(side, side, 1, 1)
+    if not gpu:
+        images, kernel = as_convolution(a, b)
         functions["convolution"] = lambda: F.conv2d(images, kernel)
 
     def in_a_row(function: Callable[[], Tensor]) -> None:
@@ -109,6 +108,12 @@ def matmul_rates(device: torch.device, precision: str, side: int | None = None) 
         seconds = min(timed(partial(in_a_row, function), device) for _ in range(rounds))
         found[name] = 2 * side**3 * row / seconds
     return found
+
+
+def as_convolution(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The product of two square matrices as a convolution: a's rows are pixels of 8 x 8, in channels last."""
+    side = len(a)
+    return a.view(side // 64, 8, 8, side).permute(0, 3, 1, 2), b.t().reshape(side, side, 1, 1)
 
 
 def peak_memory(device: torch.device) -> float:

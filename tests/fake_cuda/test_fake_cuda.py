@@ -17,6 +17,7 @@ from benchmarks.fake_cuda import guard
 
 ROOT = Path(__file__).parents[2]
 CHILD = str(Path(__file__).with_name("child.py"))
+RESULTS = ROOT / "benchmarks" / "results"
 MISSING = guard.missing()
 
 
@@ -81,6 +82,36 @@ def test_pretraining_and_evaluation_do_not_wait() -> None:
         assert [epoch["hazards"] for epoch in epochs] == [[]] * 8, what
         assert epochs[1]["recorded"] and not any(epoch["recorded"] for epoch in epochs[2:6]), "one graph for a rate"
         assert epochs[2]["launched"] == epochs[5]["launched"] < epochs[0]["launched"] / 2, "draws and copies are left"
+
+
+def test_the_budget_of_an_iteration_is_kept(tmp_path: Path) -> None:
+    """What the published loop does is as committed to the last byte; attar may take less, but not more."""
+    ran("-m", "benchmarks.budget", "--shape", "cifar10", "--compile", "off", "--json", str(tmp_path / "budget.json"))
+    found = json.loads((tmp_path / "budget.json").read_text(encoding="utf-8"))
+    kept = json.loads((RESULTS / "budget-cifar10-float32.json").read_text(encoding="utf-8"))
+    assert (
+        found["compiled"] == {"left_out": "not asked for"} and "benchmarks.budget --shape cifar10" in found["command"]
+    )
+    if found["torch"] == kept["torch"]:
+        assert found["published"] == kept["published"]
+    for part in ("sweep", "update"):
+        assert found["attar"][part]["hazards"] == []
+        for phase in ("recorded", "beside"):
+            for what in ("operations", "bytes", "flops"):
+                now, before = (one["attar"][part][phase][what] for one in (found, kept))
+                assert now <= 1.01 * before, f"{part}, {phase}: {what} {now} where {before} were counted"
+
+
+def test_a_budget_that_cannot_be_counted_says_why() -> None:
+    code = "import sys; sys.argv[1:] = []; from unittest import mock; from benchmarks import budget\n"
+    code += "with mock.patch('shutil.which', lambda name: None): budget.main()"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and done.stderr.splitlines() == [
+        "benchmarks.budget: error: fake CUDA needs g++, which is not here"
+    ]
 
 
 def test_minutes_are_fitted_to_what_is_replayed() -> None:

@@ -224,7 +224,8 @@ def main() -> None:
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-        if arguments.small:  # which does not wait for the compiler: the functions run that it would get
+        if arguments.small:  # which does not wait for the compiler: the functions run that it would get, in one thread
+            torch.set_num_threads(1)
             stack.enter_context(mock.patch.object(Compiled, "_compiler", lambda own: own.function))
         device = pick(arguments.device)
         parts = Parts(

@@ -397,6 +397,7 @@ def check(folder: Path, bundle: Path, *, small: bool) -> dict[str, Path]:
 
 def main() -> None:
     """Check, unpack, run, print."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what runs is ended too
     arguments = parsed()
     folder, bundle = arguments.folder.absolute(), arguments.bundle.absolute()
     wheels = check(folder, bundle, small=arguments.small)

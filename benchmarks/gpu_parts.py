@@ -42,6 +42,8 @@ class Parts:
         self.gpu = device.type == "cuda"
         self.precisions = ("bf16", "tf32", "float32") if self.gpu else ("bf16", "float32")
         self.flops = 0  # of a published iteration
+        self.rate: dict[str, float] = {}  # FLOP/s of large products, by precision
+        self.theirs: dict[str, float] = {}  # milliseconds of a published iteration, by how it ran
 
     def pair(
         self, *, precision: str = "float32", compiled: bool = False, chunk: int | None = None, **more: Any
@@ -122,6 +124,7 @@ class Parts:
         self.tell("copy, TB/s", 2 * 4 * count / seconds / 1e12)
         for precision in self.precisions:
             rate = common.matmul_rate(self.device, precision, side=256 if self.small else None)
+            self.rate[precision] = rate
             self.tell(f"products {precision}, TFLOP/s", rate / 1e12)
 
     def published(self) -> None:
@@ -132,8 +135,9 @@ class Parts:
         strict = {what: self.clock(getattr(pair, f"reference_{what}"), "float32") for what in WHAT}
         self.tell("published, strict float32, ms", strict)
 
-        comes = as_it_comes(pair.reference_iteration)
-        self.tell("published, as PyTorch comes, ms", {"iteration": self.clock(comes, "float32")})
+        comes = self.clock(as_it_comes(pair.reference_iteration), "float32")
+        self.tell("published, as PyTorch comes, ms", {"iteration": comes})
+        self.theirs = {"times published strict": strict["iteration"], "times published as it comes": comes}
 
     def ours(self, *, precision: str, compiled: bool = False, chunk: int | None = None) -> Pair:
         """attar's times for one choice, told at once."""
@@ -141,11 +145,15 @@ class Parts:
             torch.cuda.reset_peak_memory_stats()
         pair = self.pair(precision=precision, compiled=compiled, chunk=chunk)
         name = f"attar {precision}, {'compiled' if compiled else 'eager'}, {pair.problem.sweep.chunk} at once, ms"
-        start, times = time.perf_counter(), {}
+        start = time.perf_counter()
+        times: dict[str, Any] = {}
         for what in ("iteration", "sweep", "update"):
             times[what] = self.clock(getattr(pair, f"attar_{what}"), precision)
             if what == "iteration":
                 times["first calls and clock, s"] = time.perf_counter() - start
+                times |= {name: theirs / times[what] for name, theirs in self.theirs.items()}
+                if self.flops and precision in self.rate:
+                    times["times the floor"] = times[what] / 1e3 * self.rate[precision] / self.flops
             self.tell(name, times)
         wait(self.device)
         start = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -52,6 +53,20 @@ def test_where_nothing_can_be_smaller_it_goes_on_without_a_graph() -> None:
     replayed = Replayed(lambda x: (x + 1,), said.append, Tight(9, ending=False), smaller=lambda: False)
     assert [int(replayed(torch.tensor(i))[0]) for i in range(8)] == list(range(1, 9))
     assert len(said) == 1 and "out of memory" in said[0]
+
+
+def test_what_the_failed_recording_held_is_gone_before_the_classes_are_halved() -> None:
+    held: list[Any] = []
+
+    def record(function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+        large = torch.zeros(3)
+        held.append(weakref.ref(large))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    replayed = Replayed(lambda x: (x + 1,), print, record, smaller=lambda: held[-1]() is None and len(held) < 2)
+    for call in range(2 * GRAPH_WARMUP + 3):
+        replayed(torch.tensor(float(call)))
+    assert len(held) == 2 and replayed.failed, "asked once with success, and once where nothing can be smaller"
 
 
 def test_other_errors_are_no_lack_of_memory() -> None:

@@ -193,14 +193,16 @@ class Replayed:
             return self.function(*args)
         if self.replay is None:
             self.static = [value.clone() if isinstance(value, Tensor) else value for value in flat]
+            reason, short = "", False
             try:
                 self.replay, self.result = self.record(lambda: self.function(*tree_unflatten(self.static, structure)))
             except RuntimeError as error:
+                reason, short = " ".join(str(error).split("\n")[0].split())[:160], short_of_memory(error)
+            if self.replay is None:  # here the error is gone, and with it what its frames held
                 self.static = []
-                if short_of_memory(error) and self.smaller is not None and self.smaller():
+                if short and self.smaller is not None and self.smaller():
                     self.calls = 0
                     return self(*args)
-                reason = " ".join(str(error).split("\n")[0].split())[:160]
                 self.notice(f"no CUDA graph could be recorded ({reason}); going on without it")
                 self.failed = True
                 return self.function(*args)
@@ -248,9 +250,13 @@ def on_side_stream(function: Callable[[], Any], side: Any) -> Any:
 
 def record_graph(function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
     """Capture one call as a CUDA graph. Returns its replay and the tensors that every replay fills."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = function()
+    graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph):
+            result = function()
+    except BaseException:
+        torch.cuda.set_stream(current)  # a recording whose end fails as well leaves its own
+        raise
     return graph.replay, result
 
 

@@ -242,11 +242,12 @@ def main() -> None:
             small=arguments.small,
             tell=lambda name, value: say(figure=name, value=value),
         )
-        known = common.machine(device)
+        said = False
         for line in sys.stdin:
             part, failed = line.strip(), None
-            if known:
-                known = say(figure="machine", value=known)
+            if not said:
+                say(figure="machine", value=common.machine(device))
+                said = True
             try:
                 parts.named()[part]()
             except Exception as error:

@@ -44,7 +44,8 @@ def test_accdd_is_the_default_and_changes_nothing() -> None:
 
 # ---- the published settings ----
 
-# method: network_init, sweeps_per_network, perturb, match, metric, fc, update, factor, init, aug, lr_img, batch_real, iterations
+# method: network_init, sweeps_per_network, perturb, match, metric, fc, update, factor, init, aug, lr_img, batch_real,
+# iterations
 PUBLISHED = {
     "idc": ("fresh", None, False, "grad", "l1", False, "real", 2, "mix", "color_crop_cutout", 1e-4, 64, 200_000),
     "idc-i": ("fresh", None, False, "grad", "l1", False, "real", 1, "random", "color_crop_cutout", 1e-4, 64, 200_000),

@@ -31,7 +31,7 @@ import torch
 import attar
 from attar.cli.parser import main
 from attar.runs.run_folder import environment
-from attar.stages.python import describe_set
+from attar.runs.result import describe_set
 from attar.sets.synthetic import SyntheticSet
 
 with suppress(importlib.metadata.PackageNotFoundError):

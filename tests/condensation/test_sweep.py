@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -212,13 +214,19 @@ def test_batch_norm_statistics_are_learned_from_real_batches_only() -> None:
         assert all(moved) if learned else not any(moved)
 
 
+def training_by(setup: Setup, train: Callable[..., None]) -> Setup:
+    """A setup whose network steps go to a function."""
+    stand_in: Any = SimpleNamespace(run=train)
+    return replace(setup, network_training=stand_in)
+
+
 def test_the_network_sees_real_images_once_until_n_data() -> None:
     data = digits()
     config = settings(aug_type="none", mix_p=0.0, n_data=35)
     setup = set_up(data, pool_of(data), config)
     state = condensation.begin_outer(state_module.init(setup), setup)
     batches: list[tuple[Tensor, Tensor]] = []
-    collecting = replace(setup, train=lambda _, drawn: batches.extend(make_batch(data, one) for one in drawn))
+    collecting = training_by(setup, lambda _, drawn: batches.extend(make_batch(data, one) for one in drawn))
     network_step.update_network(state, collecting)
     assert [len(images) for images, _ in batches] == [8] * 5, "35 images are reached with the fifth batch of 8"
     same = (torch.cat([images for images, _ in batches])[:, None] == data.fetch(torch.arange(41))).flatten(2).all(2)
@@ -234,7 +242,7 @@ def test_the_network_trains_without_cutout_when_cutmix_is_on(mix_p: float) -> No
     setup = set_up(data, pool_of(data, torch.float32), settings(mix_p=mix_p))
     state = condensation.begin_outer(state_module.init(setup), setup)
     asked: list[BatchDraw] = []
-    network_step.update_network(state, replace(setup, train=lambda _, drawn: asked.extend(drawn)))
+    network_step.update_network(state, training_by(setup, lambda _, drawn: asked.extend(drawn)))
     assert len(asked) == 3
     for one in asked:
         assert set(one.augmentation.draw) == {"color", "shift"} | (set() if mix_p else {"cutout"})

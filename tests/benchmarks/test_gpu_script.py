@@ -20,7 +20,7 @@ import torch
 
 from benchmarks import gpu
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def script(*words: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:

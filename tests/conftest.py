@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from attar.errors import once
 from helpers.command import TINY, call
 
 torch.set_num_threads(1)
@@ -64,3 +65,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(root)
         call("condense", "-d", "digits", *TINY, "--out", "base", "--quiet")
     return root
+
+
+@pytest.fixture(autouse=True)
+def lines_are_said_again() -> None:
+    """`attar.errors.once` remembers its lines for the whole process; every test begins without them."""
+    once.said.clear()

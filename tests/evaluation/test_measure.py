@@ -49,7 +49,7 @@ def set_of(data: ImageData, ipc: int = 2, **changes: Any) -> SyntheticSet:
 def test_the_report(digits: ImageData) -> None:
     condensed = set_of(digits, factor=2)
     lines: list[str] = []
-    report = measure.evaluate(condensed, digits, CONFIG, NETWORK, report=lines.append)
+    report = measure.evaluate(condensed, digits, CONFIG, NETWORK, advance=lines.append)
     assert list(report) == ["accuracy", "initial", "random_real", "whole"]
     assert len(lines) == 4 * 2
     assert lines[0] == f"accuracy convnet2 run 1 of 2: {report['accuracy']['convnet2']['runs'][0]:.4f}"
@@ -191,7 +191,7 @@ def test_no_teacher_is_trained_twice(digits: ImageData, monkeypatch: pytest.Monk
     config = replace(CONFIG, soft_labels=True, yardsticks=("whole",))
     kept: dict[str, tuple[float, int]] = {}
     lines: list[str] = []
-    whole = measure.evaluate(set_of(digits), digits, config, NETWORK, keep=kept.__setitem__, report=lines.append)
+    whole = measure.evaluate(set_of(digits), digits, config, NETWORK, keep=kept.__setitem__, advance=lines.append)
     assert len(calls) == len(kept) == 3 * 2 and len(lines) == 7  # epochs and seed
     assert lines[0] == f"teacher convnet2: {whole['whole']['convnet2']['runs'][0]:.4f}"
     again = measure.evaluate(set_of(digits), digits, config, NETWORK, known=kept)

@@ -85,7 +85,7 @@ def written(folder: Path, condensed: SyntheticSet | None = None, **changes: Any)
     condensed = condensed or random_set(factor=2)
     given: dict[str, Any] = {
         "result": RESULT,
-        "small": condensed,
+        "condensed": condensed,
         "settings": SETTINGS,
         "command": "attar condense -d digits --ipc 1 --seed 7",
         "curve": [(0.0, 0.7217), (10.4, 0.81), (41.5, 0.8514)],

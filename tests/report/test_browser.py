@@ -171,7 +171,7 @@ def test_without_script_all_pictures_are_there(chromium: Browser, report: Path) 
 def test_a_hundred_classes_open_in_a_second(chromium: Browser, tmp_path: Path) -> None:
     names = tuple(f"a class with the long name {k}" for k in range(100))
     condensed = random_set(10, nclass=100, channels=3, side=32, factor=2, classes=names)
-    images, labels = snapshots.condensed(condensed.images, condensed.labels)
+    images, labels = snapshots.thumbnails(condensed.images, condensed.labels)
     written(tmp_path, condensed, moments=[Moment(k, images) for k in range(10)], labels=labels, last=Moment(10, images))
     seconds = []
     for _ in range(3):

@@ -107,7 +107,7 @@ def test_a_page_of_a_hundred_classes_stays_below_3_MB(ipc: int, side: int, chann
     """Of noise, which compresses worst."""
     names = tuple(f"a class with the long name {k}" for k in range(100))
     condensed = random_set(ipc, nclass=100, channels=channels, side=side, factor=2, classes=names)
-    images, labels = page.snapshots.condensed(condensed.images, condensed.labels)
+    images, labels = page.snapshots.thumbnails(condensed.images, condensed.labels)
     written(tmp_path, condensed, moments=[Moment(k, images) for k in range(10)], labels=labels)
     assert (tmp_path / "report.html").stat().st_size < 3_000_000
 

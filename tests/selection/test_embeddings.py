@@ -13,7 +13,7 @@ import attar
 from attar import models
 from attar.condensation import loop as condensation
 from attar.condensation import state
-from attar.condensation.setup import check, set_up
+from attar.condensation.setup import check_data, set_up
 from attar.data.images import ImageData
 from attar.errors import UserError
 from attar.models.for_data import describe
@@ -168,7 +168,7 @@ def test_bad_settings(digits: ImageData) -> None:
     with pytest.raises(UserError, match="unknown select 'clusters'; did you mean 'cluster'"):
         CondenseConfig(select="clusters")
     with pytest.raises(UserError, match=r"select_from \(32\) must not be below batch_real \(64\)"):
-        check(digits, CondenseConfig(select="cluster", select_from=32))
+        check_data(digits, CondenseConfig(select="cluster", select_from=32))
     for name in ("select_every", "select_from"):
         with pytest.raises(UserError, match=f"{name} must be at least 1, not 0"):
             CondenseConfig(**{name: 0})

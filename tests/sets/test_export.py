@@ -187,8 +187,8 @@ def accuracies(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
     """The accuracies that `attar evaluate` printed, in full."""
     found: list[list[float]] = []
     monkeypatch.setattr(
-        "attar.stages.evaluate.print_table",
-        lambda result, measured: found.append(next(iter(measured["accuracy"].values()))["runs"]),
+        "attar.cli.printing.accuracies",
+        lambda result, measured, path: found.append(next(iter(measured["accuracy"].values()))["runs"]),
     )
     return found
 

@@ -196,7 +196,7 @@ def test_merged_parts_are_a_run(here: Path, capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == "merged/condensed.safetensors\nnext: attar evaluate merged\n"
     for name in ("condensed.safetensors", "initial.safetensors", "images.png"):
         assert Path("merged", name).read_bytes() == Path("whole", name).read_bytes(), name
-    assert {path.name for path in Path("merged").iterdir()} == {*run_folder.FILES} - {trained.SEEDS}
+    assert {path.name for path in Path("merged").iterdir()} == {*run_folder.FILES} - {trained.TRAINED}
     condensed = attar.load_set(Path("merged"))
     assert condensed.labels.tolist() == list(range(10))
     config, result = read("merged/config.json"), read("merged/result.json")
@@ -293,7 +293,9 @@ def test_all_parts_go_on_where_they_were(here: Path, capsys: pytest.CaptureFixtu
     assert Path("whole/parts/0", set_files.CONDENSED).stat().st_mtime_ns == before
     capsys.readouterr()
     call("condense", "--resume", "whole")
-    assert "whole is done: 1 outer iterations" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "whole is done: 1 outer iterations" in said.err
+    assert said.out.startswith("whole/condensed.safetensors\n")
     assert "ipc 1, and 2 is asked for" in refused(
         "condense", "-d", "digits", *PARTS, "--ipc", "2", "--out", "whole", "--resume", "auto", capsys=capsys
     )

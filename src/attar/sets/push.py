@@ -53,9 +53,9 @@ def _without_places(condensed: SyntheticSet) -> SyntheticSet:
     plain = settings_of(Recipe())
     recipe = {name: dict(values) for name, values in condensed.recipe.items()}
     if "data" in recipe:
-        recipe["data"] |= {name: plain["data"][name] for name in with_role("data", "place")}
+        recipe["data"] |= {name: plain["data"][name] for name in with_role("data", "place") if name in recipe["data"]}
         if Path(str(recipe["data"].get("dataset"))).expanduser().exists():
             recipe["data"]["dataset"] = condensed.source
     if "condense" in recipe:
-        recipe["condense"] |= {name: plain["condense"][name] for name in with_role("condense", "place")}
+        recipe["condense"] |= {name: plain["condense"][name] for name in with_role("condense", "place") if name in recipe["condense"]}
     return replace(condensed, recipe=recipe)

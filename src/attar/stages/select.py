@@ -66,7 +66,7 @@ def select(
     features = check_features(features)
     inputs = resolve_inputs("select", data, settings, recipe=recipe, progress=progress)
     inputs = inputs.with_recipe(coresets.settled(inputs.recipe))
-    if pool is not None:
+    if pool is not None and method != "random" and features == "early":
         pool.check(inputs.data)
         inputs = inputs.with_recipe(replace(inputs.recipe, network=pool.network))
     path = None

@@ -57,5 +57,7 @@ def _without_places(condensed: SyntheticSet) -> SyntheticSet:
         if Path(str(recipe["data"].get("dataset"))).expanduser().exists():
             recipe["data"]["dataset"] = condensed.source
     if "condense" in recipe:
-        recipe["condense"] |= {name: plain["condense"][name] for name in with_role("condense", "place") if name in recipe["condense"]}
+        recipe["condense"] |= {
+            name: plain["condense"][name] for name in with_role("condense", "place") if name in recipe["condense"]
+        }
     return replace(condensed, recipe=recipe)

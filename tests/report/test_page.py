@@ -166,8 +166,8 @@ def test_names_of_lines_do_not_cover_each_other(values: tuple[float, ...]) -> No
     made = chart.chart([], {str(k): (f"line {k}", value) for k, value in enumerate(values)}, [], 10.0)
     assert made is not None
     heights = sorted(label for _, _, label, _ in made["lines"])
-    assert all(second - first >= chart.APART for first, second in pairwise(heights))
-    assert heights[0] >= chart.TOP - chart.APART and heights[-1] <= chart.BOTTOM
+    assert all(second - first >= chart.NAME_SPACING for first, second in pairwise(heights))
+    assert heights[0] >= chart.TOP - chart.NAME_SPACING and heights[-1] <= chart.BOTTOM
     order = [key for key, *_ in sorted(made["lines"], key=lambda line: line[2])]
     assert [values[int(key)] for key in order] == sorted(values, reverse=True)
 
@@ -175,8 +175,8 @@ def test_names_of_lines_do_not_cover_each_other(values: tuple[float, ...]) -> No
 def test_a_sheet_that_is_too_large_loses_detail_not_images() -> None:
     noise = np.random.RandomState(0).randint(0, 256, (50, 32, 32, 3), dtype=np.uint8)
     exact, less = sheets.sheet([noise, noise], 1_000_000), sheets.sheet([noise, noise], 40_000)
-    assert exact.address.startswith("data:image/png") and less.address.startswith("data:image/webp")
-    assert len(less.address) * 3 / 4 < 40_100
+    assert exact.url.startswith("data:image/png") and less.url.startswith("data:image/webp")
+    assert len(less.url) * 3 / 4 < 40_100
     assert less.place(7) == exact.place(7)
 
 
@@ -192,4 +192,4 @@ def test_duration(seconds: float, text: str) -> None:
     ("count", "text"), [(640, "640 B"), (7_840, "7.8 kB"), (47_040_000, "47 MB"), (2e12, "2000 GB")]
 )
 def test_size(count: float, text: str) -> None:
-    assert numbers.size(count) == text
+    assert numbers.file_size(count) == text

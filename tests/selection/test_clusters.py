@@ -61,10 +61,10 @@ def test_a_core_set_grows_by_one() -> None:
         assert chosen(kind, features, 8)[:3] == chosen(kind, features, 3)
 
 
-@pytest.mark.parametrize("cells", [1, 50, clusters.CELLS])
-def test_nearest_against_brute_force(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("max_distances", [1, 50, clusters.MAX_DISTANCES])
+def test_nearest_against_brute_force(max_distances: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In turn, each image once; however many distances are held at once."""
-    monkeypatch.setattr(clusters, "CELLS", cells)
+    monkeypatch.setattr(clusters, "MAX_DISTANCES", max_distances)
     x, centres = cloud(20, 3, 1), cloud(15, 3, 2)  # so many that images are contested
     taken: list[int] = []
     for centre in centres:
@@ -75,9 +75,9 @@ def test_nearest_against_brute_force(cells: int, monkeypatch: pytest.MonkeyPatch
     assert alone != taken
 
 
-@pytest.mark.parametrize("cells", [1, 70, clusters.CELLS])
-def test_one_iteration_of_lloyd_by_hand(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clusters, "CELLS", cells)
+@pytest.mark.parametrize("max_distances", [1, 70, clusters.MAX_DISTANCES])
+def test_one_iteration_of_lloyd_by_hand(max_distances: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "MAX_DISTANCES", max_distances)
     x, centres = cloud(40, 3, 1), torch.cat([cloud(5, 3, 2), torch.full((1, 3), 99.0, dtype=torch.float64)])
     groups: dict[int, list[np.ndarray]] = {k: [] for k in range(6)}
     for row in x.numpy():
@@ -96,7 +96,7 @@ def objective(features: Tensor, centres: Tensor) -> float:
 @given(seed=st.integers(0, 10**6), k=st.integers(1, 12))
 def test_lloyd_never_makes_it_worse(seed: int, k: int) -> None:
     x = cloud(40, 3, seed)
-    centres = x[clusters.spread(x, k, Generator().manual_seed(seed))]
+    centres = x[clusters.kmeans_plus_plus(x, k, Generator().manual_seed(seed))]
     course = [objective(x, centres)]
     for _ in range(6):
         centres = clusters.lloyd(x, centres)
@@ -119,7 +119,7 @@ def test_kmeans_finds_clusters_that_are_there() -> None:
 def test_the_start_prefers_what_is_far() -> None:
     """k-means++ draws with the squared distance: an image 1000 times as far weighs a million times as much."""
     x = torch.tensor([[0.0], [1.0], [-1.0], [1000.0]])
-    starts = [clusters.spread(x, 2, Generator().manual_seed(seed)).tolist() for seed in range(40)]
+    starts = [clusters.kmeans_plus_plus(x, 2, Generator().manual_seed(seed)).tolist() for seed in range(40)]
     assert all(3 in rows for rows in starts)
     assert len({rows[0] for rows in starts}) == 4  # the first is uniform
 

@@ -46,7 +46,7 @@ def rows_of(condensed: attar.SyntheticSet, data: ImageData) -> list[int]:
 
 
 @pytest.mark.parametrize("method", coresets.CORESETS)
-@pytest.mark.parametrize("features", coresets.FEATURES)
+@pytest.mark.parametrize("features", coresets.FEATURE_NAMES)
 def test_real_images_of_every_class(method: str, features: str, digits: ImageData, pool: Pool) -> None:
     condensed = attar.select(digits, method, pool, features=features, ipc=4)
     rows = rows_of(condensed, digits)

@@ -57,10 +57,10 @@ def test_vectors_are_the_last_features(norm_type: str, digits: ImageData, monkey
     rows = torch.arange(30, 53)
     embed = embeddings.by_network(module, models.parameters_of(other), models.buffers_of(other))
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    whole = embeddings.embedded(digits, rows, embed)
-    monkeypatch.setattr(embeddings, "LEAST", 1)
-    monkeypatch.setattr(embeddings, "PIXELS", 64 * 7)
-    parts = embeddings.embedded(digits, rows, embed)
+    whole = embeddings.embed_rows(digits, rows, embed)
+    monkeypatch.setattr(embeddings, "MIN_BATCH_IMAGES", 1)
+    monkeypatch.setattr(embeddings, "MAX_BATCH_PIXELS", 64 * 7)
+    parts = embeddings.embed_rows(digits, rows, embed)
     with torch.no_grad():
         expected = other.eval().features(digits.fetch(rows))
     assert torch.allclose(whole, expected, atol=1e-6) and torch.allclose(parts, expected, atol=1e-6)
@@ -70,7 +70,7 @@ def test_vectors_are_the_last_features(norm_type: str, digits: ImageData, monkey
 
 def test_pixels(digits: ImageData) -> None:
     rows = torch.tensor([4, 2])
-    assert torch.equal(embeddings.embedded(digits, rows, embeddings.pixels), digits.fetch(rows).flatten(1))
+    assert torch.equal(embeddings.embed_rows(digits, rows, embeddings.pixels), digits.fetch(rows).flatten(1))
 
 
 def test_some_images_of_a_class(digits: ImageData) -> None:

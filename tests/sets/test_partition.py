@@ -61,7 +61,9 @@ def a_part(labels: list[int], phase: int = 0, **changes: Any) -> SyntheticSet:
 @settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 50))
 def test_every_class_is_in_one_part(nclass: int, nclass_sub: int) -> None:
-    parts = [partition.labels_of(nclass, nclass_sub, phase) for phase in range(partition.parts_of(nclass, nclass_sub))]
+    parts = [
+        partition.labels_of(nclass, nclass_sub, phase) for phase in range(partition.part_count(nclass, nclass_sub))
+    ]
     assert [label for part in parts for label in part] == list(range(nclass))
     assert all(len(part) == nclass_sub for part in parts[:-1])
     assert 1 <= len(parts[-1]) <= nclass_sub
@@ -113,7 +115,7 @@ def test_a_start_that_one_part_does_not_know() -> None:
         ({"images": torch.zeros(4, 1, 5, 5)}, "the image shape is "),
         ({"labels": torch.tensor([2, 2, 2, 3])}, "ipc is 3, not 2"),
         ({"labels": torch.tensor([2, 2, 3, 1])}, "the number of images per class is "),
-        ({"labels": torch.tensor([3, 3, 1, 1])}, "class 'b' stands in both part 1 and part 2"),
+        ({"labels": torch.tensor([3, 3, 1, 1])}, "class 'b' is in both part 1 and part 2"),
         ({"recipe": {}}, "lr_img is unknown, not 0.1"),
         ({"recipe": {"condense": {"lr_img": 0.2, "nclass_sub": 2}}}, "lr_img is 0.2, not 0.1"),
         ({"recipe": {"condense": {"lr_img": 0.1, "nclass_sub": 3}}}, "nclass_sub is 3, not 2"),
@@ -143,10 +145,10 @@ def test_a_message_lists_a_few_misfits() -> None:
 
 def test_classes_that_no_part_has() -> None:
     condensed = concatenate([a_part([0, 1]), a_part([4], 2)])
-    assert partition.absent(condensed) == [2, 3, 5]
-    with pytest.raises(UserError, match=r"3 of 6 classes stand in no part \('c', 'd', 'f'\); give phase 1, 2 too"):
+    assert partition.missing_labels(condensed) == [2, 3, 5]
+    with pytest.raises(UserError, match=r"3 of 6 classes are in no part \('c', 'd', 'f'\); give phase 1, 2 too"):
         partition.check_whole(condensed)
-    with pytest.raises(UserError, match=r"4 of 6 classes stand in no part \('c', 'd', 'e', ...\); give all parts"):
+    with pytest.raises(UserError, match=r"4 of 6 classes are in no part \('c', 'd', 'e', ...\); give all parts"):
         partition.check_whole(a_part([0, 1], recipe={}))
 
 
@@ -196,7 +198,7 @@ def test_merged_parts_are_a_run(here: Path, capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == "merged/condensed.safetensors\nnext: attar evaluate merged\n"
     for name in ("condensed.safetensors", "initial.safetensors", "images.png"):
         assert Path("merged", name).read_bytes() == Path("whole", name).read_bytes(), name
-    assert {path.name for path in Path("merged").iterdir()} == {*run_folder.FILES} - {trained.TRAINED}
+    assert {path.name for path in Path("merged").iterdir()} == {*run_folder.FILES} - {trained.TRAINED_NETWORKS}
     condensed = attar.load_set(Path("merged"))
     assert condensed.labels.tolist() == list(range(10))
     config, result = read("merged/config.json"), read("merged/result.json")
@@ -347,10 +349,10 @@ def test_what_is_next_after_a_phase(here: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("part0 part1", "2 of 10 classes stand in no part ('8', '9'); give phase 2 too"),
-        ("part0 part1 part1 part2", "class '4' stands in both part1 and part1"),
+        ("part0 part1", "2 of 10 classes are in no part ('8', '9'); give phase 2 too"),
+        ("part0 part1 part1 part2", "class '4' is in both part1 and part1"),
         ("part0 part1 nowhere", "there is no run folder or file nowhere"),
-        ("part0 part1 part2 whole", "class '0' stands in both part0 and whole"),
+        ("part0 part1 part2 whole", "class '0' is in both part0 and whole"),
         ("part0 part1 part2 --out part0", "part0 is one of the parts; name another folder with --out"),
         ("part0 part1 wide", "wide does not fit part0: [network] width is 0.1, not 0.05"),
         ("part0 part1 damaged", "damaged or no safetensors file"),

@@ -42,10 +42,12 @@ def test_moments_are_few_and_closest_in_the_beginning(total: int) -> None:
         (2, 1, (3, 4000), (1, (3, 4000))),
     ],
 )
-def test_room(classes: int, of_class: int, size: tuple[int, int], expected: tuple[int, tuple[int, int]]) -> None:
-    count, thumbnails = snapshots.room(classes, of_class, size)
+def test_as_many_images_as_fit(
+    classes: int, of_class: int, size: tuple[int, int], expected: tuple[int, tuple[int, int]]
+) -> None:
+    count, thumbnails = snapshots.fit(classes, of_class, size)
     assert (count, thumbnails) == expected
-    assert classes * count * thumbnails[0] * thumbnails[1] * 11 <= snapshots.PIXELS
+    assert classes * count * thumbnails[0] * thumbnails[1] * 11 <= snapshots.MAX_PIXELS
 
 
 def test_small_sets_are_kept_as_they_are() -> None:

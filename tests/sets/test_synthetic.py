@@ -14,7 +14,6 @@ import attar
 from attar.condensation.image_step import effective_lr, pending, sweep_factors
 from attar.errors import UserError
 from attar.sets.decode import (
-    cell,
     check_factor,
     decode,
     decode_class,
@@ -23,6 +22,7 @@ from attar.sets.decode import (
     decoded_count,
     mix,
     noise,
+    patch_side,
 )
 from attar.sets.synthetic import SyntheticSet
 from helpers import naive
@@ -129,7 +129,7 @@ def test_mix_against_the_naive_twin(height: int, width: int, factor: int, ipc: i
 @pytest.mark.parametrize(("size", "factor"), [(8, 1), (8, 2), (8, 3), (24, 2), (24, 3), (25, 2), (26, 3)])
 @pytest.mark.parametrize("mode", MODES)
 def test_all_decode_modes_show_the_real_images_again(size: int, factor: int, mode: str) -> None:
-    ipc, side = 3, cell(size, factor)
+    ipc, side = 3, patch_side(size, factor)
     data = attar.load("digits", nclass=3, size=size)
     for label in range(3):
         real = data.images[data.rows(label)[: ipc * factor**2]].double() / 255

@@ -195,7 +195,7 @@ def select(context: Context, cell: Cell, folder: run_folder.RunFolder, pool: Poo
         point = cell.point
         by: tuple[embeddings.Embed, str] = embeddings.pixels, point.features or "none"
         if len(pool):
-            by = coresets.by_first(pool, context.data), pool.members[0].name
+            by = coresets.by_first_model(pool, context.data), pool.members[0].name
         select_into(folder, context.data, point.method, cell.recipe, by, Progress(), seconds, command=context.command)
     return set_files.load_set(folder.path), folder.read(run_folder.RESULT, "seconds")["seconds"]
 

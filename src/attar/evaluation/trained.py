@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from attar.files import append
 
-TRAINED = "evaluation.jsonl"  # exists only while an evaluation runs
+TRAINED_NETWORKS = "evaluation.jsonl"  # exists only while an evaluation runs
 
 
 class TrainedNetwork(NamedTuple):
@@ -29,7 +29,7 @@ class TrainedNetworks:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.path = folder / TRAINED if folder is not None else None
+        self.path = folder / TRAINED_NETWORKS if folder is not None else None
         self.start = time.perf_counter()
         self.earlier_seconds = 0.0  # of sessions before this one
         self.results: dict[str, TrainedNetwork] = {}

@@ -83,7 +83,7 @@ def test_one_run_has_no_deviation(digits: ImageData) -> None:
     assert report["accuracy"]["convnet2"]["std"] is None
 
 
-def test_a_set_that_does_not_know_its_start_has_no_such_yardstick(digits: ImageData) -> None:
+def test_a_set_without_initial_images_has_no_such_yardstick(digits: ImageData) -> None:
     report = measure.evaluate(set_of(digits, initial=None), digits, replace(CONFIG, runs=1), NETWORK)
     assert list(report) == ["accuracy", "random_real", "whole"]
 
@@ -125,15 +125,15 @@ def test_improvement_over_random_and_hard_label_recovery() -> None:
         "random_real": means(convnet3=0.45, resnet10=0.65),
         "whole": means(convnet3=0.85, resnet10=0.95),
     }
-    found = protocol.gains(result)
-    assert found["ior"] == {"convnet3": pytest.approx(0.7 - 0.45), "resnet10": pytest.approx(0.6 - 0.65)}
-    assert found["hlr"] == {"convnet3": pytest.approx(0.85 - 0.7), "resnet10": pytest.approx(0.95 - 0.6)}
+    metrics = protocol.gains(result)
+    assert metrics["ior"] == {"convnet3": pytest.approx(0.7 - 0.45), "resnet10": pytest.approx(0.6 - 0.65)}
+    assert metrics["hlr"] == {"convnet3": pytest.approx(0.85 - 0.7), "resnet10": pytest.approx(0.95 - 0.6)}
     del result["random_real"], result["whole"]["resnet10"]
     assert protocol.gains(result) == {"hlr": {"convnet3": pytest.approx(0.15)}}
     assert protocol.gains({"accuracy": {}}) == {}
 
 
-def test_they_come_with_the_yardsticks(digits: ImageData) -> None:
+def test_gains_come_with_the_yardsticks(digits: ImageData) -> None:
     quick = {"runs": 2, "epochs": 2, "whole_epochs": 1, "width": 0.05, "recipe": "digits"}
     report = attar.evaluate(set_of(digits), digits, **quick)
     runs = {name: report[name]["convnet2"]["runs"] for name in ("accuracy", "random_real", "whole")}
@@ -215,10 +215,10 @@ def test_random_real_images(digits: ImageData) -> None:
     assert images.dtype == torch.uint8
     assert labels.bincount().tolist() == [3] * 10
     for image, label in zip(images, labels.tolist(), strict=True):
-        assert any(torch.equal(image, own) for own in digits.images[digits.rows(label)])
+        assert any(torch.equal(image, other) for other in digits.images[digits.rows(label)])
     for label in range(10):
-        own = images[labels == label].flatten(1)
-        assert len(own.unique(dim=0)) == 3  # without replacement
+        pixels = images[labels == label].flatten(1)
+        assert len(pixels.unique(dim=0)) == 3  # without replacement
     again, _ = training_sets.random_real(digits, condensed, seed=0)
     other, _ = training_sets.random_real(digits, condensed, seed=1)
     assert torch.equal(images, again)
@@ -248,15 +248,15 @@ def test_training_sets(digits: ImageData) -> None:
     whole = training_sets.training_set("whole", condensed, digits, 0)
     assert whole[0] is digits.images
     assert whole[1] is digits.labels
-    chosen = training_sets.training_set("random_real", condensed, digits, 3)
-    assert torch.equal(chosen[0], training_sets.random_real(digits, condensed, 3)[0])
+    drawn = training_sets.training_set("random_real", condensed, digits, 3)
+    assert torch.equal(drawn[0], training_sets.random_real(digits, condensed, 3)[0])
 
 
 # ---- which networks ----
 
 
 @pytest.mark.parametrize(
-    ("networks", "own", "labels"),
+    ("networks", "run_network", "labels"),
     [
         ((), NETWORK, {"convnet2": 2}),
         (("convnet",), NETWORK, {"convnet2": 2}),  # the run's own kind, so its depth
@@ -268,17 +268,17 @@ def test_training_sets(digits: ImageData) -> None:
         (("densenet",), NETWORK, {"densenet121": 121}),
     ],
 )
-def test_names_of_networks(networks: tuple[str, ...], own: NetworkConfig, labels: dict[str, int]) -> None:
-    chosen = protocol.chosen_networks(EvaluateConfig(networks=networks), own)
-    assert {label: item.depth for label, item in chosen.items()} == labels
-    assert all((item.width, item.norm_type) == (own.width, own.norm_type) for item in chosen.values())
+def test_names_of_networks(networks: tuple[str, ...], run_network: NetworkConfig, labels: dict[str, int]) -> None:
+    by_label = protocol.chosen_networks(EvaluateConfig(networks=networks), run_network)
+    assert {label: item.depth for label, item in by_label.items()} == labels
+    assert all((item.width, item.norm_type) == (run_network.width, run_network.norm_type) for item in by_label.values())
 
 
 def test_names_with_norms() -> None:
     """As the results are labelled; both norms of a network in one evaluation."""
     names = ("resnet18", "resnet18-batch", "ResNet-AP-Group", "convnet-none")
-    chosen = protocol.chosen_networks(EvaluateConfig(networks=names), NETWORK)
-    assert {label: (item.depth, item.norm_type) for label, item in chosen.items()} == {
+    by_label = protocol.chosen_networks(EvaluateConfig(networks=names), NETWORK)
+    assert {label: (item.depth, item.norm_type) for label, item in by_label.items()} == {
         "resnet18": (18, "instance"),
         "resnet18-batch": (18, "batch"),
         "resnetap10-group": (10, "group"),

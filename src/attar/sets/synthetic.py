@@ -103,7 +103,7 @@ class SyntheticSet:
             batch_size: images per batch; the last batch may be smaller.
             shuffle: a new random order in every epoch.
             device: where images and labels are kept, and augmentation is computed.
-            augment: a strategy such as "color_crop_flip_scale_rotate", drawn anew for each image and epoch.
+            augment: a strategy such as "color_crop_flip_scale_rotate", drawn again for each image and epoch.
             normalized: normalise the images per channel, as for training; else they are in [0, 1].
             seed: of order and augmentation.
 

@@ -477,7 +477,7 @@ def test_damaged_files_of_a_run_are_refused_before_the_work(
 ) -> None:
     shutil.copytree(workspace / "base", tmp_path / "base")
     (tmp_path / "base" / name).write_text(text)
-    monkeypatch.setattr("attar.evaluation.measure.train_once", lambda *args: pytest.fail("trained in vain"))
+    monkeypatch.setattr("attar.evaluation.measure.train_network", lambda *args: pytest.fail("trained in vain"))
     assert words in refused("evaluate", "base", cwd=tmp_path)
 
 

@@ -13,6 +13,7 @@ from attar.condensation.state import init, restore, saved_compiled, snapshot
 from attar.data.images import ImageData
 from attar.errors import Diverged, WriteError, log
 from attar.evaluation import measure
+from attar.evaluation.protocol import CONDENSED
 from attar.report import pictures
 from attar.report.of_run import write_report
 from attar.runs import checkpoint, existing, run_folder, sinks
@@ -117,7 +118,7 @@ def quick_accuracy(condensed: SyntheticSet, data: ImageData, recipe: Recipe) -> 
     """{network: the accuracy of one network of the run's own kind}."""
     quick = replace(recipe.evaluate, runs=1, yardsticks=(), networks=())
     measured = measure.evaluate(condensed, data, quick, recipe.network)
-    return {name: entry["mean"] for name, entry in measured[measure.CONDENSED].items()}
+    return {name: entry["mean"] for name, entry in measured[CONDENSED].items()}
 
 
 def write_product(run: Run, condensed: SyntheticSet, data: ImageData, seconds: float) -> None:

@@ -91,8 +91,7 @@ def channel_axis(shape: Sequence[int], channels: str | None, what: str) -> int:
 
     Args:
         shape: the four lengths.
-        channels: "first" or "last"; None goes by the rule: the axis of length 1, 3 or 4. Where both are, the one that
-            leaves sides of at least 2 pixels, and then the one that leaves a square.
+        channels: "first" or "last"; None goes by the rule: the axis of length 1, 3 or 4, of both the shorter one.
         what: what the images are called in a message.
 
     Returns:
@@ -104,12 +103,9 @@ def channel_axis(shape: Sequence[int], channels: str | None, what: str) -> int:
     if channels is not None:
         return {"first": 1, "last": 3}[choose("channels", channels, CHANNELS)]
     sides = {1: (shape[2], shape[3]), 3: (shape[1], shape[2])}
-    likely = [axis for axis in sides if shape[axis] in USUAL_CHANNELS]
-    for rule in (lambda axis: min(sides[axis]) > 1, lambda axis: sides[axis][0] == sides[axis][1]):
-        if len(likely) > 1:
-            likely = [axis for axis in likely if rule(axis)] or likely
-    if len(likely) == 1:
-        return likely[0]
+    likely = sorted((shape[axis], axis) for axis in sides if shape[axis] in USUAL_CHANNELS)
+    if likely and (likely[0][0] == 1 or len(likely) == 1 or likely[0][0] < likely[1][0]):
+        return likely[0][1]
     (h1, w1), (h3, w3) = sides[1], sides[3]
     raise UserError(
         f"{what} have the shape {list(shape)}, which does not tell where the channels are: say channels='last' for "

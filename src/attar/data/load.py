@@ -193,7 +193,7 @@ def _read_place(path: Path, reading: Reading) -> ImageData:
             return archives.load([path], path, reading)
         if path.suffix.lower() in tree.TABLES:
             raise UserError(f"{path} is a table: name the folder of its images, and the table with --labels_csv {path}")
-        raise UserError(f"{path} is a file that attar does not read as data (parquet, npz, zip, tar); {tree.LAYOUT}")
+        raise UserError(f"{path} is not a folder, and no parquet, npz, zip or tar file; {tree.LAYOUT}")
     if not path.is_dir():
         raise UserError(f"{path} is a pipe, socket or device; {tree.LAYOUT}")
     if hub.is_saved(path):

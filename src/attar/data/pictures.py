@@ -96,12 +96,17 @@ def from_sources(named: Sequence[Named], stamps: Sequence[str] | None = None, si
 
 @dataclass
 class Seen:
-    """What was seen in images while they were decoded: rows that cannot be read, and what is to be told."""
+    """What was seen in images while they were decoded: rows that cannot be read, and what is to be told.
+
+    bad: rows; clear: images with transparency; highest: value of grey images with 16 bits; deep_colour: highest upper
+    byte of colour images with 16 bits a channel; mixed: words about images of several sizes.
+    """
 
     bad: list[int] = field(default_factory=list)
-    clear: int = 0  # images with transparency
-    highest: int = 0  # value of grey images with 16 bits
-    deep_colour: int = 0  # highest upper byte of colour images with 16 bits a channel
+    clear: int = 0
+    highest: int = 0
+    deep_colour: int = 0
+    mixed: str = ""
 
     def add(self, other: Seen) -> None:
         """Take over what was seen in other images."""
@@ -109,9 +114,12 @@ class Seen:
         self.clear += other.clear
         self.highest = max(self.highest, other.highest)
         self.deep_colour = max(self.deep_colour, other.deep_colour)
+        self.mixed = self.mixed or other.mixed
 
     def say(self, name: str, needs: Needs) -> None:
         """Log what was guessed or dropped."""
+        if self.mixed:
+            log.warning("%s: %s: all are brought to %dx%d (--size names another)", name, self.mixed, *[needs.size] * 2)
         if self.highest and needs.bits:
             line = "%s: the highest value of the 16-bit images is %d, so they are read as %d-bit: 0..%d becomes 0..255"
             level = log.info if needs.bits == FULL_RANGE else log.warning
@@ -145,11 +153,11 @@ class Sink(Protocol):
 
 
 class _Again(Exception):
-    """An image needs more than those before it: all are decoded again."""
+    """An image needs more than those before it: all are decoded again. mixed: words about their sizes."""
 
-    def __init__(self, needs: Needs) -> None:
+    def __init__(self, needs: Needs, mixed: str = "") -> None:
         super().__init__()
-        self.needs = needs
+        self.needs, self.mixed = needs, mixed
 
 
 def decode_all(pictures: Pictures, reading: Reading, needs: Needs, sink: Sink) -> tuple[Needs, Seen]:
@@ -167,14 +175,16 @@ def decode_all(pictures: Pictures, reading: Reading, needs: Needs, sink: Sink) -
     Raises:
         UserError: that names and counts the unreadable images, unless they are to be skipped.
     """
+    mixed = ""
     while True:
         try:
-            return _pass(pictures, reading, needs, sink)
+            needs, seen = _pass(pictures, reading, needs, sink, mixed)
+            return needs, seen
         except _Again as again:
-            needs = again.needs
+            needs, mixed = again.needs, again.mixed or mixed
 
 
-def _pass(pictures: Pictures, reading: Reading, needs: Needs, sink: Sink) -> tuple[Needs, Seen]:
+def _pass(pictures: Pictures, reading: Reading, needs: Needs, sink: Sink, mixed: str) -> tuple[Needs, Seen]:
     """Decode all images once. Raises `_Again` where one needs more than `needs`."""
     first, shape, needs = _first(pictures, reading, needs)
     step = max(1, CHUNK // math.prod(shape))
@@ -187,7 +197,7 @@ def _pass(pictures: Pictures, reading: Reading, needs: Needs, sink: Sink) -> tup
             stage.advance()
         while chunk := list(islice(images, step)):
             here = np.zeros((len(chunk), *shape), np.uint8)
-            told = Seen()
+            told = Seen(mixed=mixed)
             for row, (title, image) in enumerate(chunk):
                 if isinstance(image, BadImage):
                     if not reading.skip_bad:
@@ -234,13 +244,8 @@ def _check(
         raise UserError(f"{first} has {shape[0]} channels, {title} has {len(image.pixels)}; give all the same")
     if image.pixels.shape[1:] != shape[1:]:
         (height, width), (other_height, other_width) = shape[1:], image.pixels.shape[1:]
-        size = _chosen_size(pictures, reading.largest_side)
-        log.warning(
-            "images of mixed sizes, such as %s with %dx%d and %s with %dx%d pixels: all are brought to %dx%d (--size "
-            "names another size)",
-            *(first, width, height, title, other_width, other_height, size, size),
-        )
-        raise _Again(needs._replace(size=size))
+        mixed = f"images of mixed sizes, such as {first} with {width}x{height} and {title} with {other_width}x{other_height}"
+        raise _Again(needs._replace(size=_chosen_size(pictures, reading.largest_side)), mixed)
 
 
 def _chosen_size(pictures: Pictures, largest: int) -> int:

@@ -170,7 +170,7 @@ def layout(tree: Tree, left_out: LeftOut, nclass: int | None = None) -> Layout:
     """
     prefix = _unwrapped(tree)
     inner = _folders(tree, prefix)
-    found = {name: splits.kind_of(name) for name in inner if splits.kind_of(name)}
+    found = {name: kind for name in inner if (kind := splits.kind_of(name))}
     deep = {name for name in found if _folders(tree, f"{prefix}{name}/")}
     train = sorted(name for name in found if found[name] == splits.TRAIN)
     pictured = {name for name in inner if _has_pictures(tree, f"{prefix}{name}/")}
@@ -179,12 +179,15 @@ def layout(tree: Tree, left_out: LeftOut, nclass: int | None = None) -> Layout:
     if not pictured or pictured <= set(found):
         raise MissingError(_no_classes(tree, prefix, pictured))
     classes = ordered(inner, tree.root)
+    if len(classes) < 2:
+        place = f"{tree.root}/{prefix}".rstrip("/")
+        raise UserError(f"{place} has 1 class folder, '{classes[0]}'; at least 2 classes are needed")
     _count_loose(tree, prefix, left_out)
     return Layout(classes, {splits.TRAIN: _pictures(tree, prefix, classes, left_out, nclass)})
 
 
 def _with_splits(
-    tree: Tree, prefix: str, found: dict[str, str | None], left_out: LeftOut, nclass: int | None
+    tree: Tree, prefix: str, found: dict[str, str], left_out: LeftOut, nclass: int | None
 ) -> Layout:
     train = next(name for name in found if found[name] == splits.TRAIN)
     place = f"{prefix}{train}/"
@@ -193,6 +196,10 @@ def _with_splits(
         if _has_pictures(tree, place):
             raise MissingError(_no_classes(tree, place, {train}))
         raise MissingError(f"{tree.root}/{place[:-1]} has no class folders; {LAYOUT}")
+    if len(classes) < 2:
+        raise UserError(
+            f"{tree.root}/{place[:-1]} has 1 class folder, '{classes[0]}'; at least 2 classes are needed"
+        )
     pictures = {train: _pictures(tree, place, classes, left_out, nclass)}
     _count_loose(tree, place, left_out)
     for name, kind in found.items():
@@ -203,6 +210,7 @@ def _with_splits(
         if not inner:
             loose = [file for file in tree.files if file.startswith(place) and is_picture(file)]
             left_out.add(f"images of {name}/, which has no class folders", loose[0] if loose else "", len(loose))
+            left_out.add("split folders without images", place, int(not loose))
             continue
         strangers = [label for label in inner if label not in classes]
         if strangers:

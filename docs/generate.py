@@ -15,10 +15,10 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 import attar
-from attar.cli.parser import RUN_FLAGS
+from attar.cli.flags import FLAGS as RUN_FLAGS
 from attar.settings.config import FLAGS, SECTIONS, Recipe
 from attar.settings.layers import as_sections
-from attar.settings.methods import METHODS, layer
+from attar.settings.methods import METHODS, method_layer
 from attar.settings.recipes import RECIPES, overlay
 
 WIDTH = 100  # characters of a line of code
@@ -56,7 +56,7 @@ def settings() -> str:
     parts += ["## Methods\n", "What each changes in the recipe `fashion` at ipc 10; [Methods](methods.md) says why.\n"]
     base = RECIPES["fashion"]()
     for name, method in METHODS.items():
-        changed = differences(overlay(base, layer(name, base, 10)), base)
+        changed = differences(overlay(base, method_layer(name, base, 10)), base)
         parts += [f"### {name}\n", f"{method.paper}.\n", *changed, ""]
     parts.append("## Settings\n")
     for section, kind in SECTIONS.items():
@@ -81,7 +81,8 @@ def row(section: str, item: Any) -> tuple[str, ...]:
     """One setting."""
     verbs = [verb for verb, table in FLAGS.items() if (section, item.name) in table.values()]
     default = "" if item.default is None else f"`{json.dumps(item.default)}`"
-    return code(f"--{item.name}", *item.metadata["names"]), default, item.metadata["help"], ", ".join(verbs)
+    known = item.metadata["setting"]
+    return code(f"--{item.name}", *known.names), default, known.help, ", ".join(verbs)
 
 
 def code(*words: str) -> str:

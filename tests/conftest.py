@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from helpers.command import TINY, call
+from attar.errors import log, once
 
 torch.set_num_threads(1)
 # No test opens the network, and none writes into the caches of whoever runs it.
@@ -29,6 +30,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(no_device)
+
+
+class Lines(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """The lines that attar logs during the test, in order, from INFO upwards."""
+    handler, level = Lines(), log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    yield handler.lines
+    log.removeHandler(handler)
+    log.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def _said_anew() -> None:
+    """What is said once in a process is said once in each test."""
+    once.said.clear()
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +88,8 @@ def run_attar() -> Callable[..., subprocess.CompletedProcess[str]]:
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a pool, pool/digits-convnet2-w0.05, and the run base/, made by the command line. Read only."""
+    from helpers.command import TINY, call  # here: GPU tests run also where the command line's packages are missing
+
     root = tmp_path_factory.mktemp("workspace")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)

@@ -169,10 +169,10 @@ def test_every_stage_goes_on(moment: str, done: Path, tmp_path: Path, monkeypatc
     """What was trained before the cut is not trained again, and its seconds are not lost."""
     out, path = tmp_path / "out", changed(tmp_path, "niter = 15", "niter = 2")
     places = {
-        "pretrain": (cells.pools, "pretrain", 2),  # the second early-stage model
+        "pretrain": (cells.early_stage, "pretrain", 2),  # the second early-stage model
         "evaluate": (cells, "measure_into", 2),
-        "append": (run.runlog, "append", 13),
-        "yardstick": (cells.evaluation, "evaluate", 2),
+        "append": (run.files, "append", 13),
+        "yardstick": (cells, "evaluate", 2),
     }
     where, name, call_number = places[moment]
     count, function = 0, getattr(where, name)
@@ -293,9 +293,9 @@ def test_held_out_images_are_tested_on(
 ) -> None:
     """The test images are left alone: they could as well be another data set's. Every page says so."""
     seen = []
-    function = cells.evaluation.evaluate
+    function = cells.evaluate
     monkeypatch.setattr(
-        cells.evaluation,
+        cells,
         "evaluate",
         lambda condensed, data, *a, **k: seen.append(data) or function(condensed, data, *a, **k),
     )

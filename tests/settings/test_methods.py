@@ -12,11 +12,12 @@ import pytest
 
 from attar.errors import UserError
 from attar.settings import methods, recipes
-from attar.settings.config import CHOICES, FLAGS, CondenseConfig, Recipe
+from attar.settings.config import CHOICES, FLAGS, SECTIONS, CondenseConfig, Recipe
 from attar.settings.config import METHODS as NAMES
 from attar.settings.layers import as_sections, resolve
 from attar.settings.methods import METHODS
 from attar.settings.recipes import named, overlay
+from attar.settings.schema import known_settings
 
 CONDENSE = FLAGS["condense"]
 DSA = "color_crop_cutout_flip_scale_rotate"
@@ -32,8 +33,8 @@ def test_every_method_has_a_paper_and_a_name() -> None:
     known = {item.name for item in fields(CondenseConfig)}
     for method in METHODS.values():
         assert {*method.means, *method.full, *method.short} <= known
-    assert set(methods.MACHINERY) <= known
-    assert {name for _, name in methods.NEEDS} <= known | {"epochs", "fraction", "models"}
+    every = [item for kind in SECTIONS.values() for item in known_settings(kind).values()]
+    assert {item.needs[0] for item in every if item.needs} <= known
 
 
 def test_accdd_is_the_default_and_changes_nothing() -> None:
@@ -44,7 +45,8 @@ def test_accdd_is_the_default_and_changes_nothing() -> None:
 
 # ---- the published settings ----
 
-# method: network_init, sweeps_per_network, perturb, match, metric, fc, update, factor, init, aug, lr_img, batch_real, iterations
+# method: network_init, sweeps_per_network, perturb, match, metric, fc, update, factor, init, aug, lr_img, batch_real,
+# iterations
 PUBLISHED = {
     "idc": ("fresh", None, False, "grad", "l1", False, "real", 2, "mix", "color_crop_cutout", 1e-4, 64, 200_000),
     "idc-i": ("fresh", None, False, "grad", "l1", False, "real", 1, "random", "color_crop_cutout", 1e-4, 64, 200_000),
@@ -103,7 +105,7 @@ def test_dsa_mirrors_no_digits() -> None:
 
 def test_details_of_ncfm() -> None:
     c = chosen("ncfm").condense
-    assert (c.frequencies, c.sampler, c.sampler_lr, c.patience, c.calibrate) == (4096, "gauss", 1e-3, 500, 1.0)
+    assert (c.frequencies, c.patience, c.calibrate) == (4096, 500, 1.0)
     assert (chosen("ncfm").pool.models, chosen("ncfm").pool.epochs) == (20, 60)
     adamw = chosen("ncfm", "cifar10", ipc=10).condense
     assert (adamw.img_optim, adamw.img_step, adamw.img_space) == ("adamw", "sweep", "unit")
@@ -206,7 +208,6 @@ def test_combinations_are_settings() -> None:
         ("dsa", {"n_data": 9}, "method dsa takes no n_data here: it has update synthetic"),
         ("accdd", {"syn_epochs": 2}, "method accdd takes no syn_epochs here: it has update real"),
         ("dm", {"lr": 0.1}, "method dm takes no lr here: it has update none, and lr needs update real or synthetic"),
-        ("ncfm", {"sampler_lr": 0.1}, "it has sampler gauss, and sampler_lr needs sampler network"),
         ("idc", {"vmax": 0.2}, "it has perturb off, and vmax needs perturb on"),
         ("accdd", {"select_every": 5}, "it has select random, and select_every needs select cluster"),
         ("dm", {"select_from": 600}, "it has select random, and select_from needs select cluster"),
@@ -234,7 +235,6 @@ def test_settings_that_mean_nothing_are_refused(method: str, given: dict[str, An
         ("idc", {"perturb": True, "vmax": 0.2}),
         ("dm", {"update": "real", "n_data": 64, "lr": 0.1}),
         ("dm", {"network_init": "pool", "epochs": 3, "calibrate": 0.5}),
-        ("ncfm", {"sampler": "network", "sampler_lr": 0.1}),
     ],
 )
 def test_settings_that_mean_something_are_not(method: str, given: dict[str, Any]) -> None:

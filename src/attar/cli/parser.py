@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 from cyclopts import App, CycloptsError, Parameter, Token, UnusedCliTokensError
 
-from attar import signals
+from attar import __version__, signals
 from attar.cli import commands
 from attar.cli.flags import FLAGS, flags_of_verb
 from attar.errors import UserError
@@ -73,8 +73,6 @@ def _fail(error: object) -> None:
 
 
 def _app() -> App:
-    from attar import __version__
-
     help = (
         "Distil a data set into a handful of synthetic images per class (Acc-DD). "
         "What a flag does not say comes from the data set's recipe: see `attar recipes`."

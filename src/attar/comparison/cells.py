@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from attar.comparison.spec import Cell, ComparisonPlan, seeded, slug
 from attar.data.images import ImageData
 from attar.engine import device as devices
 from attar.engine.workers import ThreadWorkers
-from attar.errors import Diverged
+from attar.errors import Diverged, log
 from attar.evaluation import protocol
 from attar.evaluation.measure import evaluate
 from attar.evaluation.protocol import INITIAL, RANDOM, WHOLE
@@ -176,6 +179,21 @@ def made(context: Context, cell: Cell, folder: run_folder.RunFolder) -> Made:
     return make(context, cell, folder, pool, seconds)
 
 
+@contextmanager
+def beginning_with(words: str) -> Iterator[None]:
+    """Begin what attar logs in here with `words`."""
+
+    def prefix(record: logging.LogRecord) -> bool:
+        record.msg, record.args = words + record.getMessage(), ()
+        return True
+
+    log.filters.insert(0, prefix)  # before the filter that lets a line pass once
+    try:
+        yield
+    finally:
+        log.filters.remove(prefix)
+
+
 def condense(context: Context, cell: Cell, folder: run_folder.RunFolder, pool: Pool, seconds: dict[str, float]) -> Made:
     """As `attar condense` does it."""
     files = tuple(str(member.file) for member in pool.members)
@@ -185,7 +203,8 @@ def condense(context: Context, cell: Cell, folder: run_folder.RunFolder, pool: P
     run = existing.open_or_create(folder, recipe, about)
     if not run.finished:
         torch.compiler.reset()  # it counts what one process compiles, and stops after a few
-        condense_run(run, context.data, pool, Options(context.every, command=context.command))
+        with beginning_with(f"{cell.name}: "):
+            condense_run(run, context.data, pool, Options(context.every, command=context.command))
     return set_files.load_set(folder.path), folder.read(run_folder.RESULT, "seconds")["seconds"]
 
 

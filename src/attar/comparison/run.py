@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,10 @@ def measured(context: Context, plan: ComparisonPlan, todo: Sequence[Task], quiet
     """The lines of all tasks: one after another here, or side by side in processes."""
     if context.jobs == 1:
         warm_up()
-        yield from (measure(context, task) for task in todo)
+        for task in todo:
+            with only_warnings():  # what a run says of itself would drown what the comparison says
+                line = measure(context, task)
+            yield line
         return
     there = partial(begin, plan, context.out, context.every, context.command, context.jobs, quiet)
     yield from side_by_side(todo, context.jobs, there)
@@ -148,6 +152,17 @@ def begin(
     warm_up()
     log.addHandler(Warnings(Progress(quiet=quiet)))
     return partial(measure, Context(out, data, every, command, jobs))
+
+
+@contextmanager
+def only_warnings() -> Iterator[None]:
+    """Of what attar logs in here, the warnings: what the device cannot do."""
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 class Warnings(Lines):

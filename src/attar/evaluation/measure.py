@@ -11,13 +11,12 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from attar import models
+from attar import __version__, models
 from attar.data.cache.mapped import Mapped
 from attar.data.images import ImageData
 from attar.engine.workers import ThreadWorkers
@@ -116,7 +115,7 @@ class Evaluator:
         """What stands for a network: all that decides its accuracy."""
         label, name, seed = job
         shared = [protocol_of(self.config, self.network, self.data), self.data.device.type]
-        shared += [torch.__version__, version("attar")]
+        shared += [torch.__version__, __version__]
         own = [self.prints[name], settings_of(self.networks[label]), self.epochs(name), seed]
         own += [self.config.seed] if name == SOFT else []  # the teacher's
         return hashlib.sha256(json.dumps([*shared, *own], sort_keys=True).encode()).hexdigest()[:16]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from importlib.metadata import version
 from typing import Any
 
 import torch
 
+from attar import __version__
 from attar.data.images import ImageData
 from attar.engine import device as devices
 from attar.sets.synthetic import SyntheticSet
@@ -27,7 +27,7 @@ def describe_set(condensed: SyntheticSet, dataset: str, device: str, real: int |
         "stored": {"images": len(condensed.images), "bytes": len(condensed.images) * pixels},
     }  # bytes of 8-bit pixels
     return {
-        "attar": version("attar"),
+        "attar": __version__,
         "dataset": dataset,
         "ipc": condensed.ipc,
         "factor": condensed.factor,

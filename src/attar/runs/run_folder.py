@@ -10,14 +10,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from attar import files
+from attar import __version__, files
 from attar.engine import device as devices
 from attar.errors import UserError
 from attar.evaluation.trained import TRAINED
@@ -174,7 +173,7 @@ def create(path: Path, *, overwrite: bool) -> RunFolder:
 def environment(device: torch.device) -> dict[str, Any]:
     """What a number depends on besides the settings."""
     return {
-        "attar": version("attar"),
+        "attar": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),

@@ -42,7 +42,7 @@ def labelled(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 @given(labelled())
 def test_rows_are_a_partition_by_class(sample: tuple[np.ndarray, np.ndarray]) -> None:
     images, labels = sample
-    data = ImageData(torch.from_numpy(images), labels)
+    data = ImageData(torch.from_numpy(images), labels, channels="first")
     assert torch.equal(torch.cat([data.rows(c) for c in range(data.nclass)]).sort().values, torch.arange(len(labels)))
     for c in range(data.nclass):
         assert data.rows(c).tolist() == np.flatnonzero(labels == c).tolist()
@@ -56,7 +56,7 @@ def test_mean_and_std_are_those_of_the_pixels(sample: tuple[np.ndarray, np.ndarr
     images, labels = sample
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(arrays, "CHUNK_VALUES", chunk)
-        data = ImageData(torch.from_numpy(images), labels)
+        data = ImageData(torch.from_numpy(images), labels, channels="first")
     values = images.astype(np.float64) / 255
     np.testing.assert_allclose(data.mean, values.mean((0, 2, 3)), atol=1e-12)
     std = values.std((0, 2, 3))
@@ -68,8 +68,8 @@ def test_mean_and_std_are_those_of_the_pixels(sample: tuple[np.ndarray, np.ndarr
 @given(labelled(), st.sampled_from([np.float16, np.float32, np.float64]))
 def test_floats_come_back_as_the_same_bytes(sample: tuple[np.ndarray, np.ndarray], dtype: Any) -> None:
     images, labels = sample
-    data = ImageData((images / 255).astype(dtype), labels)
-    exact = ImageData(torch.from_numpy(images), labels)
+    data = ImageData((images / 255).astype(dtype), labels, channels="first")
+    exact = ImageData(torch.from_numpy(images), labels, channels="first")
     assert torch.equal(data.images, exact.images)
 
 

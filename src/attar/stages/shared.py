@@ -75,11 +75,19 @@ def resolve_inputs(
         settings = {"dataset": images.name, **settings} if own else settings
         chosen = layers.resolve(flags, settings, recipe=recipe or (None if own else images.name), published=published)
         chosen = recipes.overlay(chosen, {"data": {"dataset": images.name}})
+    images.say_equal_images()
     if not own:
-        return Inputs(chosen, images, explicit, "")
+        return Inputs(_with_size(chosen, images), images, explicit, "")
     shape = auto.shape_of(images)
     chosen = layers.resolve(flags, settings, shape=shape)
-    return Inputs(chosen, images, explicit, auto.words(chosen, shape))
+    return Inputs(_with_size(chosen, images), images, explicit, auto.words(chosen, shape))
+
+
+def _with_size(recipe: Recipe, data: ImageData) -> Recipe:
+    """The recipe with the size that was chosen for images of mixed sizes: what reads them again needs the same."""
+    if data.chosen_size is None:
+        return recipe
+    return recipes.overlay(recipe, {"data": {"size": data.chosen_size}})
 
 
 def load_data(recipe: Recipe, progress: Progress) -> ImageData:

@@ -172,7 +172,11 @@ def test_a_test_set_is_taken_and_said(tmp_path: Path, caplog: pytest.LogCaptureF
     said = lines(caplog, "WARNING")
     assert data.counts == [16, 8, 1] and data.test_labels is not None
     assert data.test_labels.bincount().tolist() == [4, 2]
-    assert len(said) == 1 and said[0].endswith("none of 2, of which there is one image") and "a has no test set: 6 of its 31 images are taken for one, 0.2 of each class" in said[0]
+    assert (
+        len(said) == 1
+        and said[0].endswith("none of 2, of which there is one image")
+        and "a has no test set: 6 of its 31 images are taken for one, 0.2 of each class" in said[0]
+    )
     both = torch.cat([data.images, data.test_images]).flatten(1)  # type: ignore[list-item]
     assert len(both.unique(dim=0)) == 31
     assert torch.equal(load(tmp_path / "a.parquet").images, data.images)
@@ -181,9 +185,7 @@ def test_a_test_set_is_taken_and_said(tmp_path: Path, caplog: pytest.LogCaptureF
     assert load(tmp_path / "a.parquet", test_fraction=0.5).counts == [10, 5, 1]
 
 
-def test_an_imagefolder_without_splits(
-    tmp_path: Path, refused: Refused, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_imagefolder_without_splits(tmp_path: Path, refused: Refused, caplog: pytest.LogCaptureFixture) -> None:
     for row in range(12):
         place = tmp_path / "pets" / NAMES[row % 3]
         place.mkdir(parents=True, exist_ok=True)

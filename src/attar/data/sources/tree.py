@@ -97,6 +97,17 @@ def is_picture(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in decode.suffixes()
 
 
+def has_class_folders(root: Path) -> bool:
+    """Whether images lie directly in the folders of `root`."""
+    inner = (root / entry.name for entry in _listed(root) if not is_hidden(entry.name))
+    return any(
+        is_picture(entry.name) and not is_hidden(entry.name)
+        for folder in inner
+        if folder.is_dir()
+        for entry in _listed(folder)
+    )
+
+
 def walk(root: Path, left_out: LeftOut, only: Sequence[str] | None = None) -> Tree:
     """All files below a folder, sub-folders and links followed; of the folders `only` where these are named.
 
@@ -128,6 +139,8 @@ def walk(root: Path, left_out: LeftOut, only: Sequence[str] | None = None) -> Tr
 def _take(entry: os.DirEntry[str], prefix: str, tree: Tree, left_out: LeftOut) -> bool:
     """Take a file into the tree; whether it is a folder to go into."""
     name = prefix + entry.name
+    if entry.name == written.ABOUT:  # of an export that is read back
+        return False
     if is_hidden(entry.name):
         left_out.add("hidden or system files and folders", name)
         return False
@@ -186,9 +199,7 @@ def layout(tree: Tree, left_out: LeftOut, nclass: int | None = None) -> Layout:
     return Layout(classes, {splits.TRAIN: _pictures(tree, prefix, classes, left_out, nclass)})
 
 
-def _with_splits(
-    tree: Tree, prefix: str, found: dict[str, str], left_out: LeftOut, nclass: int | None
-) -> Layout:
+def _with_splits(tree: Tree, prefix: str, found: dict[str, str], left_out: LeftOut, nclass: int | None) -> Layout:
     train = next(name for name in found if found[name] == splits.TRAIN)
     place = f"{prefix}{train}/"
     classes = ordered(_folders(tree, place), tree.root)
@@ -197,9 +208,7 @@ def _with_splits(
             raise MissingError(_no_classes(tree, place, {train}))
         raise MissingError(f"{tree.root}/{place[:-1]} has no class folders; {LAYOUT}")
     if len(classes) < 2:
-        raise UserError(
-            f"{tree.root}/{place[:-1]} has 1 class folder, '{classes[0]}'; at least 2 classes are needed"
-        )
+        raise UserError(f"{tree.root}/{place[:-1]} has 1 class folder, '{classes[0]}'; at least 2 classes are needed")
     pictures = {train: _pictures(tree, place, classes, left_out, nclass)}
     _count_loose(tree, place, left_out)
     for name, kind in found.items():

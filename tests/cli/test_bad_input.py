@@ -443,7 +443,10 @@ def test_too_little_memory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         ("foreign.safetensors", "foreign.safetensors was not written by attar"),
         ("part", "the set is a part: it holds 5 of 10 classes, and lacks 5, 6, 7, 8, 9; join all parts"),
         ("base -d small", "the set holds images of 1x8x8, the data of 3x8x8"),
-        ("base -d grey", "the set was made for other classes than grey has: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 only in the set; cat, dog only in"),
+        (
+            "base -d grey",
+            "the set was made for other classes than grey has: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 only in the set; cat, dog only in",
+        ),
         ("base -d nowhere/x", "the folder nowhere/x does not exist"),
         ("base --networks convnet9", "a convnet of depth 9 leaves nothing of images of 8x8"),
     ],
@@ -477,7 +480,7 @@ def test_damaged_files_of_a_run_are_refused_before_the_work(
 ) -> None:
     shutil.copytree(workspace / "base", tmp_path / "base")
     (tmp_path / "base" / name).write_text(text)
-    monkeypatch.setattr("attar.evaluation.measure.train_once", lambda *args: pytest.fail("trained in vain"))
+    monkeypatch.setattr("attar.evaluation.measure.train_network", lambda *args: pytest.fail("trained in vain"))
     assert words in refused("evaluate", "base", cwd=tmp_path)
 
 

@@ -102,7 +102,7 @@ def test_core_sets_take_what_they_need_of_the_common_settings() -> None:
 def test_methods_are_layers_and_common_settings_go_to_those_that_take_them() -> None:
     found = plan(
         'recipe = "digits"\nmodels = [2, 3]\nniter = 4\n[[entry]]\nmethod = "dm"\nlr_img = [0.5, 1.0]\n'
-        '[[entry]]\nmethod = "ncfm"\n[[entry]]\nname = "own pool"\nmethod = "dm"\nsource = "pool"'
+        '[[entry]]\nmethod = "ncfm"\n[[entry]]\nname = "own pool"\nmethod = "dm"\nnetwork_init = "pool"'
     )
     assert [point.name for point in found.points] == [
         *("dm ipc 1 lr_img 0.5", "dm ipc 1 lr_img 1.0", "ncfm ipc 1 models 2", "ncfm ipc 1 models 3"),
@@ -139,7 +139,7 @@ def test_every_place_of_a_grid_has_the_settings_that_mean_something_there(text: 
 
 
 def test_a_common_setting_goes_where_the_grid_of_an_entry_lets_it() -> None:
-    found = plan('dataset = "digits"\npt_from = [1, 5]\n[[entry]]\nname = "a"\nsource = ["fresh", "pool"]').points
+    found = plan('dataset = "digits"\npt_from = [1, 5]\n[[entry]]\nname = "a"\nnetwork_init = ["fresh", "pool"]').points
     assert [point.name for point in found] == [
         *(
             "a ipc 1 network_init fresh",

@@ -17,7 +17,8 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from attar.condensation import loop as condensation
 from attar.condensation.setup import set_up
 from attar.condensation.state import init
-from attar.evaluation.measure import trained
+from attar.evaluation.measure import TrainingJob, train_network
+from attar.evaluation.protocol import CONDENSED
 from attar.settings import recipes
 from attar.settings.config import EvaluateConfig, NetworkConfig, PoolConfig
 from attar.stages import schedule
@@ -84,7 +85,8 @@ def training() -> dict[str, Any]:
         with emulation.on(warmup=WARMUP) as gpu:
             data = gpu.data(host)
             images, labels = torch.rand(200, 1, 28, 28, device="cuda:0"), data.labels[:200]
-            trained(images, labels, data, EvaluateConfig(runs=1, yardsticks=()), network, 8, 0)
+            job = TrainingJob("convnet3", network, CONDENSED, EvaluateConfig(runs=1, yardsticks=()), 8, 0)
+            train_network(job, images, labels, data)
             found["evaluation"] = [chain_of(ledger) for ledger in chains]
             chains.clear()
             try:

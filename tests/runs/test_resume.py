@@ -27,6 +27,7 @@ from attar.condensation.state import Values
 from attar.data.images import ImageData
 from attar.errors import UserError
 from attar.evaluation import measure
+from attar.evaluation.trained import TrainedNetworks
 from attar.runs import checkpoint, run_folder
 from attar.settings.config import CondenseConfig, EvaluateConfig, NetworkConfig
 from attar.training.pool import Pool
@@ -446,23 +447,21 @@ def test_what_is_known_is_not_trained_again(long: Path) -> None:
     condensed, data = attar.load_set(long / "whole"), attar.load("digits")
     config = EvaluateConfig(runs=2, epochs=1, whole_epochs=1)
     network = NetworkConfig(depth=2, width=0.05)
-    known: dict[str, tuple[float, int]] = {}
-    wanted = measure.evaluate(condensed, data, config, network, keep=known.__setitem__)
-    assert len(known) == 8
-    missing = [known.popitem() for _ in range(3)]
-    trained: dict[str, tuple[float, int]] = {}
-    assert measure.evaluate(condensed, data, config, network, known=known, keep=trained.__setitem__) == wanted
-    assert trained == dict(missing)
-    other = replace(condensed, images=1 - condensed.images)
-    again: dict[str, tuple[float, int]] = {}
-    measure.evaluate(other, data, config, network, known=known | trained, keep=again.__setitem__)
-    assert len(again) == 2  # of the set itself; the yardsticks are the same
+    trained = TrainedNetworks()
+    accuracies = measure.evaluate(condensed, data, config, network, trained=trained)
+    whole = dict(trained.results)
+    assert len(whole) == 8
+    missing = [trained.results.popitem() for _ in range(3)]
+    kept = dict(trained.results)
+    assert measure.evaluate(condensed, data, config, network, trained=trained) == accuracies
+    assert trained.results.keys() - kept.keys() == dict(missing).keys() and trained.results == whole
+    inverted = replace(condensed, images=1 - condensed.images)
+    measure.evaluate(inverted, data, config, network, trained=trained)
+    assert len(trained.results) == 8 + 2  # of the set itself; the yardsticks are the same
     for change in ({"lr": 0.02}, {"batch_size": 32}, {"mix_p": 0.0}):
-        again.clear()
-        measure.evaluate(
-            condensed, data, replace(config, **change), network, known=known | trained, keep=again.__setitem__
-        )
-        assert len(again) == 8, change
+        trained.results = dict(whole)
+        measure.evaluate(condensed, data, replace(config, **change), network, trained=trained)
+        assert len(trained.results) == 8 + 8, change
 
 
 def test_going_on_and_growing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

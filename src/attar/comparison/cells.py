@@ -135,13 +135,12 @@ def versions(device: torch.device) -> dict[str, str]:
 def yardstick_line(context: Context, task: Yardstick) -> Line:
     """Networks trained on random real images, or on all of them."""
     config = replace(task.recipe.evaluate, yardsticks=(task.kind,))
-    known = SharedNetworks(context.out, None)
+    trained = SharedNetworks(context.out, None)
     condensed = blank(context.data, task.ipc or 1)
-    measured = evaluate(
-        condensed, context.data, config, task.recipe.network, known=known.known, keep=known.keep, own=False
-    )
+    network = task.recipe.network
+    measured = evaluate(condensed, context.data, config, network, trained=trained, yardsticks_only=True)
     values = {"yardstick": task.kind, "ipc": task.ipc, "accuracy": measured[task.kind]}
-    return head(context, task) | values | {"seconds": {"evaluate": known.seconds}}
+    return head(context, task) | values | {"seconds": {"evaluate": trained.seconds}}
 
 
 def cell_line(context: Context, cell: Cell) -> Line:
@@ -162,9 +161,9 @@ def cell_line(context: Context, cell: Cell) -> Line:
             return line | {"diverged": str(error), "accuracy": {}, "seconds": {}}
         wanted = tuple(name for name in cell.recipe.evaluate.yardsticks if name == INITIAL)
         recipe = replace(cell.recipe, evaluate=replace(cell.recipe.evaluate, yardsticks=wanted))
-        known = SharedNetworks(context.out, folder)
-        _, measured = measure_into(folder, condensed, data, recipe, Progress(), None, known)
-        return line | {**measured, "seconds": seconds | {"evaluate": known.seconds}}
+        trained = SharedNetworks(context.out, folder)
+        _, measured = measure_into(folder, condensed, data, recipe, Progress(), None, trained)
+        return line | {**measured, "seconds": seconds | {"evaluate": trained.seconds}}
 
 
 Made = tuple[SyntheticSet, dict[str, float]]  # a set, and its seconds by stage
@@ -215,7 +214,7 @@ def select(context: Context, cell: Cell, folder: run_folder.RunFolder, pool: Poo
         point = cell.point
         by: tuple[embeddings.Embed, str] = embeddings.pixels, point.features or "none"
         if len(pool):
-            by = coresets.by_first(pool, context.data), pool.members[0].name
+            by = coresets.by_first_model(pool, context.data), pool.members[0].name
         select_into(folder, context.data, point.method, cell.recipe, by, Progress(), seconds, command=context.command)
     return set_files.load_set(folder.path), folder.read(run_folder.RESULT, "seconds")["seconds"]
 

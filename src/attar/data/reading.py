@@ -50,7 +50,7 @@ class LeftOut:
         self.examples: dict[str, list[str]] = {}
 
     def add(self, reason: str, example: str = "", count: int = 1) -> None:
-        """Count `count` things. reason: words that follow a number, such as "hidden files"."""
+        """Count `count` things. reason: what they are, such as "hidden files"."""
         if count:
             self.counts[reason] = self.counts.get(reason, 0) + count
             named = self.examples.setdefault(reason, [])
@@ -63,7 +63,7 @@ class LeftOut:
     def words(self) -> str:
         """All reasons in one line."""
         return "; ".join(
-            f"{count:,} {reason}" + (f" ({', '.join(shown)}{', ...' if count > len(shown) else ''})" if shown else "")
+            f"{reason}: {count:,}" + (f" ({', '.join(shown)}{', ...' if count > len(shown) else ''})" if shown else "")
             for reason, count in self.counts.items()
             for shown in [self.examples[reason][:EXAMPLES]]
         )

@@ -19,7 +19,7 @@ from torch import Tensor
 from attar import __version__, files
 from attar.engine import device as devices
 from attar.errors import UserError
-from attar.evaluation.trained import TRAINED
+from attar.evaluation.trained import TRAINED_NETWORKS
 from attar.files import append, mend
 from attar.runs import checkpoint
 from attar.runs.sinks import Sink
@@ -32,7 +32,7 @@ RESULT = "result.json"
 IMAGES = "images.png"
 REPORT = "report.html"
 SNAPSHOTS = "snapshots.safetensors"
-FILES = (CONFIG, METRICS, SNAPSHOTS, RESULT, IMAGES, REPORT, TRAINED, set_files.CONDENSED, set_files.INITIAL)
+FILES = (CONFIG, METRICS, SNAPSHOTS, RESULT, IMAGES, REPORT, TRAINED_NETWORKS, set_files.CONDENSED, set_files.INITIAL)
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def opened(path: Path, *, wait: bool = False) -> Iterator[RunFolder]:
     check_folder(path)
     with files.held(path, wait=wait):
         files.clean(path, *FILES, *checkpoint.FOLDERS)
-        for name in (METRICS, TRAINED):
+        for name in (METRICS, TRAINED_NETWORKS):
             mend(path / name)
         yield RunFolder(path)
 

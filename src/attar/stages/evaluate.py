@@ -12,7 +12,7 @@ from attar.data.load import load as load_images
 from attar.engine.workers import ThreadWorkers
 from attar.errors import MissingError, UserError, log
 from attar.evaluation import measure
-from attar.evaluation.protocol import GAINS, MEASURED, check, chosen_networks, gains, kinds_of, protocol_of
+from attar.evaluation.protocol import GAINS, MEASURED, check_set_fits, chosen_networks, gains, kinds_of, protocol_of
 from attar.evaluation.trained import TrainedNetworks
 from attar.report.of_run import write_report
 from attar.runs import run_folder
@@ -73,7 +73,7 @@ def evaluate_set(
         given = _made_elsewhere(path, data, recipe, settings, factor, decode_type, normalized, progress)
     else:
         given = _made_by_attar(condensed, data, recipe, settings, progress)
-    check(given.condensed, given.data)
+    check_set_fits(given.condensed, given.data)
     warn_other_images(given.fingerprint, given.data)
     folder_of = path if path is not None and path.is_dir() and not made_elsewhere else None
     with run_folder.opened(folder_of) if folder_of else nullcontext() as folder:
@@ -197,8 +197,7 @@ def measure_into(
             recipe.evaluate,
             recipe.network,
             advance=stage.advance,
-            known=trained.known,
-            keep=trained.keep,
+            trained=trained,
             workers=workers,
         )
     result["seconds"] = {**result["seconds"], "evaluate": trained.seconds}
@@ -212,5 +211,5 @@ def measure_into(
             folder.event(event)
         folder.write(run_folder.RESULT, result)
         write_report(folder, condensed, result)
-        trained.forget()
+        trained.remove_file()
     return result, measured

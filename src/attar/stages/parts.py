@@ -39,7 +39,7 @@ class Job:
 
 def parts_of(data: ImageData, recipe: Recipe) -> list[Recipe]:
     """The settings of each part."""
-    count = partition.parts_of(data.nclass, recipe.condense.nclass_sub or data.nclass)
+    count = partition.part_count(data.nclass, recipe.condense.nclass_sub or data.nclass)
     return [replace(recipe, condense=replace(recipe.condense, phase=phase)) for phase in range(count)]
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from attar import signals
 from attar.condensation import loop
 from attar.condensation.setup import Setup, set_up
-from attar.condensation.state import init, restore, saved_compiled, snapshot
+from attar.condensation.state import check_same, init, restore, saved_compiled, snapshot
 from attar.data.images import ImageData
 from attar.errors import Diverged, WriteError, log
 from attar.evaluation import measure
+from attar.evaluation.protocol import CONDENSED
 from attar.report import pictures
 from attar.report.of_run import write_report
 from attar.runs import checkpoint, existing, run_folder, sinks
@@ -47,6 +48,8 @@ def condense_run(run: Run, data: ImageData, pool: Pool, options: Options) -> Syn
     """
     folder, recipe = run.folder, run.recipe
     setup = set_up(data, pool, recipe.condense, saved_compiled(run.saved))
+    if run.saved is not None:
+        check_same(run.saved, setup)
     existing.begin(run)
     try:
         with sinks.opened(options.logs, folder.path, layers.as_sections(recipe)) as opened:
@@ -117,7 +120,7 @@ def quick_accuracy(condensed: SyntheticSet, data: ImageData, recipe: Recipe) -> 
     """{network: the accuracy of one network of the run's own kind}."""
     quick = replace(recipe.evaluate, runs=1, yardsticks=(), networks=())
     measured = measure.evaluate(condensed, data, quick, recipe.network)
-    return {name: entry["mean"] for name, entry in measured[measure.CONDENSED].items()}
+    return {name: entry["mean"] for name, entry in measured[CONDENSED].items()}
 
 
 def write_product(run: Run, condensed: SyntheticSet, data: ImageData, seconds: float) -> None:

@@ -65,8 +65,8 @@ def select(
     choose("core-set", method, coresets.CORESETS)
     features = check_features(features)
     inputs = resolve_inputs("select", data, settings, recipe=recipe, progress=progress)
-    inputs = inputs.with_recipe(coresets.settled(inputs.recipe))
-    if pool is not None:
+    inputs = inputs.with_recipe(coresets.coreset_recipe(inputs.recipe))
+    if pool is not None and method != "random" and features == "early":
         pool.check(inputs.data)
         inputs = inputs.with_recipe(replace(inputs.recipe, network=pool.network))
     path = None
@@ -75,7 +75,7 @@ def select(
         path = RUNS / name if folder is DEFAULT else named_folder(folder)
         run_folder.check_free(path, overwrite=overwrite)
     check(inputs.data, inputs.recipe)
-    coresets.check(inputs.data, method, inputs.recipe.condense.ipc)
+    coresets.check_coreset(inputs.data, method, inputs.recipe.condense.ipc)
     compared_by: tuple[Embed, str] = (embeddings.pixels, "none" if method == "random" else "pixels")
     seconds: dict[str, float] = {}
     if method != "random" and features != "pixels":
@@ -96,7 +96,7 @@ def choose_images(data: ImageData, method: str, recipe: Recipe, embed: Embed, pr
             data, method, recipe.condense.ipc, embed, seed=recipe.condense.seed, advance=bar.advance
         )
         devices.wait(data.device)
-    return replace(condensed, recipe=coresets.sections(recipe))
+    return replace(condensed, recipe=coresets.recipe_sections(recipe))
 
 
 def select_into(
@@ -127,12 +127,12 @@ def select_into(
 
 def check_features(features: str | None) -> str:
     """What embeds the images. Raises `UserError` for a name that is none, and no path."""
-    if features is None or features in coresets.FEATURES:
+    if features is None or features in coresets.FEATURE_NAMES:
         return features or "early"
     if not Path(features).exists():
         if Path(features).suffix or "/" in features:
             raise MissingError(f"there is no pool at {features}; features are early, pixels or a pool")
-        choose("features", features, coresets.FEATURES)
+        choose("features", features, coresets.FEATURE_NAMES)
     return features
 
 
@@ -146,4 +146,4 @@ def by_model(inputs: Inputs, pool: Pool | None, features: str, progress: Progres
         pool = train_pool(data, recipe, default_folder(data, recipe), progress)
     elif pool is None:
         pool = early_stage.pretrain(data, recipe.pool, recipe.network)
-    return coresets.by_first(pool, data), pool.members[0].name
+    return coresets.by_first_model(pool, data), pool.members[0].name

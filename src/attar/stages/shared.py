@@ -14,6 +14,7 @@ import torch
 from attar.condensation.setup import check_data
 from attar.data.images import ImageData
 from attar.data.load import load as load_images
+from attar.data.sources import written
 from attar.engine import device as devices
 from attar.engine.precision import check_precision
 from attar.engine.workers import ThreadWorkers
@@ -97,10 +98,12 @@ def load_data(recipe: Recipe, progress: Progress) -> ImageData:
     return load_images(source, device=device, progress=progress, **values)
 
 
-def named_folder(out: str | Path) -> Path:
-    """The folder that --out names. Raises `UserError` for an empty name."""
+def named_folder(out: str | Path, recipe: Recipe | None = None) -> Path:
+    """The folder that --out names. Raises `UserError` for an empty name, and for one among the classes of the data."""
     if not str(out).strip():
         raise UserError("out must name a folder, and it is empty")
+    if recipe is not None:
+        written.refuse_among_classes(Path(out), recipe.data.dataset)
     return Path(out)
 
 

@@ -376,7 +376,7 @@ def test_unreadable_files_are_left_out_and_remembered(
     monkeypatch.setattr(pictures, "decode", lambda *_: pytest.fail("decoded again"))
     same(whole, load(pets / "train", cache_dir=tmp_path / "c", **given))
     assert [line for line in lines(caplog) if "unreadable images" in line] == [
-        "train: not used: 2 unreadable images"
+        "train: not used: unreadable images: 2"
     ] * 3
     assert whole.left_out.counts == {"unreadable images": 2}
 

@@ -118,7 +118,7 @@ def test_damaged_images_are_named_counted_and_left_out_on_request(
     data = load(tmp_path / "a.parquet", skip_bad=True, test_fraction=0)
     assert data.labels.tolist() == [0, 1, 0, 1, 1, 0, 1, 0]
     assert (data.images[4, 0].numpy() == pixels(5)).all()
-    assert lines(caplog, "WARNING") == ["a: not used: 2 unreadable images"]
+    assert lines(caplog, "WARNING") == ["a: not used: unreadable images: 2"]
     (tmp_path / "cut.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-20])
     with refused("cut.parquet is damaged or no parquet file"):
         load(tmp_path / "cut.parquet")
@@ -198,7 +198,7 @@ def test_an_imagefolder_without_splits(tmp_path: Path, refused: Refused, caplog:
         load(tmp_path / "pets")
     caplog.clear()
     assert torch.equal(load(tmp_path / "pets", skip_bad=True).images, data.images)
-    assert lines(caplog)[0] == "pets: not used: 2 unreadable images"
+    assert lines(caplog)[0] == "pets: not used: unreadable images: 2"
 
 
 # ---- Hugging Face ----
@@ -216,7 +216,7 @@ def test_objects_of_datasets(refused: Refused, caplog: pytest.LogCaptureFixture)
     caplog.clear()
     split = load(datasets.DatasetDict(train=part, test=hidden))
     assert split.counts == [2, 2, 2]
-    assert lines(caplog)[0] == "hf: not used: 9 images of the split test, which have no labels"
+    assert lines(caplog)[0] == "hf: not used: images of the split test, which have no labels: 9"
     assert load(datasets.DatasetDict(train=part, validation=part)).counts == [3, 3, 3]
     with refused("splits a, b, and none is called train"):
         load(datasets.DatasetDict(a=part, b=part))

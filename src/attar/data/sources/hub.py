@@ -127,10 +127,10 @@ def from_datasets(
             raise UserError(f"a {type(part).__name__} is a stream; load the data set without streaming=True")
         if part.format["type"] == "custom":
             reading.left_out.add(
-                "transform that is set on a split: images are read as stored; apply it with map()", key
+                "transforms that are set on a split, so that images are read as stored (map() applies one)", key
             )
         if not len(part):
-            reading.left_out.add(f"split without rows: {key}")
+            reading.left_out.add("splits without rows", key)
             continue
         image, label = reading.image_column, reading.label_column
         columns = choose(part.features.to_dict(), image, label, name if len(parts) == 1 else f"split {key} of {name}")

@@ -194,7 +194,9 @@ def layout(tree: Tree, left_out: LeftOut, nclass: int | None = None) -> Layout:
     classes = ordered(inner, tree.root)
     if len(classes) < 2:
         place = f"{tree.root}/{prefix}".rstrip("/")
-        raise UserError(f"{place} has 1 class folder, '{classes[0]}'; at least 2 classes are needed")
+        table = next((file for file in tree.files if file.lower().endswith(TABLES)), "")
+        advice = f"; where {table} says which image has which label, add {_csv_flag(tree, table)}" if table else ""
+        raise UserError(f"{place} has 1 class folder, '{classes[0]}'; at least 2 classes are needed{advice}")
     _count_loose(tree, prefix, left_out)
     return Layout(classes, {splits.TRAIN: _pictures(tree, prefix, classes, left_out, nclass)})
 
@@ -306,6 +308,10 @@ def _pictures(
     return found
 
 
+def _csv_flag(tree: Tree, table: str) -> str:
+    return f"--labels_csv {os.path.join(tree.root, table)}"
+
+
 def _no_classes(tree: Tree, prefix: str, pictured: set[str]) -> str:
     """Why there are no classes, and what to do."""
     place = f"{tree.root}/{prefix}".rstrip("/")
@@ -313,11 +319,14 @@ def _no_classes(tree: Tree, prefix: str, pictured: set[str]) -> str:
     images = sum(map(is_picture, tree.files))
     if tables:
         return (
-            f"{place} has no class folders; where {tables[0]} says which image has which label, add --labels_csv "
-            f"{os.path.join(tree.root, tables[0])}; {LAYOUT}"
+            f"{place} has no class folders; where {tables[0]} says which image has which label, add "
+            f"{_csv_flag(tree, tables[0])}; {LAYOUT}"
         )
     if pictured or images:
-        return f"{place} has {images:,} images, but no class folders; put the images of each class into one; {LAYOUT}"
+        return (
+            f"{place} has {images:,} images, but no class folders; put the images of each class into one, or name a table "
+            f"of labels with --labels_csv FILE; {LAYOUT}"
+        )
     archives = [file for file in tree.files if file.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz", ".npz"))]
     hint = f"; {archives[0]} is there: name that file" if archives else ""
     return f"{place} has no folder train/, and no class folders with images{hint}; {LAYOUT}"

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection
 from pathlib import Path
+
+from attar.data import splits
+from attar.errors import UserError
 
 CONDENSED, CONFIG, ABOUT, MEMBER = "condensed.safetensors", "config.json", "attar.json", ".safetensors"
 KEY = "attar"  # of config.json and attar.json
@@ -25,6 +29,22 @@ def kind_of(folder: Path, names: Collection[str]) -> str | None:
     if any(name.endswith(MEMBER) and _is_ours(folder / name) for name in names):
         return "pool"
     return None
+
+
+def refuse_among_classes(out: Path, source: str) -> None:
+    """Raise `UserError` where `out` lies among the class folders of a data set, and would be taken for a class.
+
+    source: what names the data set; anything else than a folder that is there passes.
+    """
+    root = Path(source).expanduser()
+    if not root.is_dir() or root.resolve() not in (out.resolve(), *out.resolve().parents):
+        return
+    inner = out.resolve().relative_to(root.resolve()).parts
+    with_splits = any(entry.is_dir() and splits.kind_of(entry.name) for entry in os.scandir(root))
+    has_parquet = any(entry.name.lower().endswith(".parquet") for entry in os.scandir(root))
+    if (with_splits and not (inner and splits.kind_of(inner[0]))) or (has_parquet and inner):
+        return
+    raise UserError(f"{out} lies among the class folders of {source}; name a folder outside of the data with --out")
 
 
 def _has_key(file: Path) -> bool:

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from attar.data.decode import FULL_RANGE, BadImage, Decoded, Named, Needs, bits_of, decode, short_side
-from attar.data.reading import Reading
+from attar.data.reading import Reading, Silent
 from attar.engine.device import cores
 from attar.errors import UserError, log
 
@@ -192,7 +192,9 @@ def _pass(pictures: Pictures, reading: Reading, needs: Needs, sink: Sink, mixed:
     place = begun * step
     serial = needs.size is None and math.prod(shape[1:]) < SERIAL_PIXELS
     images = _decoded(pictures.items(place), needs, serial)
-    with reading.progress.stage("decoding", math.ceil(pictures.count / step)) as stage:
+    total = math.ceil(pictures.count / step)
+    progress = reading.progress if total > 1 else Silent()
+    with progress.stage("decoding", total) as stage:
         for _ in range(begun):
             stage.advance()
         while chunk := list(islice(images, step)):

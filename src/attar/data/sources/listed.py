@@ -37,7 +37,7 @@ FILE_COLUMNS = (
 )
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target", "species", "breed", "y")
 SPLIT_COLUMNS = ("split", "set", "subset", "partition")
-MOST = 0.5  # of the values of a column of files are files
+SHARE_OF_FILES = 0.5  # of the values of a column, from which it is the one of files
 
 
 class Table(NamedTuple):
@@ -96,6 +96,7 @@ def read(tree: Tree, root: Path, about: About, reading: Reading) -> ImageData:
         raise UserError(
             f"{about.name} has the splits {', '.join(sorted(groups))}, and none is called train; rename one"
         )
+    _check_classes([row.label for row in rows], " and ".join(sorted(tables)))
     classes = labels.ordered(sorted({row.label for row in rows if row.label}), about.name)
     number = {name: place for place, name in enumerate(classes)} | {"": labels.UNLABELLED}
     parts = {}
@@ -204,7 +205,7 @@ def _files(table: Table, known: Mapping[str, int | None]) -> tuple[str, list[int
     for name in ranked:
         values = [value.removeprefix("./").replace("\\", "/") for value in table.columns[name]]
         places = [known.get(value) for value in values]
-        if sum(value in known for value in values) > MOST * table.count:
+        if sum(value in known for value in values) > SHARE_OF_FILES * table.count:
             clash = [value for value, place in zip(values, places, strict=True) if place is None and value in known]
             if clash:
                 raise UserError(
@@ -224,11 +225,11 @@ def _labels(table: Table, files: str, reading: Reading) -> Sequence[str]:
             raise UserError(
                 f"{table.where} has no column '{reading.label_column}'; its columns are {', '.join(table.columns)}"
             )
-        return _classes(table, reading.label_column)
+        return table.columns[reading.label_column]
     rest = [name for name in table.columns if name != files and name.lower() not in SPLIT_COLUMNS]
     usual = [name for name in rest if name.lower() in LABEL_COLUMNS]
     if len(usual) == 1 or len(rest) == 1:
-        return _classes(table, usual[0] if len(usual) == 1 else rest[0])
+        return table.columns[usual[0] if len(usual) == 1 else rest[0]]
     if len(rest) > 1 and all(set(table.columns[name]) <= {"0", "1", "0.0", "1.0"} for name in rest):
         bits = np.asarray([[float(value) for value in table.columns[name]] for name in rest]).T
         if (bits.sum(1) == 1).all():
@@ -245,24 +246,19 @@ def _labels(table: Table, files: str, reading: Reading) -> Sequence[str]:
     raise UserError(f"{table.where} {what}; name the one of classes with --label_column")
 
 
-def _classes(table: Table, column: str) -> Sequence[str]:
-    values = table.columns[column]
+def _check_classes(values: Sequence[str], where: str) -> None:
+    """Raise `UserError` for labels that are no classes."""
     present = [value for value in values if value]
     distinct = sorted(set(present))
-    if len(distinct) > max(2, labels.SHARE * len(present)):
-        if _all_numbers(distinct):
-            raise UserError(
-                f"column '{column}' of {table.where} holds numbers such as {distinct[0]}: targets of a regression cannot be used"
-            )
+    many = len(distinct) > max(2, labels.SHARE * len(present))
+    if _all_numbers(distinct) and (many or not all(float(value).is_integer() for value in distinct)):
+        odd = next((value for value in distinct if not float(value).is_integer()), distinct[0])
+        raise UserError(f"the labels of {where} are numbers such as {odd}: targets of a regression cannot be used")
+    if many:
         raise UserError(
-            f"column '{column}' of {table.where} holds no classes: {len(distinct):,} different values in {len(present):,} "
-            f"rows; name the one of classes with --label_column"
+            f"the labels of {where} are no classes: {len(distinct):,} different values in {len(present):,} rows; name the "
+            f"column of classes with --label_column"
         )
-    if _all_numbers(distinct) and not all(float(value).is_integer() for value in distinct):
-        raise UserError(
-            f"column '{column}' of {table.where} holds numbers such as {distinct[0]}: targets of a regression cannot be used"
-        )
-    return values
 
 
 def _all_numbers(values: Sequence[str]) -> bool:

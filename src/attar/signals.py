@@ -5,8 +5,10 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+from attar.errors import log
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -50,11 +52,30 @@ class Stop:
         """The signals' handler."""
         again = self.received is not None
         self.received = number
-        if again or self.open:
+        if not again and not self.open:
+            with suppress(RuntimeError):  # the signal came while a line was written
+                log.warning("stopping now" if AT_ONCE else "stopping at the next safe point; again stops now")
+        if again or self.open or AT_ONCE:
             raise Interrupted(number)
 
 
 HELD: list[Stop] = []  # those that hold signals back now
+AT_ONCE: list[object] = []  # threads that are at something long which may be broken off
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Signals come through at once while a thread is in here, though they are held back: the step it serves is lost.
+
+    For what takes minutes and leaves nothing behind, such as compiling.
+    """
+    check()
+    mark = object()
+    AT_ONCE.append(mark)
+    try:
+        yield
+    finally:
+        AT_ONCE.remove(mark)
 
 
 def check() -> None:

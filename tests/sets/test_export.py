@@ -141,7 +141,7 @@ def test_a_pickle_that_wants_to_run_code(how: str, tmp_path: Path, monkeypatch: 
         ([torch.zeros(2, 3, 8, 8), torch.tensor([0, 3])], "has the labels 0..3; zoo has the classes 0..2"),
         (
             [torch.full((2, 3, 8, 8), -2.0), torch.tensor([0, 1])],
-            "run from -2 to -2, not from 0 to 1; add --normalized",
+            "run from -2 to -2, which is neither 0..1 nor 0..255; add --normalized",
         ),
         ([torch.full((2, 3, 8, 8), torch.nan), torch.tensor([0, 1])], "values that are not finite"),
         ([torch.zeros(2, 3, 8, 8).int(), torch.tensor([0, 1])], "are int32; uint8, or float"),

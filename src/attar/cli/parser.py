@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from types import SimpleNamespace
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -30,6 +31,9 @@ ADDRESS = re.compile(r"auto|local|ray://\S+|[^/\s]+:[0-9]+")  # of a Ray cluster
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits with status 0, 2 (unusable input), 130 (interrupted) or 143 (terminated)."""
     tokens = _complete(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):  # a name or a sign that the terminal does not know ends no run
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with signals.raised():
             _app()(tokens, exit_on_error=False, print_error=False)

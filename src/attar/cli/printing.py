@@ -173,6 +173,14 @@ def _describe(data: ImageData) -> None:
     size = sum(counts) * math.prod(data.images.shape[1:])
     kind = "grey" if data.channels == 1 else "colour"
     print(f"{kind} images of {data.size[1]}x{data.size[0]} pixels, {size / MEGABYTE:,.1f} MB for training")
+    for reason, count in data.left_out.counts.items():
+        print(f"not used: {reason}: {count:,}")
+        for example in data.left_out.examples[reason]:
+            print(f"    {example}")
+    if data.equal_test_images:
+        print(
+            f"{data.equal_test_images:,} of {sum(tested):,} test images are equal to training images, pixel for pixel"
+        )
     print(f"mean {_numbers(data.mean)}, std {_numbers(data.std)} per channel, in [0, 1]")
 
 

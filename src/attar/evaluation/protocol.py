@@ -111,14 +111,35 @@ def check_set_fits(condensed: SyntheticSet, data: ImageData) -> None:
     """Raise `UserError` unless the set has the image shape and all classes of the data, and the data a test set."""
     if data.test_images is None:
         raise UserError(f"{data.name} has no test images; put them in a folder test/<class>/* beside train/")
-    if condensed.images.shape[1:] != data.images.shape[1:]:
-        stored, real = ("x".join(map(str, images.shape[1:])) for images in (condensed.images, data.images))
-        raise UserError(f"the set holds images of {stored}, the data of {real}")
     if condensed.classes != data.classes:
-        of_set, of_data = (f"{item.nclass} classes ({item.classes[0]}, ...)" for item in (condensed, data))
-        raise UserError(f"the set was made for {of_set}, {data.name} has {of_data}")
-    present = len(condensed.labels.unique())
-    if present < condensed.nclass:
         raise UserError(
-            f"the set is a part: it holds {present} of {condensed.nclass} classes; join all parts with `attar merge`"
+            f"the set was made for other classes than {data.name} has: {different_classes(condensed, data)}"
         )
+    if condensed.images.shape[1:] != data.images.shape[1:]:
+        own, wanted = ("x".join(map(str, value.shape[1:])) for value in (condensed.images, data.images))
+        height, width = condensed.images.shape[2:]
+        advice = f"; --size {width} brings the data to that size" if height == width else ""
+        raise UserError(f"the set holds images of {own}, the data of {wanted}{advice}")
+    present = condensed.labels.unique().tolist()
+    if len(present) < condensed.nclass:
+        lacks = ", ".join(name for label, name in enumerate(condensed.classes) if label not in present)
+        advice = "join all parts with `attar merge`" if condensed.recipe else "images of every class are needed"
+        raise UserError(
+            f"the set is a part: it holds {len(present)} of {condensed.nclass} classes, and lacks {lacks}; {advice}"
+        )
+
+
+def different_classes(condensed: SyntheticSet, data: ImageData) -> str:
+    """What differs between the classes of a set and of real images, in full."""
+    lost = [name for name in condensed.classes if name not in data.classes]
+    new = [name for name in data.classes if name not in condensed.classes]
+    parts = [
+        f"{', '.join(names)} {where}"
+        for names, where in ((lost, "only in the set"), (new, "only in the data"))
+        if names
+    ]
+    if not parts:
+        parts = [
+            f"the same in another order, {', '.join(condensed.classes)} in the set, {', '.join(data.classes)} in the data"
+        ]
+    return "; ".join(parts)

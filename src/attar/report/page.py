@@ -92,7 +92,7 @@ def write(
         times=[{"words": _moment_text(moment), "x": x} for moment, x in zip(times, xs, strict=True)],
         chart=chart_values,
     )
-    files.atomically(Path(path), lambda name: name.write_text(page, encoding="utf-8"))
+    files.atomically(Path(path), lambda name: name.write_text(page, encoding="utf-8", errors="backslashreplace"))
 
 
 def views(condensed: SyntheticSet, moments: Sequence[Moment], labels: Tensor | None) -> list[dict[str, Any]]:

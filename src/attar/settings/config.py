@@ -28,6 +28,7 @@ PRECISIONS = ("float32", "tf32", "bf16")
 COMPILE = ("auto", "on", "off")
 TRAINED = ("pool", "interpolated")  # where networks come from that were trained before
 LEARNS = ("real", "synthetic")  # what a network learns from after each sweep
+CHANNELS = ("first", "last")
 YARDSTICKS = ("initial", "random_real", "whole")
 
 
@@ -36,7 +37,10 @@ class DataConfig:
     """Which real images, and where they live while attar computes."""
 
     dataset: str = setting(
-        "digits", "a known name, a folder of images, parquet, or USER/NAME on Hugging Face", "-d", role="source"
+        "digits",
+        "a known name, a folder of images, a parquet, npz, zip or tar file, or USER/NAME on Hugging Face",
+        "-d",
+        role="source",
     )
     nclass: int | None = setting(None, "use the first NCLASS classes (imagenet: 10 or 100)", role="images")
     data_dir: str | None = setting(None, "the folder that holds the data set's files", role="place")
@@ -46,6 +50,10 @@ class DataConfig:
     )
     label_column: str | None = setting(
         None, "the column of classes of a table (default: the one of that type)", role="source"
+    )
+    labels_csv: str | None = setting(None, "a table that says which image of the folder has which label", role="source")
+    channels: str | None = setting(
+        None, "first or last: where arrays have their channels (default: the axis of length 1, 3 or 4)", role="source"
     )
     test_fraction: float = setting(0.2, "the share of each class that is tested on where there is no test set")
     test_seed: int = setting(0, "which images those are")
@@ -60,6 +68,8 @@ class DataConfig:
         at_least(self, 2, "nclass")
         at_least(self, 1, "size")
         at_least(self, 0, "test_seed")
+        if self.channels is not None:
+            choose("channels", self.channels, CHANNELS)
         if not 0 <= self.test_fraction < 1:
             raise UserError(f"test_fraction must be at least 0 and below 1, not {self.test_fraction}")
 

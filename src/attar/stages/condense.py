@@ -10,6 +10,7 @@ from typing import Any
 
 from attar.condensation import loop
 from attar.condensation.setup import check_data, check_pool
+from attar.condensation.state import check_images
 from attar.data.images import ImageData
 from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError
@@ -103,7 +104,7 @@ def condense(
         raise UserError("--ray spreads the parts of a partition: give --nclass_sub, and no --phase")
     if folder is None:
         return _in_memory(inputs, pool, minutes, started, options)
-    path = RUNS / run_name(inputs.data, inputs.recipe) if folder is DEFAULT else named_folder(folder)
+    path = RUNS / run_name(inputs.data, inputs.recipe) if folder is DEFAULT else named_folder(folder, inputs.recipe)
     with ray_workers(ray, inputs.data.device, ray_cpus) as workers:
         if resume and not overwrite and (path / run_folder.CONFIG).exists():
             inputs = _as_it_began(RunFolder(path), inputs, fit=minutes is not None)
@@ -237,6 +238,8 @@ def _go_on(
         else:
             done = run.saved["outer"] if run.saved is not None else 0
             logger.info("going on with %s after %d of %d outer iterations", path, done, length)
+        if run.saved is not None:
+            check_images(run.saved, inputs.data)
         explicit: dict[str, dict[str, Any]] = {}
         pool, _ = _pool_for(Inputs(run.recipe, inputs.data, explicit, ""), pool, options, workers)
         return _carry_out(run, inputs.data, pool, options, workers)

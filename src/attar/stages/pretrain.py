@@ -55,7 +55,13 @@ def pretrain(
     asked = inputs.explicit.get("pool", {})
     if "seed" in asked and "models" not in asked:
         chosen = replace(chosen, pool=replace(chosen.pool, models=1))
-    path = default_folder(images, chosen) if folder is DEFAULT else None if folder is None else named_folder(folder)
+    path = (
+        default_folder(images, chosen)
+        if folder is DEFAULT
+        else None
+        if folder is None
+        else named_folder(folder, chosen)
+    )
     if path is not None:
         run_folder.check_folder(path)
     with ray_workers(ray, images.device, 1 if ray is not None else None) as workers:

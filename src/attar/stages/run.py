@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from attar import signals
 from attar.condensation import loop
 from attar.condensation.setup import Setup, set_up
-from attar.condensation.state import init, restore, saved_compiled, snapshot
+from attar.condensation.state import check_same, init, restore, saved_compiled, snapshot
 from attar.data.images import ImageData
 from attar.errors import Diverged, WriteError, log
 from attar.evaluation import measure
@@ -48,6 +48,8 @@ def condense_run(run: Run, data: ImageData, pool: Pool, options: Options) -> Syn
     """
     folder, recipe = run.folder, run.recipe
     setup = set_up(data, pool, recipe.condense, saved_compiled(run.saved))
+    if run.saved is not None:
+        check_same(run.saved, setup)
     existing.begin(run)
     try:
         with sinks.opened(options.logs, folder.path, layers.as_sections(recipe)) as opened:

@@ -72,7 +72,7 @@ def select(
     path = None
     if folder is not None:
         name = f"{inputs.data.name}-{method}-ipc{inputs.recipe.condense.ipc}"
-        path = RUNS / name if folder is DEFAULT else named_folder(folder)
+        path = RUNS / name if folder is DEFAULT else named_folder(folder, inputs.recipe)
         run_folder.check_free(path, overwrite=overwrite)
     check(inputs.data, inputs.recipe)
     coresets.check_coreset(inputs.data, method, inputs.recipe.condense.ipc)

@@ -14,6 +14,7 @@ import torch
 from attar.condensation.setup import check_data
 from attar.data.images import ImageData
 from attar.data.load import load as load_images
+from attar.data.sources import written
 from attar.engine import device as devices
 from attar.engine.precision import check_precision
 from attar.engine.workers import ThreadWorkers
@@ -75,11 +76,19 @@ def resolve_inputs(
         settings = {"dataset": images.name, **settings} if own else settings
         chosen = layers.resolve(flags, settings, recipe=recipe or (None if own else images.name), published=published)
         chosen = recipes.overlay(chosen, {"data": {"dataset": images.name}})
+    images.say_equal_images()
     if not own:
-        return Inputs(chosen, images, explicit, "")
+        return Inputs(_with_size(chosen, images), images, explicit, "")
     shape = auto.shape_of(images)
     chosen = layers.resolve(flags, settings, shape=shape)
-    return Inputs(chosen, images, explicit, auto.words(chosen, shape))
+    return Inputs(_with_size(chosen, images), images, explicit, auto.words(chosen, shape))
+
+
+def _with_size(recipe: Recipe, data: ImageData) -> Recipe:
+    """The recipe with the size that was chosen for images of mixed sizes: what reads them again needs the same."""
+    if data.chosen_size is None:
+        return recipe
+    return recipes.overlay(recipe, {"data": {"size": data.chosen_size}})
 
 
 def load_data(recipe: Recipe, progress: Progress) -> ImageData:
@@ -89,10 +98,12 @@ def load_data(recipe: Recipe, progress: Progress) -> ImageData:
     return load_images(source, device=device, progress=progress, **values)
 
 
-def named_folder(out: str | Path) -> Path:
-    """The folder that --out names. Raises `UserError` for an empty name."""
+def named_folder(out: str | Path, recipe: Recipe | None = None) -> Path:
+    """The folder that --out names. Raises `UserError` for an empty name, and for one among the classes of the data."""
     if not str(out).strip():
         raise UserError("out must name a folder, and it is empty")
+    if recipe is not None:
+        written.refuse_among_classes(Path(out), recipe.data.dataset)
     return Path(out)
 
 

@@ -30,7 +30,8 @@ from attar.runs.run_folder import RunFolder
 from attar.sets import set_files
 from attar.sets.synthetic import SyntheticSet
 from attar.settings import layers, recipes
-from attar.settings.config import FLAGS, CondenseConfig, NetworkConfig, PoolConfig
+from attar.settings.condense_config import CondenseConfig
+from attar.settings.config import FLAGS, NetworkConfig, PoolConfig
 from attar.training import early_stage, pool_files
 
 Target = tuple[list[bytes], Callable[[bytes], None]]

@@ -29,7 +29,7 @@ from attar.engine.cuda_graphs import GRAPH_WARMUP, CudaGraph
 from attar.errors import UserError
 from attar.runs import checkpoint
 from attar.settings import methods, recipes
-from attar.settings.config import CondenseConfig
+from attar.settings.condense_config import CondenseConfig
 from attar.training.batches import BatchDraw, make_batch
 from attar.training.pool import Pool, empty
 from attar.training.train_state import TrainState

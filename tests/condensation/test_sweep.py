@@ -20,7 +20,7 @@ from attar.condensation.state import check_finite
 from attar.engine.precision import Notice
 from attar.errors import UserError
 from attar.sets.synthetic import SyntheticSet
-from attar.settings.config import strategy_names
+from attar.settings.choices import strategy_names
 from attar.training.augment import draw
 from attar.training.batches import BatchDraw, make_batch
 from helpers import naive

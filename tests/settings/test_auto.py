@@ -152,7 +152,7 @@ def test_a_run_that_goes_on_keeps_what_was_chosen(
     config = Path("runs/pets-ipc1/config.json").read_text()
     assert "is done" not in capsys.readouterr().out
     monkeypatch.setattr(schedule, "estimate", lambda data, recipe: pytest.fail("measured again"))
-    monkeypatch.setattr(auto, "LAST_MAP", 8)  # now another depth would be chosen
+    monkeypatch.setattr(auto, "LAST_MAP_SIDE", 8)  # now another depth would be chosen
     call(*begin)
     assert "is done" in capsys.readouterr().out
     assert Path("runs/pets-ipc1/config.json").read_text() == config

@@ -12,17 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attar.errors import UserError
-from attar.settings.config import (
-    FLAGS,
-    SECTIONS,
-    CondenseConfig,
-    DataConfig,
-    EvaluateConfig,
-    NetworkConfig,
-    PoolConfig,
-    Recipe,
-    strategy_names,
-)
+from attar.settings.choices import strategy_names
+from attar.settings.condense_config import CondenseConfig
+from attar.settings.config import FLAGS, SECTIONS, DataConfig, EvaluateConfig, NetworkConfig, PoolConfig, Recipe
 from attar.settings.schema import LARGEST_NUMBER, coerce, replace, settings_of
 
 HINTS = {"int": int, "float": float, "bool": bool, "str": str, "names": tuple[str, ...], "numbers": tuple[int, ...]}

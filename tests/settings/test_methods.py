@@ -12,7 +12,8 @@ import pytest
 
 from attar.errors import UserError
 from attar.settings import methods, recipes
-from attar.settings.config import CHOICES, FLAGS, CondenseConfig, Recipe
+from attar.settings.condense_config import CondenseConfig
+from attar.settings.config import CHOICES, FLAGS, Recipe
 from attar.settings.config import METHODS as NAMES
 from attar.settings.layers import as_sections, resolve
 from attar.settings.methods import METHODS

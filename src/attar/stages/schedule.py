@@ -17,7 +17,8 @@ from attar.data.images import ImageData
 from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError, log
 from attar.models.for_data import build, describe
-from attar.settings.config import PoolConfig, Recipe, strategy_names
+from attar.settings.choices import strategy_names
+from attar.settings.config import PoolConfig, Recipe
 from attar.training import batches, train_state
 from attar.training.augment import augment
 from attar.training.pool import Member, Pool

@@ -238,7 +238,10 @@ ENTRY = '\n[[entry]]\nname = "a"\n'
         ('dataset = "digits"' + ENTRY + 'model_path = "p"', "model_path cannot be set in a comparison: early-stage"),
         ('dataset = "digits"' + ENTRY + "eval_at = [1]", "eval_at cannot be set in a comparison"),
         ('dataset = "digits"' + ENTRY + "nclass_sub = 2", "nclass_sub cannot be set in a comparison"),
-        ('dataset = "digits"' + ENTRY + "[entry.pool]\nseed = 2", "seed cannot be set in a comparison: each of its seeds"),
+        (
+            'dataset = "digits"' + ENTRY + "[entry.pool]\nseed = 2",
+            "seed cannot be set in a comparison: each of its seeds",
+        ),
         ('dataset = "digits"' + ENTRY + 'method = "acdd"', "entry 'a': unknown method 'acdd'; did you mean 'accdd'"),
         (
             'dataset = "digits"' + ENTRY + 'method = "herding"\nniter = 3',

@@ -203,7 +203,7 @@ ENTRY = '\n[[entry]]\nname = "a"\n'
         (ENTRY, "no data are named; say dataset or recipe"),
         ('recipe = "digit"' + ENTRY, "unknown recipe 'digit'; did you mean 'digits'"),
         ("recipe = 3" + ENTRY, "recipe must be the name of a recipe, not 3"),
-        ('dataset = "digits"\nseed = 3' + ENTRY, "seed cannot be set in a comparison: the seeds stand in seeds"),
+        ('dataset = "digits"\nseed = 3' + ENTRY, "seed cannot be set in a comparison: its seeds are listed in seeds"),
         ('dataset = "digits"\nsedes = 3' + ENTRY, "unknown setting 'sedes'; did you mean 'seeds'"),
         ('dataset = "digits"\nruns = "three"' + ENTRY, "runs must be a whole number, not 'three'"),
         ('dataset = "digits"\n[evaluate]\nepoch = 3' + ENTRY, r"\[evaluate\] unknown setting 'epoch'; did you mean"),
@@ -238,7 +238,10 @@ ENTRY = '\n[[entry]]\nname = "a"\n'
         ('dataset = "digits"' + ENTRY + 'model_path = "p"', "model_path cannot be set in a comparison: early-stage"),
         ('dataset = "digits"' + ENTRY + "eval_at = [1]", "eval_at cannot be set in a comparison"),
         ('dataset = "digits"' + ENTRY + "nclass_sub = 2", "nclass_sub cannot be set in a comparison"),
-        ('dataset = "digits"' + ENTRY + "[entry.pool]\nseed = 2", "seed cannot be set in a comparison: every seed"),
+        (
+            'dataset = "digits"' + ENTRY + "[entry.pool]\nseed = 2",
+            "seed cannot be set in a comparison: each of its seeds",
+        ),
         ('dataset = "digits"' + ENTRY + 'method = "acdd"', "entry 'a': unknown method 'acdd'; did you mean 'accdd'"),
         (
             'dataset = "digits"' + ENTRY + 'method = "herding"\nniter = 3',

@@ -28,7 +28,7 @@ from attar.condensation.state import State, init
 from attar.data.images import ImageData
 from attar.engine.cuda_graphs import GRAPH_WARMUP, CudaGraph
 from attar.errors import UserError
-from attar.settings.config import CondenseConfig
+from attar.settings.condense_config import CondenseConfig
 from attar.training.batches import BatchDraw, make_batch
 from attar.training.pool import empty
 from attar.training.train_state import TrainState

@@ -27,7 +27,8 @@ from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError, log, say_once
 from attar.models.for_data import build, describe
 from attar.settings import recipes
-from attar.settings.config import CondenseConfig, NetworkConfig
+from attar.settings.condense_config import CondenseConfig
+from attar.settings.config import NetworkConfig
 from attar.training.pool import Member, Pool
 from helpers.recording import Tape
 

@@ -18,7 +18,8 @@ from attar.condensation.image_step import pending
 from attar.condensation.setup import set_up
 from attar.data.images import ImageData
 from attar.models.for_data import describe
-from attar.settings.config import CondenseConfig, NetworkConfig
+from attar.settings.condense_config import CondenseConfig
+from attar.settings.config import NetworkConfig
 from attar.training import augment, batches
 from attar.training.augment import Draw
 from attar.training.pool import Member, Pool

@@ -29,7 +29,8 @@ from attar.errors import UserError
 from attar.evaluation import measure
 from attar.evaluation.trained import TrainedNetworks
 from attar.runs import checkpoint, run_folder
-from attar.settings.config import CondenseConfig, EvaluateConfig, NetworkConfig
+from attar.settings.condense_config import CondenseConfig
+from attar.settings.config import EvaluateConfig, NetworkConfig
 from attar.training.pool import Pool
 from helpers.command import POOL, call
 

@@ -15,7 +15,7 @@ from attar import files
 from attar.cli.parser import main
 from attar.errors import UserError
 from attar.sets import set_files
-from attar.settings.config import CondenseConfig
+from attar.settings.condense_config import CondenseConfig
 from attar.stages.condense import real_images
 from helpers.command import call
 

@@ -97,7 +97,7 @@ def prepare(source: str | Path | Mapping[str, Any], progress: Progress) -> tuple
     values = source if isinstance(source, Mapping) else layers.read(Path(source))
     plan = spec.resolve(values, where)
     data = real_images(plan, progress)
-    if values.get("recipe") is None and not recipes.has_own(plan.recipe.data.dataset):
+    if values.get("recipe") is None and not recipes.has_recipe(plan.recipe.data.dataset):
         plan = spec.resolve(values, where, auto.shape_of(data))
     check(plan, data, where)
     return plan, data

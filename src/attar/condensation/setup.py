@@ -22,7 +22,7 @@ from attar.errors import UserError, say_once
 from attar.models import Network
 from attar.sets.decode import check_factor, decoded_count
 from attar.sets.partition import labels_of
-from attar.settings.config import CondenseConfig
+from attar.settings.condense_config import CondenseConfig
 from attar.training.pool import Pool
 
 MOST_SHAPES = 4  # sizes of the classes' real batches; each one is compiled for itself

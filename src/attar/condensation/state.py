@@ -17,7 +17,8 @@ from attar.data.images import ImageData
 from attar.errors import Diverged, UserError, log
 from attar.selection.embeddings import Embed, by_network, pixels, representatives
 from attar.sets.decode import mix, noise
-from attar.settings.config import CondenseConfig, with_role
+from attar.settings.condense_config import CondenseConfig
+from attar.settings.config import with_role
 from attar.settings.schema import settings_of
 from attar.training import train_state
 from attar.training.batches import BatchSampler

@@ -93,7 +93,7 @@ def condense(
     started = time.perf_counter()
     options = Options(checkpoint.interval(save_every), progress or Progress(), tuple(log))
     sinks.check(log)
-    if minutes is not None and (clash := sorted({"niter", "speedup", "inner_loop"} & settings.keys())):
+    if minutes is not None and (clash := sorted(set(fitted_to("minutes")["condense"]) & settings.keys())):
         raise UserError(f"{clash[0]} and minutes exclude each other: both say how long the run is")
     inputs = resolve_inputs("condense", data, settings, recipe=recipe, published=reproduce, progress=options.progress)
     if minutes is not None and inputs.recipe.condense.phase is not None:

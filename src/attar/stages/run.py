@@ -24,7 +24,8 @@ from attar.runs.result import describe_result
 from attar.sets import partition, set_files, snapshots
 from attar.sets.synthetic import SyntheticSet
 from attar.settings import layers
-from attar.settings.config import CondenseConfig, Recipe
+from attar.settings.condense_config import CondenseConfig
+from attar.settings.config import Recipe
 from attar.signals import Interrupted
 from attar.training.pool import Pool
 

@@ -21,7 +21,8 @@ from attar.engine.device import wait
 from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError, log
 from attar.models.for_data import build, describe
-from attar.settings.config import PoolConfig, Recipe, strategy_names
+from attar.settings.choices import strategy_names
+from attar.settings.config import PoolConfig, Recipe
 from attar.training import train_state
 from attar.training.batches import AugmentationSampler, BatchSampler, make_batch
 from attar.training.loop import LONGEST, Trainer

@@ -67,12 +67,12 @@ def resolve_inputs(
     if data is None:
         chosen = layers.resolve(flags, settings, recipe=recipe, published=published)
         images = load_data(chosen, progress)
-        own = recipe is None and not recipes.has_own(chosen.data.dataset)
+        own = recipe is None and not recipes.has_recipe(chosen.data.dataset)
     else:
         images = data if isinstance(data, ImageData) else load_images(data)
         if useless := sorted(explicit.get("data", {})):
             raise UserError(f"{useless[0]} says how images are loaded, and these are; give it to attar.load")
-        own = recipe is None and not recipes.has_own(images.name)
+        own = recipe is None and not recipes.has_recipe(images.name)
         settings = {"dataset": images.name, **settings} if own else settings
         chosen = layers.resolve(flags, settings, recipe=recipe or (None if own else images.name), published=published)
         chosen = recipes.overlay(chosen, {"data": {"dataset": images.name}})
@@ -81,7 +81,7 @@ def resolve_inputs(
         return Inputs(_with_size(chosen, images), images, explicit, "")
     shape = auto.shape_of(images)
     chosen = layers.resolve(flags, settings, shape=shape)
-    return Inputs(_with_size(chosen, images), images, explicit, auto.words(chosen, shape))
+    return Inputs(_with_size(chosen, images), images, explicit, auto.summary(chosen, shape))
 
 
 def _with_size(recipe: Recipe, data: ImageData) -> Recipe:

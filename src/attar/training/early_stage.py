@@ -14,7 +14,8 @@ from attar.data.images import ImageData
 from attar.engine.workers import ThreadWorkers
 from attar.errors import Diverged, log
 from attar.models.for_data import build, describe
-from attar.settings.config import NetworkConfig, PoolConfig, strategy_names
+from attar.settings.choices import strategy_names
+from attar.settings.config import NetworkConfig, PoolConfig
 from attar.settings.schema import settings_of
 from attar.training.batches import AugmentationSampler, BatchDraw, make_batch, shuffled
 from attar.training.loop import Trainer, fit

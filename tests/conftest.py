@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from attar.errors import once
 from helpers.command import TINY, call
 
 torch.set_num_threads(1)
@@ -29,6 +30,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(no_device)
+
+
+@pytest.fixture(autouse=True)
+def no_line_was_said_before() -> None:
+    """`attar.errors.say_once` remembers its lines for the whole process; every test begins without any."""
+    once.said.clear()
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from attar.cli.parser import main
 from attar.stages import condense as stage
 from helpers.command import POOL, TINY, call
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FOLDER = "pool/digits-convnet2-w0.05"
 DIGITS = ("-d", "digits")
 QUICK = ("--runs", "1", "--epochs", "1", "--whole_epochs", "1")

@@ -41,7 +41,7 @@ class Lost(Exception):
 
 
 class OneProcess:
-    """A cluster as `ray_runner` sees it, without any: what is put is kept, and a task runs when it is asked for."""
+    """A cluster as `attar.stages.cluster` sees it, without any: what is put is kept, and a task runs when it is asked for."""
 
     ObjectRef = tuple
     exceptions = SimpleNamespace(RayTaskError=Failed, RayError=Lost)
@@ -221,20 +221,20 @@ def test_every_tensor_is_moved() -> None:
     assert (found["pool"].members[0].name, found["pool"].made_for) == ("name", {"size": [8, 8]})
 
 
-def test_what_ray_prints_is_kept_apart(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_ray_prints_is_kept_apart(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     """A worker that dies makes Ray print pages, on standard output."""
-    said: list[str] = []
+    caplog.set_level("INFO", logger="attar")
 
     def report() -> None:
         print("Task _task failed. There are 20 retries remaining, so the task will be retried.")
         print("Last 20 lines of the Raylet logs:")
 
-    with cluster.own_output(said.append):
+    with cluster.own_output():
         for name in ("ray_listen_error_messages", "mine"):
             thread = threading.Thread(target=report, name=name)
             thread.start()
             thread.join()
-    assert said == ["a Ray worker or node died; its task begins again"]
+    assert caplog.messages == ["a Ray worker or node died; its task begins again"]
     assert capsys.readouterr().out.count("Raylet") == 1
 
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from attar import signals
 from attar.errors import UserError, WriteError
 from attar.runs import checkpoint
-from attar.runs.checkpoint import CURRENT, DAMAGED, FORMAT, PREVIOUS, Interval, Keeper
+from attar.runs.checkpoint import CURRENT, DAMAGED, FORMAT, PREVIOUS, CheckpointWriter, Interval
 
 FILES = ("tensors.safetensors", "state.json", "SHA256SUMS")
 
@@ -126,7 +126,7 @@ def test_without_another_one_a_damaged_checkpoint_is_refused(
         f"{two / CURRENT} is damaged: No such file or directory, and there is no other; start again with --overwrite"
     )
     for _ in range(2):
-        with pytest.raises(checkpoint.Damaged) as raised:
+        with pytest.raises(checkpoint.DamagedCheckpoint) as raised:
             load_silently(two)
         assert str(raised.value) == words
         checkpoint.finish(two)
@@ -138,7 +138,7 @@ def test_a_later_format_is_not_taken_for_damage(two: Path, load_silently: Callab
     plain["format"] = FORMAT + 1
     (folder / "state.json").write_text(json.dumps(plain))
     digests = {name: checkpoint._digest(folder / name) for name in FILES[:2]}
-    (folder / "SHA256SUMS").write_text(checkpoint._sums(digests))
+    (folder / "SHA256SUMS").write_text(checkpoint._checksum_text(digests))
     with pytest.raises(UserError, match=f"has format {FORMAT + 1}; this attar reads format {FORMAT}"):
         load_silently(two)
     assert folder.exists()
@@ -151,8 +151,8 @@ def test_json_that_is_no_state(text: str, two: Path) -> None:
     folder = two / CURRENT
     (folder / "state.json").write_text(text)
     digests = {name: checkpoint._digest(folder / name) for name in FILES[:2]}
-    (folder / "SHA256SUMS").write_text(checkpoint._sums(digests))
-    with pytest.raises(checkpoint.Damaged):
+    (folder / "SHA256SUMS").write_text(checkpoint._checksum_text(digests))
+    with pytest.raises(checkpoint.DamagedCheckpoint):
         checkpoint.read(folder)
 
 
@@ -250,7 +250,7 @@ def written(monkeypatch: pytest.MonkeyPatch, every: str, *, cost: float = 0.0, s
         clock.now += cost
 
     monkeypatch.setattr(checkpoint, "write", write)
-    keeper = Keeper(Path("run"), checkpoint.interval(every), signals.Stop())
+    keeper = CheckpointWriter(Path("run"), checkpoint.interval(every), signals.DeferredSignal())
     for _ in range(steps):
         clock.now += 1
         keeper(lambda: {})
@@ -267,8 +267,8 @@ def test_a_checkpoint_is_written_when_it_is_due(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_signal_writes_one_at_once(tmp_path: Path, load_silently: Callable[[Path], Any]) -> None:
-    stop = signals.Stop()
-    keeper = Keeper(tmp_path, Interval(), stop)
+    stop = signals.DeferredSignal()
+    keeper = CheckpointWriter(tmp_path, Interval(), stop)
     keeper(lambda: state(1))
     assert not checkpoint.exists(tmp_path)
     stop.handle(15, None)
@@ -279,15 +279,15 @@ def test_a_signal_writes_one_at_once(tmp_path: Path, load_silently: Callable[[Pa
 
 
 def test_a_second_signal_does_not_wait() -> None:
-    stop = signals.Stop()
+    stop = signals.DeferredSignal()
     stop.handle(2, None)
     with pytest.raises(signals.Interrupted) as raised:
         stop.handle(2, None)
     assert raised.value.status == 130
-    with pytest.raises(signals.Interrupted), stop.through():
+    with pytest.raises(signals.Interrupted), stop.allowed():
         raise AssertionError("not reached")
     with pytest.raises(signals.Interrupted):
         stop.check()
-    fresh = signals.Stop()
-    with pytest.raises(signals.Interrupted), fresh.through():
+    fresh = signals.DeferredSignal()
+    with pytest.raises(signals.Interrupted), fresh.allowed():
         fresh.handle(15, None)

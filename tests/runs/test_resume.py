@@ -34,7 +34,7 @@ from attar.runs.existing import Run
 from attar.runs.run_folder import RunFolder
 from attar.settings.config import CondenseConfig, EvaluateConfig, NetworkConfig, Recipe
 from attar.stages import run as run_stage
-from attar.stages.run import Options
+from attar.stages.run import RunOptions
 from attar.training.pool import Pool
 from helpers.command import POOL, call
 
@@ -85,11 +85,11 @@ class Told:
 
         setup = set_up(data, pool, config, state.saved_compiled(saved))
         with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
-            patch.setattr(run_stage, "Keeper", lambda *args: self.keep)
+            patch.setattr(run_stage, "CheckpointWriter", lambda *args: self.keep)
             patch.setattr(run_stage, "quick_accuracy", accuracy)
             folder = RunFolder(Path(name), (self.events.append,))
             run = Run(folder, Recipe(condense=config), {}, saved, False)
-            return run_stage.iterate(run, setup, Options(Interval()))[0]
+            return run_stage.iterate(run, setup, RunOptions(Interval()))[0]
 
 
 def same(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -544,7 +544,7 @@ def test_what_is_refused_beside_resume(here: Path, capsys: pytest.CaptureFixture
 
 
 def test_two_runs_in_one_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with run_folder.opened(here / "whole"):
+    with run_folder.open_run_folder(here / "whole"):
         words = "another attar is at work in whole; wait until it is done, or name another folder"
         for command in (
             ("condense", "--resume", "whole", "--niter", "4"),

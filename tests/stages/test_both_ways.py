@@ -15,7 +15,7 @@ import pytest
 import attar
 from attar.cli.parser import main
 from attar.stages.merge import merge
-from attar.stages.pretrain import DEFAULT
+from attar.stages.shared import DEFAULT_FOLDER
 from helpers.command import TINY
 
 SETTINGS: dict[str, Any] = {"width": 0.05, "pt_from": 1, "model_num": 2, "niter": 1, "inner_loop": 2, "n_data": 64}
@@ -38,7 +38,7 @@ class Case(NamedTuple):
 def condense_in_hand() -> object:
     """Condensation with images and models that are loaded and trained already."""
     data = attar.load("digits")
-    pool = attar.pretrain(data, folder=DEFAULT, **POOL)
+    pool = attar.pretrain(data, folder=DEFAULT_FOLDER, **POOL)
     return attar.condense(data, pool, folder="run", **SETTINGS)
 
 

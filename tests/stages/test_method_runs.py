@@ -83,7 +83,7 @@ def test_minutes_measure_the_method(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (("pretrain", "-d", "digits", "--method", "dm"), "method dm takes no pool: its networks are fresh"),
         (
             ("condense", "--method", "idc", "--model_path", "pool"),
-            "method idc takes no model_path here: it has network_init",
+            "method idc takes no model_path here: it has network_init fresh",
         ),
         (("condense", "--method", "dmm"), "unknown method 'dmm'; did you mean 'dm'? valid: accdd, dc, dm, dsa, idc"),
     ],

@@ -37,7 +37,7 @@ from attar.sets.synthetic import SyntheticSet
 from attar.settings import layers
 from attar.settings.config import EvaluateConfig, PoolConfig, Recipe
 from attar.stages.evaluate import measure_into
-from attar.stages.run import Options, condense_run
+from attar.stages.run import RunOptions, condense_run
 from attar.stages.select import select_into
 from attar.stages.shared import about_run
 from attar.training import early_stage
@@ -154,7 +154,7 @@ def cell_line(context: Context, cell: Cell) -> Line:
         **{"ipc": condense.ipc, "factor": condense.factor, "folder": f"{record.CELLS}/{cell.folder}"},
         "settings": record.settings_of_line(cell.recipe),
     }
-    with run_folder.opened(path, wait=True) as folder:
+    with run_folder.open_run_folder(path, wait=True) as folder:
         try:
             condensed, seconds = made(context, cell, folder)
         except Diverged as error:
@@ -203,7 +203,7 @@ def condense(context: Context, cell: Cell, folder: run_folder.RunFolder, pool: P
     if not run.finished:
         torch.compiler.reset()  # it counts what one process compiles, and stops after a few
         with beginning_with(f"{cell.name}: "):
-            condense_run(run, context.data, pool, Options(context.every, command=context.command))
+            condense_run(run, context.data, pool, RunOptions(context.every, command=context.command))
     return set_files.load_set(folder.path), folder.read(run_folder.RESULT, "seconds")["seconds"]
 
 

@@ -28,7 +28,7 @@ from attar.evaluation import protocol
 from attar.models import for_data
 from attar.runs import checkpoint, run_folder
 from attar.runs.checkpoint import Interval
-from attar.runs.progress import Lines, Progress
+from attar.runs.progress import ProgressHandler, Progress
 from attar.settings import auto, layers, recipes
 from attar.signals import Interrupted
 from attar.stages.shared import load_data
@@ -39,7 +39,7 @@ def compare(
     *,
     out: str | Path,
     jobs: int = 1,
-    save_every: str = checkpoint.EVERY,
+    save_every: str = checkpoint.DEFAULT_INTERVAL,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Compare methods and settings as a spec says, in the folder `out`; the rows of its table, accuracies as fractions.
@@ -165,7 +165,7 @@ def only_warnings() -> Iterator[None]:
         log.setLevel(level)
 
 
-class Warnings(Lines):
+class Warnings(ProgressHandler):
     """Of what a process of a comparison logs, the warnings: what its device cannot do."""
 
     def __init__(self, progress: Progress) -> None:

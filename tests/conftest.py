@@ -89,7 +89,6 @@ def run_attar() -> Callable[..., subprocess.CompletedProcess[str]]:
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a pool, pool/digits-convnet2-w0.05, and the run base/, made by the command line. Read only."""
-    from helpers.command import TINY, call  # here: GPU tests run also where the command line's packages are missing
 
     root = tmp_path_factory.mktemp("workspace")
     with pytest.MonkeyPatch.context() as patch:

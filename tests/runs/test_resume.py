@@ -28,6 +28,7 @@ from attar.condensation.state import Values
 from attar.data.images import ImageData
 from attar.errors import UserError
 from attar.evaluation import measure
+from attar.evaluation import trained as trained_module
 from attar.evaluation.trained import TrainedNetworks
 from attar.runs import checkpoint, run_folder
 from attar.runs.checkpoint import Interval
@@ -447,7 +448,7 @@ def test_an_evaluation_goes_on_with_the_next_seed(here: Path, monkeypatch: pytes
     flags = ["--runs", "2", "--epochs", "1", "--whole_epochs", "1", "--quiet"]
     shutil.copytree("whole", "run")
     call("evaluate", "whole", *flags)
-    dying = Dying(monkeypatch, (run_folder, "append"), (trained, "append"), (Path, "replace"))
+    dying = Dying(monkeypatch, (run_folder, "append"), (trained_module, "append"), (Path, "replace"))
     assert dying.repeat(["evaluate", "run", *flags]) > 3  # of 8 networks, the event, result and report
     results = [json.loads(Path(name, "result.json").read_text()) for name in ("run", "whole")]
     for result in results:

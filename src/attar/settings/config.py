@@ -167,7 +167,9 @@ class CondenseConfig:
         0, "halve the image learning rate after PATIENCE sweeps without a lower loss; 0: never", of_method=True
     )
     averaging_power: int = setting(
-        0, "the set is the mean of the images over the sweeps, weighted with t^AVERAGING_POWER; 0: off"
+        0,
+        "the set is the mean of the images over the sweeps, weighted with t^AVERAGING_POWER; 0: off",
+        fitted_to=("data",),
     )
     metric: str = setting(
         "mse",
@@ -179,7 +181,10 @@ class CondenseConfig:
         "grad", "grad (class gradients), feat (means of features) or ncf (their distribution)", of_method=True
     )
     frequencies: int = setting(
-        4096, "frequencies at which match ncf compares characteristic functions", needs=("match", ("ncf",))
+        4096,
+        "frequencies at which match ncf compares characteristic functions",
+        needs=("match", ("ncf",)),
+        fitted_to=("data",),
     )
     calibrate: float = setting(
         0.0, "weight of a trained network's cross-entropy on the set, a step after each sweep", of_method=True
@@ -192,12 +197,19 @@ class CondenseConfig:
     )
     aug_type: str = setting("color_crop_cutout", "Siamese augmentation of matching, joined with _ or -, or none")
     batch_real: int = setting(64, "real images per class and sweep", fitted_to=("data",))
-    select: str = setting("random", "real images of a batch and of --init: random, or cluster (nearest to centres)")
+    select: str = setting(
+        "random",
+        "real images of a batch and of --init: random, or cluster (nearest to centres)",
+        fitted_to=("data",),
+    )
     select_every: int = setting(
         10, "with --select cluster: inner iterations between two clusterings", needs=("select", ("cluster",))
     )
     select_from: int | None = setting(
-        None, "with --select cluster: images of a class to look at (default: all)", needs=("select", ("cluster",))
+        None,
+        "with --select cluster: images of a class to look at (default: all)",
+        needs=("select", ("cluster",)),
+        fitted_to=("data",),
     )
     batch_syn_max: int = setting(128, "decoded images per class and sweep, at most")
     network_init: str = setting(
@@ -387,9 +399,16 @@ def with_role(section: str, *roles: str) -> tuple[str, ...]:
 
 
 def fitted_to(what: str) -> dict[str, tuple[str, ...]]:
-    """{section: the settings that are chosen by the user's own data ("data") or by a time limit ("minutes")}."""
+    """{section: the settings that are chosen by the user's own data ("data") or by a time limit ("minutes")}.
+
+    Data decide the method too, and with it all that belongs to one.
+    """
     return {
-        section: tuple(name for name, known in known_settings(kind).items() if what in known.fitted_to)
+        section: tuple(
+            name
+            for name, known in known_settings(kind).items()
+            if what in known.fitted_to or (what == "data" and known.of_method)
+        )
         for section, kind in SECTIONS.items()
     }
 

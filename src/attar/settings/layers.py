@@ -80,15 +80,17 @@ def resolve(
         layers.insert(0, by_section(flags, file, f"{path}: "))
         explicit_layers.insert(0, by_section(flags, _without_tables(file), f"{path}: "))
         check_one_method(path, layers)
+    asked = {name: value for layer in layers for name, value in layer.get("condense", {}).items()}
     if recipe is None:
         wanted = dict(item for layer in layers for item in layer.get("data", {}).items())
-        base = for_data(wanted.get("dataset", "digits"), wanted.get("nclass"), published=published, shape=shape)
+        fitted = {name: asked[name] for name in ("ipc", "method") if name in asked}
+        name, nclass = wanted.get("dataset", "digits"), wanted.get("nclass")
+        base = for_data(name, nclass, published=published, shape=shape, **fitted)
     elif published:
         raise UserError(f"the published settings of the data set and the recipe '{recipe}' exclude each other")
     else:
         base = named(recipe)
     sections = as_sections(base)
-    asked = {name: value for layer in layers for name, value in layer.get("condense", {}).items()}
     if asked.get("method", base.condense.method) != base.condense.method:
         layers.insert(0, methods.method_layer(asked["method"], base, asked.get("ipc", base.condense.ipc)))
     for layer in layers:

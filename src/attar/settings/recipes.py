@@ -8,7 +8,7 @@ from typing import Any
 
 from attar.errors import UserError, choose
 from attar.settings import methods
-from attar.settings.auto import Shape, fitting
+from attar.settings.auto import USUAL_IPC, Shape, fitting
 from attar.settings.auto import shape_of as shape_of
 from attar.settings.config import (
     SECTIONS,
@@ -160,8 +160,19 @@ def has_own(dataset: str) -> bool:
     return dataset == "imagenet" or (dataset in RECIPES and dataset not in CHOICES)
 
 
-def for_data(dataset: str, nclass: int | None = None, *, published: bool = False, shape: Shape | None = None) -> Recipe:
-    """The recipe of a data set: its own, one that fits its `shape`, or `default` (which `published` refuses)."""
+def for_data(
+    dataset: str,
+    nclass: int | None = None,
+    *,
+    published: bool = False,
+    shape: Shape | None = None,
+    ipc: int = USUAL_IPC,
+    method: str | None = None,
+) -> Recipe:
+    """The recipe of a data set: its own, one that fits its `shape`, or `default` (which `published` refuses).
+
+    ipc, method: what is asked for, where that is known; a recipe that fits a shape depends on both.
+    """
     name = f"imagenet{nclass or 10}" if dataset == "imagenet" else dataset
     if has_own(dataset) and name in RECIPES:
         recipe = named(name)
@@ -169,7 +180,7 @@ def for_data(dataset: str, nclass: int | None = None, *, published: bool = False
         known = ", ".join(key for key in RECIPES if key not in CHOICES)
         raise UserError(f"there are no published settings for the data set '{name}', only for {known}")
     else:
-        recipe = fitting(shape) if shape is not None else default()
+        recipe = fitting(shape, ipc, method) if shape is not None else default()
     return overlay(recipe, {"data": {"dataset": dataset}})
 
 

@@ -14,7 +14,7 @@ LAST_MAP = 4  # pixels: what the published ConvNets leave of 32 pixels before th
 SMALL_SIDE = 16  # pixels: below it a quarter of an image shows nothing
 POOL_IMAGES = 2400  # images that an early-stage model has seen at least; the digits' have
 WHOLE_IMAGES = 120_000  # images that the yardstick `whole` sees on a CPU, where its steps are enough
-EPOCHS = {True: 300, False: 1000}  # of a network on the condensed set, on a CPU and elsewhere
+EPOCHS_CPU, EPOCHS, EPOCHS_LARGE = 300, 1000, 3000  # of a network on the condensed set, the last at most
 USUAL_IPC = 10  # `whole` has at least as many steps as the training on a set of so many images per class
 # What did best on held-out images at equal time on a CPU, for four unlike data sets (docs/log.md). AdamW's step is a
 # share of a pixel's range whatever the gradients' size, so its rate is the same for all data.
@@ -49,9 +49,7 @@ def fitting(shape: Shape, ipc: int = USUAL_IPC, method: str | None = None) -> Re
     method that is asked for, and a GPU, where nothing else was measured, get the settings of `nearest_published`.
     """
     base = nearest_published(shape)
-    steps = EPOCHS[shape.cpu] * -(-shape.nclass * max(ipc, USUAL_IPC) * base.condense.factor**2 // batch(base))
-    whole = max(base.evaluate.whole_epochs, -(-steps // -(-shape.images // batch(base))))
-    base = replace(base, evaluate=replace(base.evaluate, whole_epochs=whole))
+    base = replace(base, evaluate=replace(base.evaluate, whole_epochs=whole_epochs(shape, base, ipc)))
     if method is not None or not shape.cpu:
         return base
     chosen = methods.method_layer("ncfm", base, ipc)["condense"] | BEST
@@ -59,9 +57,12 @@ def fitting(shape: Shape, ipc: int = USUAL_IPC, method: str | None = None) -> Re
     return replace(base, condense=replace(base.condense, **chosen | kept))
 
 
-def batch(recipe: Recipe) -> int:
-    """Images per step of the evaluation's training."""
-    return recipe.evaluate.batch_size
+def whole_epochs(shape: Shape, recipe: Recipe, ipc: int) -> int:
+    """Epochs of the yardstick `whole`: as many steps as the training on the condensed set has, at least."""
+    most = EPOCHS_LARGE if min(shape.height, shape.width) > LARGE_SIDE else EPOCHS
+    batch, decoded = recipe.evaluate.batch_size, shape.nclass * max(ipc, USUAL_IPC) * recipe.condense.factor**2
+    steps = (recipe.evaluate.epochs or most) * -(-decoded // batch)
+    return max(recipe.evaluate.whole_epochs, -(-steps // -(-shape.images // batch)))
 
 
 def nearest_published(shape: Shape) -> Recipe:
@@ -97,7 +98,7 @@ def nearest_published(shape: Shape) -> Recipe:
             mix_p=mix_p,
             **schedule,
         ),
-        evaluate=EvaluateConfig(mix_p=mix_p, epochs=EPOCHS[True] if shape.cpu else None, whole_epochs=whole),
+        evaluate=EvaluateConfig(mix_p=mix_p, epochs=EPOCHS_CPU if shape.cpu else None, whole_epochs=whole),
     )
 
 

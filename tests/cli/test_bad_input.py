@@ -23,7 +23,7 @@ from attar.cli.parser import main
 from attar.stages import condense as stage
 from helpers.command import POOL, TINY, call
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FOLDER = "pool/digits-convnet2-w0.05"
 DIGITS = ("-d", "digits")
 QUICK = ("--runs", "1", "--epochs", "1", "--whole_epochs", "1")
@@ -258,7 +258,7 @@ def test_a_class_smaller_than_the_batch_is_no_bad_input(bench: Path, tmp_path: P
         ("--inner_loop 0", "inner_loop must be at least 1, not 0"),
         ("--speedup 0", "speedup must be at least 1, not 0"),
         ("--pt_from 0", "epochs must be at least 1, not 0"),
-        ("--pt_fraction 0", "fraction must be above 0, not 0"),
+        ("--pt_fraction 0", "fraction must be above 0 and at most 1, not 0"),
         ("--pt_fraction 1.5", "fraction must be between 0 and 1, not 1.5"),
         ("--model_num 0", "models must be at least 1, not 0"),
         ("--n_data -1", "n_data must be at least 0, not -1"),
@@ -272,7 +272,7 @@ def test_a_class_smaller_than_the_batch_is_no_bad_input(bench: Path, tmp_path: P
         ("--weight_decay inf", "weight_decay must be at most 9.0072e+15, not inf"),
         ("--vmax nan", "vmax must be at least 0, not nan"),
         ("--vmin 0.5", "vmax (0.09) must not be below vmin (0.5)"),
-        ("--mom_img 1", "mom_img must be below 1, not 1.0"),
+        ("--mom_img 1", "mom_img must be at least 0 and below 1, not 1.0"),
         ("--mix_p 1.5", "mix_p must be between 0 and 1, not 1.5"),
         ("--width 0", "width must be above 0, not 0.0"),
         ("--depth 4", "a convnet of depth 4 leaves nothing of images of 8x8; the largest depth is 3"),
@@ -455,9 +455,12 @@ def test_too_little_memory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         ("text.txt", "text.txt is damaged or no safetensors file"),
         ("cut.safetensors", "cut.safetensors is damaged or no safetensors file"),
         ("foreign.safetensors", "foreign.safetensors was not written by attar"),
-        ("part", "the set is a part: it holds 5 of 10 classes; join all parts"),
+        ("part", "the set is a part: it holds 5 of 10 classes, and lacks 5, 6, 7, 8, 9; join all parts"),
         ("base -d small", "the set holds images of 1x8x8, the data of 3x8x8"),
-        ("base -d grey", "the set was made for 10 classes (0, ...), grey has 2 classes (cat, ...)"),
+        (
+            "base -d grey",
+            "the set was made for other classes than grey has: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 only in the set; cat, dog only in",
+        ),
         ("base -d nowhere/x", "the folder nowhere/x does not exist"),
         ("base --networks convnet9", "a convnet of depth 9 leaves nothing of images of 8x8"),
     ],
@@ -491,7 +494,7 @@ def test_damaged_files_of_a_run_are_refused_before_the_work(
 ) -> None:
     shutil.copytree(workspace / "base", tmp_path / "base")
     (tmp_path / "base" / name).write_text(text)
-    monkeypatch.setattr("attar.evaluation.measure.train_once", lambda *args: pytest.fail("trained in vain"))
+    monkeypatch.setattr("attar.evaluation.measure.train_network", lambda *args: pytest.fail("trained in vain"))
     assert words in refused("evaluate", "base", cwd=tmp_path)
 
 

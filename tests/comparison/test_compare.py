@@ -21,6 +21,7 @@ from attar.cli.parser import main
 from attar.comparison import cells, figure, record, run, spec
 from attar.condensation import loop as condensation
 from attar.errors import UserError
+from attar.evaluation import measure
 from attar.runs import checkpoint
 from attar.sets import set_files
 from helpers.command import call
@@ -169,10 +170,10 @@ def test_every_stage_goes_on(moment: str, done: Path, tmp_path: Path, monkeypatc
     """What was trained before the cut is not trained again, and its seconds are not lost."""
     out, path = tmp_path / "out", changed(tmp_path, "niter = 15", "niter = 2")
     places = {
-        "pretrain": (cells.pools, "pretrain", 2),  # the second early-stage model
+        "pretrain": (cells.early_stage, "pretrain", 2),  # the second early-stage model
         "evaluate": (cells, "measure_into", 2),
-        "append": (run.runlog, "append", 13),
-        "yardstick": (cells.evaluation, "evaluate", 2),
+        "append": (run.files, "append", 13),
+        "yardstick": (cells, "evaluate", 2),
     }
     where, name, call_number = places[moment]
     count, function = 0, getattr(where, name)
@@ -288,17 +289,23 @@ def test_without_matplotlib_nothing_runs(tmp_path: Path, monkeypatch: pytest.Mon
     assert not (tmp_path / "out").exists()
 
 
+def remembering(evaluate: Callable[..., Any], seen: list[attar.ImageData]) -> Callable[..., Any]:
+    """`evaluate`, which adds the data that it tests on to `seen`."""
+
+    def evaluate_and_remember(condensed: attar.SyntheticSet, data: attar.ImageData, *args: Any, **kwargs: Any) -> Any:
+        seen.append(data)
+        return evaluate(condensed, data, *args, **kwargs)
+
+    return evaluate_and_remember
+
+
 def test_held_out_images_are_tested_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The test images are left alone: they could as well be another data set's. Every page says so."""
-    seen = []
-    function = cells.evaluation.evaluate
-    monkeypatch.setattr(
-        cells.evaluation,
-        "evaluate",
-        lambda condensed, data, *a, **k: seen.append(data) or function(condensed, data, *a, **k),
-    )
+    seen: list[attar.ImageData] = []
+    for module in (cells, measure):  # of yardsticks, and of the sets
+        monkeypatch.setattr(module, "evaluate", remembering(module.evaluate, seen))
     values = {
         **{"dataset": "digits", "ipc": 1, "holdout": 0.25, "width": 0.05, "runs": 1, "yardsticks": ["random_real"]},
         **{"niter": 1, "inner_loop": 1, "n_data": 64, "pt_from": 1, "model_num": 1, "evaluate": {"epochs": 1}},
@@ -306,6 +313,7 @@ def test_held_out_images_are_tested_on(
     }
     attar.compare(values, out=tmp_path / "out")
     whole = attar.load("digits")
+    assert len(seen) == 2
     assert {len(data.images) + len(data.test_images) for data in seen} == {len(whole.images)}
     assert {line["tested_on"] for line in lines(tmp_path / "out")} == {"held-out training images"}
     assert "on the held-out training images" in (tmp_path / "out" / record.TABLE_MD).read_text()

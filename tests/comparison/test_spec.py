@@ -102,7 +102,7 @@ def test_core_sets_take_what_they_need_of_the_common_settings() -> None:
 def test_methods_are_layers_and_common_settings_go_to_those_that_take_them() -> None:
     found = plan(
         'recipe = "digits"\nmodels = [2, 3]\nniter = 4\n[[entry]]\nmethod = "dm"\nlr_img = [0.5, 1.0]\n'
-        '[[entry]]\nmethod = "ncfm"\n[[entry]]\nname = "own pool"\nmethod = "dm"\nsource = "pool"'
+        '[[entry]]\nmethod = "ncfm"\n[[entry]]\nname = "own pool"\nmethod = "dm"\nnetwork_init = "pool"'
     )
     assert [point.name for point in found.points] == [
         *("dm ipc 1 lr_img 0.5", "dm ipc 1 lr_img 1.0", "ncfm ipc 1 models 2", "ncfm ipc 1 models 3"),
@@ -139,7 +139,7 @@ def test_every_place_of_a_grid_has_the_settings_that_mean_something_there(text: 
 
 
 def test_a_common_setting_goes_where_the_grid_of_an_entry_lets_it() -> None:
-    found = plan('dataset = "digits"\npt_from = [1, 5]\n[[entry]]\nname = "a"\nsource = ["fresh", "pool"]').points
+    found = plan('dataset = "digits"\npt_from = [1, 5]\n[[entry]]\nname = "a"\nnetwork_init = ["fresh", "pool"]').points
     assert [point.name for point in found] == [
         *(
             "a ipc 1 network_init fresh",
@@ -203,7 +203,7 @@ ENTRY = '\n[[entry]]\nname = "a"\n'
         (ENTRY, "no data are named; say dataset or recipe"),
         ('recipe = "digit"' + ENTRY, "unknown recipe 'digit'; did you mean 'digits'"),
         ("recipe = 3" + ENTRY, "recipe must be the name of a recipe, not 3"),
-        ('dataset = "digits"\nseed = 3' + ENTRY, "seed cannot be set in a comparison: the seeds stand in seeds"),
+        ('dataset = "digits"\nseed = 3' + ENTRY, "seed cannot be set in a comparison: its seeds are listed in seeds"),
         ('dataset = "digits"\nsedes = 3' + ENTRY, "unknown setting 'sedes'; did you mean 'seeds'"),
         ('dataset = "digits"\nruns = "three"' + ENTRY, "runs must be a whole number, not 'three'"),
         ('dataset = "digits"\n[evaluate]\nepoch = 3' + ENTRY, r"\[evaluate\] unknown setting 'epoch'; did you mean"),
@@ -238,7 +238,10 @@ ENTRY = '\n[[entry]]\nname = "a"\n'
         ('dataset = "digits"' + ENTRY + 'model_path = "p"', "model_path cannot be set in a comparison: early-stage"),
         ('dataset = "digits"' + ENTRY + "eval_at = [1]", "eval_at cannot be set in a comparison"),
         ('dataset = "digits"' + ENTRY + "nclass_sub = 2", "nclass_sub cannot be set in a comparison"),
-        ('dataset = "digits"' + ENTRY + "[entry.pool]\nseed = 2", "seed cannot be set in a comparison: every seed"),
+        (
+            'dataset = "digits"' + ENTRY + "[entry.pool]\nseed = 2",
+            "seed cannot be set in a comparison: each of its seeds",
+        ),
         ('dataset = "digits"' + ENTRY + 'method = "acdd"', "entry 'a': unknown method 'acdd'; did you mean 'accdd'"),
         (
             'dataset = "digits"' + ENTRY + 'method = "herding"\nniter = 3',

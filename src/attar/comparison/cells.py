@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from attar.comparison.spec import Cell, ComparisonPlan, seeded, slug
 from attar.data.images import ImageData
 from attar.engine import device as devices
 from attar.engine.workers import ThreadWorkers
-from attar.errors import Diverged
+from attar.errors import Diverged, log
 from attar.evaluation import protocol
 from attar.evaluation.measure import evaluate
 from attar.evaluation.protocol import INITIAL, RANDOM, WHOLE
@@ -34,7 +37,7 @@ from attar.sets.synthetic import SyntheticSet
 from attar.settings import layers
 from attar.settings.config import EvaluateConfig, PoolConfig, Recipe
 from attar.stages.evaluate import measure_into
-from attar.stages.run import Options, condense_run
+from attar.stages.run import RunOptions, condense_run
 from attar.stages.select import select_into
 from attar.stages.shared import about_run
 from attar.training import early_stage
@@ -132,13 +135,12 @@ def versions(device: torch.device) -> dict[str, str]:
 def yardstick_line(context: Context, task: Yardstick) -> Line:
     """Networks trained on random real images, or on all of them."""
     config = replace(task.recipe.evaluate, yardsticks=(task.kind,))
-    known = SharedNetworks(context.out, None)
+    trained = SharedNetworks(context.out, None)
     condensed = blank(context.data, task.ipc or 1)
-    measured = evaluate(
-        condensed, context.data, config, task.recipe.network, known=known.known, keep=known.keep, own=False
-    )
+    network = task.recipe.network
+    measured = evaluate(condensed, context.data, config, network, trained=trained, yardsticks_only=True)
     values = {"yardstick": task.kind, "ipc": task.ipc, "accuracy": measured[task.kind]}
-    return head(context, task) | values | {"seconds": {"evaluate": known.seconds}}
+    return head(context, task) | values | {"seconds": {"evaluate": trained.seconds}}
 
 
 def cell_line(context: Context, cell: Cell) -> Line:
@@ -152,16 +154,16 @@ def cell_line(context: Context, cell: Cell) -> Line:
         **{"ipc": condense.ipc, "factor": condense.factor, "folder": f"{record.CELLS}/{cell.folder}"},
         "settings": record.settings_of_line(cell.recipe),
     }
-    with run_folder.opened(path, wait=True) as folder:
+    with run_folder.open_run_folder(path, wait=True) as folder:
         try:
             condensed, seconds = made(context, cell, folder)
         except Diverged as error:
             return line | {"diverged": str(error), "accuracy": {}, "seconds": {}}
         wanted = tuple(name for name in cell.recipe.evaluate.yardsticks if name == INITIAL)
         recipe = replace(cell.recipe, evaluate=replace(cell.recipe.evaluate, yardsticks=wanted))
-        known = SharedNetworks(context.out, folder)
-        _, measured = measure_into(folder, condensed, data, recipe, Progress(), None, known)
-        return line | {**measured, "seconds": seconds | {"evaluate": known.seconds}}
+        trained = SharedNetworks(context.out, folder)
+        _, measured = measure_into(folder, condensed, data, recipe, Progress(), None, trained)
+        return line | {**measured, "seconds": seconds | {"evaluate": trained.seconds}}
 
 
 Made = tuple[SyntheticSet, dict[str, float]]  # a set, and its seconds by stage
@@ -176,6 +178,21 @@ def made(context: Context, cell: Cell, folder: run_folder.RunFolder) -> Made:
     return make(context, cell, folder, pool, seconds)
 
 
+@contextmanager
+def beginning_with(words: str) -> Iterator[None]:
+    """Begin what attar logs in here with `words`."""
+
+    def prefix(record: logging.LogRecord) -> bool:
+        record.msg, record.args = words + record.getMessage(), ()
+        return True
+
+    log.filters.insert(0, prefix)  # before the filter that lets a line pass once
+    try:
+        yield
+    finally:
+        log.filters.remove(prefix)
+
+
 def condense(context: Context, cell: Cell, folder: run_folder.RunFolder, pool: Pool, seconds: dict[str, float]) -> Made:
     """As `attar condense` does it."""
     files = tuple(str(member.file) for member in pool.members)
@@ -185,7 +202,8 @@ def condense(context: Context, cell: Cell, folder: run_folder.RunFolder, pool: P
     run = existing.open_or_create(folder, recipe, about)
     if not run.finished:
         torch.compiler.reset()  # it counts what one process compiles, and stops after a few
-        condense_run(run, context.data, pool, Options(context.every, command=context.command))
+        with beginning_with(f"{cell.name}: "):
+            condense_run(run, context.data, pool, RunOptions(context.every, command=context.command))
     return set_files.load_set(folder.path), folder.read(run_folder.RESULT, "seconds")["seconds"]
 
 
@@ -196,7 +214,7 @@ def select(context: Context, cell: Cell, folder: run_folder.RunFolder, pool: Poo
         point = cell.point
         by: tuple[embeddings.Embed, str] = embeddings.pixels, point.features or "none"
         if len(pool):
-            by = coresets.by_first(pool, context.data), pool.members[0].name
+            by = coresets.by_first_model(pool, context.data), pool.members[0].name
         select_into(folder, context.data, point.method, cell.recipe, by, Progress(), seconds, command=context.command)
     return set_files.load_set(folder.path), folder.read(run_folder.RESULT, "seconds")["seconds"]
 

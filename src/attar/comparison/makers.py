@@ -8,7 +8,8 @@ from attar.comparison.grid import Key
 from attar.errors import UserError, choose
 from attar.selection import coresets
 from attar.settings import methods
-from attar.settings.config import METHODS, Recipe
+from attar.settings.choices import METHOD_NAMES
+from attar.settings.config import Recipe
 from attar.settings.schema import settings_of
 
 FEATURES = ("early", "pixels")  # what a core-set compares images by, the first where an entry does not say
@@ -24,7 +25,7 @@ class Maker:
 
 # ---- the table: method → what makes its set ----
 MAKERS: dict[str, Maker] = {
-    **dict.fromkeys(METHODS, Maker(condenses=True)),
+    **dict.fromkeys(METHOD_NAMES, Maker(condenses=True)),
     **{kind: Maker(condenses=False, compares=kind != "random") for kind in coresets.CORESETS},
 }
 

@@ -67,7 +67,7 @@ def _work(end: Connection, begin: Callable[[], Callable[[Job], Any]]) -> None:
 
     torch.set_num_threads(1)
     try:
-        with signals.raised():
+        with signals.sigterm_raises():
             run = begin()
             while True:
                 job = end.recv()

@@ -23,7 +23,7 @@ from attar.comparison.grid import PROTOCOL, label
 from attar.comparison.spec import ComparisonPlan
 from attar.data.images import ImageData
 from attar.errors import UserError
-from attar.evaluation.trained import TrainedNetworks
+from attar.evaluation.trained import TrainedNetwork, TrainedNetworks
 from attar.runs import run_folder
 from attar.runs.run_folder import RunFolder
 from attar.settings import layers
@@ -49,13 +49,13 @@ class SharedNetworks(TrainedNetworks):
         self.all = out / NETWORKS
         for values in lines(self.all):
             with suppress(KeyError, TypeError, ValueError):  # a line that cannot be read is computed again
-                self.known[str(values["key"])] = float(values["accuracy"]), int(values["images"])
+                self.results[str(values["key"])] = TrainedNetwork(float(values["accuracy"]), int(values["images"]))
 
-    def keep(self, key: str, done: tuple[float, int]) -> None:
-        """Keep one network's accuracy and number of training images, for this cell and for all."""
-        super().keep(key, done)
+    def add(self, key: str, result: TrainedNetwork) -> None:
+        """Remember a network's result, for this cell and for all."""
+        super().add(key, result)
         with self.lock:
-            files.append(self.all, {"key": key, "accuracy": done[0], "images": done[1]})
+            files.append(self.all, {"key": key, **result._asdict()})
 
 
 def results(out: Path) -> list[Line]:

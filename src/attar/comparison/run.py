@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from attar.evaluation import protocol
 from attar.models import for_data
 from attar.runs import checkpoint, run_folder
 from attar.runs.checkpoint import Interval
-from attar.runs.progress import Lines, Progress
+from attar.runs.progress import ProgressHandler, Progress
 from attar.settings import auto, layers, recipes
 from attar.signals import Interrupted
 from attar.stages.shared import load_data
@@ -38,7 +39,7 @@ def compare(
     *,
     out: str | Path,
     jobs: int = 1,
-    save_every: str = checkpoint.EVERY,
+    save_every: str = checkpoint.DEFAULT_INTERVAL,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Compare methods and settings as a spec says, in the folder `out`; the rows of its table, accuracies as fractions.
@@ -96,7 +97,7 @@ def prepare(source: str | Path | Mapping[str, Any], progress: Progress) -> tuple
     values = source if isinstance(source, Mapping) else layers.read(Path(source))
     plan = spec.resolve(values, where)
     data = real_images(plan, progress)
-    if values.get("recipe") is None and not recipes.has_own(plan.recipe.data.dataset):
+    if values.get("recipe") is None and not recipes.has_recipe(plan.recipe.data.dataset):
         plan = spec.resolve(values, where, auto.shape_of(data))
     check(plan, data, where)
     return plan, data
@@ -127,7 +128,10 @@ def measured(context: Context, plan: ComparisonPlan, todo: Sequence[Task], quiet
     """The lines of all tasks: one after another here, or side by side in processes."""
     if context.jobs == 1:
         warm_up()
-        yield from (measure(context, task) for task in todo)
+        for task in todo:
+            with only_warnings():  # what a run says of itself would drown what the comparison says
+                line = measure(context, task)
+            yield line
         return
     there = partial(begin, plan, context.out, context.every, context.command, context.jobs, quiet)
     yield from side_by_side(todo, context.jobs, there)
@@ -150,7 +154,18 @@ def begin(
     return partial(measure, Context(out, data, every, command, jobs))
 
 
-class Warnings(Lines):
+@contextmanager
+def only_warnings() -> Iterator[None]:
+    """Of what attar logs in here, the warnings: what the device cannot do."""
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+class Warnings(ProgressHandler):
     """Of what a process of a comparison logs, the warnings: what its device cannot do."""
 
     def __init__(self, progress: Progress) -> None:

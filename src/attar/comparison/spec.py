@@ -196,7 +196,7 @@ def _points(
         meant |= values.keys()
         whole = replace(whole, data=recipe.data, network=recipe.network, evaluate=recipe.evaluate)
         settings = {"ipc": whole.condense.ipc} | {label(key): value for key, value in place.items() if key in values}
-        whole = whole if makers.maker(method).condenses else coresets.settled(whole)
+        whole = whole if makers.maker(method).condenses else coresets.coreset_recipe(whole)
         points.setdefault(words(settings), Point(name, method, features, settings, whole))
     one = next(iter(points.values()))
     for key, value in own.items():

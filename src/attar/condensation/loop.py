@@ -25,7 +25,8 @@ from attar.errors import UserError
 from attar.selection.embeddings import by_network, representatives
 from attar.sets.decode import decoded_count
 from attar.sets.synthetic import SyntheticSet
-from attar.settings.config import CondenseConfig, strategy_names
+from attar.settings.choices import strategy_names
+from attar.settings.condense_config import CondenseConfig
 from attar.training import train_state
 from attar.training.augment import draw
 from attar.training.pool import Pool

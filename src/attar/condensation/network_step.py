@@ -9,7 +9,7 @@ import torch
 from attar.condensation.setup import Setup
 from attar.condensation.state import State
 from attar.sets.decode import decode_class
-from attar.settings.config import strategy_names
+from attar.settings.choices import strategy_names
 from attar.training.augment import without
 from attar.training.batches import AugmentationSampler, BatchDraw, shuffled
 

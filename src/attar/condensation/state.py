@@ -17,7 +17,8 @@ from attar.data.images import ImageData
 from attar.errors import Diverged, UserError, log
 from attar.selection.embeddings import Embed, by_network, pixels, representatives
 from attar.sets.decode import mix, noise
-from attar.settings.config import CondenseConfig, with_role
+from attar.settings.condense_config import CondenseConfig
+from attar.settings.config import with_role
 from attar.settings.schema import settings_of
 from attar.training import train_state
 from attar.training.batches import BatchSampler
@@ -178,6 +179,15 @@ def restore(values: Values, setup: Setup) -> State:
             words = f"the run began with {name} {values[name]} and goes on with {name} {now}"
             log.warning("%s: its images may differ in rounding from those of an uninterrupted run", words)
     return state
+
+
+def check_images(values: Values, data: ImageData) -> None:
+    """Raise `UserError` when a state belongs to other training images: before anything is computed or written."""
+    if values.get("belongs_to", {}).get("data", data.fingerprint) != data.fingerprint:
+        raise UserError(
+            f"the checkpoint was made for other training images (fingerprint {values['belongs_to']['data']}) than "
+            f"{data.name} has now ({data.fingerprint}); go on with what the run began with"
+        )
 
 
 def check_same(values: Values, setup: Setup) -> None:

@@ -1,4 +1,4 @@
-"""Settings for data of one's own, chosen from the images' size, channels, classes and number."""
+"""Settings for the user's own data, chosen by the size, channels, classes and number of the images."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from attar.settings import methods
-from attar.settings.config import CondenseConfig, EvaluateConfig, NetworkConfig, PoolConfig, Recipe
+from attar.settings.condense_config import CondenseConfig
+from attar.settings.config import EvaluateConfig, NetworkConfig, PoolConfig, Recipe
 
-LARGE_SIDE = 128  # pixels: the published settings of ImageNet hold above, those of small images up to here
-LAST_MAP = 4  # pixels: what the published ConvNets leave of 32 pixels before their last layer
-SMALL_SIDE = 16  # pixels: below it a quarter of an image shows nothing
-POOL_IMAGES = 2400  # images that an early-stage model has seen at least; the digits' have
-WHOLE_IMAGES = 120_000  # images that the yardstick `whole` sees on a CPU, where its steps are enough
+SMALL_SIDE = 16  # pixels: with a smaller side, a quarter of a stored image shows nothing
+LARGE_SIDE = 128  # pixels: up to this side the published settings of small images apply, above it those of ImageNet
+LAST_MAP_SIDE = 4  # pixels: the feature maps of the published ConvNets before their last layer, for images of 32 pixels
+MIN_POOL_IMAGES = 2400  # images that an early-stage model is trained on at least, as many as for the digits
+MAX_WHOLE_IMAGES = 120_000  # images that the yardstick `whole` is trained on at most on a CPU
 EPOCHS_CPU, EPOCHS, EPOCHS_LARGE = 300, 1000, 3000  # of a network on the condensed set, the last at most
 USUAL_IPC = 10  # `whole` has at least as many steps as the training on a set of so many images per class
 # What did best on held-out images at equal time on a CPU, for four unlike data sets (docs/log.md). AdamW's step is a
@@ -26,14 +27,14 @@ BEST: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides the settings."""
+    """The properties of a data set that decide its settings."""
 
     channels: int
-    height: int
-    width: int
+    height: int  # pixels
+    width: int  # pixels
     nclass: int
-    images: int
-    cpu: bool
+    images: int  # training images
+    cpu: bool  # whether the run computes on a CPU
 
 
 def shape_of(data: Any) -> Shape:
@@ -68,25 +69,25 @@ def whole_epochs(shape: Shape, recipe: Recipe, ipc: int) -> int:
 def nearest_published(shape: Shape) -> Recipe:
     """A complete recipe of Acc-DD, on which other methods' settings go.
 
-    Network, factor, metric and image learning rate are the published ones of the nearest data set: Fashion-MNIST for
-    grey images, CIFAR-10 for small coloured ones, ImageNet-10 above 128 pixels. A ConvNet halves the side until 4
-    pixels are left. On a CPU width, batches, schedule, metric and learning rate are those of `fashion-cpu`.
+    Network, factor, metric and image learning rate are the published ones of the most similar data set: Fashion-MNIST
+    for grey images, CIFAR-10 for small colour images, ImageNet-10 above 128 pixels. A ConvNet halves the side until 4
+    pixels are left. On a CPU, width, batches, schedule, metric and learning rate are those of `fashion-cpu`.
     """
     side = min(shape.height, shape.width)
     large = side > LARGE_SIDE
     factor = 3 if large else 1 if side < SMALL_SIDE else 2
     metric, lr_img = ("l1", 3e-3) if large or shape.cpu else ("l1", 1e-4) if shape.channels == 1 else ("mse", 1e-2)
-    epochs = max(1 if shape.cpu else 2, math.ceil(POOL_IMAGES / shape.images))
+    epochs = max(1 if shape.cpu else 2, math.ceil(MIN_POOL_IMAGES / shape.images))
     mix_p = 1.0 if large else 0.5
     schedule: dict[str, Any] = {"full_niter": 500} if large else {}
-    whole = 200
+    usual_epochs = 200
     if shape.cpu:
         schedule = {"batch_real": 32, "n_data": 128, "niter": 60, "inner_loop": 10}
-        whole = min(30, max(2, WHOLE_IMAGES // shape.images))
+        usual_epochs = min(30, max(2, MAX_WHOLE_IMAGES // shape.images))
     return Recipe(
         network=NetworkConfig(
             net_type="resnetap" if large else "convnet",
-            depth=10 if large else max(2, round(math.log2(side / LAST_MAP))) if side > LAST_MAP else 1,
+            depth=10 if large else max(2, round(math.log2(side / LAST_MAP_SIDE))) if side > LAST_MAP_SIDE else 1,
             width=(0.5 if side < SMALL_SIDE else 0.25) if shape.cpu else 1.0,
         ),
         pool=PoolConfig(epochs=epochs, models=3 if shape.cpu else 5, mix_p=mix_p),
@@ -98,23 +99,23 @@ def nearest_published(shape: Shape) -> Recipe:
             mix_p=mix_p,
             **schedule,
         ),
-        evaluate=EvaluateConfig(mix_p=mix_p, epochs=EPOCHS_CPU if shape.cpu else None, whole_epochs=whole),
+        evaluate=EvaluateConfig(mix_p=mix_p, epochs=EPOCHS_CPU if shape.cpu else None, whole_epochs=usual_epochs),
     )
 
 
-def words(recipe: Recipe, shape: Shape) -> str:
-    """One line: what was chosen for which images."""
+def summary(recipe: Recipe, shape: Shape) -> str:
+    """One line for the user: which settings were chosen for which images."""
     network, condense, pool = recipe.network, recipe.condense, recipe.pool
-    grey = "grey" if shape.channels == 1 else "colour"
-    images = f"{shape.nclass} classes of {grey} images, {shape.width}x{shape.height}"
+    colour = "grey" if shape.channels == 1 else "colour"
+    images = f"{shape.nclass} classes of {colour} images, {shape.width}x{shape.height}"
     depth = "" if network.depth is None else network.depth
-    loops = f"{condense.outer_iterations} x {condense.inner_loop} iterations"
+    schedule = f"{condense.outer_iterations} x {condense.inner_loop} iterations"
     models = "fresh networks" if condense.network_init == "fresh" else f"{pool.models} models of {pool.span}"
     short = " (short, for a CPU; --minutes or --niter for more)" if shape.cpu else ""
     return (
         f"chosen for {images}: {network.net_type}{depth} of width {network.width:g}, factor {condense.factor}, "
         f"{_matching(condense)}, lr_img {condense.lr_img:g}, {models}, "
-        f"{loops}{short}; flags change it"
+        f"{schedule}{short}; flags change it"
     )
 
 

@@ -14,7 +14,7 @@ SMALL_SIDE = 16  # pixels: with a smaller side, a quarter of a stored image show
 LARGE_SIDE = 128  # pixels: up to this side the published settings of small images apply, above it those of ImageNet
 LAST_MAP_SIDE = 4  # pixels: the feature maps of the published ConvNets before their last layer, for images of 32 pixels
 MIN_POOL_IMAGES = 2400  # images that an early-stage model is trained on at least, as many as for the digits
-MAX_WHOLE_IMAGES = 120_000  # images that the yardstick `whole` is trained on at most on a CPU
+MAX_WHOLE_IMAGES = 120_000  # images that `whole` is trained on at most on a CPU, unless its steps need more
 EPOCHS_CPU, EPOCHS, EPOCHS_LARGE = 300, 1000, 3000  # of a network on the condensed set, the last at most
 USUAL_IPC = 10  # `whole` has at least as many steps as the training on a set of so many images per class
 # What did best on held-out images at equal time on a CPU, for four unlike data sets (docs/log.md). AdamW's step is a

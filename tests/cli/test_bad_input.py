@@ -221,7 +221,21 @@ def test_a_missing_data_set_says_what_to_put_where(
 
 def test_a_class_smaller_than_the_batch_is_no_bad_input(bench: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    call("condense", "-d", str(bench / "small"), "--ipc", "6", "--batch_real", "64", *TINY, "--out", "run", "--quiet")
+    call(
+        "condense",
+        "-d",
+        str(bench / "small"),
+        "--ipc",
+        "6",
+        "--batch_real",
+        "64",
+        "--method",
+        "accdd",
+        *TINY,
+        "--out",
+        "run",
+        "--quiet",
+    )
     assert attar.load_set(tmp_path / "run").labels.bincount().tolist() == [6, 6]
 
 

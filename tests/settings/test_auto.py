@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,6 +43,35 @@ def test_the_settings_of_published_data_are_found_again() -> None:
         for key in ("factor", "metric", "lr_img", "init", "outer_iterations", "mix_p"):
             assert getattr(fitted.condense, key) == getattr(published.condense, key), (name, key)
     assert auto.fitting(Shape(3, 64, 64, 10, 1000, False)).network.depth == 4
+
+
+@pytest.mark.parametrize("side", [8, 28, 64, 224])
+def test_own_data_get_what_did_best_and_a_method_its_own_settings(side: int) -> None:
+    """On a CPU; a GPU and a method that is asked for have the settings of the nearest published data."""
+    shape = Shape(3, side, side, 10, 1000, True)
+    flags = {"ipc": ("condense", "ipc"), "method": ("condense", "method")}
+    chosen, accdd, ncfm = (
+        layers.resolve(flags, {"data": {"dataset": "pets"}, "ipc": 1} | asked, shape=shape).condense
+        for asked in ({}, {"method": "accdd"}, {"method": "ncfm"})
+    )
+    assert (chosen.match, chosen.network_init, chosen.img_optim, chosen.lr_img) == ("ncf", "pool", "adamw", 0.01)
+    assert (accdd.match, accdd.network_init, accdd.img_optim, accdd.lr_img) == ("grad", "pool", "sgd", 3e-3)
+    assert (accdd.averaging_power, accdd.select, accdd.update) == (0, "random", "real")
+    assert (ncfm.network_init, ncfm.calibrate, ncfm.averaging_power) == ("interpolated", 1.0, 0)
+    assert chosen.factor == accdd.factor and chosen.init == accdd.init
+    on_gpu = replace(shape, cpu=False)
+    assert auto.fitting(on_gpu) == auto.fitting(on_gpu, method="accdd")
+    assert auto.fitting(on_gpu).condense.match == "grad"
+
+
+@pytest.mark.parametrize("cpu", [True, False])
+@pytest.mark.parametrize("images", [60, 144, 4000, 60000])
+@pytest.mark.parametrize("ipc", [1, 10, 50])
+def test_the_whole_set_is_trained_on_for_as_many_steps_at_least(ipc: int, images: int, cpu: bool) -> None:
+    recipe = auto.fitting(Shape(1, 28, 28, 10, images, cpu), ipc)
+    size, epochs = recipe.evaluate.batch_size, recipe.evaluate.epochs or 1000
+    decoded = 10 * ipc * recipe.condense.factor**2
+    assert recipe.evaluate.whole_epochs * -(-images // size) >= epochs * -(-decoded // size)
 
 
 def test_flags_go_on_top() -> None:

@@ -38,17 +38,17 @@ def test_a_folder_and_nothing_else(pets: Path, capsys: pytest.CaptureFixture[str
     call("condense", "-d", str(pets), "--ipc", "2", *condensed)
     said = capsys.readouterr().err
     assert "pets has no test set: 7 of its 32 images are taken for one, 0.2 of each class (seed 0" in said
-    assert "chosen for 3 classes of colour images, 16x16: convnet2 of width 0.05, factor 2, metric l1" in said
-    condensed = attar.load_set(Path("runs/pets-ipc2"))
+    assert "chosen for 3 classes of colour images, 16x16: convnet2 of width 0.05, factor 2, ncf matching" in said
+    condensed = attar.load_set(Path("runs/pets-ncfm-ipc2"))
     assert condensed.images.shape == (6, 3, 16, 16) and condensed.recipe["network"]["depth"] == 2
-    call("evaluate", "runs/pets-ipc2", "--runs", "1", "--epochs", "1", "--whole_epochs", "1")
+    call("evaluate", "runs/pets-ncfm-ipc2", "--runs", "1", "--epochs", "1", "--whole_epochs", "1")
 
 
 def test_minutes(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ("--width", "0.05", "--pt_from", "1", "--model_num", "1", "--n_data", "64")
+    flags = ("--width", "0.05", "--pt_from", "1", "--model_num", "1")
     call("condense", "-d", str(pets), "--ipc", "1", *flags, "--minutes", "0.1")
     assert re.search(r"\d+ x \d+ iterations fit into 0\.\d+ minutes", capsys.readouterr().err)
-    settings = attar.load_set(Path("runs/pets-ipc1")).recipe["condense"]
+    settings = attar.load_set(Path("runs/pets-ncfm-ipc1")).recipe["condense"]
     assert 1 <= settings["niter"] * settings["inner_loop"] < 20000  # of the published schedule
     for minutes, words in {"0.0001": "give at least", "-1": "give at least", "nan": "above 0"}.items():
         with pytest.raises(SystemExit) as stop:
@@ -104,19 +104,37 @@ def test_a_run_that_goes_on_keeps_what_was_chosen(
         "-q",
     )
     call(*begin)
-    config = Path("runs/pets-ipc1/config.json").read_text()
+    config = Path("runs/pets-ncfm-ipc1/config.json").read_text()
     assert "is done" not in caplog.text
     monkeypatch.setattr(schedule, "estimate", lambda data, recipe: pytest.fail("measured again"))
     monkeypatch.setattr(auto, "LAST_MAP_SIDE", 8)  # now another depth would be chosen
     call(*begin)
     assert "is done" in caplog.text
-    assert Path("runs/pets-ipc1/config.json").read_text() == config
+    assert Path("runs/pets-ncfm-ipc1/config.json").read_text() == config
     with pytest.raises(SystemExit):
-        main(["condense", "--resume", "runs/pets-ipc1", "--minutes", "1"])
+        main(["condense", "--resume", "runs/pets-ncfm-ipc1", "--minutes", "1"])
     assert "--minutes cannot change what a run was begun with" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*begin, "--depth", "1"])
     assert "holds a run with depth 2, and 1 is asked for" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_where_another_method_would_be_chosen(
+    pets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Begun on a CPU and gone on with on a GPU, or begun before the choice was another."""
+    flags = ("--width", "0.05", "--pt_from", "1", "--model_num", "1", "--niter", "1", "--inner_loop", "1", "-q")
+    begin = ("condense", "-d", str(pets), "--ipc", "1", *flags, "--out", "mine", "--resume", "auto")
+    call(*begin)
+    monkeypatch.setattr(auto, "fitting", lambda shape, ipc, method: auto.nearest_published(shape))
+    monkeypatch.setattr(recipes, "fitting", auto.fitting)
+    before = Path("mine/config.json").read_text()
+    call(*begin)
+    assert Path("mine/config.json").read_text() == before
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main([*begin, "--method", "accdd"])
+    assert "holds a run with method ncfm, and accdd is asked for" in capsys.readouterr().err
 
 
 def test_settings_that_minutes_choose_say_so_at_their_field(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,5 +167,5 @@ def test_python_finds_the_settings_too() -> None:
     images = torch.randint(0, 256, (40, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     data = attar.load((images, torch.arange(40) % 4))
     assert isinstance(data, ImageData) and data.test_images is not None
-    made = attar.condense(data, ipc=1, width=0.05, epochs=1, models=1, niter=1, inner_loop=1, n_data=64)
-    assert made.recipe["network"]["depth"] == 2 and made.recipe["condense"]["metric"] == "l1"
+    made = attar.condense(data, ipc=1, width=0.05, epochs=1, models=1, niter=1, inner_loop=1)
+    assert made.recipe["network"]["depth"] == 2 and made.recipe["condense"]["match"] == "ncf"

@@ -83,7 +83,7 @@ def test_images_of_ones_own() -> None:
     labels = torch.arange(4).repeat(10)
     data = attar.ImageData(images.numpy(), labels.numpy(), classes=["a", "b", "c", "d"], name="mine")
     pool = attar.pretrain(data, epochs=1, models=1, width=0.05)
-    condensed = attar.condense(data, pool, ipc=2, factor=3, **TINY)
+    condensed = attar.condense(data, pool, method="accdd", ipc=2, factor=3, **TINY)
     assert condensed.images.shape == (8, 3, 12, 10)
     assert condensed.recipe["data"]["dataset"] == "mine"
     with pytest.raises(attar.UserError, match="mine has no test images"):

@@ -26,6 +26,7 @@ class CondenseConfig:
         "accdd, idc, idc-i, dc, dsa, dm or ncfm: sets what follows, flags go on top",
         choices=choices.METHOD_NAMES,
         of_method=True,
+        fitted_to=("data",),
     )
     ipc: int = setting(10, "stored images per class", limits=AT_LEAST_ONE, role="set")
     factor: int = setting(
@@ -75,12 +76,15 @@ class CondenseConfig:
         limits=AT_LEAST_ONE,
         needs=("lr_scaled", (True,)),
     )
-    lr_scaled: bool = setting(True, "scale the image learning rate with ipc and side (IDC's rule)", of_method=True)
+    lr_scaled: bool = setting(
+        True, "scale the image learning rate with ipc and side (IDC's rule)", of_method=True, fitted_to=("data",)
+    )
     img_step: str = setting(
         "class",
         "class (a step after each class, as published) or sweep (one for their sum)",
         choices=choices.IMG_STEP_NAMES,
         of_method=True,
+        fitted_to=("data",),
     )
     img_space: str = setting(
         "unit",
@@ -89,18 +93,24 @@ class CondenseConfig:
         of_method=True,
     )
     img_optim: str = setting(
-        "sgd", "optimiser of the images: sgd or adamw", choices=choices.IMG_OPTIMIZER_NAMES, of_method=True
+        "sgd",
+        "optimiser of the images: sgd or adamw",
+        choices=choices.IMG_OPTIMIZER_NAMES,
+        of_method=True,
+        fitted_to=("data",),
     )
     patience: int = setting(
         0,
         "halve the image learning rate after PATIENCE sweeps without a lower loss; 0: never",
         limits=AT_LEAST_ZERO,
         of_method=True,
+        fitted_to=("data",),
     )
     averaging_power: int = setting(
         0,
         "the set is the mean of the images over the sweeps, weighted with t^AVERAGING_POWER; 0: off",
         limits=AT_LEAST_ZERO,
+        fitted_to=("data",),
     )
     metric: str = setting(
         "mse",
@@ -114,12 +124,14 @@ class CondenseConfig:
         "grad (class gradients), feat (means of features) or ncf (their distribution)",
         choices=choices.MATCH_NAMES,
         of_method=True,
+        fitted_to=("data",),
     )
     frequencies: int = setting(
         4096,
         "frequencies at which match ncf compares characteristic functions",
         limits=AT_LEAST_ONE,
         needs=("match", ("ncf",)),
+        fitted_to=("data",),
     )
     calibrate: float = setting(
         0.0,
@@ -139,6 +151,7 @@ class CondenseConfig:
         "random",
         "real images of a batch and of --init: random, or cluster (nearest to centres)",
         choices=choices.SELECT_NAMES,
+        fitted_to=("data",),
     )
     select_every: int = setting(
         10,
@@ -151,6 +164,7 @@ class CondenseConfig:
         "with --select cluster: images of a class to look at (default: all)",
         limits=AT_LEAST_ONE,
         needs=("select", ("cluster",)),
+        fitted_to=("data",),
     )
     batch_syn_max: int = setting(128, "decoded images per class and sweep, at most", limits=AT_LEAST_ONE)
     network_init: str = setting(
@@ -160,7 +174,11 @@ class CondenseConfig:
         of_method=True,
     )
     sweeps_per_network: int | None = setting(
-        None, "sweeps that a network serves (default: those of an outer iteration)", limits=AT_LEAST_ONE, of_method=True
+        None,
+        "sweeps that a network serves (default: those of an outer iteration)",
+        limits=AT_LEAST_ONE,
+        of_method=True,
+        fitted_to=("data",),
     )
     warmup: int = setting(
         0,
@@ -177,6 +195,7 @@ class CondenseConfig:
         "what trains the network after each sweep: real images, the synthetic set, none",
         choices=choices.UPDATE_NAMES,
         of_method=True,
+        fitted_to=("data",),
     )
     n_data: int = setting(
         500,

@@ -103,7 +103,9 @@ def _base(layers: list[Layer], recipe: str | None, *, published: bool, shape: Sh
     """The recipe below all layers: the named one, or that of the data set that the layers name."""
     if recipe is None:
         data = {name: value for layer in layers for name, value in layer.get("data", {}).items()}
-        return for_data(data.get("dataset", "digits"), data.get("nclass"), published=published, shape=shape)
+        condense = {name: value for layer in layers for name, value in layer.get("condense", {}).items()}
+        asked = {name: condense[name] for name in ("ipc", "method") if name in condense}
+        return for_data(data.get("dataset", "digits"), data.get("nclass"), published=published, shape=shape, **asked)
     if published:
         raise UserError(f"the published settings of the data set and the recipe '{recipe}' exclude each other")
     return named(recipe)

@@ -8,7 +8,7 @@ from typing import Any
 
 from attar.errors import UserError, choose
 from attar.settings import methods
-from attar.settings.auto import Shape, fitting
+from attar.settings.auto import USUAL_IPC, Shape, fitting
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import SECTIONS, DataConfig, EvaluateConfig, NetworkConfig, PoolConfig, Recipe
 from attar.settings.schema import replace
@@ -156,9 +156,18 @@ def has_recipe(dataset: str) -> bool:
     return dataset == "imagenet" or (dataset in RECIPES and dataset not in NAMED_ONLY)
 
 
-def for_data(dataset: str, nclass: int | None = None, *, published: bool = False, shape: Shape | None = None) -> Recipe:
+def for_data(
+    dataset: str,
+    nclass: int | None = None,
+    *,
+    published: bool = False,
+    shape: Shape | None = None,
+    ipc: int = USUAL_IPC,
+    method: str | None = None,
+) -> Recipe:
     """The recipe of a data set; without one, a recipe that fits `shape`, or `default` where no shape is known.
 
+    ipc, method: what is asked for, where that is known; the recipe that fits a shape depends on both.
     Raises `UserError` for data without published settings where `published` insists on these.
     """
     name = f"imagenet{nclass or 10}" if dataset == "imagenet" else dataset
@@ -168,7 +177,7 @@ def for_data(dataset: str, nclass: int | None = None, *, published: bool = False
         names = ", ".join(key for key in RECIPES if key not in NAMED_ONLY)
         raise UserError(f"there are no published settings for the data set '{name}', only for {names}")
     else:
-        recipe = fitting(shape) if shape is not None else default()
+        recipe = fitting(shape, ipc, method) if shape is not None else default()
     return overlay(recipe, {"data": {"dataset": dataset}})
 
 

@@ -65,6 +65,7 @@ def test_all_ways_in_agree(way: Way, case: str, tmp_path: Path, caplog: pytest.L
     for word in words:
         assert word in said.replace("Dev", "dev"), said
 
+
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_a_test_class_that_train_lacks_is_refused(way: Way, tmp_path: Path, refused: Refused) -> None:
     place = tmp_path / "set"

@@ -163,21 +163,21 @@ def _from_pictures(pieces: list[Pictures], marks: list[np.ndarray], about: About
     cached = load_cached(plan, reading)
     if not about.kept or reading.root is not None or cached.images.shape.numel() >= MAPPED_FROM:
         return _mapped(cached, plan, reading)
-    whole = read_whole(cached.images)
+    whole = read_whole(cached)
     if whole is None:
         cached.images.store.manifest.unlink(missing_ok=True)
         log.warning("the cache of %s is damaged, and is built anew", about.name)
         return _from_pictures(pieces, marks, about, reading)
-    return _finished(whole, plan, cached.needs, cached.seen, reading, (cached.mean, cached.std, cached.fingerprint))
+    return _finished(whole, plan, cached.needs, cached.seen, reading, cached)
 
 
 def _rows(plan: CachePlan, seen: Seen, needs: Needs, reading: Reading) -> tuple[np.ndarray, np.ndarray]:
     """The rows of the readable training and test images. Logs what was seen, and refuses a class without images."""
     seen.say(plan.name, needs)
     reading.left_out.add("unreadable images", count=len(seen.bad))
-    readable = np.setdiff1d(np.arange(len(plan.labels)), seen.bad)
+    readable = np.delete(np.arange(len(plan.labels)), seen.bad)
     train, test = readable[readable < plan.train], readable[readable >= plan.train]
-    lost = sorted(set(range(len(plan.classes))) - set(plan.labels[train].tolist()))
+    lost = np.flatnonzero(np.bincount(plan.labels[train], minlength=len(plan.classes)) == 0).tolist()
     if lost:
         raise UserError(f"the class '{plan.classes[lost[0]]}' of {plan.name} has no readable training images")
     return train, test
@@ -189,19 +189,20 @@ def _finished(
     needs: Needs,
     seen: Seen,
     reading: Reading,
-    known: tuple[list[float], list[float], str] | None = None,
+    known: Cached | None = None,
 ) -> ImageData:
     train, test = _rows(plan, seen, needs, reading)
     whole = torch.from_numpy(images)
     halves = [whole[: plan.train], whole[plan.train :]] if not seen.bad else [whole[train], whole[test]]
     marks = torch.from_numpy(plan.labels)
     tests = (halves[1], marks[test]) if len(test) else (None, None)
-    mean, std, fingerprint = known or (plan.mean, plan.std, None)
+    mean, std = (plan.mean, plan.std) if known is None else (known.mean, known.std)
     data = ImageData(
         halves[0], marks[train], *tests, classes=plan.classes, mean=mean, std=std, name=plan.name, channels="first"
     )
-    if fingerprint is not None:
-        data.fingerprint, data._computed = fingerprint, plan.mean is None
+    if known is not None:
+        data.fingerprint, data._computed = known.fingerprint, plan.mean is None
+        data.checksums = (known.images.checks[train], known.images.checks[test])
     return _sized(data, plan, needs)
 
 

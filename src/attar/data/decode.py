@@ -200,7 +200,7 @@ def _plain_png(source: bytes, channels: int | None) -> np.ndarray | None:
     """
     try:
         image = Image.open(io.BytesIO(source), formats=("PNG",))
-        if image.mode not in PLAIN or ";16" in str(image.tile[0][3]):  # type: ignore[attr-defined]
+        if image.mode not in PLAIN or ";16" in image.tile[0][3]:  # type: ignore[attr-defined]
             return None
         raw = image.tobytes()
     except Exception:  # the general way says what is wrong

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,6 +42,7 @@ class ImageData:
     test_labels: Tensor | None  # int64 [M]
     tested_on: str = TEST  # what the test images are
     left_out: LeftOut  # what the source holds besides
+    checksums: tuple[np.ndarray, np.ndarray] | None = None  # of training and test images, where they are known
     chosen_size: int | None = None  # pixels, where images of mixed sizes were brought to one that nobody named
 
     def __init__(
@@ -162,7 +164,10 @@ class ImageData:
     @cached_property
     def equal_test_images(self) -> int:
         """How many test images are among the training images, pixel for pixel."""
-        return 0 if self.test_images is None else arrays.count_equal(self.images, self.test_images)
+        if self.test_images is None:
+            return 0
+        sums = self.checksums or (arrays.checksums(self.images), arrays.checksums(self.test_images))
+        return arrays.count_equal(self.images, self.test_images, *sums)
 
     def say_equal_images(self) -> None:
         """Log, once, that test images are among the training images."""

@@ -147,8 +147,10 @@ def to_classes(train: Labels, test: Labels | None, where: str) -> tuple[np.ndarr
     classes, own = _own_classes(train, where)
     held = None
     if test is not None:
-        held = _places(test, classes, where)
-        empty = sorted(set(range(len(classes))) - set(held.tolist()))
+        held = _numbers(train, test) if train.names is None is test.names else None
+        held = _places(test, classes, where) if held is None else held
+        counts = np.bincount(held[held != UNLABELLED], minlength=len(classes))
+        empty = np.flatnonzero(counts == 0).tolist()
         if empty and (held != UNLABELLED).any():
             named = [classes[place] for place in empty]
             log.warning("%s: the test images lack %d of %d classes: %s", where, len(empty), len(classes), shown(named))
@@ -168,12 +170,12 @@ def _own_classes(train: Labels, where: str) -> tuple[tuple[str, ...], np.ndarray
         if distinct.dtype.kind == "U":
             distinct = np.asarray(ordered(distinct.tolist(), where), dtype=distinct.dtype)
         classes = tuple(str(value) for value in distinct.tolist())
-        keys: Any = {value: place for place, value in enumerate(distinct.tolist())}
-        own = [
-            keys.get(value, UNLABELLED) if there else UNLABELLED
-            for value, there in zip(train.values.tolist(), train.present.tolist(), strict=True)
-        ]
-        return classes, np.asarray(own, np.int64)
+        if distinct.dtype.kind == "i":
+            found = np.searchsorted(distinct, train.values)
+        else:
+            keys = {value: place for place, value in enumerate(distinct.tolist())}
+            found = np.asarray([keys.get(value, UNLABELLED) for value in train.values.tolist()])
+        return classes, np.where(train.present, found, UNLABELLED).astype(np.int64)
     present = np.zeros(len(train.names), bool)
     present[used] = True
     classes = tuple(name for name, there in zip(train.names, present.tolist(), strict=True) if there)
@@ -188,6 +190,15 @@ def _own_classes(train: Labels, where: str) -> tuple[tuple[str, ...], np.ndarray
         )
     places = np.append(np.where(present, np.cumsum(present) - 1, UNLABELLED), UNLABELLED)
     return classes, places[np.where(train.present, train.values, len(train.names))].astype(np.int64)
+
+
+def _numbers(train: Labels, test: Labels) -> np.ndarray | None:
+    """The places of test labels that are bare numbers, as the training labels are; None where one is another number."""
+    if train.values.dtype.kind != "i" or test.values.dtype.kind != "i" or test.missing is not None:
+        return None
+    distinct = np.unique(train.values[train.present])
+    places = np.searchsorted(distinct, test.values).clip(0, len(distinct) - 1)
+    return places.astype(np.int64) if bool((distinct[places] == test.values).all()) else None
 
 
 def _places(test: Labels, classes: tuple[str, ...], where: str) -> np.ndarray:

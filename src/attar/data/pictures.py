@@ -206,9 +206,11 @@ def _pass(pictures: Pictures, reading: Reading, needs: Needs, sink: Sink, mixed:
                         raise _blame(image, pictures, place + row, reading)
                     told.bad.append(place + row)
                     continue
-                _check(image, title, shape, needs, first, pictures, reading)
+                if image.highest or image.pixels.shape != shape:
+                    _check(image, title, shape, needs, first, pictures, reading)
                 here[row] = image.pixels  # grey among colour: the same in all channels
-                told.add(Seen([], int(image.clear), image.highest, image.deep_colour))
+                if image.clear or image.highest or image.deep_colour:
+                    told.add(Seen([], int(image.clear), image.highest, image.deep_colour))
             sink.write(place // step, here, told)
             seen.add(told)
             place += len(chunk)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import shutil
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from attar.data import arrays
 from attar.data.cache.mapped import Mapped, Store, check_of
 from attar.data.cache.plan import FORMAT, CachePlan, digest
 from attar.data.decode import Needs
-from attar.data.pictures import Seen, decode_all
+from attar.data.pictures import CHUNK, Seen, decode_all
 from attar.data.reading import Reading
 from attar.errors import UserError, log
 
@@ -165,8 +166,18 @@ def _describe(folder: Path, plan: CachePlan, checks: np.ndarray, needs: Needs, s
         "mean": list(mean),
         "std": list(std),
         "fingerprint": arrays.fingerprint(train, labels, plan.classes),
+        "check": _check_of_file(folder / PIXELS),
         "checks": hashlib.sha256(checks.astype("<u4").tobytes()).hexdigest(),
     }
+
+
+def _check_of_file(file: Path) -> int:
+    """The checksum of a file's content."""
+    check = 0
+    with file.open("rb") as opened:
+        while raw := opened.read(CHUNK):
+            check = zlib.crc32(raw, check)
+    return check
 
 
 def _shape(folder: Path) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,7 +24,7 @@ import torch
 
 from attar import files
 from attar.data.cache.build import PIXELS, build, intact, manifest
-from attar.data.cache.mapped import Mapped, Store, check_of
+from attar.data.cache.mapped import Mapped, Store
 from attar.data.cache.plan import CachePlan
 from attar.data.decode import Needs
 from attar.data.pictures import Seen
@@ -43,6 +44,7 @@ class Cached(NamedTuple):
     fingerprint: str
     needs: Needs
     seen: Seen
+    check: int  # the checksum of all pixels
 
 
 def load(plan: CachePlan, reading: Reading) -> Cached:
@@ -73,12 +75,11 @@ def load(plan: CachePlan, reading: Reading) -> Cached:
     return cached
 
 
-def read_whole(images: Mapped) -> np.ndarray | None:
-    """All rows of a store, uint8 [n, ch, H, W]; None when one is not what was written."""
-    whole = images.store.images.copy()
-    return (
-        whole if np.array_equal(np.fromiter(map(check_of, whole), np.uint32, len(whole)), images.store.checks) else None
-    )
+def read_whole(cached: Cached) -> np.ndarray | None:
+    """All rows of a cache, uint8 [n, ch, H, W]; None when they are not what was written."""
+    store = cached.images.store
+    whole = np.fromfile(store.path, np.uint8)
+    return whole.reshape(store.images.shape) if zlib.crc32(whole.data) == cached.check else None
 
 
 @contextmanager
@@ -111,4 +112,4 @@ def _open(folder: Path, plan: CachePlan) -> tuple[Cached | None, str]:
     rows = np.arange(len(checks))
     images = Mapped(store, rows, torch.device("cpu"))
     needs, seen = Needs(*said["needs"]), Seen(**said["seen"])
-    return Cached(images, said["mean"], said["std"], said["fingerprint"], needs, seen), ""
+    return Cached(images, said["mean"], said["std"], said["fingerprint"], needs, seen, said["check"]), ""

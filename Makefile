@@ -6,7 +6,7 @@ WORKERS ?= auto
 TESTS    = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check lint types docs format clean
+.PHONY: demo test check lint types docs format clean gpu-bundle
 
 demo: $(VENV)/.installed          ## distil the embedded digits and show the result
 	$(VENV)/bin/attar demo
@@ -30,6 +30,17 @@ docs: $(VENV)/.installed-test     ## build the documentation into site/, a warni
 format: $(VENV)/.installed-test   ## mend what can be mended without thinking
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+# What a machine with a GPU and without a network lacks: see benchmarks/gpu.sh.
+FASHION ?= /usr/share/datasets/fashion-mnist
+
+gpu-bundle: | $(VENV)/bin/python  ## fill .gpu/: three wheels and Fashion-MNIST's files
+	@test -d $(FASHION) || { echo "make gpu-bundle: no Fashion-MNIST in $(FASHION); on Debian: apt-get install dataset-fashion-mnist, or FASHION=FOLDER" >&2; exit 2; }
+	rm -rf .gpu
+	mkdir .gpu
+	$(VENV)/bin/python -m pip download --quiet --no-deps --only-binary :all: -c constraints.txt -d .gpu cyclopts docstring-parser rich-rst
+	cp $(FASHION)/*-ubyte.gz .gpu
+	@du -sh .gpu
 
 clean:                            ## remove the environment and the caches, never a run or a pool
 	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache .hypothesis

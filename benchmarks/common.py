@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import platform
 import statistics
@@ -12,14 +13,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from attar.data.images import ImageData
 from attar.engine.device import processor, wait
+from attar.engine.precision import set_matmul_precision
+from attar.errors import log
 
 # name → channels, side, classes, network
 SHAPES: dict[str, tuple[int, int, int, str]] = {
@@ -29,6 +35,20 @@ SHAPES: dict[str, tuple[int, int, int, str]] = {
     "cifar100": (3, 32, 100, "convnet3"),
     "imagenet10": (3, 224, 10, "resnetap10"),
 }
+
+
+class Notes(logging.Handler):
+    """What attar logs, from now on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        log.addHandler(self)
+        log.setLevel(logging.INFO)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the message."""
+        self.lines.append(record.getMessage())
 
 
 def random_data(shape: str, size: int | None, per_class: int, device: torch.device) -> ImageData:
@@ -72,12 +92,44 @@ def flops(function: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype, side: int = 2048) -> float:
-    """FLOP/s of a square matrix product: the best of several."""
+def matmul_rate(device: torch.device, precision: str, side: int | None = None) -> float:
+    """FLOP/s of large square matrix products at a precision: of the fastest of `matmul_rates`."""
+    return max(matmul_rates(device, precision, side).values())
+
+
+def matmul_rates(device: torch.device, precision: str, side: int | None = None) -> dict[str, float]:
+    """FLOP/s of square matrix products in a row, the best of several rows, by what computes them.
+
+    On a GPU ten of 8192 x 8192, next to which launches and waiting are nothing. On a CPU PyTorch has two libraries, of
+    which either may be the faster one: that of products, and that of convolutions ("convolution", of one pixel).
+    """
+    gpu = device.type == "cuda"
+    side = side or (8192 if gpu else 2048)
+    row, rounds = (10, 3) if gpu else (2, 3)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    set_matmul_precision(precision, device)
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    for _ in range(2):
-        a @ b
-    return 2 * side**3 / min(timed(lambda: a @ b, device) for _ in range(10))
+    functions: dict[str, Callable[[], Tensor]] = {"product": lambda: a @ b}
+    if not gpu:
+        images, kernel = as_convolution(a, b)
+        functions["convolution"] = lambda: F.conv2d(images, kernel)
+
+    def in_a_row(function: Callable[[], Tensor]) -> None:
+        for _ in range(row):
+            function()
+
+    found = {}
+    for name, function in functions.items():
+        in_a_row(function)
+        seconds = min(timed(partial(in_a_row, function), device) for _ in range(rounds))
+        found[name] = 2 * side**3 * row / seconds
+    return found
+
+
+def as_convolution(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The product of two square matrices as a convolution: a's rows are pixels of 8 x 8, in channels last."""
+    side = len(a)
+    return a.view(side // 64, 8, 8, side).permute(0, 3, 1, 2), b.t().reshape(side, side, 1, 1)
 
 
 def peak_memory(device: torch.device) -> float:

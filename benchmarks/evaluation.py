@@ -22,6 +22,7 @@ from attar import models
 from attar.condensation.state import initial_images
 from attar.data.images import ImageData
 from attar.evaluation import measure
+from attar.evaluation.protocol import CONDENSED
 from attar.models.for_data import build, describe
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.choices import strategy_names
@@ -101,9 +102,11 @@ def main() -> None:
             found.append(float(torch.stack(right).sum()) / len(data.test_labels))
         return found
 
+    def job(seed: int) -> measure.TrainingJob:
+        return measure.TrainingJob("network", network, CONDENSED, config, arguments.epochs, seed)
+
     def alone() -> list[float]:
-        seeds = range(config.runs)
-        return [measure.train_once(images, labels, data, config, network, arguments.epochs, seed) for seed in seeds]
+        return [measure.run_once(job(seed), condensed, data).accuracy for seed in range(config.runs)]
 
     def together() -> list[float]:
         report = measure.evaluate(condensed, data, config, network)
@@ -120,13 +123,13 @@ def main() -> None:
     spent = {f"{name}_s": common.summary(values) for name, values in seconds.items()}
     medians = {name: common.summary(values)["median"] for name, values in seconds.items()}
     ratios = {"reference": "ratio", "reference_kept": "ratio_kept", "alone": "ratio_alone"}
-    own = measure.trained(images, labels, data, config, network, arguments.epochs, 0)
+    trained = measure.train_network(job(0), images, labels, data)
     result = common.machine(device) | {
         "what": f"{arguments.runs} seeds together (attar), one after another on all threads (alone, reference)",
         **{name: getattr(arguments, name) for name in ("shape", "ipc", "factor", "width", "epochs", "runs")},
         **spent,
         **{key: medians[name] / medians["attar"] for name, key in ratios.items() if name in medians},
-        "max_relative_difference": difference(plain(condensed, data, config, network, 0), own.params),
+        "max_relative_difference": difference(plain(condensed, data, config, network, 0), trained.params),
         "seconds_since_1970": round(time.time()),
         "command": "python -m benchmarks.evaluation " + " ".join(sys.argv[1:]),
     }

@@ -95,12 +95,12 @@ def checkpoints(root: Path) -> FuzzTarget:
         changed = list(files)[turns[0] % len(files)]
         for path, good in files.items():
             path.write_bytes(raw if path == changed else good)
-        fitting = turns[0] % 2 and changed.name != checkpoint.SUMS
+        fitting = turns[0] % 2 and changed.name != checkpoint.CHECKSUM_FILE
         if fitting:
-            names = (checkpoint.TENSORS, checkpoint.PLAIN)
+            names = (checkpoint.TENSOR_FILE, checkpoint.STATE_FILE)
             sums = {name: sha256((root / checkpoint.CURRENT / name).read_bytes()).hexdigest() for name in names}
             text = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
-            (root / checkpoint.CURRENT / checkpoint.SUMS).write_text(text, encoding="utf-8")
+            (root / checkpoint.CURRENT / checkpoint.CHECKSUM_FILE).write_text(text, encoding="utf-8")
         values = checkpoint.load(root)
         assert fitting or raw == files[changed], "a damaged checkpoint passed"
         assert values is not None

@@ -1,6 +1,7 @@
 """One inner iteration: the published sequential loop and attar in turns.
 
-`ratio`: the published loop in PyTorch as it comes over attar; `ratio_kept`: the same with attar's memory settings.
+`ratio`: the published loop in PyTorch as it comes over attar; `ratio_kept`: the same with attar's memory settings. On
+a GPU `ratio` is that of the published loop strictly in float32, `ratio_comes` with tf32 convolutions, as PyTorch comes.
 
 python -m benchmarks.step --device cpu --shape fashion --ipc 10 --factor 2 --json out.json
 """
@@ -22,9 +23,13 @@ import torch
 from torch import Generator, Tensor
 
 from attar import models
-from attar.condensation import image_step, network_step, state
+from attar.condensation import image_step, network_step
 from attar.condensation import loop as condensation
+from attar.condensation.gradients import SweepInputs
 from attar.condensation.setup import set_up
+from attar.condensation.state import init
+from attar.data.images import ImageData
+from attar.engine.device import tensor_cores
 from attar.engine.precision import set_matmul_precision
 from attar.models.for_data import build, describe
 from attar.settings.choices import strategy_names
@@ -38,11 +43,13 @@ WHAT = ("sweep", "update", "iteration")
 
 
 class Pair:
-    """The published loop and attar, at the same parameters and images."""
+    """The published loop and attar, at the same parameters and images; random ones where no data are given."""
 
-    def __init__(self, arguments: argparse.Namespace, device: torch.device) -> None:
+    def __init__(self, arguments: argparse.Namespace, device: torch.device, data: ImageData | None = None) -> None:
         shape = arguments.shape
-        self.data = data = common.random_data(shape, arguments.size, arguments.batch_real + 16, device)
+        if data is None:
+            data = common.random_data(shape, arguments.size, arguments.batch_real + 16, device)
+        self.data = data
         network = NetworkConfig(net_type=common.SHAPES[shape][3], width=arguments.width)
         module = build(network, describe(data), 0).to(device)
         params = models.parameters_of(module)
@@ -59,9 +66,9 @@ class Pair:
             memory_gb=arguments.memory_gb,
             perturb=False,
         )
-        self.notes: list[str] = []
-        self.setup = set_up(data, pool, self.config, self.notes.append)
-        self.state = condensation.begin_outer(state.init(self.setup), self.setup)
+        self.notes = common.Notes()
+        self.setup = set_up(data, pool, self.config)
+        self.state = condensation.begin_outer(init(self.setup), self.setup)
         self.strategy = strategy_names(self.config.aug_type)
         self.reference = reference.start(
             build(network, describe(data), 0).to(device),
@@ -78,13 +85,13 @@ class Pair:
 
     def inputs(self) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Rows of real images per class, and the draws."""
-        rows = [deck.draw() for deck in self.state.samplers]
+        rows = [sampler.draw() for sampler in self.state.samplers]
         return rows, draw(self.strategy, len(rows), self.data.size, self.generator, choice_per_row=True)
 
     def subsets(self) -> list[Tensor] | None:
         """Which decoded images of each class take part, where there are more than `batch_syn_max`."""
         count, most = self.config.ipc * self.config.factor**2, self.config.batch_syn_max
-        if not self.setup.subset:
+        if not self.setup.draws_subset:
             return None
         device, generator = self.data.device, self.generator
         return [torch.randperm(count, generator=generator, device=device)[:most] for _ in range(self.data.nclass)]
@@ -93,7 +100,7 @@ class Pair:
         rows, draws = self.inputs()
         assert self.state.network is not None
         params = {name: value.detach() for name, value in self.state.network.params.items()}
-        gradient, _ = self.setup.run_sweep(self.state.images, params, rows, draws, self.subsets())
+        gradient, _ = self.setup.sweep.run(SweepInputs(self.state.images, params, rows, draws, self.subsets()))
         condensation.move_images(self.state, self.setup, gradient)
 
     def reference_sweep(self) -> None:
@@ -138,7 +145,7 @@ class Pair:
         reference.sweep(self.reference, [self.data.fetch(row) for row in rows], draws, subsets)
         theirs = self.reference.images.detach().view_as(before)
         set_matmul_precision(self.config.precision, device)
-        gradient, _ = self.setup.run_sweep(before, params, rows, draws, subsets)
+        gradient, _ = self.setup.sweep.run(SweepInputs(before, params, rows, draws, subsets))
         images, momentum, _ = image_step.move(before, self.state.momentum, gradient, {}, self.setup.image_optimizer)
         # the published loop has not yet made the last moves of a sweep: compare at its moment
         ours = images + self.setup.image_optimizer.lr * self.setup.pending * momentum
@@ -183,7 +190,7 @@ def main() -> None:
     result["attar_s_per_class"] = seconds_per_class(result)
     result["floor"] = floor(pair, device, result)
     result["peak_memory_mb"] = {who: peak_of(who) for who in ("none", "reference", "attar")}
-    result["notes"] = pair.notes
+    result["notes"] = pair.notes.lines
     result["seconds_since_1970"] = round(time.time())
     result["command"] = "python -m benchmarks.step " + " ".join(sys.argv[1:])
     common.publish(result, arguments.json)
@@ -192,7 +199,8 @@ def main() -> None:
 def turns(pair: Pair, rounds: int, device: torch.device) -> dict[str, list[float]]:
     """Reference and attar in turns: sweep, update and the whole iteration apart, each side at its own precision.
 
-    On a CPU the reference runs in a process of its own, as PyTorch comes, and once more in attar's ("kept").
+    On a CPU the reference runs in a process of its own, as PyTorch comes, and once more in attar's ("kept"). On a GPU
+    it runs strictly in float32, and once more as PyTorch comes, with convolutions in tf32 ("comes").
     """
     functions: dict[str, Callable[[], Any]] = {}
     with common.Apart() if device.type == "cpu" else contextlib.nullcontext() as apart:
@@ -201,6 +209,8 @@ def turns(pair: Pair, rounds: int, device: torch.device) -> dict[str, list[float
             functions[f"reference {what}"] = near if apart is None else partial(apart.call, what)
             if apart is not None:
                 functions[f"kept {what}"] = near
+            if device.type == "cuda":
+                functions[f"comes {what}"] = as_it_comes(getattr(pair, f"reference_{what}"))
             functions[f"attar {what}"] = at_precision(getattr(pair, f"attar_{what}"), pair.config.precision, device)
         common.in_turns(functions, 1, device)  # nothing is new to anyone after that
         return common.in_turns(functions, rounds, device)
@@ -216,14 +226,25 @@ def at_precision(function: Callable[[], None], precision: str, device: torch.dev
     return run
 
 
+def as_it_comes(function: Callable[[], None]) -> Callable[[], None]:
+    """The function with a GPU's tensor cores as PyTorch comes: for convolutions."""
+
+    def run() -> None:
+        tensor_cores(products=False, convolutions=True)
+        function()
+
+    return run
+
+
 def compared(seconds: dict[str, list[float]], what: str) -> dict[str, Any]:
     """The summaries of what was timed, and the ratios of their medians to attar's."""
     ours = common.summary(seconds[f"attar {what}"])
     result: dict[str, Any] = {"reference_s": common.summary(seconds[f"reference {what}"]), "attar_s": ours}
     result["ratio"] = result["reference_s"]["median"] / ours["median"]
-    if f"kept {what}" in seconds:
-        result["reference_kept_s"] = common.summary(seconds[f"kept {what}"])
-        result["ratio_kept"] = result["reference_kept_s"]["median"] / ours["median"]
+    for name in ("kept", "comes"):
+        if f"{name} {what}" in seconds:
+            result[f"reference_{name}_s"] = common.summary(seconds[f"{name} {what}"])
+            result[f"ratio_{name}"] = result[f"reference_{name}_s"]["median"] / ours["median"]
     return result
 
 
@@ -232,15 +253,16 @@ def seconds_per_class(result: dict[str, Any]) -> float:
     return result["sweep"]["attar_s"]["median"] / result["classes"]
 
 
-def floor(pair: Pair, device: torch.device, result: dict[str, Any]) -> dict[str, float]:
-    """The time that the counted products alone would take at the rate of a large matrix product, measured now."""
-    dtype = torch.bfloat16 if pair.config.precision == "bf16" else torch.float32
-    counted = common.flops(lambda: (pair.reference_sweep(), pair.reference_update()))
-    rate = common.matmul_rate(device, dtype)
+def floor(pair: Pair, device: torch.device, result: dict[str, Any]) -> dict[str, Any]:
+    """The time that the counted products alone would take at the rate of large matrix products, measured now."""
+    counted = common.flops(pair.reference_iteration)
+    rates = common.matmul_rates(device, pair.config.precision)
+    rate = max(rates.values())
     ours = result["attar_s"]["median"]
     return {
         "flops": counted,
         "matmul_flops_per_s": rate,
+        "by_library": rates,
         "seconds": counted / rate,
         "attar_over": ours * rate / counted,
     }

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from attar.errors import log, once
 from helpers.command import TINY, call
 
 torch.set_num_threads(1)
@@ -29,6 +31,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(no_device)
+
+
+class LogLines(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """The lines that attar logs during the test, in order, from INFO upwards."""
+    handler, level = LogLines(), log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    yield handler.lines
+    log.removeHandler(handler)
+    log.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def no_line_was_said_before() -> None:
+    """`attar.errors.say_once` remembers its lines for the whole process; every test begins without any."""
+    once.said.clear()
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +89,8 @@ def run_attar() -> Callable[..., subprocess.CompletedProcess[str]]:
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a pool, pool/digits-convnet2-w0.05, and the run base/, made by the command line. Read only."""
+    from helpers.command import TINY, call  # here: GPU tests run also where the command line's packages are missing
+
     root = tmp_path_factory.mktemp("workspace")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)

@@ -7,10 +7,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+import torch
+import torch.nn.functional as F
 
+from attar.engine.device import tensor_cores
+from benchmarks import common, step
+
+CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]
 TINY = "--shape digits --width 0.1 --rounds 1 --ipc 1 --factor 1"
 
@@ -36,36 +41,29 @@ def test_a_benchmark_writes_what_the_contract_says(command: str, tmp_path: Path)
     assert found["max_relative_difference"] < 1e-3
 
 
-@pytest.mark.slow
-def test_a_part_of_the_device_script_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
-    part = "end to end float32"
-    line = [
-        sys.executable,
-        "-m",
-        "benchmarks.device",
-        "--device",
-        "cpu",
-        "--small",
-        "--json",
-        "out.json",
-        "--only",
-        part,
-    ]
+def test_the_rate_of_a_processor_is_that_of_its_faster_library() -> None:
+    """The convolution computes the product; the floor takes the faster of the two."""
+    rates = common.matmul_rates(CPU, "float32", side=128)
+    assert rates.keys() == {"product", "convolution"} and min(rates.values()) > 0
+    a, b = torch.randn(128, 128), torch.randn(128, 128)
+    images, kernel = common.as_convolution(a, b)
+    product = F.conv2d(images, kernel).permute(0, 2, 3, 1).reshape(128, 128)
+    torch.testing.assert_close(product, a @ b, rtol=1e-4, atol=1e-4)
 
-    def measured() -> dict[str, Any]:
-        done = subprocess.run(
-            line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        found: dict[str, Any] = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
-        return found
 
-    found = measured()
-    first = found["parts"][part]
-    assert len(first["seconds"]) == 2 and list(first["result"]["accuracy"]) == ["convnet2"]
-    assert "whole" not in first["result"], "the evaluation of the set alone"
-    found["parts"][part] = {"failed": "longer than 570 s"}
-    (tmp_path / "out.json").write_text(json.dumps(found), encoding="utf-8")
-    again = measured()["parts"][part]
-    assert again["result"]["seconds"]["condense"] == first["result"]["seconds"]["condense"], "the run was there"
+def test_the_published_loop_as_pytorch_comes_stands_beside_the_strict_one() -> None:
+    seconds = {"reference sweep": [4.0], "comes sweep": [3.0], "attar sweep": [1.0]}
+    found = step.compared(seconds, "sweep")
+    assert (found["ratio"], found["ratio_comes"]) == (4.0, 3.0) and "ratio_kept" not in found
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    seen = []
+
+    def switches() -> None:
+        seen.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+
+    try:
+        step.as_it_comes(switches)()
+        step.at_precision(switches, "float32", torch.device("cuda"))()
+    finally:
+        tensor_cores(products=before[0], convolutions=before[1])
+    assert seen == [(False, True), (False, False)]

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from attar.stages.select import select as select
     from attar.training.pool import Pool as Pool
 
+# The one place that says it; the metadata of a distribution are made from here, so attar runs from its sources too.
+__version__ = "0.1.0"
+
 _ROOMS = {
     "condense": "stages.condense",
     "evaluate": "stages.evaluate",
@@ -49,10 +52,6 @@ __all__ = sorted(_ROOMS)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("attar")
     if name not in _ROOMS:
         raise AttributeError(f"module 'attar' has no attribute '{name}'")
     return getattr(importlib.import_module(f"attar.{_ROOMS[name]}"), name)

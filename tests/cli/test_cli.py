@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,16 +22,16 @@ from PIL import Image
 from safetensors import safe_open
 
 import attar
+from attar.cli import printing
 from attar.cli.parser import main
 from attar.settings.config import NetworkConfig
 from attar.stages import condense as stage
-from attar.stages.pretrain import print_members
 from attar.training.pool import Member, Pool
 from helpers.command import POOL, TINY, call
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 FOLDER = "pool/digits-convnet2-w0.05"
 QUICK = ("--runs", "2", "--epochs", "2", "--whole_epochs", "1")
@@ -484,9 +485,9 @@ def test_pretrain_shows_and_keeps_each_member(here: Path, capsys: pytest.Capture
 
 
 def test_a_share_of_an_epoch_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    settings = [{"epochs": 1, "seed": 3, "fraction": 0.25}, {"epochs": 1, "seed": 4}]
+    settings = [{"epochs": 1, "seed": 3, "fraction": 0.25}, {"epochs": 1, "seed": 4, "fraction": 1.0}]
     members = tuple(Member({}, {}, values, 0.5, f"model{values['seed']}") for values in settings)
-    print_members(Pool(NetworkConfig(), {}, members), "a pool")
+    printing.print_pool(SimpleNamespace(json=False), Pool(NetworkConfig(), {}, members))
     said = capsys.readouterr().out
     assert re.search(r"model3 +│ 1 x 0\.25 +│ 3 +│ 0\.500", said) and re.search(r"model4 +│ 1 +│ 4 +│ 0\.500", said)
 

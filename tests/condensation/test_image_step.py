@@ -56,7 +56,7 @@ def test_the_rate_is_halved_after_so_many_losses_that_are_not_lower(patience: in
     images, gradients = normal(2, 1, 2, 3, 3).sigmoid(), [normal(2, 1, 2, 3, 3, seed=s) for s in range(len(losses))]
     slow = naive.Summed(images, MEAN, STD, lr=0.2, momentum=0.5, patience=patience)
     for gradient, loss in zip(gradients, losses, strict=True):
-        slow.reduce_lr_on_plateau(loss)
+        slow.watch(loss)
         slow.step((slow.images() * gradient).sum())
     image_optimizer = ImageOptimizer(0.2, 0.5, mean=MEAN, std=STD, patience=patience)
     got = moved(images, gradients, image_optimizer, losses)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,50 +16,26 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from attar import models
-from attar.condensation import frequencies, image_step, network_init
+from attar.condensation import image_step, network_init
 from attar.condensation import loop as condensation
+from attar.condensation.gradients import SweepInputs, SweepResult
 from attar.condensation.image_step import pending
 from attar.condensation.matching import characteristic_distance
 from attar.condensation.network_init import NETWORK_INITS, InitialWeights
-from attar.condensation.network_training import network_training
+from attar.condensation.network_training import NetworkTraining
 from attar.condensation.setup import Setup, set_up
-from attar.condensation.state import State, Values, init
+from attar.condensation.state import State, init
 from attar.data.images import ImageData
 from attar.engine.cuda_graphs import GRAPH_WARMUP, CudaGraph
 from attar.errors import UserError
-from attar.runs import checkpoint
-from attar.settings import methods, recipes
 from attar.settings.condense_config import CondenseConfig
 from attar.training.batches import BatchDraw, make_batch
-from attar.training.pool import Pool, empty
+from attar.training.pool import empty
 from attar.training.train_state import TrainState
 from helpers import naive
-from helpers.condensation import Recorder, attar_loop, digits, naive_loop, pool_of, settings
+from helpers.condensation import Recorder, attar_loop, digits, naive_loop, pool_of
+from helpers.methods import RUNS, SWEEPS, config_of, finish, pool_for, states_of
 from helpers.recording import Film, Tape
-
-SWEEPS = 4
-METHODS = ("accdd", "idc", "idc-i", "dc", "dsa", "dm", "ncfm")
-
-
-def config_of(method: str, **changes: Any) -> CondenseConfig:
-    """A method at the size of a test: two networks in an outer iteration, six frequencies."""
-    layer = methods.method_layer(method, recipes.named("digits"), 2)["condense"]
-    condensed: dict[str, Any] = {"inner_loop": SWEEPS, "niter": 2, "frequencies": 6}
-    if method not in ("accdd", "idc", "idc-i"):
-        condensed |= {"sweeps_per_network": 2, "batch_size": 5, "patience": 2 if layer.get("patience") else 0}
-    return replace(settings(), **(layer | condensed | changes))
-
-
-def pool_for(config: CondenseConfig, data: ImageData, dtype: torch.dtype = torch.float32) -> Pool:
-    """What a run with these settings takes; trained models are not where they began."""
-    pool = pool_of(data, dtype)
-    if config.network_init == "fresh":
-        return empty(data, pool.network)
-    members = [
-        replace(member, params={name: 1.5 * value for name, value in member.params.items()}, settings={"seed": seed})
-        for seed, member in enumerate(pool.members)
-    ]
-    return replace(pool, members=tuple(members))
 
 
 def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +54,6 @@ def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, make in list(NETWORK_INITS.items()):
         monkeypatch.setitem(NETWORK_INITS, name, double(make))
     monkeypatch.setattr(ImageData, "fetch", lambda data, rows: data.normalize(data.images[rows].double() / 255))
-    monkeypatch.setattr(frequencies, "sampled", doubled(frequencies.sampled))
 
 
 @dataclass
@@ -87,8 +62,8 @@ class Noted:
 
     setup: Setup
     state: State
-    sweeps: list[tuple[tuple, tuple]]  # arguments and results
-    calibrations: list[tuple]  # arguments
+    sweeps: list[tuple[SweepInputs, SweepResult]]
+    calibrations: list[SweepInputs]
     updates: list[tuple[Tensor, Tensor]]
 
     def step(self) -> Tensor:
@@ -100,46 +75,49 @@ class Noted:
         """Where the published loop has them: it has yet to make the last steps of a sweep."""
         setup = self.setup
         return self.state.images + image_step.deferred_step(
-            self.state.momentum, setup.pending, self.state.motion, setup.image_optimizer
+            self.state.momentum, setup.pending, self.state.optimizer, setup.image_optimizer
         )
 
 
 def noted(config: CondenseConfig) -> Noted:
     data = digits(3)
     setup = set_up(data, pool_for(config, data, torch.float64), config)
-    sweeps: list[tuple[tuple, tuple]] = []
-    calibrations: list[tuple] = []
+    sweeps: list[tuple[SweepInputs, SweepResult]] = []
+    calibrations: list[SweepInputs] = []
     updates: list[tuple[Tensor, Tensor]] = []
 
-    def run_sweep(images: Tensor, params: Any, rows: Any, draws: Any, subsets: Any, points: Tensor | None) -> tuple:
-        points = None if points is None else points.double()
-        params = {name: value.clone() for name, value in params.items()}
-        result = setup.run_sweep(images, params, rows, draws, subsets, points)
-        sweeps.append(((images, params, rows, draws, points), result))
-        return result
+    def sweep(inputs: SweepInputs) -> SweepResult:
+        frequencies = None if inputs.frequencies is None else inputs.frequencies.double()
+        params = {name: value.clone() for name, value in inputs.params.items()}
+        inputs = inputs._replace(params=params, frequencies=frequencies)
+        sweeps.append((inputs, setup.sweep.run(inputs)))
+        return sweeps[-1][1]
 
-    def calibrate(*args: Any) -> tuple:
-        assert setup.calibrate is not None
-        calibrations.append(args)
-        return setup.calibrate(*args)
+    def calibration(inputs: SweepInputs) -> SweepResult:
+        assert setup.calibration is not None
+        calibrations.append(inputs)
+        return setup.calibration.run(inputs)
 
-    def train(model: Any, batches: Iterable[BatchDraw]) -> None:
+    def training(model: Any, batches: Iterable[BatchDraw]) -> None:
         batches = list(batches)
         updates.extend(make_batch(data, drawn) for drawn in batches)
-        setup.train(model, batches)
+        setup.network_training.run(model, batches)
 
     image_optimizer = setup.image_optimizer
     if image_optimizer.std is not None:
         mean, std = (torch.tensor(value, dtype=torch.float64).view(-1, 1, 1) for value in (data.mean, data.std))
         image_optimizer = replace(image_optimizer, mean=mean, std=std)
-    shares = pending(config.mom_img, 3) if config.img_step == "class" else [0.0] * 3
+    fractions = pending(config.mom_img, 3) if config.img_step == "class" else [0.0] * 3
+    replaced: Any = {
+        "sweep": SimpleNamespace(run=sweep),
+        "calibration": None if setup.calibration is None else SimpleNamespace(run=calibration),
+        "network_training": SimpleNamespace(run=training),
+    }
     watched = replace(
         setup,
-        run_sweep=run_sweep,
-        calibrate=None if setup.calibrate is None else calibrate,
-        train=train,
+        **replaced,
         image_optimizer=image_optimizer,
-        pending=torch.tensor(shares, dtype=torch.float64).view_as(setup.pending),
+        pending=torch.tensor(fractions, dtype=torch.float64).view_as(setup.pending),
     )
     state = init(watched)
     state.images, state.momentum = state.images.double(), state.momentum.double()
@@ -152,7 +130,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("dm", {}),
     ("dm", {"factor": 2, "init": "mix", "metric": "l1"}),
     ("ncfm", {"patience": 1}),
-    ("ncfm", {"sampler": "network", "factor": 2, "init": "mix", "mom_img": 0.9}),
+    ("ncfm", {"factor": 2, "init": "mix", "mom_img": 0.9}),
     (
         "ncfm",
         {"network_init": "pool", "perturb": True, "calibrate": 0.0, "match": "grad", "metric": "cos", "lr_img": 0.1},
@@ -172,7 +150,7 @@ def test_an_inner_iteration_is_the_published_one(
     theta: dict[str, Tensor] = {}
     for sweep in range(SWEEPS):
         loss = run.step()
-        (_, params, rows, draws, points), results = run.sweeps[0]
+        _, params, rows, draws, _, frequencies = run.sweeps[0][0]
         if sweep % 2:  # a network serves two sweeps
             for name, value in theta.items():
                 torch.testing.assert_close(params[name], value, rtol=1e-8, atol=1e-10)
@@ -181,9 +159,10 @@ def test_an_inner_iteration_is_the_published_one(
             if isinstance(slow, naive.Visited):
                 assert not slow.images().detach().clamp(0, 1).equal(slow.images()), "there is something to clamp"
                 slow.clamp()
-        points = None if points is None else points.requires_grad_()
 
-        def matched(c: int, params: Any = params, rows: Any = rows, draws: Any = draws, points: Any = points) -> Tensor:
+        def matched(
+            c: int, params: Any = params, rows: Any = rows, draws: Any = draws, frequencies: Any = frequencies
+        ) -> Tensor:
             return naive.class_loss(
                 slow.images()[c],
                 params,
@@ -193,16 +172,14 @@ def test_an_inner_iteration_is_the_published_one(
                 names=[name for name, value in params.items() if value.ndim == 4 or (config.fc and value.ndim > 1)],
                 metric=config.metric,
                 match=config.match,
-                frequencies=points,
+                frequencies=frequencies,
                 **decoding,
             )
 
         total = slow.visit([partial(matched, c) for c in range(3)])
         torch.testing.assert_close(float(loss), total, rtol=1e-9, atol=1e-10)
-        if config.sampler == "network" and points is not None:
-            torch.testing.assert_close(results[2], points.grad, rtol=1e-6, atol=1e-10)
         if config.calibrate:
-            (_, trained, other, _) = run.calibrations[0]
+            _, trained, _, other, _, _ = run.calibrations[0]
             member = run.setup.pool.members[run.state.member].params
             assert all(torch.equal(value, member[name]) for name, value in trained.items())
             assert not torch.equal(other["color"], draws["color"]), "calibration augments anew"
@@ -211,9 +188,9 @@ def test_an_inner_iteration_is_the_published_one(
                 return config.calibrate * naive.label_loss(slow.images()[c], trained, own_draw(other, c), c, **decoding)
 
             total += slow.visit([partial(labelled, c) for c in range(3)])
-        slow.reduce_lr_on_plateau(total)
+        slow.watch(total)
         if config.patience:
-            assert float(run.state.motion["best"]) == pytest.approx(slow.lowest, rel=1e-6)
+            assert float(run.state.optimizer["best"]) == pytest.approx(slow.lowest, rel=1e-6)
         torch.testing.assert_close(run.images(), slow.images().detach(), rtol=1e-9, atol=1e-10)
         theta = network_after(run, params, config, last=sweep % 2 == 1)
     assert (run.state.images - run.state.initial).abs().mean() > 1e-3
@@ -324,9 +301,9 @@ def test_a_fresh_network_is_warmed_up_on_real_images() -> None:
     def train(model: Any, batches: Iterable[BatchDraw]) -> None:
         batches = list(batches)
         seen.extend(len(drawn.labels) for drawn in batches)
-        setup.train(model, batches)
+        setup.network_training.run(model, batches)
 
-    watched = replace(setup, train=train)
+    watched = replace(setup, network_training=SimpleNamespace(run=train))  # type: ignore[arg-type]
     state = condensation.begin_outer(init(watched), watched)
     assert sum(seen) >= 2 * len(data.labels) > sum(seen) - config.batch_size
     assert state.network is not None
@@ -382,33 +359,6 @@ def test_characteristic_functions_that_are_equal_have_a_distance_of_nearly_nothi
 # ---- every method runs, alone and in combination ----
 
 
-class Cut(Exception):
-    """The run ends here."""
-
-
-def states_of(data: ImageData, pool: Pool, config: CondenseConfig) -> tuple[list[Values], Tensor]:
-    """Every state that a run could have kept, as a checkpoint gives it back, and its images."""
-    kept: list[Values] = []
-
-    def keep(values: Callable[[], Values], now: bool) -> None:
-        tensors: dict[str, Tensor] = {}
-        plain = json.loads(json.dumps(checkpoint.pack(values(), tensors)))
-        kept.append(checkpoint.unpack(plain, tensors))
-
-    return kept, condensation.run(data, pool, config, keep=keep).images
-
-
-RUNS: list[tuple[str, dict[str, Any]]] = [
-    *((method, {}) for method in METHODS),
-    ("ncfm", {"sampler": "network"}),
-    ("dm", {"img_optim": "adamw", "patience": 1, "network_init": "pool", "perturb": True, "calibrate": 0.5}),
-    ("idc", {"warmup": 1, "match": "ncf"}),
-    ("accdd", {"network_init": "interpolated", "img_space": "normalized", "nclass_sub": 2, "phase": 0}),
-    ("accdd", {"averaging_power": 3}),
-    ("dm", {"averaging_power": 1}),
-]
-
-
 @pytest.mark.parametrize(("method", "changes"), RUNS, ids=str)
 def test_a_run_of_any_method_goes_on_with_the_same_bits(method: str, changes: dict[str, Any]) -> None:
     data, config = digits(3), config_of(method, **changes)
@@ -417,7 +367,7 @@ def test_a_run_of_any_method_goes_on_with_the_same_bits(method: str, changes: di
     kept, images = states_of(data, pool, config)
     assert torch.equal(torch.get_rng_state(), random), "nothing is drawn from the global generator"
     for saved in kept[::3]:
-        assert torch.equal(condensation.run(data, pool, config, saved=saved).images, images)
+        assert torch.equal(finish(data, pool, config, saved).images, images)
     assert not torch.equal(condensation.run(data, pool, replace(config, seed=1)).images, images)
 
 
@@ -441,21 +391,22 @@ def test_an_averaged_set_is_the_weighted_mean_over_the_sweeps(method: str, power
     torch.testing.assert_close(images, (total / weights).float(), rtol=1e-5, atol=1e-6)
     assert not torch.allclose(images, condensation.run(data, pool, plain).images, atol=1e-4)
     kept, _ = states_of(data, pool, replace(averaged, niter=2))
-    assert torch.equal(condensation.run(data, pool, averaged, saved=kept[-1]).images, images)
+    assert torch.equal(finish(data, pool, averaged, kept[-1]).images, images)
     broken = kept[-1] | {"mean": kept[-1]["mean"][:1]}
     with pytest.raises(UserError, match="no state of this run"):
-        condensation.run(data, pool, averaged, saved=broken)
+        finish(data, pool, averaged, broken)
 
 
-@pytest.mark.parametrize(("method", "changes"), RUNS[3:9], ids=str)
+@pytest.mark.parametrize(("method", "changes"), RUNS[3:8], ids=str)
 def test_a_recorded_sweep_gives_what_the_sweep_gives(method: str, changes: dict[str, Any]) -> None:
     """As on a GPU: tensors of fixed shapes in, results that the next call overwrites."""
     data, config = digits(3), config_of(method, niter=3, **changes)
     pool, tape = pool_for(config, data), Tape()
     plain = set_up(data, pool, config)
-    recorded = replace(plain, run_sweep=CudaGraph(plain.run_sweep, print, tape))
-    if plain.calibrate is not None:
-        recorded = replace(recorded, calibrate=CudaGraph(plain.calibrate, print, tape))
+    recorded = replace(plain, sweep=SimpleNamespace(run=CudaGraph(plain.sweep.run, tape)))  # type: ignore[arg-type]
+    if plain.calibration is not None:
+        graph: Any = SimpleNamespace(run=CudaGraph(plain.calibration.run, tape))
+        recorded = replace(recorded, calibration=graph)
     images = []
     for setup in (plain, recorded):
         state = init(setup)
@@ -465,7 +416,7 @@ def test_a_recorded_sweep_gives_what_the_sweep_gives(method: str, changes: dict[
                 state, _ = condensation.step(state, setup)
         images.append(state.images)
     assert torch.equal(*images)
-    assert tape.recorded == 1 + (plain.calibrate is not None) and 3 * SWEEPS > GRAPH_WARMUP
+    assert tape.recorded == 1 + (plain.calibration is not None) and 3 * SWEEPS > GRAPH_WARMUP
 
 
 @pytest.mark.parametrize(
@@ -490,7 +441,7 @@ def test_recorded_network_steps_give_what_the_steps_give(method: str, changes: d
         return now[-1].network
 
     film = Film(network)
-    recorded = replace(plain, train=network_training(plain.sweep, data, config, print, film))
+    recorded = replace(plain, network_training=NetworkTraining(plain.gradients, data, film))
     for setup in (plain, recorded):
         now.append(init(setup))
         for _ in range(4):
@@ -513,9 +464,7 @@ class Watch(TorchDispatchMode):
     def __init__(self, state: State) -> None:
         super().__init__()
         self.cpu_generator = state.cpu_generator
-        learners = [one for one in (state.network, state.sampler) if one is not None]
-        counts = [kept.get("step") for one in learners for kept in one.optimizer.state.values()]
-        self.own = [count for count in counts if count is not None]  # on the host everywhere; what is drawn there too
+        self.own: list[Tensor] = []  # what is drawn on the host
         self.seen: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -538,12 +487,12 @@ def test_no_iteration_waits_for_a_value(method: str, changes: dict[str, Any]) ->
     setup = set_up(data, pool_for(config, data), config)
     state = condensation.begin_outer(init(setup), setup)
     condensation.step(state, setup)
-    with Watch(state) as reduce_lr_on_plateau:
+    with Watch(state) as watch:
         for _ in range(SWEEPS - 1):
             condensation.step(state, setup)
-        assert not reduce_lr_on_plateau.seen
+        assert not watch.seen
         float(state.images[0].max()), state.images[state.images > 0], torch.tensor(1.0)
-    assert reduce_lr_on_plateau.seen == ["_local_scalar_dense", "index", "lift_fresh"], "it sees them"
+    assert watch.seen == ["_local_scalar_dense", "index", "lift_fresh"], "it sees them"
 
 
 @pytest.mark.gpu
@@ -564,23 +513,22 @@ def test_no_iteration_waits_for_the_gpu(method: str, changes: dict[str, Any]) ->
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize(("method", "changes"), RUNS[5:9], ids=str)
+@pytest.mark.parametrize(("method", "changes"), RUNS[5:8], ids=str)
 def test_chunks_of_classes_give_the_same(method: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     in_double(monkeypatch)
     data, config = digits(3), config_of(method, batch_real=5, **changes)
     pool, found = pool_for(config, data, torch.float64), []
-    gaussian = frequencies.gaussian
-    if config.sampler == "gauss":
-        monkeypatch.setattr(frequencies, "gaussian", lambda *args: gaussian(*args).double())
+    draw_frequencies = condensation.draw_frequencies
+    if config.match == "ncf":
+        monkeypatch.setattr(condensation, "draw_frequencies", lambda *args: draw_frequencies(*args).double())
     for chunk in (1, 2, 3):
         setup = set_up(data, pool, config)
-        setup.sweep.chunk = chunk
+        setup.gradients.chunk = chunk
         state = init(setup)
         state.images, state.momentum = state.images.double(), state.momentum.double()
         state = condensation.begin_outer(state, setup)
         state, loss = condensation.step(state, setup)
-        slow = [] if state.sampler is None else [value.detach() for value in state.sampler.params.values()]
-        found.append((state.images, loss, *slow))
+        found.append((state.images, loss))
     for one in found[1:]:
         for value, wanted in zip(one, found[0], strict=True):
             torch.testing.assert_close(value, wanted, rtol=1e-5, atol=1e-9)
@@ -612,8 +560,6 @@ def test_each_choice_makes_other_images() -> None:
         {"match": "feat"},
         {"match": "grad"},
         {"frequencies": 7},
-        {"sampler": "network"},
-        {"sampler": "network", "sampler_lr": 0.1},
         {"calibrate": 1.0},
         {"calibrate": 2.0},
         {"img_step": "sweep"},

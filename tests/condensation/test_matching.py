@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from attar import models
-from attar.condensation.gradients import ImageGradients
+from attar.condensation.gradients import ClassInputs, ImageGradients
 from attar.condensation.matching import (
     DISTANCES,
     Matching,
@@ -205,9 +205,9 @@ def test_class_loss_and_its_image_gradient(
         subset=None if subset is None else subset.tolist(),
     )
     (slope,) = torch.autograd.grad(loss, slow)
-    arguments = own, parameters, real, drawn, subset, torch.tensor(2)
-    for way in (torch.func.grad_and_value(sweep.class_loss, argnums=(0,)), sweep.eager_step):
-        (grad,), value = way(*arguments)
+    inputs = ClassInputs(parameters, real, drawn, subset, torch.tensor(2), None)
+    for way in (torch.func.grad_and_value(sweep.class_loss), sweep.eager_step):
+        grad, value = way(own, inputs)
         torch.testing.assert_close(value, loss.detach(), rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(grad, slope, rtol=1e-7, atol=1e-10 * float(slope.abs().max()))
     assert slope.abs().max() > 1e-6
@@ -221,7 +221,7 @@ def test_gradcheck_of_the_image_gradient(metric: str, match: str, way: Any) -> N
     own, real = normal(1, 2, 4, 4, seed=6).sigmoid().requires_grad_(), normal(3, 2, 4, 4, seed=7)
     drawn = draw(("color", "crop", "flip"), 1, (4, 4), Generator().manual_seed(8))
     assert torch.autograd.gradcheck(
-        lambda x: sweep.class_loss(x, parameters, real, drawn, None, torch.tensor(1), None, way), (own,)
+        lambda x: sweep.class_loss(x, ClassInputs(parameters, real, drawn, None, torch.tensor(1), None), way), (own,)
     )
 
 
@@ -233,7 +233,8 @@ def test_the_real_side_is_a_constant_and_the_network_stays(match: str, way: Any)
     copies = {name: value.clone() for name, value in parameters.items()}
     real = normal(4, 2, 8, 8, seed=1).requires_grad_()
     own = normal(1, 2, 8, 8, seed=2).sigmoid().requires_grad_()
-    loss = sweep_of(module, match=match).class_loss(own, leaves, real, {}, None, torch.tensor(0), None, way)
+    inputs = ClassInputs(leaves, real, {}, None, torch.tensor(0), None)
+    loss = sweep_of(module, match=match).class_loss(own, inputs, way)
     assert torch.autograd.grad(loss, real, allow_unused=True, retain_graph=True)[0] is None
     assert torch.autograd.grad(loss, own)[0].abs().max() > 0
     assert all(torch.equal(leaves[name], copies[name]) for name in copies)

@@ -13,6 +13,8 @@ import torch
 
 import attar
 from attar.condensation import loop as condensation
+from attar.condensation.setup import set_up
+from attar.condensation.state import init
 from attar.data.images import ImageData
 from attar.errors import UserError
 from attar.models.for_data import describe
@@ -40,9 +42,10 @@ def pool(digits: ImageData) -> Pool:
 @pytest.mark.parametrize("match", MATCH_NAMES)
 @pytest.mark.parametrize("metric", METRIC_NAMES)
 def test_every_metric_moves_the_images(metric: str, match: str, digits: ImageData, pool: Pool) -> None:
-    losses: list[float] = []
-    config = replace(TINY, metric=metric, match=match)
-    condensed = condensation.run(digits, pool, config, event=lambda values: losses.append(values["loss"]))
+    setup = set_up(digits, pool, replace(TINY, metric=metric, match=match))
+    state = init(setup)
+    losses = [loss for loss in condensation.iterate(state, setup) if loss is not None]
+    condensed = condensation.product(state, setup)
     assert condensed.initial is not None
     assert losses[0] > 0
     assert not torch.equal(condensed.images, condensed.initial)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,12 +17,10 @@ from attar import models
 from attar.condensation import image_step, network_step
 from attar.condensation import loop as condensation
 from attar.condensation import state as state_module
-from attar.condensation.gradients import Execution, ImageGradients
+from attar.condensation.gradients import Execution, ImageGradients, SweepInputs
 from attar.condensation.setup import Setup, set_up
 from attar.condensation.state import check_finite
-from attar.engine.precision import Notice
 from attar.errors import UserError
-from attar.sets.synthetic import SyntheticSet
 from attar.settings.choices import strategy_names
 from attar.training.augment import draw
 from attar.training.batches import BatchDraw, make_batch
@@ -63,24 +64,24 @@ class Given:
 
     setup: Setup
     momentum: Tensor
-    arguments: tuple[Any, ...]  # images, θ, real, draws, subsets
+    inputs: SweepInputs
 
-    def sweep(self, rows: list[int], chunk: int, notice: Notice = print) -> ImageGradients:
+    def gradients(self, rows: list[int], chunk: int) -> ImageGradients:
         return ImageGradients(
             self.setup.module,
-            self.setup.sweep.matching,
+            self.setup.gradients.matching,
             self.setup.data.normalize,
             torch.tensor(rows),
-            Execution(chunk=chunk, notice=notice),
+            Execution(chunk=chunk),
         )
 
     def swept(self, order: list[int] | None = None, chunk: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-        images, params, real, draws, subsets = self.arguments
+        images, params, real, draws, subsets, _ = self.inputs
         rows = list(range(5)) if order is None else order
-        sweep = self.sweep(rows, chunk)
         some = None if subsets is None else [subsets[c] for c in rows]
         drawn = {name: value[rows] for name, value in draws.items()}
-        gradient, loss = sweep(images[rows], params, [real[c] for c in rows], drawn, some)
+        inputs = SweepInputs(images[rows], params, [real[c] for c in rows], drawn, some)
+        gradient, loss = self.gradients(rows, chunk)(inputs)
         moved = image_step.move(images[rows], self.momentum[rows], gradient, {}, self.setup.image_optimizer)
         return moved[0], moved[1], loss
 
@@ -94,7 +95,7 @@ def given(case: dict[str, Any], *, even: bool) -> Given:
     real = [data.fetch(data.rows(c)[: 5 if even else 12]).double() for c in range(5)]
     draws = draw(strategy_names(EVERYTHING), 5, (8, 8), generator, choice_per_row=True)
     subsets = [torch.randperm(8, generator=generator)[:3] for _ in range(5)] if even else None
-    return Given(setup, momentum, (images, setup.pool.members[0].params, real, draws, subsets))
+    return Given(setup, momentum, SweepInputs(images, setup.pool.members[0].params, real, draws, subsets))
 
 
 @pytest.mark.parametrize("momentum", [0.5, 0.9])
@@ -105,7 +106,7 @@ def test_the_order_of_the_classes_does_not_matter(momentum: float, even: bool) -
     for a, b in zip(plain[:2], permuted[:2], strict=True):
         torch.testing.assert_close(a[order], b, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(plain[2], permuted[2], rtol=1e-12, atol=0)
-    assert (plain[0] - setup.arguments[0]).abs().mean() > 1e-3
+    assert (plain[0] - setup.inputs.images).abs().mean() > 1e-3
 
 
 @pytest.mark.parametrize("case", [{"metric": "mse"}, {"metric": "cos", "fc": True}, {"match": "feat"}])
@@ -120,10 +121,10 @@ def test_the_grouping_of_the_classes_does_not_matter(case: dict[str, Any], even:
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # vmap has no rule for affine_grid
-def test_short_memory_halves_the_classes_at_once() -> None:
+def test_short_memory_halves_the_classes_at_once(caplog: pytest.LogCaptureFixture) -> None:
     """A step of more than two classes does not fit; later sweeps begin with what did."""
-    setup, lines = given({}, even=True), list[str]()
-    sweep = setup.sweep(list(range(5)), 5, lines.append)
+    setup = given({}, even=True)
+    sweep = setup.gradients(list(range(5)), 5)
     real, sizes = sweep.grouped[True], list[int]()
 
     def short(images: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -134,23 +135,23 @@ def test_short_memory_halves_the_classes_at_once() -> None:
 
     sweep.grouped[True] = short
     for _ in range(2):
-        wanted = setup.sweep(list(range(5)), 1)(*setup.arguments)
-        for a, b in zip(wanted, sweep(*setup.arguments), strict=True):
+        wanted = setup.gradients(list(range(5)), 1)(setup.inputs)
+        for a, b in zip(wanted, sweep(setup.inputs), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
     assert sizes == [5, 3, 2, 2, 2, 2]  # the class that is left over is a step of its own
-    assert lines == [f"not enough memory: from now on {n} classes are computed at once" for n in (3, 2)]
+    assert caplog.messages == [f"not enough memory: from now on {n} classes are computed at once" for n in (3, 2)]
 
 
 def test_memory_for_less_than_one_class_is_an_error() -> None:
     setup = given({}, even=True)
-    sweep = setup.sweep(list(range(5)), 1)
+    sweep = setup.gradients(list(range(5)), 1)
 
     def short(*args: Any) -> tuple[Tensor, Tensor]:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     sweep.step = short
     with pytest.raises(torch.OutOfMemoryError):
-        sweep(*setup.arguments)
+        sweep(setup.inputs)
 
 
 def test_same_seed_same_bits_and_nothing_else_is_touched() -> None:
@@ -170,34 +171,31 @@ def test_same_seed_same_bits_and_nothing_else_is_touched() -> None:
             assert not member.params[name].requires_grad
 
 
-def test_what_a_run_returns_and_tells() -> None:
+def test_what_a_run_returns_and_yields() -> None:
     data = digits(5)
-    events: list[dict[str, Any]] = []
-    seen: list[Tensor] = []
-
-    def evaluation(condensed: SyntheticSet) -> dict[str, Any]:
-        seen.append(condensed.images)
-        return {"accuracy": len(seen)}
-
-    config = settings(niter=3, inner_loop=2, nclass_sub=2, phase=1, eval_at=(0, 2))
-    condensed = condensation.run(data, pool_of(data, torch.float32), config, event=events.append, evaluation=evaluation)
+    config = settings(niter=3, inner_loop=2, nclass_sub=2, phase=1)
+    setup = set_up(data, pool_of(data, torch.float32), config)
+    state = state_module.init(setup)
+    first = condensation.product(state, setup).images
+    losses, places, seen = [], [], []
+    for loss in condensation.iterate(state, setup):
+        losses.append(loss)
+        places.append((state.outer, state.inner))
+        seen.append(condensation.product(state, setup).images)
+    condensed = condensation.run(data, pool_of(data, torch.float32), config)
+    assert torch.equal(condensed.images, seen[-1]), "run is iterate to the end"
     assert condensed.labels.tolist() == [2, 2, 3, 3], "global labels"
     assert condensed.images.shape == (4, 1, 8, 8) and condensed.images.dtype == torch.float32
     assert condensed.images.min() >= 0 and condensed.images.max() <= 1
     assert (condensed.factor, condensed.decode_type, condensed.ipc, condensed.nclass) == (2, "single", 2, 5)
-    assert (condensed.mean, condensed.std, condensed.classes, condensed.source) == (
-        data.mean,
-        data.std,
-        data.classes,
-        "few",
-    )
-    assert condensed.initial is not None and torch.equal(condensed.initial, seen[0])
+    assert (condensed.mean, condensed.std, condensed.classes) == (data.mean, data.std, data.classes)
+    assert condensed.source == "few"
+    assert condensed.initial is not None and torch.equal(condensed.initial, first)
     assert (condensed.images - condensed.initial).abs().mean() > 1e-3
-    assert not torch.equal(seen[1], seen[0]) and not torch.equal(seen[1], condensed.images)
-    assert [event["event"] for event in events] == ["evaluation", "step", "step", "evaluation", "step"]
-    assert [event["outer"] for event in events] == [0, 1, 2, 2, 3]
-    assert all(event["loss"] > 0 and event["inner"] == 2 for event in events if event["event"] == "step")
-    assert [event["accuracy"] for event in events if event["event"] == "evaluation"] == [1, 2]
+    assert not any(torch.equal(one, other) for one, other in itertools.pairwise([first, *seen]))
+    assert places == [(0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (3, 0)], "after every inner iteration"
+    assert [loss is not None for loss in losses] == [False, True] * 3, "the mean loss of an outer iteration"
+    assert all(loss > 0 for loss in losses if loss is not None)
 
 
 def test_batch_norm_statistics_are_learned_from_real_batches_only() -> None:
@@ -216,13 +214,19 @@ def test_batch_norm_statistics_are_learned_from_real_batches_only() -> None:
         assert all(moved) if learned else not any(moved)
 
 
+def training_by(setup: Setup, train: Callable[..., None]) -> Setup:
+    """A setup whose network steps go to a function."""
+    stand_in: Any = SimpleNamespace(run=train)
+    return replace(setup, network_training=stand_in)
+
+
 def test_the_network_sees_real_images_once_until_n_data() -> None:
     data = digits()
     config = settings(aug_type="none", mix_p=0.0, n_data=35)
     setup = set_up(data, pool_of(data), config)
     state = condensation.begin_outer(state_module.init(setup), setup)
     batches: list[tuple[Tensor, Tensor]] = []
-    collecting = replace(setup, train=lambda _, drawn: batches.extend(make_batch(data, one) for one in drawn))
+    collecting = training_by(setup, lambda _, drawn: batches.extend(make_batch(data, one) for one in drawn))
     network_step.update_network(state, collecting)
     assert [len(images) for images, _ in batches] == [8] * 5, "35 images are reached with the fifth batch of 8"
     same = (torch.cat([images for images, _ in batches])[:, None] == data.fetch(torch.arange(41))).flatten(2).all(2)
@@ -238,7 +242,7 @@ def test_the_network_trains_without_cutout_when_cutmix_is_on(mix_p: float) -> No
     setup = set_up(data, pool_of(data, torch.float32), settings(mix_p=mix_p))
     state = condensation.begin_outer(state_module.init(setup), setup)
     asked: list[BatchDraw] = []
-    network_step.update_network(state, replace(setup, train=lambda _, drawn: asked.extend(drawn)))
+    network_step.update_network(state, training_by(setup, lambda _, drawn: asked.extend(drawn)))
     assert len(asked) == 3
     for one in asked:
         assert set(one.augmentation.draw) == {"color", "shift"} | (set() if mix_p else {"cutout"})
@@ -324,7 +328,7 @@ def test_matching_steps_take_a_random_part_of_a_large_set() -> None:
     for most, wanted in ((9, True), (10, False)):
         config = settings(decode_type="multi", batch_syn_max=most)
         setup = set_up(data, pool_of(data), config)
-        assert setup.subset is wanted, "two stored images give ten"
+        assert setup.draws_subset is wanted, "two stored images give ten"
     setup = set_up(data, pool_of(data), settings(decode_type="multi", batch_syn_max=4))
     state = state_module.init(setup)
     subsets = [condensation.random_subsets(state, setup) for _ in range(40)]

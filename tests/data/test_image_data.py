@@ -42,7 +42,7 @@ def labelled(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 @given(labelled())
 def test_rows_are_a_partition_by_class(sample: tuple[np.ndarray, np.ndarray]) -> None:
     images, labels = sample
-    data = ImageData(torch.from_numpy(images), labels)
+    data = ImageData(torch.from_numpy(images), labels, channels="first")
     assert torch.equal(torch.cat([data.rows(c) for c in range(data.nclass)]).sort().values, torch.arange(len(labels)))
     for c in range(data.nclass):
         assert data.rows(c).tolist() == np.flatnonzero(labels == c).tolist()
@@ -56,7 +56,7 @@ def test_mean_and_std_are_those_of_the_pixels(sample: tuple[np.ndarray, np.ndarr
     images, labels = sample
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(arrays, "CHUNK_VALUES", chunk)
-        data = ImageData(torch.from_numpy(images), labels)
+        data = ImageData(torch.from_numpy(images), labels, channels="first")
     values = images.astype(np.float64) / 255
     np.testing.assert_allclose(data.mean, values.mean((0, 2, 3)), atol=1e-12)
     std = values.std((0, 2, 3))
@@ -68,8 +68,8 @@ def test_mean_and_std_are_those_of_the_pixels(sample: tuple[np.ndarray, np.ndarr
 @given(labelled(), st.sampled_from([np.float16, np.float32, np.float64]))
 def test_floats_come_back_as_the_same_bytes(sample: tuple[np.ndarray, np.ndarray], dtype: Any) -> None:
     images, labels = sample
-    data = ImageData((images / 255).astype(dtype), labels)
-    exact = ImageData(torch.from_numpy(images), labels)
+    data = ImageData((images / 255).astype(dtype), labels, channels="first")
+    exact = ImageData(torch.from_numpy(images), labels, channels="first")
     assert torch.equal(data.images, exact.images)
 
 
@@ -83,9 +83,31 @@ def test_layouts() -> None:
     grey = ImageData(rgb[:, 0], labels)
     assert grey.images.shape == (6, 1, 8, 7) and torch.equal(grey.images[:, 0], first.images[:, 0])
     assert torch.equal(ImageData(rgb[:, 0, :, :, None], labels).images, grey.images)
-    # dimension 1 is a channel count already, so nothing is moved
-    assert ImageData(np.zeros((6, 3, 9, 3), np.uint8), labels).size == (9, 3)
-    assert ImageData(np.zeros((6, 2, 9, 8), np.uint8), labels).channels == 2
+    assert ImageData(np.zeros((6, 2, 9, 8), np.uint8), labels, channels="first").channels == 2
+    assert ImageData(np.zeros((6, 9, 8, 13), np.uint8), labels, channels="last").channels == 13
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "size"),
+    [
+        ((6, 4, 9, 8), 4, (9, 8)),
+        ((6, 9, 8, 4), 4, (9, 8)),
+        ((6, 3, 9, 4), 3, (9, 4)),
+        ((6, 4, 9, 3), 3, (4, 9)),
+        ((6, 1, 28, 1), 1, (28, 1)),
+    ],
+)
+def test_the_shorter_axis_of_1_3_or_4_holds_the_channels(
+    shape: tuple[int, ...], channels: int, size: tuple[int, int]
+) -> None:
+    data = ImageData(np.zeros(shape, np.uint8), [0, 1, 0, 1, 0, 1])
+    assert (data.channels, data.size) == (channels, size)
+
+
+@pytest.mark.parametrize("shape", [(6, 2, 9, 8), (6, 9, 8, 13), (6, 64, 64, 2), (6, 3, 9, 3), (6, 4, 4, 4)])
+def test_other_channels_are_not_guessed(shape: tuple[int, ...], refused: Refused) -> None:
+    with refused("does not tell where the channels are", "channels='last'", "channels='first'"):
+        ImageData(np.zeros(shape, np.uint8), [0, 1, 0, 1, 0, 1])
 
 
 def test_arrays_of_every_memory_layout() -> None:
@@ -134,7 +156,7 @@ def test_normalize_and_fetch_against_loops() -> None:
 def test_a_constant_channel_becomes_zero() -> None:
     images = np.full((4, 2, 3, 2), 77, np.uint8)
     images[:, 1] = np.arange(24).reshape(4, 3, 2)
-    data = ImageData(images, [0, 1, 0, 1])
+    data = ImageData(images, [0, 1, 0, 1], channels="first")
     assert data.std[0] == 1.0 and data.std[1] > 0
     assert data.fetch(torch.arange(4))[:, 0].abs().max() < 1e-6
 
@@ -192,7 +214,7 @@ def test_resized() -> None:
     for left, right in ImageData(step, [0, 1]).resized(2).images[0, 0].tolist():
         assert left + right == 240 and left < 60
     # two channels and a side of 3 look like [N, H, W, 3], but what is known is not guessed again
-    assert ImageData(np.zeros((2, 2, 6, 6), np.uint8), [0, 1]).resized(3).images.shape == (2, 2, 3, 3)
+    assert ImageData(np.zeros((2, 2, 6, 6), np.uint8), [0, 1], channels="first").resized(3).images.shape == (2, 2, 3, 3)
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 300))

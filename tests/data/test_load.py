@@ -13,7 +13,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from attar.data.images import ImageData
-from attar.data.load import SOURCES, load
+from attar.data.load import KNOWN, load
 from attar.data.sources.locate import find
 from attar.errors import MissingError
 
@@ -146,4 +146,4 @@ def test_published_constants() -> None:
 
     assert (cifar.MEAN, cifar.STD) == ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
     assert (imagenet.MEAN, imagenet.STD) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    assert set(SOURCES) >= {"digits", "mnist", "fashion", "cifar10", "cifar100", "svhn", "imagenet"}
+    assert set(KNOWN) >= {"digits", "mnist", "fashion", "cifar10", "cifar100", "svhn", "imagenet"}

@@ -22,9 +22,9 @@ from attar.data.images import ImageData
 from attar.data.load import load
 from attar.engine.compile import Compiled, worth_compiling
 from attar.engine.cuda_graphs import GRAPH_WARMUP, CudaGraph
-from attar.engine.precision import autocast, check_precision, once
+from attar.engine.precision import autocast, check_precision
 from attar.engine.workers import ThreadWorkers
-from attar.errors import UserError
+from attar.errors import UserError, log, say_once
 from attar.models.for_data import build, describe
 from attar.settings import recipes
 from attar.settings.condense_config import CondenseConfig
@@ -36,16 +36,18 @@ CPU = torch.device("cpu")
 
 
 def test_a_cpu_has_no_tf32() -> None:
-    assert check_precision("float32", CPU) is None
+    check_precision("float32", CPU)
     with pytest.raises(UserError, match="NVIDIA GPUs only"):
         check_precision("tf32", CPU)
 
 
-def test_bf16_without_its_instructions_is_said_to_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    assert "float32 is faster" in str(check_precision("bf16", CPU))
+def test_bf16_without_its_instructions_is_said_to_be_slow(monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    assert check_precision("bf16", CPU) is None
+    check_precision("bf16", CPU)
+    assert said == []
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    check_precision("bf16", CPU)
+    assert len(said) == 1 and "float32 is faster" in said[0]
 
 
 def test_bf16_holds_products_only() -> None:
@@ -96,7 +98,7 @@ def test_the_demo_is_never_compiled_and_the_published_runs_are(
     assert worth_compiling(config.compile, serial_steps(config, 10, CPU), size, CPU) is wanted
 
 
-def test_without_a_compiler_the_plain_function_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_the_plain_function_runs(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
         def fail(*args: Any) -> Any:
             raise RuntimeError("no C++ compiler\nfound")
@@ -104,8 +106,7 @@ def test_without_a_compiler_the_plain_function_runs(monkeypatch: pytest.MonkeyPa
         return fail
 
     monkeypatch.setattr(torch, "compile", broken)
-    said: list[str] = []
-    function = Compiled(lambda x: x + 1, lambda x: x + 2, CPU, said.append, "it")
+    function = Compiled(lambda x: x + 1, lambda x: x + 2, CPU, "it")
     assert [function(1), function(2)] == [3, 4]
     assert len(said) == 1 and "no C++ compiler" in said[0] and "\n" not in said[0], "one shape, one line"
 
@@ -119,7 +120,7 @@ def test_compiled_code_lets_go_of_pythons_lock_on_a_cpu() -> None:
             x = x.sin().exp().log1p().cos()
         return x
 
-    function, x = Compiled(long, long, CPU, lambda line: None, "it"), torch.ones(1 << 23, dtype=torch.float64)
+    function, x = Compiled(long, long, CPU, "it"), torch.ones(1 << 23, dtype=torch.float64)
     function(x)
     ticks, done = [0], threading.Event()
 
@@ -137,7 +138,7 @@ def test_compiled_code_lets_go_of_pythons_lock_on_a_cpu() -> None:
     assert after - before > 50, "a kernel that kept the lock would leave it a handful"
 
 
-def test_a_shape_that_the_compiler_refuses_runs_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shape_that_the_compiler_refuses_runs_without_it(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def picky(function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
         def run(x: Tensor) -> Tensor:
             if len(x) > 2:
@@ -147,8 +148,7 @@ def test_a_shape_that_the_compiler_refuses_runs_without_it(monkeypatch: pytest.M
         return run
 
     monkeypatch.setattr(torch, "compile", picky)
-    said: list[str] = []
-    function = Compiled(lambda x: x + 1, lambda x: x + 2, CPU, said.append, "the sweep")
+    function = Compiled(lambda x: x + 1, lambda x: x + 2, CPU, "the sweep")
     for _ in range(2):
         assert [float(function(torch.zeros(n)).sum()) for n in (2, 3, 1)] == [2, 6, 1]
     assert [line.split(":")[0] for line in said] == [
@@ -158,18 +158,17 @@ def test_a_shape_that_the_compiler_refuses_runs_without_it(monkeypatch: pytest.M
     ]
 
 
-def test_a_compiler_that_cannot_even_begin_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiler_that_cannot_even_begin_is_done_without(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def nowhere(function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
         raise NotADirectoryError("/dev/null/cache")
 
     monkeypatch.setattr(torch, "compile", nowhere)
-    said: list[str] = []
-    function = Compiled(lambda x: x + 1, lambda x: x + 2, CPU, said.append, "it")
+    function = Compiled(lambda x: x + 1, lambda x: x + 2, CPU, "it")
     assert [function(1), function(2)] == [3, 4]
     assert len(said) == 1 and "going on without it, as --compile off does" in said[0]
 
 
-def test_a_signal_that_ends_the_compiler_is_no_failure_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_that_ends_the_compiler_is_no_failure_of_it(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C reaches g++ too. Going on without it would give a resumed run other bits."""
 
     def killed(function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
@@ -180,13 +179,12 @@ def test_a_signal_that_ends_the_compiler_is_no_failure_of_it(monkeypatch: pytest
         return run
 
     monkeypatch.setattr(torch, "compile", killed)
-    said: list[str] = []
-    with pytest.raises(signals.Interrupted), signals.held():
-        Compiled(lambda x: x + 1, lambda x: x + 2, CPU, said.append, "it")(torch.zeros(2))
-    assert not said and not signals.HELD
+    with pytest.raises(signals.Interrupted), signals.deferred():
+        Compiled(lambda x: x + 1, lambda x: x + 2, CPU, "it")(torch.zeros(2))
+    assert not said and not signals.DEFERRED
 
 
-def test_of_several_threads_one_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_several_threads_one_compiles(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     at_once, most = [0], [0]
 
     def slow(function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
@@ -200,8 +198,7 @@ def test_of_several_threads_one_compiles(monkeypatch: pytest.MonkeyPatch) -> Non
         return run
 
     monkeypatch.setattr(torch, "compile", slow)
-    said: list[str] = []
-    function = Compiled(lambda x: x + 1, lambda x: x, CPU, said.append, "it")
+    function = Compiled(lambda x: x + 1, lambda x: x, CPU, "it")
     workers = ThreadWorkers(CPU)
     workers.count = 4
     x = torch.zeros(3)
@@ -211,11 +208,10 @@ def test_of_several_threads_one_compiles(monkeypatch: pytest.MonkeyPatch) -> Non
     assert most[0] > 1, "what is compiled runs side by side"
 
 
-def test_more_shapes_than_the_compiler_takes() -> None:
+def test_more_shapes_than_the_compiler_takes(said: list[str]) -> None:
     """PyTorch gives a function up after eight of them: what comes after runs as it is."""
     torch.compiler.reset()
-    said: list[str] = []
-    function = Compiled(lambda x: x.sin() * 2, lambda x: x.sin() * 2, CPU, said.append, "it")
+    function = Compiled(lambda x: x.sin() * 2, lambda x: x.sin() * 2, CPU, "it")
     for n in range(2, 14):
         assert torch.allclose(function(torch.ones(n)), torch.ones(n).sin() * 2)
     assert sum("is compiled" in line for line in said) >= 4 and "not available" in said[-1]
@@ -231,35 +227,35 @@ def test_too_little_memory_is_no_matter_of_the_compiler(monkeypatch: pytest.Monk
         return run
 
     monkeypatch.setattr(torch, "compile", full)
-    function = Compiled(lambda x: x + 1, lambda x: x + 2, CPU, lambda line: None, "it")
+    function = Compiled(lambda x: x + 1, lambda x: x + 2, CPU, "it")
     with pytest.raises(torch.OutOfMemoryError):
         function(torch.zeros(3))
     assert torch.equal(function(torch.zeros(2)), torch.ones(2)), "half the classes are compiled still"
 
 
-def test_a_line_is_said_once() -> None:
-    said: list[str] = []
-    say = once(said.append)
+def test_a_line_is_said_once(said: list[str]) -> None:
     for line in ("a", "b", "a"):
-        say(line)
-    assert said == ["a", "b"]
+        say_once(line)
+    log.info("c")
+    log.info("c")
+    assert said == ["a", "b", "c", "c"]
 
 
 def test_an_error_after_the_first_call_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    function = Compiled(lambda x: 1 // x, lambda x: 0, CPU, lambda line: None, "it")
+    function = Compiled(lambda x: 1 // x, lambda x: 0, CPU, "it")
     assert function(1) == 1
     with pytest.raises(ZeroDivisionError):
         function(0)
 
 
-def test_a_recorded_function_gives_what_the_function_gives() -> None:
-    tape, said = Tape(), []
+def test_a_recorded_function_gives_what_the_function_gives(said: list[str]) -> None:
+    tape = Tape()
 
     def function(x: Tensor, more: dict[str, list[Tensor]], nothing: None) -> tuple[Tensor, Tensor]:
         return x + more["a"][0], x * more["a"][1]
 
-    replayed = CudaGraph(function, said.append, tape)
+    replayed = CudaGraph(function, tape)
     for call in range(GRAPH_WARMUP + 4):
         x, more = torch.full((3,), float(call)), {"a": [torch.tensor(1.0), torch.tensor(2.0)]}
         plus, times = replayed(x, more, None)
@@ -270,13 +266,12 @@ def test_a_recorded_function_gives_what_the_function_gives() -> None:
     assert tape.recorded == 1 and not said
 
 
-def test_where_nothing_can_be_recorded_it_is_said_once() -> None:
-    said: list[str] = []
+def test_where_nothing_can_be_recorded_it_is_said_once(said: list[str]) -> None:
 
     def refuse(function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
         raise RuntimeError("capture is not permitted")
 
-    replayed = CudaGraph(lambda x: x + 1, said.append, refuse)
+    replayed = CudaGraph(lambda x: x + 1, refuse)
     assert [int(replayed(torch.tensor(i))) for i in range(8)] == list(range(1, 9))
     assert len(said) == 1 and "capture is not permitted" in said[0]
 
@@ -364,15 +359,14 @@ def test_bf16_stays_near(precision: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("match", ["grad", "feat", "ncf"])
-def test_compiled_is_the_same_up_to_rounding(match: str) -> None:
+def test_compiled_is_the_same_up_to_rounding(said: list[str], match: str) -> None:
     data, pool, config = tiny_problem()
     config = replace(config, match=match, metric="mse" if match == "feat" else config.metric, frequencies=32)
     plain = condensation.run(data, pool, config)
-    notes: list[str] = []
-    compiled = condensation.run(data, pool, replace(config, compile="on"), notice=notes.append)
-    assert "compiled at the first iteration" in notes[0]
-    told = {line.split(" is compiled: ")[0] for line in notes[1:]}
-    assert told == {"the sweep", "the network update"}, f"a fallback happened: {notes}"
+    compiled = condensation.run(data, pool, replace(config, compile="on"))
+    assert "compiled at the first iteration" in said[0]
+    told = {line.split(" is compiled: ")[0] for line in said[1:]}
+    assert told == {"the sweep", "the network update"}, f"a fallback happened: {said}"
     moved = (plain.images - plain.start().images).norm()
     assert moved > 0
     assert (plain.images - compiled.images).norm() < 1e-3 * moved
@@ -385,7 +379,7 @@ def test_a_memory_budget_bounds_the_classes_side_by_side(monkeypatch: pytest.Mon
     one = class_bytes(*sizes) / 1e9
     for budget, wanted in [(None, 4), (1.5 * one, 1), (3.5 * one, 3), (99 * one, 4)]:
         setup = set_up(data, pool, replace(config, memory_gb=budget))
-        assert setup.sweep.workers.count == wanted
+        assert setup.gradients.workers.count == wanted
 
 
 def test_bounded_workers_never_run_more_at_once() -> None:
@@ -405,7 +399,7 @@ def test_bounded_workers_never_run_more_at_once() -> None:
     assert list(workers.map(job, range(3))) == [0, 1, 2] and max(seen) == 2
 
 
-def test_classes_of_many_sizes_are_not_compiled_and_it_is_said() -> None:
+def test_classes_of_many_sizes_are_not_compiled_and_it_is_said(said: list[str]) -> None:
     images = torch.randint(0, 256, (27, 1, 8, 8), dtype=torch.uint8)
     labels = torch.repeat_interleave(torch.arange(6), torch.tensor([2, 3, 4, 5, 6, 7]))
     data = ImageData(images, labels)
@@ -413,8 +407,7 @@ def test_classes_of_many_sizes_are_not_compiled_and_it_is_said() -> None:
     pool = Pool(
         network, describe(data), (Member(models.parameters_of(build(network, describe(data), 0)), {}, {}, 0, "m"),)
     )
-    said: list[str] = []
-    setup = set_up(data, pool, CondenseConfig(ipc=1, factor=1, compile="on"), said.append)
-    assert not setup.sweep.execution.compiled and said == [
+    setup = set_up(data, pool, CondenseConfig(ipc=1, factor=1, compile="on"))
+    assert not setup.gradients.execution.compiled and said == [
         "the real batches of the classes have 6 sizes, too many to compile; going on without it"
     ]

@@ -30,18 +30,19 @@ def result() -> dict[str, Any]:
     return json.loads(Path("base/result.json").read_text(encoding="utf-8"))
 
 
-def mean(found: dict[str, Any], kind: str, network: str = "convnet2") -> float:
-    return found[kind][network]["mean"]
+def mean(written: dict[str, Any], kind: str, network: str = "convnet2") -> float:
+    return written[kind][network]["mean"]
 
 
 def test_fractions_beside_percentages(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """IOR and HLR in the file, the table and the report; of networks whose yardsticks were measured."""
     call("evaluate", "base", *QUICK)
-    found, said = result(), capsys.readouterr().out
-    ior, hlr = mean(found, "accuracy") - mean(found, "random_real"), mean(found, "whole") - mean(found, "accuracy")
-    assert found["ior"] == {"convnet2": pytest.approx(ior)} and found["hlr"] == {"convnet2": pytest.approx(hlr)}
-    assert f"convnet2: IOR {ior:+.3f} (condensed − random real), HLR {hlr:+.3f} (whole set − condensed)\n" in said
-    assert "augmentation color_crop_scale_rotate, CutMix 0.5" in said
+    written, output = result(), capsys.readouterr().out
+    ior = mean(written, "accuracy") - mean(written, "random_real")
+    hlr = mean(written, "whole") - mean(written, "accuracy")
+    assert written["ior"] == {"convnet2": pytest.approx(ior)} and written["hlr"] == {"convnet2": pytest.approx(hlr)}
+    assert f"convnet2: IOR {ior:+.3f} (condensed − random real), HLR {hlr:+.3f} (whole set − condensed)\n" in output
+    assert "augmentation color_crop_scale_rotate, CutMix 0.5" in output
     page = Path("base/report.html").read_text(encoding="utf-8")
     assert f"convnet2 IOR {ior:+.3f}, HLR {hlr:+.3f}." in page
     call("evaluate", "base", *QUICK, *NONE, "--networks", "convnet1")
@@ -52,17 +53,17 @@ def test_fractions_beside_percentages(here: Path, capsys: pytest.CaptureFixture[
     assert list(result()["ior"]) == ["convnet2", "convnet1"] and list(result()["hlr"]) == ["convnet2"]
 
 
-def test_soft_labels_stand_beside_hard_ones(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_soft_labels_beside_hard_ones(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("evaluate", "base", *QUICK, *NONE)
     hard = result()["accuracy"]
     call("evaluate", "base", *QUICK, *NONE, "--soft_labels")
-    found = result()
-    assert found["accuracy"] == hard
-    assert found["soft_labels"]["convnet2"]["n"] == 2 and 0 < found["soft_labels"]["convnet2"]["teacher"] < 1
+    written = result()
+    assert written["accuracy"] == hard
+    assert written["soft_labels"]["convnet2"]["n"] == 2 and 0 < written["soft_labels"]["convnet2"]["teacher"] < 1
     assert re.search(r"condensed +. soft labels ", capsys.readouterr().out)
     page = Path("base/report.html").read_text(encoding="utf-8")
     assert "labelled by a network that was trained on the whole set" in page
-    assert f"teacher {found['soft_labels']['convnet2']['teacher']}" in page
+    assert f"teacher {written['soft_labels']['convnet2']['teacher']}" in page
 
 
 @pytest.mark.parametrize("change", [("--aug_type", "none"), ("--mix_p", "0"), ("--lr", "0.1")])
@@ -72,11 +73,11 @@ def test_numbers_of_two_protocols_do_not_mix(change: tuple[str, str], here: Path
     before = result()
     assert before["protocol"]["aug_type"] == "color_crop_scale_rotate" and before["protocol"]["mix_p"] == 0.5
     call("evaluate", "base", *QUICK, *NONE, "--networks", "convnet1", *change)
-    found = result()
+    written = result()
     name, value = change[0].lstrip("-"), change[1]
-    assert str(found["protocol"][name]).removesuffix(".0") == value
-    assert list(found["accuracy"]) == ["convnet1"]
-    assert not {"soft_labels", "initial", "random_real", "whole", "ior", "hlr"} & found.keys()
+    assert str(written["protocol"][name]).removesuffix(".0") == value
+    assert list(written["accuracy"]) == ["convnet1"]
+    assert not {"soft_labels", "initial", "random_real", "whole", "ior", "hlr"} & written.keys()
 
 
 def test_several_networks_with_either_norm(here: Path) -> None:
@@ -97,6 +98,6 @@ def test_refusals(flags: str, words: str, here: Path, capsys: pytest.CaptureFixt
     before = sorted(here.rglob("*"))
     with pytest.raises(SystemExit) as stop:
         main(["evaluate", "base", *QUICK, *flags.split()])
-    said = capsys.readouterr()
-    assert stop.value.code == 2 and words in said.err and said.err.count("\n") == 1, said.err
+    output = capsys.readouterr()
+    assert stop.value.code == 2 and words in output.err and output.err.count("\n") == 1, output.err
     assert sorted(here.rglob("*")) == before

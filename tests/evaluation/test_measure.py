@@ -13,7 +13,9 @@ import torch
 import attar
 from attar.data.images import ImageData
 from attar.errors import UserError
-from attar.evaluation import measure, protocol
+from attar.evaluation import measure, protocol, training_sets
+from attar.evaluation.measure import TrainingJob
+from attar.evaluation.trained import TrainedNetwork, TrainedNetworks
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.config import EvaluateConfig, NetworkConfig
 
@@ -49,7 +51,7 @@ def set_of(data: ImageData, ipc: int = 2, **changes: Any) -> SyntheticSet:
 def test_the_report(digits: ImageData) -> None:
     condensed = set_of(digits, factor=2)
     lines: list[str] = []
-    report = measure.evaluate(condensed, digits, CONFIG, NETWORK, report=lines.append)
+    report = measure.evaluate(condensed, digits, CONFIG, NETWORK, advance=lines.append)
     assert list(report) == ["accuracy", "initial", "random_real", "whole"]
     assert len(lines) == 4 * 2
     assert lines[0] == f"accuracy convnet2 run 1 of 2: {report['accuracy']['convnet2']['runs'][0]:.4f}"
@@ -66,7 +68,7 @@ def test_the_report(digits: ImageData) -> None:
 
 def test_deviation_is_the_sample_one(digits: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
     results = {4: 0.5, 5: 0.7, 6: 0.9}
-    monkeypatch.setattr(measure, "train_once", lambda *args: results[args[-1]])
+    monkeypatch.setattr(measure, "run_once", lambda job, *rest: TrainedNetwork(results[job.seed], 20))
     config = replace(CONFIG, runs=3, seed=4, yardsticks=())
     entry = measure.evaluate(set_of(digits), digits, config, NETWORK)["accuracy"]["convnet2"]
     assert entry["runs"] == [0.5, 0.7, 0.9]  # in the order of the seeds
@@ -81,7 +83,7 @@ def test_one_run_has_no_deviation(digits: ImageData) -> None:
     assert report["accuracy"]["convnet2"]["std"] is None
 
 
-def test_a_set_that_does_not_know_its_start_has_no_such_yardstick(digits: ImageData) -> None:
+def test_a_set_without_initial_images_has_no_such_yardstick(digits: ImageData) -> None:
     report = measure.evaluate(set_of(digits, initial=None), digits, replace(CONFIG, runs=1), NETWORK)
     assert list(report) == ["accuracy", "random_real", "whole"]
 
@@ -123,15 +125,15 @@ def test_improvement_over_random_and_hard_label_recovery() -> None:
         "random_real": means(convnet3=0.45, resnet10=0.65),
         "whole": means(convnet3=0.85, resnet10=0.95),
     }
-    found = protocol.gains(result)
-    assert found["ior"] == {"convnet3": pytest.approx(0.7 - 0.45), "resnet10": pytest.approx(0.6 - 0.65)}
-    assert found["hlr"] == {"convnet3": pytest.approx(0.85 - 0.7), "resnet10": pytest.approx(0.95 - 0.6)}
+    metrics = protocol.gains(result)
+    assert metrics["ior"] == {"convnet3": pytest.approx(0.7 - 0.45), "resnet10": pytest.approx(0.6 - 0.65)}
+    assert metrics["hlr"] == {"convnet3": pytest.approx(0.85 - 0.7), "resnet10": pytest.approx(0.95 - 0.6)}
     del result["random_real"], result["whole"]["resnet10"]
     assert protocol.gains(result) == {"hlr": {"convnet3": pytest.approx(0.15)}}
     assert protocol.gains({"accuracy": {}}) == {}
 
 
-def test_they_come_with_the_yardsticks(digits: ImageData) -> None:
+def test_gains_come_with_the_yardsticks(digits: ImageData) -> None:
     quick = {"runs": 2, "epochs": 2, "whole_epochs": 1, "width": 0.05, "recipe": "digits"}
     report = attar.evaluate(set_of(digits), digits, **quick)
     runs = {name: report[name]["convnet2"]["runs"] for name in ("accuracy", "random_real", "whole")}
@@ -149,8 +151,9 @@ def test_they_come_with_the_yardsticks(digits: ImageData) -> None:
 def test_soft_labels_are_what_the_teacher_says(digits: ImageData) -> None:
     """The teacher is the first run on the whole set; the images are decoded, and not augmented."""
     condensed, config = set_of(digits, factor=2), replace(CONFIG, whole_epochs=3, soft_labels=True, seed=5)
-    targets, right = measure.soft_labels(condensed, digits, config, NETWORK)
-    teacher = measure.trained(digits.images, digits.labels, digits, config, NETWORK, 3, 5)
+    job = TrainingJob("convnet2", NETWORK, "whole", config, epochs=3, seed=5)
+    targets, right = measure.soft_labels(job, condensed, digits)
+    teacher = measure.train_network(job, digits.images, digits.labels, digits)
     with torch.no_grad():
         expected = teacher(digits.normalize(condensed.decoded()[0])).double().softmax(1)
     assert targets.shape == (80, 10)
@@ -169,38 +172,37 @@ def test_a_student_of_soft_labels_trains_on_them(digits: ImageData) -> None:
     """With labels of another class for every image the student learns those, whatever the set's own labels are."""
     condensed, turned = set_of(digits, ipc=5), torch.eye(10).roll(1, dims=1)
     config = replace(CONFIG, batch_size=16)
-    network = NetworkConfig(depth=2, width=0.1)
-    right, _ = measure.run_once("accuracy", condensed, digits, config, network, 30, 0)
-    wrong, _ = measure.run_once("soft_labels", condensed, digits, config, network, 30, 0, turned[condensed.labels])
+    job = TrainingJob("convnet2", NetworkConfig(depth=2, width=0.1), "accuracy", config, epochs=30, seed=0)
+    right, _ = measure.run_once(job, condensed, digits)
+    wrong, _ = measure.run_once(replace(job, kind="soft_labels"), condensed, digits, turned[condensed.labels])
     assert right > 0.4 and wrong < 0.2
-    same, _ = measure.run_once(
-        "soft_labels", condensed, digits, config, network, 30, 0, torch.eye(10)[condensed.labels]
-    )
+    one_hot = torch.eye(10)[condensed.labels]
+    same, _ = measure.run_once(replace(job, kind="soft_labels"), condensed, digits, one_hot)
     assert same == right
 
 
 def test_no_teacher_is_trained_twice(digits: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is a run of the yardstick too, and what an interrupted evaluation has found is not computed again."""
-    real, calls = measure.trained, []
+    train_network, jobs = measure.train_network, []
 
-    def counted(*args: Any) -> Any:
-        calls.append(args[-2:])
-        return real(*args)
+    def counted(job: TrainingJob, *rest: Any) -> Any:
+        jobs.append(job)
+        return train_network(job, *rest)
 
-    monkeypatch.setattr(measure, "trained", counted)
+    monkeypatch.setattr(measure, "train_network", counted)
     config = replace(CONFIG, soft_labels=True, yardsticks=("whole",))
-    kept: dict[str, tuple[float, int]] = {}
+    trained = TrainedNetworks()
     lines: list[str] = []
-    whole = measure.evaluate(set_of(digits), digits, config, NETWORK, keep=kept.__setitem__, report=lines.append)
-    assert len(calls) == len(kept) == 3 * 2 and len(lines) == 7  # epochs and seed
+    whole = measure.evaluate(set_of(digits), digits, config, NETWORK, trained=trained, advance=lines.append)
+    assert len(set(jobs)) == len(jobs) == len(trained.results) == 3 * 2 and len(lines) == 7
     assert lines[0] == f"teacher convnet2: {whole['whole']['convnet2']['runs'][0]:.4f}"
-    again = measure.evaluate(set_of(digits), digits, config, NETWORK, known=kept)
-    assert again == whole and len(calls) == 6
-    without = measure.evaluate(set_of(digits), digits, replace(config, yardsticks=()), NETWORK, known=kept)
+    again = measure.evaluate(set_of(digits), digits, config, NETWORK, trained=trained)
+    assert again == whole and len(jobs) == 6
+    without = measure.evaluate(set_of(digits), digits, replace(config, yardsticks=()), NETWORK, trained=trained)
     assert without["soft_labels"] == whole["soft_labels"] and list(without) == ["accuracy", "soft_labels"]
-    assert len(calls) == 6
-    measure.evaluate(set_of(digits), digits, replace(config, seed=1, runs=1), NETWORK, known=kept)
-    assert len(calls) == 8, "another teacher, and its student"
+    assert len(jobs) == 6
+    measure.evaluate(set_of(digits), digits, replace(config, seed=1, runs=1), NETWORK, trained=trained)
+    assert len(jobs) == 8, "another teacher, and its student"
 
 
 # ---- what is trained on ----
@@ -209,16 +211,16 @@ def test_no_teacher_is_trained_twice(digits: ImageData, monkeypatch: pytest.Monk
 def test_random_real_images(digits: ImageData) -> None:
     """ipc real images of each class, other ones for each seed, the same for the same seed."""
     condensed = set_of(digits, ipc=3, factor=2)
-    images, labels = measure.random_real(digits, condensed, seed=0)
+    images, labels = training_sets.random_real(digits, condensed, seed=0)
     assert images.dtype == torch.uint8
     assert labels.bincount().tolist() == [3] * 10
     for image, label in zip(images, labels.tolist(), strict=True):
-        assert any(torch.equal(image, own) for own in digits.images[digits.rows(label)])
+        assert any(torch.equal(image, other) for other in digits.images[digits.rows(label)])
     for label in range(10):
-        own = images[labels == label].flatten(1)
-        assert len(own.unique(dim=0)) == 3  # without replacement
-    again, _ = measure.random_real(digits, condensed, seed=0)
-    other, _ = measure.random_real(digits, condensed, seed=1)
+        pixels = images[labels == label].flatten(1)
+        assert len(pixels.unique(dim=0)) == 3  # without replacement
+    again, _ = training_sets.random_real(digits, condensed, seed=0)
+    other, _ = training_sets.random_real(digits, condensed, seed=1)
     assert torch.equal(images, again)
     assert not torch.equal(images, other)
 
@@ -226,7 +228,7 @@ def test_random_real_images(digits: ImageData) -> None:
 def test_random_real_images_of_a_class_that_became_too_small(digits: ImageData) -> None:
     with pytest.raises(UserError, match="class '0' has 119 images, fewer than the set's 200"):
         condensed = set_of(digits)
-        measure.random_real(
+        training_sets.random_real(
             digits,
             replace(
                 condensed, images=condensed.images[:1].expand(200, -1, -1, -1), labels=condensed.labels[:1].expand(200)
@@ -237,24 +239,24 @@ def test_random_real_images_of_a_class_that_became_too_small(digits: ImageData) 
 
 def test_training_sets(digits: ImageData) -> None:
     condensed = set_of(digits, factor=2)
-    stored = measure.training_set("accuracy", condensed, digits, 0)
+    stored = training_sets.training_set("accuracy", condensed, digits, 0)
     assert torch.equal(stored[0], condensed.decoded()[0])
     assert torch.equal(stored[1], condensed.decoded()[1])
-    start = measure.training_set("initial", condensed, digits, 0)
+    start = training_sets.training_set("initial", condensed, digits, 0)
     assert torch.equal(start[0], condensed.start().decoded()[0])
     assert not torch.equal(start[0], stored[0])
-    whole = measure.training_set("whole", condensed, digits, 0)
+    whole = training_sets.training_set("whole", condensed, digits, 0)
     assert whole[0] is digits.images
     assert whole[1] is digits.labels
-    chosen = measure.training_set("random_real", condensed, digits, 3)
-    assert torch.equal(chosen[0], measure.random_real(digits, condensed, 3)[0])
+    drawn = training_sets.training_set("random_real", condensed, digits, 3)
+    assert torch.equal(drawn[0], training_sets.random_real(digits, condensed, 3)[0])
 
 
 # ---- which networks ----
 
 
 @pytest.mark.parametrize(
-    ("networks", "own", "labels"),
+    ("networks", "run_network", "labels"),
     [
         ((), NETWORK, {"convnet2": 2}),
         (("convnet",), NETWORK, {"convnet2": 2}),  # the run's own kind, so its depth
@@ -266,17 +268,17 @@ def test_training_sets(digits: ImageData) -> None:
         (("densenet",), NETWORK, {"densenet121": 121}),
     ],
 )
-def test_names_of_networks(networks: tuple[str, ...], own: NetworkConfig, labels: dict[str, int]) -> None:
-    chosen = protocol.chosen_networks(EvaluateConfig(networks=networks), own)
-    assert {label: item.depth for label, item in chosen.items()} == labels
-    assert all((item.width, item.norm_type) == (own.width, own.norm_type) for item in chosen.values())
+def test_names_of_networks(networks: tuple[str, ...], run_network: NetworkConfig, labels: dict[str, int]) -> None:
+    by_label = protocol.chosen_networks(EvaluateConfig(networks=networks), run_network)
+    assert {label: item.depth for label, item in by_label.items()} == labels
+    assert all((item.width, item.norm_type) == (run_network.width, run_network.norm_type) for item in by_label.values())
 
 
 def test_names_with_norms() -> None:
     """As the results are labelled; both norms of a network in one evaluation."""
     names = ("resnet18", "resnet18-batch", "ResNet-AP-Group", "convnet-none")
-    chosen = protocol.chosen_networks(EvaluateConfig(networks=names), NETWORK)
-    assert {label: (item.depth, item.norm_type) for label, item in chosen.items()} == {
+    by_label = protocol.chosen_networks(EvaluateConfig(networks=names), NETWORK)
+    assert {label: (item.depth, item.norm_type) for label, item in by_label.items()} == {
         "resnet18": (18, "instance"),
         "resnet18-batch": (18, "batch"),
         "resnetap10-group": (10, "group"),
@@ -291,7 +293,7 @@ def test_names_with_norms() -> None:
 def test_all_networks_are_checked_before_the_first_is_trained(
     digits: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure, "train_once", lambda *args: pytest.fail("trained"))
+    monkeypatch.setattr(measure, "train_network", lambda *args: pytest.fail("trained"))
     for name, words in (("convnt", "unknown network 'convnt'; did you mean 'convnet'?"), ("convnet7", "largest depth")):
         with pytest.raises(UserError, match=words):
             measure.evaluate(set_of(digits), digits, replace(CONFIG, networks=("convnet", name)), NETWORK)
@@ -359,12 +361,14 @@ def test_other_data_are_refused(digits: ImageData) -> None:
     for data, words in (
         (bare, "bare has no test images; put them in a folder test"),
         (digits.resized(16), "the set holds images of 1x8x8, the data of 1x16x16"),
-        (digits.subset(5), r"the set was made for 10 classes \(0, ...\), digits has 5 classes \(0, ...\)"),
+        (digits.subset(5), "other classes than digits has: 5, 6, 7, 8, 9 only in the set"),
     ):
         with pytest.raises(UserError, match=words):
             measure.evaluate(condensed, data, CONFIG, NETWORK)
     part = replace(condensed, images=condensed.images[:10], labels=condensed.labels[:10])
-    with pytest.raises(UserError, match="the set is a part: it holds 5 of 10 classes; join all parts"):
+    with pytest.raises(
+        UserError, match="the set is a part: it holds 5 of 10 classes, and lacks 5, 6, 7, 8, 9; join all parts"
+    ):
         measure.evaluate(part, digits, CONFIG, NETWORK)
 
 

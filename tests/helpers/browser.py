@@ -79,9 +79,9 @@ class Browser:
 
     def run(self, code: str) -> Any:
         """The value of an expression in the page."""
-        done = self.send("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in done, done
-        return done["result"].get("value")
+        answer = self.send("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
 
     def press(self, key: str) -> None:
         """A key of the keyboard: ArrowLeft, Tab, Home..."""

@@ -20,8 +20,7 @@ from attar.data.images import ImageData
 from attar.models.for_data import describe
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import NetworkConfig
-from attar.training import augment
-from attar.training import loop as training_loop
+from attar.training import augment, batches
 from attar.training.augment import Draw
 from attar.training.pool import Member, Pool
 from helpers import naive
@@ -88,7 +87,7 @@ class Recorder:
         monkeypatch.setattr(ImageData, "fetch", fetch)
         for name, found in (("draw", self.draws), ("random_subsets", self.subsets)):
             monkeypatch.setattr(condensation, name, noted(found, getattr(condensation, name)))
-        monkeypatch.setattr(training_loop, "augmented", noted(self.updates, augment.augmented))
+        monkeypatch.setattr(batches, "augmented", noted(self.updates, augment.augmented))
 
     def take(self, classes: int) -> dict[str, Any]:
         """What the last step used, in the form of `naive.sequential`."""

@@ -75,46 +75,46 @@ def random_set(
     return SyntheticSet(images=images, labels=labels, factor=factor, classes=classes[:nclass])
 
 
-def moment(condensed: SyntheticSet, outer: int, **known: float) -> Moment:
+def moment(condensed: SyntheticSet, outer: int, **details: float) -> Moment:
     """What was before: the images mixed with grey, the more the earlier."""
     grey = (condensed.images - 0.5) * outer / 10 + 0.5
-    return Moment(outer, (grey * 255).round().to(torch.uint8), **known)
+    return Moment(outer, (grey * 255).round().to(torch.uint8), **details)
 
 
-def written(folder: Path, condensed: SyntheticSet | None = None, **changes: Any) -> Page:
+def write_and_parse(folder: Path, condensed: SyntheticSet | None = None, **changes: Any) -> Page:
     condensed = condensed or random_set(factor=2)
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "result": RESULT,
-        "small": condensed,
+        "condensed": condensed,
         "settings": SETTINGS,
         "command": "attar condense -d digits --ipc 1 --seed 7",
         "curve": [(0.0, 0.7217), (10.4, 0.81), (41.5, 0.8514)],
     }
     if "moments" not in changes:
-        given["moments"] = [moment(condensed, 0, seconds=0.0), moment(condensed, 3, seconds=12.0, loss=0.25)]
-        given["labels"] = condensed.labels
-        given["last"] = Moment(10, given["moments"][0].images, seconds=41.5, loss=0.125)
-    page.write(folder / "report.html", **(given | changes))
+        arguments["moments"] = [moment(condensed, 0, seconds=0.0), moment(condensed, 3, seconds=12.0, loss=0.25)]
+        arguments["labels"] = condensed.labels
+        arguments["last"] = Moment(10, arguments["moments"][0].images, seconds=41.5, loss=0.125)
+    page.write(folder / "report.html", **(arguments | changes))
     return Page((folder / "report.html").read_text(encoding="utf-8"))
 
 
 def pictures(folder: Path) -> list[np.ndarray]:
     """The sheets of the page, uint8 [H, W, 3], in the order of the style: stored, what was before, decoded."""
     text = (folder / "report.html").read_text(encoding="utf-8")
-    found = re.findall(r"url\(data:image/(?:png|webp);base64,([\w+/=]+)\)", text)
-    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")) for data in found]
+    encoded = re.findall(r"url\(data:image/(?:png|webp);base64,([\w+/=]+)\)", text)
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")) for data in encoded]
 
 
-def cells(made: Page, view: str) -> list[dict[str, int]]:
+def cells(parsed: Page, view: str) -> list[dict[str, int]]:
     """The numbers in the style of every image of a view."""
-    start = next(k for k, item in enumerate(made.attributes) if item == ("div", "id", view))
-    found = []
-    for tag, name, value in made.attributes[start + 1 :]:
+    start = next(k for k, item in enumerate(parsed.attributes) if item == ("div", "id", view))
+    styles = []
+    for tag, name, value in parsed.attributes[start + 1 :]:
         if (tag, name) == ("i", "style") and "--x" in value:
-            found.append({key: int(number) for key, number in re.findall(r"--(\w+):(\d+)", value)})
+            styles.append({key: int(number) for key, number in re.findall(r"--(\w+):(\d+)", value)})
         if (tag, name) == ("div", "id"):
             break
-    return found
+    return styles
 
 
 def tile(sheet: np.ndarray, column: int, row: int, height: int, width: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from PIL import Image
 from attar.report.page import Moment, snapshots
 from helpers import browser
 from helpers.browser import Browser
-from helpers.pages import random_set, written
+from helpers.pages import random_set, write_and_parse
 
 NO_BROWSER = browser.PROGRAM is None and not os.environ.get("CI")  # in CI its absence is an error
 pytestmark = pytest.mark.skipif(NO_BROWSER, reason="needs chromium (Debian: apt-get install chromium)")
@@ -32,7 +32,7 @@ def chromium() -> Iterator[Browser]:
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a set of ten classes, two images each, with what it was at two earlier moments."""
     folder = tmp_path_factory.mktemp("page")
-    written(folder, random_set(2, channels=3, factor=2))
+    write_and_parse(folder, random_set(2, channels=3, factor=2))
     return folder / "report.html"
 
 
@@ -74,10 +74,10 @@ def test_pixels_are_enlarged_whole(chromium: Browser, report: Path) -> None:
     chromium.open(report)
     condensed = random_set(2, channels=3, factor=2)
     shown = pixels(chromium, "#stored .cells i")
-    wanted = (condensed.images[0].permute(1, 2, 0).numpy() * 255).round().astype(int)
+    expected = (condensed.images[0].permute(1, 2, 0).numpy() * 255).round().astype(int)
     scale = shown.shape[0] // 8
     assert shown.shape[:2] == (8 * scale, 8 * scale) and scale > 4
-    assert (shown == wanted.repeat(scale, axis=0).repeat(scale, axis=1)).all()
+    assert (shown == expected.repeat(scale, axis=0).repeat(scale, axis=1)).all()
 
 
 def test_the_decoded_view_and_the_keyboard(chromium: Browser, report: Path) -> None:
@@ -110,8 +110,8 @@ def test_every_control_has_a_name(chromium: Browser, report: Path) -> None:
     chromium.open(report)
     tree = chromium.send("Accessibility.getFullAXTree")["nodes"]
     named = {(node["role"]["value"], node["name"]["value"]) for node in tree if "name" in node and "role" in node}
-    for wanted in (("slider", "Time"), ("button", "Play"), ("radio", "Stored"), ("radio", "Decoded")):
-        assert wanted in named
+    for expected in (("slider", "Time"), ("button", "Play"), ("radio", "Stored"), ("radio", "Decoded")):
+        assert expected in named
     pictures = {name for role, name in named if role in ("image", "img")}
     assert {"0: 2 stored images", "9: 2 stored images"} <= pictures
     assert any(
@@ -171,8 +171,10 @@ def test_without_script_all_pictures_are_there(chromium: Browser, report: Path) 
 def test_a_hundred_classes_open_in_a_second(chromium: Browser, tmp_path: Path) -> None:
     names = tuple(f"a class with the long name {k}" for k in range(100))
     condensed = random_set(10, nclass=100, channels=3, side=32, factor=2, classes=names)
-    images, labels = snapshots.condensed(condensed.images, condensed.labels)
-    written(tmp_path, condensed, moments=[Moment(k, images) for k in range(10)], labels=labels, last=Moment(10, images))
+    images, labels = snapshots.thumbnails(condensed.images, condensed.labels)
+    write_and_parse(
+        tmp_path, condensed, moments=[Moment(k, images) for k in range(10)], labels=labels, last=Moment(10, images)
+    )
     seconds = []
     for _ in range(3):
         chromium.open(tmp_path / "report.html")

@@ -25,12 +25,12 @@ from helpers.pages import (
     pictures,
     random_set,
     tile,
-    written,
+    write_and_parse,
 )
 
 
 def test_every_number_is_on_the_page(tmp_path: Path) -> None:
-    made = written(tmp_path, result={**RESULT, "sizes": SIZES})
+    parsed = write_and_parse(tmp_path, result={**RESULT, "sizes": SIZES})
     for text in (
         "digits: 1 image per class", "accdd", "factor 2", "200 inner iterations", "attar 0.1.0", "on cpu",
         "1,198 images, 77 kB → 10 images, 640 B",
@@ -43,41 +43,41 @@ def test_every_number_is_on_the_page(tmp_path: Path) -> None:
         "attar condense -d digits --ipc 1 --seed 7", "10.4 s: 81.0 %", "from 72.2 % to 85.1 %",
         "10 stored images are 40 to train on", "seconds of condensation", "test accuracy, %",
     ):  # fmt: skip
-        assert text in made.text, text
-    times = next(value for tag, name, value in made.attributes if name == "data-times")
+        assert text in parsed.text, text
+    times = next(value for tag, name, value in parsed.attributes if name == "data-times")
     for text in ("as initialised", "after 3 outer iterations, 12.0 s, loss 0.25", "after 10 outer iterations, 41.5 s"):
         assert text in times
 
 
 def test_the_page_is_alone(tmp_path: Path) -> None:
     """Nothing that a browser would fetch, and no script but the page's own, which its policy names by digest."""
-    made = written(tmp_path)
+    parsed = write_and_parse(tmp_path)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert made.tags.count("script") == 1
+    assert parsed.tags.count("script") == 1
     assert not re.search(r"https?:|//[a-z]|@import|url\((?!data:)", re.sub(r"base64,[\w+/=]*", "", text))
-    addresses = [value for _, name, value in made.attributes if name in ("src", "href", "srcset", "data", "action")]
+    addresses = [value for _, name, value in parsed.attributes if name in ("src", "href", "srcset", "data", "action")]
     assert addresses and all(address.startswith("data:") for address in addresses)
-    policy = next(value for _, name, value in made.attributes if name == "content" and "script-src" in value)
+    policy = next(value for _, name, value in parsed.attributes if name == "content" and "script-src" in value)
     assert "default-src 'none'" in policy and re.search(r"script-src 'sha256-[\w+/]{43}='$", policy)
-    assert ("meta", "name", "viewport") in made.attributes
+    assert ("meta", "name", "viewport") in parsed.attributes
     assert "prefers-color-scheme: dark" in text
     assert list(tmp_path.iterdir()) == [tmp_path / "report.html"]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("ipc", [1, 3])
-def test_every_image_stands_where_the_page_looks_for_it(ipc: int, channels: int, tmp_path: Path) -> None:
+def test_every_image_is_where_the_page_looks_for_it(ipc: int, channels: int, tmp_path: Path) -> None:
     condensed = random_set(ipc, channels=channels, factor=2)
-    made = written(tmp_path, condensed)
+    parsed = write_and_parse(tmp_path, condensed)
     stored, past, decoded = pictures(tmp_path)
     expected, earlier = eight_bit(condensed.images), [eight_bit(moment(condensed, k).images / 255) for k in (0, 3)]
-    found = cells(made, "stored")
-    assert len(found) == 10 * ipc
-    for k, cell in enumerate(found):
+    styles = cells(parsed, "stored")
+    assert len(styles) == 10 * ipc
+    for k, cell in enumerate(styles):
         assert (tile(stored, cell["x"], cell["y"], 8, 8) == expected[k]).all()
         for t in (0, 1):
             assert (tile(past, cell["px"] + t, cell["py"], 8, 8) == earlier[t][k]).all()
-    shown = cells(made, "decoded")
+    shown = cells(parsed, "decoded")
     images, labels = condensed.decoded()
     first = torch.cat([(labels == label).nonzero().flatten()[:10] for label in range(10)])
     assert len(shown) == len(first) == 10 * min(10, 4 * ipc)
@@ -86,20 +86,22 @@ def test_every_image_stands_where_the_page_looks_for_it(ipc: int, channels: int,
 
 
 def test_classes_are_named(tmp_path: Path) -> None:
-    made = written(tmp_path, random_set(12, nclass=2, classes=("été", "猫 & co")))
-    assert "été 10 of 12" in made.text and "猫 & co 10 of 12" in made.text
-    assert ("div", "aria-label", "猫 & co: 10 stored images") in made.attributes
+    parsed = write_and_parse(tmp_path, random_set(12, nclass=2, classes=("été", "猫 & co")))
+    assert "été 10 of 12" in parsed.text and "猫 & co 10 of 12" in parsed.text
+    assert ("div", "aria-label", "猫 & co: 10 stored images") in parsed.attributes
 
 
-def test_of_the_past_fewer_images_may_be_known(tmp_path: Path) -> None:
+def test_snapshots_may_have_fewer_images(tmp_path: Path) -> None:
     condensed = random_set(3)
     one = torch.arange(0, 30, 3)
     before = Moment(0, (condensed.images[one] * 255).to(torch.uint8))
-    made = written(tmp_path, condensed, moments=[before], labels=condensed.labels[one], last=Moment(1, before.images))
-    found = cells(made, "stored")
-    assert ["px" in cell for cell in found] == [True, False, False] * 10
-    assert made.attributes.count(("i", "class", "late")) == 20
-    assert "the first images of each class are kept" in made.text
+    parsed = write_and_parse(
+        tmp_path, condensed, moments=[before], labels=condensed.labels[one], last=Moment(1, before.images)
+    )
+    styles = cells(parsed, "stored")
+    assert ["px" in cell for cell in styles] == [True, False, False] * 10
+    assert parsed.attributes.count(("i", "class", "late")) == 20
+    assert "the first images of each class are kept" in parsed.text
 
 
 @pytest.mark.parametrize(("ipc", "side", "channels"), [(1, 32, 3), (10, 32, 3), (3, 224, 3)])
@@ -107,8 +109,8 @@ def test_a_page_of_a_hundred_classes_stays_below_3_MB(ipc: int, side: int, chann
     """Of noise, which compresses worst."""
     names = tuple(f"a class with the long name {k}" for k in range(100))
     condensed = random_set(ipc, nclass=100, channels=channels, side=side, factor=2, classes=names)
-    images, labels = page.snapshots.condensed(condensed.images, condensed.labels)
-    written(tmp_path, condensed, moments=[Moment(k, images) for k in range(10)], labels=labels)
+    images, labels = page.snapshots.thumbnails(condensed.images, condensed.labels)
+    write_and_parse(tmp_path, condensed, moments=[Moment(k, images) for k in range(10)], labels=labels)
     assert (tmp_path / "report.html").stat().st_size < 3_000_000
 
 
@@ -121,21 +123,23 @@ def test_hostile_words_stay_words(tmp_path: Path) -> None:
         "seconds": {HOSTILE: 1.0},
     }
     condensed = random_set(classes=(HOSTILE + "\n",) * 10)
-    made = written(tmp_path, condensed, result=hostile, settings={HOSTILE: {HOSTILE: HOSTILE}}, command=HOSTILE)
-    assert made.tags.count("script") == 1
-    assert "img" not in made.tags
-    assert not [name for _, name, _ in made.attributes if name.startswith("on")]
-    assert made.text.count(HOSTILE) >= 18
-    assert ("div", "aria-label", HOSTILE + "\n: 1 stored image") in made.attributes
+    parsed = write_and_parse(
+        tmp_path, condensed, result=hostile, settings={HOSTILE: {HOSTILE: HOSTILE}}, command=HOSTILE
+    )
+    assert parsed.tags.count("script") == 1
+    assert "img" not in parsed.tags
+    assert not [name for _, name, _ in parsed.attributes if name.startswith("on")]
+    assert parsed.text.count(HOSTILE) >= 18
+    assert ("div", "aria-label", HOSTILE + "\n: 1 stored image") in parsed.attributes
 
 
 def test_a_result_with_little_in_it(tmp_path: Path) -> None:
     nothing: dict[str, Any] = {"moments": [], "labels": None, "last": None}
     page.write(tmp_path / "report.html", result={"accuracy": {}}, settings={}, command="attar condense -d digits")
-    made = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert "attar condense -d digits" in made.text
-    assert not {"svg", "i", "table", "input", "button"} & set(made.tags)
-    alone = written(
+    parsed = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "attar condense -d digits" in parsed.text
+    assert not {"svg", "i", "table", "input", "button"} & set(parsed.tags)
+    alone = write_and_parse(
         tmp_path,
         random_set(),
         result={"dataset": "fashion", "ipc": 10, "whole": {"convnet3": entry(0.9, 0.0, [0.9])}},
@@ -151,9 +155,9 @@ def test_a_result_with_little_in_it(tmp_path: Path) -> None:
     "curve", [[(0.0, 0.5)], [(0.0, 0.0), (1.0, 1.0)], [(5.0, 0.25), (5000.0, 0.2501), (9999.0, float("nan"))]]
 )
 def test_the_curve_stays_in_its_box(tmp_path: Path, curve: list[tuple[float, float]]) -> None:
-    made = written(tmp_path, curve=curve)
-    x = [float(value) for tag, name, value in made.attributes if (tag, name) == ("circle", "cx")]
-    y = [float(value) for tag, name, value in made.attributes if (tag, name) == ("circle", "cy")]
+    parsed = write_and_parse(tmp_path, curve=curve)
+    x = [float(value) for tag, name, value in parsed.attributes if (tag, name) == ("circle", "cx")]
+    y = [float(value) for tag, name, value in parsed.attributes if (tag, name) == ("circle", "cy")]
     assert len(x) == sum(accuracy == accuracy for _, accuracy in curve)
     assert x == sorted(x)
     assert all(chart.LEFT <= value <= chart.RIGHT for value in x)
@@ -163,20 +167,20 @@ def test_the_curve_stays_in_its_box(tmp_path: Path, curve: list[tuple[float, flo
 
 @pytest.mark.parametrize("values", [(0.5, 0.5, 0.5, 0.5), (0.9, 0.898, 0.7, 0.2), (0.3, 0.31, 0.3, 0.9)])
 def test_names_of_lines_do_not_cover_each_other(values: tuple[float, ...]) -> None:
-    made = chart.chart([], {str(k): (f"line {k}", value) for k, value in enumerate(values)}, [], 10.0)
-    assert made is not None
-    heights = sorted(label for _, _, label, _ in made["lines"])
-    assert all(second - first >= chart.APART for first, second in pairwise(heights))
-    assert heights[0] >= chart.TOP - chart.APART and heights[-1] <= chart.BOTTOM
-    order = [key for key, *_ in sorted(made["lines"], key=lambda line: line[2])]
+    drawn = chart.chart([], {str(k): (f"line {k}", value) for k, value in enumerate(values)}, [], 10.0)
+    assert drawn is not None
+    heights = sorted(label for _, _, label, _ in drawn["lines"])
+    assert all(second - first >= chart.NAME_SPACING for first, second in pairwise(heights))
+    assert heights[0] >= chart.TOP - chart.NAME_SPACING and heights[-1] <= chart.BOTTOM
+    order = [key for key, *_ in sorted(drawn["lines"], key=lambda line: line[2])]
     assert [values[int(key)] for key in order] == sorted(values, reverse=True)
 
 
 def test_a_sheet_that_is_too_large_loses_detail_not_images() -> None:
     noise = np.random.RandomState(0).randint(0, 256, (50, 32, 32, 3), dtype=np.uint8)
     exact, less = sheets.sheet([noise, noise], 1_000_000), sheets.sheet([noise, noise], 40_000)
-    assert exact.address.startswith("data:image/png") and less.address.startswith("data:image/webp")
-    assert len(less.address) * 3 / 4 < 40_100
+    assert exact.url.startswith("data:image/png") and less.url.startswith("data:image/webp")
+    assert len(less.url) * 3 / 4 < 40_100
     assert less.place(7) == exact.place(7)
 
 
@@ -192,4 +196,4 @@ def test_duration(seconds: float, text: str) -> None:
     ("count", "text"), [(640, "640 B"), (7_840, "7.8 kB"), (47_040_000, "47 MB"), (2e12, "2000 GB")]
 )
 def test_size(count: float, text: str) -> None:
-    assert numbers.size(count) == text
+    assert numbers.file_size(count) == text

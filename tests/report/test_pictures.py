@@ -34,8 +34,8 @@ def places(picture: Image.Image, cell: np.ndarray) -> list[tuple[int, int]]:
     pixels = np.asarray(picture)
     height, width = cell.shape[:2]
     corner = (pixels[: -height + 1, : -width + 1] == cell[0, 0]).all(axis=2)
-    found = [(int(top), int(left)) for top, left in zip(*np.nonzero(corner), strict=True)]
-    return [(t, left) for t, left in found if (pixels[t : t + height, left : left + width] == cell).all()]
+    corners = [(int(top), int(left)) for top, left in zip(*np.nonzero(corner), strict=True)]
+    return [(t, left) for t, left in corners if (pixels[t : t + height, left : left + width] == cell).all()]
 
 
 # ---- grids ----
@@ -65,7 +65,7 @@ def test_rows_are_of_one_class_when_labels_are_mixed() -> None:
         assert places(mixed, enlarged(image, 10))[0][0] == first_of_class[0]
 
 
-def test_names_stand_beside_or_under_the_images() -> None:
+def test_names_are_beside_or_under_the_images() -> None:
     for ipc in (1, 5):
         images, labels = random_set(ipc)
         named = np.asarray(pictures.grid(images, labels, ["wide name"] * 10)).astype(int)

@@ -19,7 +19,7 @@ def cloud(n: int, d: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> 
     return torch.randn(n, d, generator=Generator().manual_seed(seed), dtype=dtype) + 3
 
 
-def chosen(kind: str, features: Tensor, k: int, seed: int = 0) -> list[int]:
+def selected_rows(kind: str, features: Tensor, k: int, seed: int = 0) -> list[int]:
     generator = Generator().manual_seed(seed)
     if kind == "cluster":
         return clusters.representatives(features, k, generator).tolist()
@@ -50,21 +50,21 @@ def naive_kcenter(x: np.ndarray, k: int) -> list[int]:
 @pytest.mark.parametrize("seed", range(5))
 def test_core_sets_against_the_naive_twins(seed: int) -> None:
     features = cloud(23, 4, seed)
-    assert chosen("herding", features, 9) == naive_herding(features.numpy(), 9)
-    assert chosen("kcenter", features, 9) == naive_kcenter(features.numpy(), 9)
+    assert selected_rows("herding", features, 9) == naive_herding(features.numpy(), 9)
+    assert selected_rows("kcenter", features, 9) == naive_kcenter(features.numpy(), 9)
 
 
 def test_a_core_set_grows_by_one() -> None:
     """What greedy means: the first images of a larger core-set are the smaller one."""
     features = cloud(30, 3)
     for kind in coresets.CORESETS:
-        assert chosen(kind, features, 8)[:3] == chosen(kind, features, 3)
+        assert selected_rows(kind, features, 8)[:3] == selected_rows(kind, features, 3)
 
 
-@pytest.mark.parametrize("cells", [1, 50, clusters.CELLS])
-def test_nearest_against_brute_force(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("max_distances", [1, 50, clusters.MAX_DISTANCES])
+def test_nearest_against_brute_force(max_distances: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In turn, each image once; however many distances are held at once."""
-    monkeypatch.setattr(clusters, "CELLS", cells)
+    monkeypatch.setattr(clusters, "MAX_DISTANCES", max_distances)
     x, centres = cloud(20, 3, 1), cloud(15, 3, 2)  # so many that images are contested
     taken: list[int] = []
     for centre in centres:
@@ -75,15 +75,15 @@ def test_nearest_against_brute_force(cells: int, monkeypatch: pytest.MonkeyPatch
     assert alone != taken
 
 
-@pytest.mark.parametrize("cells", [1, 70, clusters.CELLS])
-def test_one_iteration_of_lloyd_by_hand(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clusters, "CELLS", cells)
+@pytest.mark.parametrize("max_distances", [1, 70, clusters.MAX_DISTANCES])
+def test_one_iteration_of_lloyd_by_hand(max_distances: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "MAX_DISTANCES", max_distances)
     x, centres = cloud(40, 3, 1), torch.cat([cloud(5, 3, 2), torch.full((1, 3), 99.0, dtype=torch.float64)])
     groups: dict[int, list[np.ndarray]] = {k: [] for k in range(6)}
     for row in x.numpy():
         groups[min(groups, key=lambda k: np.linalg.norm(row - centres[k].numpy()))].append(row)
     assert not groups[5]  # which keeps its centre
-    expected = [np.mean(own, axis=0) if own else centres[k].numpy() for k, own in groups.items()]
+    expected = [np.mean(members, axis=0) if members else centres[k].numpy() for k, members in groups.items()]
     assert torch.allclose(clusters.lloyd(x, centres), torch.tensor(np.array(expected)), rtol=1e-12)
 
 
@@ -96,7 +96,7 @@ def objective(features: Tensor, centres: Tensor) -> float:
 @given(seed=st.integers(0, 10**6), k=st.integers(1, 12))
 def test_lloyd_never_makes_it_worse(seed: int, k: int) -> None:
     x = cloud(40, 3, seed)
-    centres = x[clusters.spread(x, k, Generator().manual_seed(seed))]
+    centres = x[clusters.kmeans_plus_plus(x, k, Generator().manual_seed(seed))]
     course = [objective(x, centres)]
     for _ in range(6):
         centres = clusters.lloyd(x, centres)
@@ -108,18 +108,18 @@ def test_kmeans_finds_clusters_that_are_there() -> None:
     middles = 20 * torch.eye(4)
     x = (middles[:, None] + cloud(400, 4, dtype=torch.float32).view(4, 100, 4) - 3).flatten(0, 1)
     for seed in range(5):
-        rows = torch.tensor(chosen("cluster", x, 4, seed))
+        rows = torch.tensor(selected_rows("cluster", x, 4, seed))
         assert sorted((rows // 100).tolist()) == [0, 1, 2, 3]
         means = x.view(4, 100, 4).mean(1)
         for row in rows:  # the most typical of its own: nearest to the mean
-            own = means[row // 100]
-            assert row % 100 == (x.view(4, 100, 4)[row // 100] - own).square().sum(1).argmin()
+            mean = means[row // 100]
+            assert row % 100 == (x.view(4, 100, 4)[row // 100] - mean).square().sum(1).argmin()
 
 
-def test_the_start_prefers_what_is_far() -> None:
+def test_kmeans_plus_plus_prefers_distant_images() -> None:
     """k-means++ draws with the squared distance: an image 1000 times as far weighs a million times as much."""
     x = torch.tensor([[0.0], [1.0], [-1.0], [1000.0]])
-    starts = [clusters.spread(x, 2, Generator().manual_seed(seed)).tolist() for seed in range(40)]
+    starts = [clusters.kmeans_plus_plus(x, 2, Generator().manual_seed(seed)).tolist() for seed in range(40)]
     assert all(3 in rows for rows in starts)
     assert len({rows[0] for rows in starts}) == 4  # the first is uniform
 
@@ -145,22 +145,22 @@ def test_all_different_and_fixed_by_the_seed(
     if same:
         features = features[torch.arange(n) % max(1, n // 4)]
     state = torch.get_rng_state()
-    rows = chosen(kind, features, k, seed)
+    rows = selected_rows(kind, features, k, seed)
     assert len(rows) == len(set(rows)) == k
     assert all(0 <= row < n for row in rows)
-    assert chosen(kind, features, k, seed) == rows
+    assert selected_rows(kind, features, k, seed) == rows
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_no_more_clusters_than_images() -> None:
-    assert chosen("cluster", cloud(3, 2), 7) == [0, 1, 2]
+    assert selected_rows("cluster", cloud(3, 2), 7) == [0, 1, 2]
 
 
 def test_chance_depends_on_the_seed() -> None:
     features = torch.empty(50, 0)
-    assert chosen("random", features, 5, 0) != chosen("random", features, 5, 1)
+    assert selected_rows("random", features, 5, 0) != selected_rows("random", features, 5, 1)
 
 
 def test_unknown_core_sets() -> None:
     with pytest.raises(UserError, match="unknown core-set 'herdng'; did you mean 'herding'"):
-        chosen("herdng", cloud(3, 2), 1)
+        selected_rows("herdng", cloud(3, 2), 1)

@@ -46,7 +46,7 @@ def rows_of(condensed: attar.SyntheticSet, data: ImageData) -> list[int]:
 
 
 @pytest.mark.parametrize("method", coresets.CORESETS)
-@pytest.mark.parametrize("features", coresets.FEATURES)
+@pytest.mark.parametrize("features", coresets.FEATURE_NAMES)
 def test_real_images_of_every_class(method: str, features: str, digits: ImageData, pool: Pool) -> None:
     condensed = attar.select(digits, method, pool, features=features, ipc=4)
     rows = rows_of(condensed, digits)
@@ -71,11 +71,11 @@ def test_chosen_in_the_space_of_the_features(digits: ImageData, pool: Pool) -> N
     rows = digits.rows(6)
     with torch.no_grad():
         features = module.features(digits.fetch(rows))
-    own = rows[coresets.coreset("herding", features, 3, Generator())]
-    assert rows_of(condensed, digits)[18:21] == own.tolist()
+    expected = rows[coresets.coreset("herding", features, 3, Generator())]
+    assert rows_of(condensed, digits)[18:21] == expected.tolist()
     by_pixels = attar.select(digits, "herding", pool, features="pixels", ipc=3)
-    own = rows[coresets.coreset("herding", digits.fetch(rows).flatten(1), 3, Generator())]
-    assert rows_of(by_pixels, digits)[18:21] == own.tolist() != rows_of(condensed, digits)[18:21]
+    expected = rows[coresets.coreset("herding", digits.fetch(rows).flatten(1), 3, Generator())]
+    assert rows_of(by_pixels, digits)[18:21] == expected.tolist() != rows_of(condensed, digits)[18:21]
 
 
 def test_the_seed_decides(digits: ImageData, pool: Pool) -> None:
@@ -113,10 +113,14 @@ def test_bad_arguments(method: str, settings: dict[str, Any], words: str, digits
 
 def test_a_folder_holds_what_is_returned(digits: ImageData, tmp_path: Path) -> None:
     condensed = attar.select(digits, "kcenter", features="pixels", ipc=2, folder=tmp_path / "run")
-    kept = attar.load_set(tmp_path / "run")
-    assert torch.equal(kept.images, condensed.images) and kept.method == "kcenter" and kept.recipe == condensed.recipe
-    found = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert (found["method"], found["features"], found["ipc"]) == ("kcenter", "pixels", 2)
+    loaded = attar.load_set(tmp_path / "run")
+    assert (
+        torch.equal(loaded.images, condensed.images)
+        and loaded.method == "kcenter"
+        and loaded.recipe == condensed.recipe
+    )
+    written = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (written["method"], written["features"], written["ipc"]) == ("kcenter", "pixels", 2)
     with pytest.raises(UserError, match="run already holds a run"):
         attar.select(digits, "kcenter", features="pixels", ipc=2, folder=tmp_path / "run")
     measured = attar.evaluate(condensed, digits, runs=1, epochs=1, yardsticks=["random_real"], width=0.05)
@@ -149,12 +153,12 @@ def test_from_choice_to_report(here: Path, capsys: pytest.CaptureFixture[str]) -
     assert torch.equal(condensed.images, expected.images)
     assert result(str(run))["features"].startswith("e1-seed0-")
     call("evaluate", str(run), *QUICK)
-    found = result(str(run))
-    assert (found["method"], found["factor"], found["ipc"]) == ("herding", 1, 2)
-    assert found["seconds"].keys() == {"pretrain", "select", "evaluate"}
+    written = result(str(run))
+    assert (written["method"], written["factor"], written["ipc"]) == ("herding", 1, 2)
+    assert written["seconds"].keys() == {"pretrain", "select", "evaluate"}
     for kind in ("accuracy", "random_real", "whole"):
-        assert found[kind]["convnet2"]["n"] == 2
-    assert "initial" not in found
+        assert written[kind]["convnet2"]["n"] == 2
+    assert "initial" not in written
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "method herding" in page and "outer iteration" not in page
     assert "lr_img" not in page, "a core-set has no settings of a condensation"
@@ -208,6 +212,6 @@ def test_refusals(flags: str, words: str, here: Path, capsys: pytest.CaptureFixt
     before = sorted(here.rglob("*"))
     with pytest.raises(SystemExit) as stop:
         main(["select", *flags.split()])
-    said = capsys.readouterr()
-    assert stop.value.code == 2 and words in said.err and said.err.count("\n") == 1, said.err
+    output = capsys.readouterr()
+    assert stop.value.code == 2 and words in output.err and output.err.count("\n") == 1, output.err
     assert sorted(here.rglob("*")) == before

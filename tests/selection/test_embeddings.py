@@ -13,7 +13,7 @@ import attar
 from attar import models
 from attar.condensation import loop as condensation
 from attar.condensation import state
-from attar.condensation.setup import check, set_up
+from attar.condensation.setup import check_data, set_up
 from attar.data.images import ImageData
 from attar.errors import UserError
 from attar.models.for_data import describe
@@ -58,10 +58,10 @@ def test_vectors_are_the_last_features(norm_type: str, digits: ImageData, monkey
     rows = torch.arange(30, 53)
     embed = embeddings.by_network(module, models.parameters_of(other), models.buffers_of(other))
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    whole = embeddings.embedded(digits, rows, embed)
-    monkeypatch.setattr(embeddings, "LEAST", 1)
-    monkeypatch.setattr(embeddings, "PIXELS", 64 * 7)
-    parts = embeddings.embedded(digits, rows, embed)
+    whole = embeddings.embed_rows(digits, rows, embed)
+    monkeypatch.setattr(embeddings, "MIN_BATCH_IMAGES", 1)
+    monkeypatch.setattr(embeddings, "MAX_BATCH_PIXELS", 64 * 7)
+    parts = embeddings.embed_rows(digits, rows, embed)
     with torch.no_grad():
         expected = other.eval().features(digits.fetch(rows))
     assert torch.allclose(whole, expected, atol=1e-6) and torch.allclose(parts, expected, atol=1e-6)
@@ -71,7 +71,7 @@ def test_vectors_are_the_last_features(norm_type: str, digits: ImageData, monkey
 
 def test_pixels(digits: ImageData) -> None:
     rows = torch.tensor([4, 2])
-    assert torch.equal(embeddings.embedded(digits, rows, embeddings.pixels), digits.fetch(rows).flatten(1))
+    assert torch.equal(embeddings.embed_rows(digits, rows, embeddings.pixels), digits.fetch(rows).flatten(1))
 
 
 def test_some_images_of_a_class(digits: ImageData) -> None:
@@ -98,43 +98,43 @@ def test_some_images_of_a_class(digits: ImageData) -> None:
 
 def test_initial_images_are_representatives(digits: ImageData, pool: Pool) -> None:
     """Of as many clusters as there are cells, seen by the model of the pool that is drawn first."""
-    task = set_up(digits, pool, CLUSTER)
-    begun = state.init(task)
+    setup = set_up(digits, pool, CLUSTER)
+    initial_state = state.init(setup)
     first = pool.members.index(pool.draw(Generator().manual_seed(CLUSTER.seed)))
     generator = Generator().manual_seed(CLUSTER.seed)
     for label in range(10):
         rows = digits.rows(label)
-        own = rows[clusters.representatives(vectors(digits, pool, first, rows), 8, generator)]
-        cells = digits.images[own].float() / 255
+        nearest = rows[clusters.representatives(vectors(digits, pool, first, rows), 8, generator)]
+        cells = digits.images[nearest].float() / 255
         grids = torch.nn.functional.interpolate(cells, size=(4, 4), mode="nearest")
-        found = begun.initial[label].unfold(2, 4, 4).unfold(3, 4, 4)  # [ipc, 1, 2, 2, 4, 4]
-        assert torch.equal(found.flatten(0, 3), grids.squeeze(1))
-    assert condensation.begin_outer(begun, task).network is not None
+        patches = initial_state.initial[label].unfold(2, 4, 4).unfold(3, 4, 4)  # [ipc, 1, 2, 2, 4, 4]
+        assert torch.equal(patches.flatten(0, 3), grids.squeeze(1))
+    assert condensation.begin_outer(initial_state, setup).network is not None
     assert pool.members.index(pool.draw(Generator().manual_seed(CLUSTER.seed))) == first
 
 
 def test_a_run_without_a_pool_begins_with_pixels(digits: ImageData, pool: Pool) -> None:
-    task = set_up(digits, pool, CLUSTER)
-    assert state.first_embedding(replace(task, pool=replace(pool, members=()))) is embeddings.pixels
+    setup = set_up(digits, pool, CLUSTER)
+    assert state.first_embedding(replace(setup, pool=replace(pool, members=()))) is embeddings.pixels
 
 
 def test_more_cells_than_images(pool: Pool) -> None:
     whole = attar.load("digits")
     rows = torch.cat([whole.rows(c)[: 3 if c == 7 else 20] for c in range(10)])
     few = ImageData(whole.images[rows], whole.labels[rows], name="digits")
-    task = set_up(few, replace(pool, made_for=describe(few)), replace(CLUSTER, ipc=3))
-    begun = condensation.begin_outer(state.init(task), task)
-    cells = begun.initial[7].unfold(2, 4, 4).unfold(3, 4, 4).flatten(0, 3)
+    setup = set_up(few, replace(pool, made_for=describe(few)), replace(CLUSTER, ipc=3))
+    initial_state = condensation.begin_outer(state.init(setup), setup)
+    cells = initial_state.initial[7].unfold(2, 4, 4).unfold(3, 4, 4).flatten(0, 3)
     assert len(cells) == 12 and torch.equal(cells[:3], cells[3:6])
-    condensation.step(begun, task)
-    assert [len(rows) for rows in begun.picks] == [16] * 7 + [3] + [16] * 2
+    condensation.step(initial_state, setup)
+    assert [len(rows) for rows in initial_state.picks] == [16] * 7 + [3] + [16] * 2
 
 
 def test_batches_are_the_images_nearest_the_centres(digits: ImageData, pool: Pool) -> None:
     """As the network sees them at that moment, and the same until the next clustering."""
     config = replace(CLUSTER, select_every=3, nclass_sub=4, phase=1)
-    task = set_up(digits, pool, config)
-    now = condensation.begin_outer(state.init(task), task)
+    setup = set_up(digits, pool, config)
+    now = condensation.begin_outer(state.init(setup), setup)
     course = []
     for _ in range(config.inner_loop):
         assert now.network is not None
@@ -142,15 +142,15 @@ def test_batches_are_the_images_nearest_the_centres(digits: ImageData, pool: Poo
         module.load_state_dict({name: value.detach() for name, value in now.network.params.items()})
         generator = Generator()
         generator.set_state(now.generator.get_state())
-        now, _ = condensation.step(now, task)
+        now, _ = condensation.step(now, setup)
         course.append([rows.tolist() for rows in now.picks])
         if now.inner == 4:  # after a clustering
             for place, label in enumerate((4, 5, 6, 7)):
                 rows = digits.rows(label)
                 with torch.no_grad():
                     features = module.features(digits.fetch(rows))
-                wanted = rows[clusters.representatives(features, 16, generator)]
-                assert course[-1][place] == wanted.tolist()
+                expected = rows[clusters.representatives(features, 16, generator)]
+                assert course[-1][place] == expected.tolist()
     assert course[0] == course[1] == course[2] != course[3] == course[4]
     assert all(len(set(rows)) == 16 for picks in course for rows in picks)
 
@@ -169,7 +169,7 @@ def test_bad_settings(digits: ImageData) -> None:
     with pytest.raises(UserError, match="unknown select 'clusters'; did you mean 'cluster'"):
         CondenseConfig(select="clusters")
     with pytest.raises(UserError, match=r"select_from \(32\) must not be below batch_real \(64\)"):
-        check(digits, CondenseConfig(select="cluster", select_from=32))
+        check_data(digits, CondenseConfig(select="cluster", select_from=32))
     for name in ("select_every", "select_from"):
         with pytest.raises(UserError, match=f"{name} must be at least 1, not 0"):
             CondenseConfig(**{name: 0})
@@ -178,8 +178,8 @@ def test_bad_settings(digits: ImageData) -> None:
 @pytest.mark.parametrize("method", METHOD_NAMES)
 def test_with_every_method(method: str, digits: ImageData) -> None:
     """A network that is fresh, early-stage or interpolated, matched by gradients or features: the batches follow it."""
-    given: dict[str, Any] = {"niter": 1, "inner_loop": 2, "batch_real": 16, "width": 0.05}
-    given |= {"method": method, "ipc": 1} | ({"models": 1, "epochs": 1} if method in ("accdd", "ncfm") else {})
-    drawn, picked = (attar.condense(digits, select=select, **given) for select in ("random", "cluster"))
+    settings: dict[str, Any] = {"niter": 1, "inner_loop": 2, "batch_real": 16, "width": 0.05}
+    settings |= {"method": method, "ipc": 1} | ({"models": 1, "epochs": 1} if method in ("accdd", "ncfm") else {})
+    drawn, picked = (attar.condense(digits, select=select, **settings) for select in ("random", "cluster"))
     assert picked.initial is not None and not torch.equal(picked.images, picked.initial)
     assert not torch.equal(picked.images, drawn.images)

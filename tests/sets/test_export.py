@@ -52,7 +52,7 @@ def eight(images: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("to", ["parquet", "imagefolder", "npz", "pt"])
 @pytest.mark.parametrize("what", ["stored", "decoded", "both"])
-def test_what_goes_out_comes_back(to: str, what: str, channels: int, tmp_path: Path) -> None:
+def test_exported_images_are_read_back(to: str, what: str, channels: int, tmp_path: Path) -> None:
     if (to, what) == ("pt", "both"):
         with pytest.raises(attar.UserError, match="holds one set of images"):
             export_set(make(), to, tmp_path / "out", what=what)
@@ -95,7 +95,7 @@ def test_names_that_are_no_folder_names(tmp_path: Path) -> None:
     assert torch.equal(eight(back.images), eight(make().images))
 
 
-def test_places_that_are_taken(tmp_path: Path) -> None:
+def test_existing_files_are_not_replaced(tmp_path: Path) -> None:
     for to in ("parquet", "npz"):
         out = export_set(make(), to, tmp_path / to)
         with pytest.raises(attar.UserError, match=r"(is not empty|exists); name another place with --out, or add"):
@@ -141,13 +141,13 @@ def test_a_pickle_that_wants_to_run_code(how: str, tmp_path: Path, monkeypatch: 
         ([torch.zeros(2, 3, 8, 8), torch.tensor([0, 3])], "has the labels 0..3; zoo has the classes 0..2"),
         (
             [torch.full((2, 3, 8, 8), -2.0), torch.tensor([0, 1])],
-            "run from -2 to -2, not from 0 to 1; add --normalized",
+            "run from -2 to -2, which is neither 0..1 nor 0..255; add --normalized",
         ),
         ([torch.full((2, 3, 8, 8), torch.nan), torch.tensor([0, 1])], "values that are not finite"),
         ([torch.zeros(2, 3, 8, 8).int(), torch.tensor([0, 1])], "are int32; uint8, or float"),
     ],
 )
-def test_pairs_that_do_not_do(content: Any, words: str, tmp_path: Path) -> None:
+def test_pairs_that_are_refused(content: Any, words: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises(attar.UserError, match=re.escape(words)):
         foreign.as_set(foreign.read(tmp_path / "a.pt"), real())
@@ -185,12 +185,12 @@ def test_classes_are_matched_by_name(tmp_path: Path) -> None:
 @pytest.fixture
 def accuracies(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
     """The accuracies that `attar evaluate` printed, in full."""
-    found: list[list[float]] = []
+    runs: list[list[float]] = []
     monkeypatch.setattr(
-        "attar.stages.evaluate.print_table",
-        lambda result, measured: found.append(next(iter(measured["accuracy"].values()))["runs"]),
+        "attar.cli.printing.accuracies",
+        lambda result, measured, path: runs.append(next(iter(measured["accuracy"].values()))["runs"]),
     )
-    return found
+    return runs
 
 
 def test_export_and_evaluate(workspace: Path, tmp_path: Path, accuracies: list[list[float]]) -> None:
@@ -259,13 +259,13 @@ def test_a_pushed_recipe_names_no_place_of_this_machine(tmp_path: Path) -> None:
         "data": {"dataset": str(tmp_path), "data_dir": "/home/me", "cache_dir": "/x"},
         "condense": {"model_path": ["/p"]},
     }
-    told = replace(make(), recipe=recipe)
-    pushed = push._without_places(told)
+    condensed = replace(make(), recipe=recipe)
+    pushed = push._without_places(condensed)
     assert pushed.recipe == {
-        "data": {"dataset": told.source, "data_dir": None, "cache_dir": None},
+        "data": {"dataset": condensed.source, "data_dir": None, "cache_dir": None},
         "condense": {"model_path": []},
     }
-    assert told.recipe == recipe and recipe["condense"]["model_path"] == ["/p"]
+    assert condensed.recipe == recipe and recipe["condense"]["model_path"] == ["/p"]
 
 
 def test_push_without_network(monkeypatch: pytest.MonkeyPatch) -> None:

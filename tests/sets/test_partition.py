@@ -61,7 +61,9 @@ def a_part(labels: list[int], phase: int = 0, **changes: Any) -> SyntheticSet:
 @settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 50))
 def test_every_class_is_in_one_part(nclass: int, nclass_sub: int) -> None:
-    parts = [partition.labels_of(nclass, nclass_sub, phase) for phase in range(partition.parts_of(nclass, nclass_sub))]
+    parts = [
+        partition.labels_of(nclass, nclass_sub, phase) for phase in range(partition.part_count(nclass, nclass_sub))
+    ]
     assert [label for part in parts for label in part] == list(range(nclass))
     assert all(len(part) == nclass_sub for part in parts[:-1])
     assert 1 <= len(parts[-1]) <= nclass_sub
@@ -84,8 +86,8 @@ def test_parts_in_any_order_make_the_same_set(order: list[int], size: int, data:
     for part in parts:
         for label in set(part.labels.tolist()):
             for images in ("images", "initial"):
-                wanted = getattr(part, images)[part.labels == label]
-                assert torch.equal(getattr(whole, images)[whole.labels == label], wanted)
+                expected = getattr(part, images)[part.labels == label]
+                assert torch.equal(getattr(whole, images)[whole.labels == label], expected)
     assert torch.equal(whole.images, again.images)
     assert (
         whole.recipe
@@ -95,7 +97,7 @@ def test_parts_in_any_order_make_the_same_set(order: list[int], size: int, data:
     partition.check_whole(whole)
 
 
-def test_a_start_that_one_part_does_not_know() -> None:
+def test_initial_images_that_one_part_lacks() -> None:
     assert concatenate([a_part([0, 1]), a_part([2, 3], 1, initial=None)]).initial is None
 
 
@@ -113,7 +115,7 @@ def test_a_start_that_one_part_does_not_know() -> None:
         ({"images": torch.zeros(4, 1, 5, 5)}, "the image shape is "),
         ({"labels": torch.tensor([2, 2, 2, 3])}, "ipc is 3, not 2"),
         ({"labels": torch.tensor([2, 2, 3, 1])}, "the number of images per class is "),
-        ({"labels": torch.tensor([3, 3, 1, 1])}, "class 'b' stands in both part 1 and part 2"),
+        ({"labels": torch.tensor([3, 3, 1, 1])}, "class 'b' is in both part 1 and part 2"),
         ({"recipe": {}}, "lr_img is unknown, not 0.1"),
         ({"recipe": {"condense": {"lr_img": 0.2, "nclass_sub": 2}}}, "lr_img is 0.2, not 0.1"),
         ({"recipe": {"condense": {"lr_img": 0.1, "nclass_sub": 3}}}, "nclass_sub is 3, not 2"),
@@ -143,10 +145,10 @@ def test_a_message_lists_a_few_misfits() -> None:
 
 def test_classes_that_no_part_has() -> None:
     condensed = concatenate([a_part([0, 1]), a_part([4], 2)])
-    assert partition.absent(condensed) == [2, 3, 5]
-    with pytest.raises(UserError, match=r"3 of 6 classes stand in no part \('c', 'd', 'f'\); give phase 1, 2 too"):
+    assert partition.missing_labels(condensed) == [2, 3, 5]
+    with pytest.raises(UserError, match=r"3 of 6 classes are in no part \('c', 'd', 'f'\); give phase 1, 2 too"):
         partition.check_whole(condensed)
-    with pytest.raises(UserError, match=r"4 of 6 classes stand in no part \('c', 'd', 'e', ...\); give all parts"):
+    with pytest.raises(UserError, match=r"4 of 6 classes are in no part \('c', 'd', 'e', ...\); give all parts"):
         partition.check_whole(a_part([0, 1], recipe={}))
 
 
@@ -154,7 +156,7 @@ def test_classes_that_no_part_has() -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def parts_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the phases part0, part1, part2, and all of them in one command, whole/. Read only."""
     root = tmp_path_factory.mktemp("parts")
     with pytest.MonkeyPatch.context() as patch:
@@ -166,8 +168,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+def here(parts_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(parts_folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -184,10 +186,10 @@ def refused(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
     """What is said on standard error by a command that has to exit with status 2, in one line."""
     with pytest.raises(SystemExit) as stop:
         main(list(arguments))
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert stop.value.code == 2
-    assert said.startswith("attar: error: ") and said.count("\n") == 1
-    return said
+    assert output.startswith("attar: error: ") and output.count("\n") == 1
+    return output
 
 
 def test_merged_parts_are_a_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,7 +198,7 @@ def test_merged_parts_are_a_run(here: Path, capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == "merged/condensed.safetensors\nnext: attar evaluate merged\n"
     for name in ("condensed.safetensors", "initial.safetensors", "images.png"):
         assert Path("merged", name).read_bytes() == Path("whole", name).read_bytes(), name
-    assert {path.name for path in Path("merged").iterdir()} == {*run_folder.FILES} - {trained.SEEDS}
+    assert {path.name for path in Path("merged").iterdir()} == {*run_folder.FILES} - {trained.TRAINED_NETWORKS}
     condensed = attar.load_set(Path("merged"))
     assert condensed.labels.tolist() == list(range(10))
     config, result = read("merged/config.json"), read("merged/result.json")
@@ -216,32 +218,32 @@ def test_merged_parts_are_a_run(here: Path, capsys: pytest.CaptureFixture[str]) 
     assert 0 <= read("merged/result.json")["accuracy"]["convnet2"]["mean"] <= 1
 
 
-def test_a_merge_that_is_done_is_left_as_it_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_merge_is_left_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same command again, after a kill at its very end; other parts are refused as any run is."""
     parts = [f"part{phase}" for phase in ALL]
     call("merge", *parts, "--out", "merged")
     before = {path.name: path.stat().st_mtime_ns for path in Path("merged").iterdir()}
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     call("merge", *reversed(parts), "--out", "merged")
-    assert capsys.readouterr().out == said
+    assert capsys.readouterr().out == output
     assert {path.name: path.stat().st_mtime_ns for path in Path("merged").iterdir()} == before
     condensed = set_files.load_set(Path("part0"))
     set_files.save_set(Path("part0", set_files.CONDENSED), replace(condensed, images=1 - condensed.images))
     assert "already holds a run" in refused("merge", *parts, "--out", "merged", capsys=capsys)
 
 
-def test_parts_go_on_with_their_own_models(here: Path) -> None:
+def test_parts_resume_with_their_own_models(here: Path) -> None:
     """Not with all that the named pool has: the parts would not fit each other."""
     pool = str(next(Path("pool").iterdir()))
     call("pretrain", "-d", "digits", *POOL, "--seed", "7", "--out", pool, "--quiet")
     few = ("condense", "-d", "digits", *PARTS, "--model_path", pool, "--out", "few", "--quiet")
     call(*few)
-    wanted = Path("few", set_files.CONDENSED).read_bytes()
+    expected = Path("few", set_files.CONDENSED).read_bytes()
     shutil.rmtree("few/parts/1")
     for name in (run_folder.RESULT, set_files.CONDENSED):
         Path("few", name).unlink()
     call(*few, "--resume", "auto")
-    assert Path("few", set_files.CONDENSED).read_bytes() == wanted
+    assert Path("few", set_files.CONDENSED).read_bytes() == expected
 
 
 def test_a_merge_as_json_and_of_parts_that_kept_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -257,15 +259,15 @@ def test_a_merge_as_json_and_of_parts_that_kept_nothing(here: Path, capsys: pyte
 
 
 def test_every_part_tells_its_sinks(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[str, int]] = []
+    events: list[tuple[str, int]] = []
 
     @contextmanager
     def sink(folder: Path, settings: dict[str, Any]) -> Iterator[sinks.Sink]:
-        yield lambda event: told.append((str(folder), event["outer"]))
+        yield lambda event: events.append((str(folder), event["outer"]))
 
     monkeypatch.setitem(sinks.SINKS, "tensorboard", sink)
     call("condense", "-d", "digits", *PARTS, "--out", "new", "--log", "tensorboard", "--quiet")
-    assert told == [(f"new/parts/{phase}", 1) for phase in ALL]
+    assert events == [(f"new/parts/{phase}", 1) for phase in ALL]
 
 
 def test_all_parts_leave_their_own_run_folders(here: Path) -> None:
@@ -280,37 +282,39 @@ def test_all_parts_leave_their_own_run_folders(here: Path) -> None:
     assert Path("again", set_files.CONDENSED).read_bytes() == Path("whole", set_files.CONDENSED).read_bytes()
 
 
-def test_all_parts_go_on_where_they_were(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_parts_resume(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A part that is done is taken as it is; one that is missing is condensed; then all are merged."""
-    wanted = Path("whole", set_files.CONDENSED).read_bytes()
+    expected = Path("whole", set_files.CONDENSED).read_bytes()
     shutil.rmtree("whole/parts/1")
     for name in (run_folder.RESULT, run_folder.REPORT, set_files.CONDENSED):
         Path("whole", name).unlink()
     before = Path("whole/parts/0", set_files.CONDENSED).stat().st_mtime_ns
     assert "already holds a run" in refused("condense", "-d", "digits", *PARTS, "--out", "whole", capsys=capsys)
     call("condense", "-d", "digits", *PARTS, "--out", "whole", "--resume", "auto", "--quiet")
-    assert Path("whole", set_files.CONDENSED).read_bytes() == wanted
+    assert Path("whole", set_files.CONDENSED).read_bytes() == expected
     assert Path("whole/parts/0", set_files.CONDENSED).stat().st_mtime_ns == before
     capsys.readouterr()
     call("condense", "--resume", "whole")
-    assert "whole is done: 1 outer iterations" in capsys.readouterr().out
+    output = capsys.readouterr()
+    assert "whole is done: 1 outer iterations" in output.err
+    assert output.out.startswith("whole/condensed.safetensors\n")
     assert "ipc 1, and 2 is asked for" in refused(
         "condense", "-d", "digits", *PARTS, "--ipc", "2", "--out", "whole", "--resume", "auto", capsys=capsys
     )
     call("condense", "-d", "digits", *PARTS, "--seed", "1", "--out", "whole", "--overwrite", "--quiet")
-    assert Path("whole", set_files.CONDENSED).read_bytes() != wanted
+    assert Path("whole", set_files.CONDENSED).read_bytes() != expected
 
 
 def test_interrupted_between_two_parts(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real, done = condense_part, []
+    real, condensed_parts = condense_part, []
 
     def once(*args: Any) -> Any:
-        if done:
+        if condensed_parts:
             raise KeyboardInterrupt
-        done.append(real(*args))
-        return done[0]
+        condensed_parts.append(real(*args))
+        return condensed_parts[0]
 
     monkeypatch.setattr(parts_, "condense_part", once)
     with pytest.raises(SystemExit) as stop:
@@ -327,28 +331,28 @@ def test_interrupted_between_two_parts(
     assert "continued" in read("cut/config.json")["attar"]
 
 
-def test_the_python_interface_joins_them_too(made: Path) -> None:
+def test_the_python_interface_joins_them_too(parts_folder: Path) -> None:
     data = attar.load("digits", device="cpu")
     flags = {"width": 0.05, "niter": 1, "inner_loop": 2, "n_data": 64, "nclass_sub": 4}
     pool = attar.pretrain(data, epochs=1, models=2, width=0.05)
     condensed = attar.condense(data, pool, **flags)  # type: ignore[arg-type]
-    assert torch.equal(condensed.images, attar.load_set(made / "whole").images)
+    assert torch.equal(condensed.images, attar.load_set(parts_folder / "whole").images)
     assert condensed.recipe["condense"]["phase"] is None
 
 
 def test_what_is_next_after_a_phase(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("condense", "-d", "digits", *PARTS, "--phase", "2", "--quiet")
-    said = capsys.readouterr().out
-    assert "next: attar merge runs/digits-ipc1-phase* --out DIR, when all parts are there" in said
+    output = capsys.readouterr().out
+    assert "next: attar merge runs/digits-ipc1-phase* --out DIR, when all parts are there" in output
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("part0 part1", "2 of 10 classes stand in no part ('8', '9'); give phase 2 too"),
-        ("part0 part1 part1 part2", "class '4' stands in both part1 and part1"),
+        ("part0 part1", "2 of 10 classes are in no part ('8', '9'); give phase 2 too"),
+        ("part0 part1 part1 part2", "class '4' is in both part1 and part1"),
         ("part0 part1 nowhere", "there is no run folder or file nowhere"),
-        ("part0 part1 part2 whole", "class '0' stands in both part0 and whole"),
+        ("part0 part1 part2 whole", "class '0' is in both part0 and whole"),
         ("part0 part1 part2 --out part0", "part0 is one of the parts; name another folder with --out"),
         ("part0 part1 wide", "wide does not fit part0: [network] width is 0.1, not 0.05"),
         ("part0 part1 damaged", "damaged or no safetensors file"),
@@ -373,20 +377,20 @@ def test_other_models_are_another_set(here: Path, capsys: pytest.CaptureFixture[
     config = read("part1/config.json")
     config["attar"]["pool"][0]["name"] = "e1-seed9-000000"
     Path("part1/config.json").write_text(json.dumps(config))
-    said = refused("merge", "part0", "part1", "part2", "--out", "new", capsys=capsys)
-    assert "part1 does not fit part0: it was condensed on the models ['e1-seed9-000000'" in said
+    output = refused("merge", "part0", "part1", "part2", "--out", "new", capsys=capsys)
+    assert "part1 does not fit part0: it was condensed on the models ['e1-seed9-000000'" in output
 
 
 @pytest.mark.parametrize("left", [(), ("metrics.jsonl", "condensed.safetensors"), ("report.html", "images.png")])
-def test_an_interrupted_merge_is_made_anew(left: tuple[str, ...], here: Path) -> None:
+def test_an_interrupted_merge_is_repeated(left: tuple[str, ...], here: Path) -> None:
     """Nothing to tidy up by hand, and nothing else is taken for it."""
     call("merge", "part0", "part1", "part2", "--out", "merged")
-    wanted = Path("merged", set_files.CONDENSED).read_bytes()
+    expected = Path("merged", set_files.CONDENSED).read_bytes()
     for name in run_folder.FILES:
         if name not in ("config.json", *left):
             Path("merged", name).unlink(missing_ok=True)
     call("merge", "part0", "part1", "part2", "--out", "merged")
-    assert Path("merged", set_files.CONDENSED).read_bytes() == wanted
+    assert Path("merged", set_files.CONDENSED).read_bytes() == expected
 
 
 # ---- one pool for parts that start together ----
@@ -404,10 +408,10 @@ def test_parts_that_start_together_train_one_pool(tmp_path: Path) -> None:
             assert (
                 process.stderr.readline() == "waiting for another attar, which is at work in pool/" + folder.name + "\n"
             )
-    said = [process.communicate(timeout=120)[1] for process in started]
-    assert [process.returncode for process in started] == [0, 0], said
-    assert sorted("2 to train" in words for words in said) == [False, True], said
-    assert sum(words.count("there already") for words in said) == 2, said
+    output = [process.communicate(timeout=120)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0], output
+    assert sorted("2 to train" in words for words in output) == [False, True], output
+    assert sum(words.count("there already") for words in output) == 2, output
     assert len(list(folder.glob("e1-*"))) == 2
     pools = [read(f"{tmp_path}/runs/digits-ipc1-phase{phase}/config.json")["attar"]["pool"] for phase in (0, 1)]
     assert pools[0] == pools[1]

@@ -115,7 +115,7 @@ def test_json_comes_back(tmp_path: Path, value: dict[str, Any]) -> None:
     assert files.read_json(tmp_path / "x.json") == value
 
 
-def test_json_that_is_none(tmp_path: Path) -> None:
+def test_json_that_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     with pytest.raises(MissingError, match=r"there is no .*x\.json"):
         files.read_json(path)

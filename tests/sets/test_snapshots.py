@@ -15,7 +15,7 @@ from attar.sets import snapshots
 from attar.sets.synthetic import SyntheticSet
 
 
-def made(seed: int, *, ipc: int = 2, nclass: int = 3, side: int = 8, channels: int = 1) -> SyntheticSet:
+def random_set(seed: int, *, ipc: int = 2, nclass: int = 3, side: int = 8, channels: int = 1) -> SyntheticSet:
     images = torch.rand(nclass * ipc, channels, side, side, generator=torch.Generator().manual_seed(seed))
     labels = torch.arange(nclass).repeat_interleave(ipc)
     return SyntheticSet(images=images, labels=labels, classes=tuple(map(str, range(nclass))))
@@ -23,12 +23,12 @@ def made(seed: int, *, ipc: int = 2, nclass: int = 3, side: int = 8, channels: i
 
 @pytest.mark.parametrize("total", [1, 2, 7, 10, 200, 2000])
 def test_moments_are_few_and_closest_in_the_beginning(total: int) -> None:
-    kept = snapshots.moments(total)
-    assert kept[0] == 0 and kept[-1] == total and len(kept) <= 11
-    steps = [later - earlier for earlier, later in pairwise(kept)]
+    moments = snapshots.moments(total)
+    assert moments[0] == 0 and moments[-1] == total and len(moments) <= 11
+    steps = [later - earlier for earlier, later in pairwise(moments)]
     assert min(steps) >= 1
     assert total < 100 or steps == sorted(steps)
-    assert total < 100 or len(kept) == 11
+    assert total < 100 or len(moments) == 11
 
 
 @pytest.mark.parametrize(
@@ -42,27 +42,29 @@ def test_moments_are_few_and_closest_in_the_beginning(total: int) -> None:
         (2, 1, (3, 4000), (1, (3, 4000))),
     ],
 )
-def test_room(classes: int, of_class: int, size: tuple[int, int], expected: tuple[int, tuple[int, int]]) -> None:
-    count, thumbnails = snapshots.room(classes, of_class, size)
-    assert (count, thumbnails) == expected
-    assert classes * count * thumbnails[0] * thumbnails[1] * 11 <= snapshots.PIXELS
+def test_as_many_images_as_fit(
+    classes: int, of_class: int, size: tuple[int, int], expected: tuple[int, tuple[int, int]]
+) -> None:
+    count, shown_size = snapshots.fit(classes, of_class, size)
+    assert (count, shown_size) == expected
+    assert classes * count * shown_size[0] * shown_size[1] * 11 <= snapshots.MAX_PIXELS
 
 
 def test_small_sets_are_kept_as_they_are() -> None:
-    thumbnails = made(0)
-    images, labels = snapshots.thumbnails(thumbnails.images, thumbnails.labels)
-    assert torch.equal(images, (thumbnails.images * 255).round().to(torch.uint8))
-    assert torch.equal(labels, thumbnails.labels)
+    condensed = random_set(0)
+    images, labels = snapshots.thumbnails(condensed.images, condensed.labels)
+    assert torch.equal(images, (condensed.images * 255).round().to(torch.uint8))
+    assert torch.equal(labels, condensed.labels)
 
 
 def test_large_images_become_means_of_their_pixels() -> None:
-    thumbnails = made(0, ipc=3, nclass=2, side=1200)
-    images, labels = snapshots.thumbnails(thumbnails.images, thumbnails.labels)
+    condensed = random_set(0, ipc=3, nclass=2, side=1200)
+    images, labels = snapshots.thumbnails(condensed.images, condensed.labels)
     assert labels.tolist() == [0, 1]
     side = images.shape[2]
     assert side < 400 and images.shape[3] == side
-    wanted = torch.nn.functional.adaptive_avg_pool2d(thumbnails.images[[0, 3]], side)
-    assert (images.float() / 255 - wanted).abs().max() < 1 / 255
+    expected = torch.nn.functional.adaptive_avg_pool2d(condensed.images[[0, 3]], side)
+    assert (images.float() / 255 - expected).abs().max() < 1 / 255
 
 
 def test_a_file_grows_by_moments_and_a_repeated_one_replaces_its_own(tmp_path: Path) -> None:
@@ -70,12 +72,12 @@ def test_a_file_grows_by_moments_and_a_repeated_one_replaces_its_own(tmp_path: P
     folder = RunFolder(tmp_path)
     assert folder.snapshots()[1] == []
     for outer in (0, 2, 5, 2, 5, 10):
-        folder.snapshot(outer, made(outer))
-    labels, kept = folder.snapshots()
+        folder.snapshot(outer, random_set(outer))
+    labels, moments = folder.snapshots()
     assert labels.tolist() == [0, 0, 1, 1, 2, 2]
-    assert [outer for outer, _ in kept] == [0, 2, 5, 10]
-    for outer, images in kept:
-        assert torch.equal(images, snapshots.thumbnails(made(outer).images, labels)[0])
+    assert [outer for outer, _ in moments] == [0, 2, 5, 10]
+    for outer, images in moments:
+        assert torch.equal(images, snapshots.thumbnails(random_set(outer).images, labels)[0])
     assert sorted(path.name for path in tmp_path.iterdir()) == [run_folder.SNAPSHOTS]
 
 
@@ -83,7 +85,7 @@ def test_what_is_damaged_is_named(tmp_path: Path) -> None:
     from attar import files
 
     folder = RunFolder(tmp_path)
-    folder.snapshot(0, made(0))
+    folder.snapshot(0, random_set(0))
     whole = (tmp_path / run_folder.SNAPSHOTS).read_bytes()
     (tmp_path / run_folder.SNAPSHOTS).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"snapshots.safetensors is damaged"):

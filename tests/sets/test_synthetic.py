@@ -14,7 +14,6 @@ import attar
 from attar.condensation.image_step import effective_lr, pending, sweep_factors
 from attar.errors import UserError
 from attar.sets.decode import (
-    cell,
     check_factor,
     decode,
     decode_class,
@@ -23,6 +22,7 @@ from attar.sets.decode import (
     decoded_count,
     mix,
     noise,
+    patch_side,
 )
 from attar.sets.synthetic import SyntheticSet
 from helpers import naive
@@ -43,12 +43,12 @@ def stored(n: int, channels: int, size: tuple[int, int], seed: int = 0) -> Tenso
 def test_decode_against_the_naive_twin(height: int, width: int, factor: int, n: int, mode: str) -> None:
     assume(factor <= min(height, width))
     images = stored(n, 2, (height, width))
-    wanted = naive.decode(images, factor, mode)
+    expected = naive.decode(images, factor, mode)
     got = decode_class(images, factor, mode)
-    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
     assert len(got) == decoded_count(n, factor, mode)
     if mode == "single":
-        torch.testing.assert_close(decode(images, factor), wanted, rtol=0, atol=1e-12)
+        torch.testing.assert_close(decode(images, factor), expected, rtol=0, atol=1e-12)
     assert got.min() >= 0 and got.max() <= 1
 
 
@@ -122,14 +122,14 @@ def test_mix_against_the_naive_twin(height: int, width: int, factor: int, ipc: i
     got = mix(real, factor)
     assert got.shape == (ipc, 2, height, width)
     for image in range(ipc):
-        own = real[image * factor**2 : (image + 1) * factor**2]
-        assert torch.equal(got[image], naive.mix(list(own), factor))
+        patches = real[image * factor**2 : (image + 1) * factor**2]
+        assert torch.equal(got[image], naive.mix(list(patches), factor))
 
 
 @pytest.mark.parametrize(("size", "factor"), [(8, 1), (8, 2), (8, 3), (24, 2), (24, 3), (25, 2), (26, 3)])
 @pytest.mark.parametrize("mode", MODES)
 def test_all_decode_modes_show_the_real_images_again(size: int, factor: int, mode: str) -> None:
-    ipc, side = 3, cell(size, factor)
+    ipc, side = 3, patch_side(size, factor)
     data = attar.load("digits", nclass=3, size=size)
     for label in range(3):
         real = data.images[data.rows(label)[: ipc * factor**2]].double() / 255
@@ -220,15 +220,15 @@ def test_a_set_gives_its_training_images() -> None:
     assert (condensed.nclass, condensed.ipc) == (6, 2)
     images, labels = condensed.decoded()
     for c in (0, 2, 3):
-        wanted = naive.decode(condensed.images[condensed.labels == c].double(), 2)
-        torch.testing.assert_close(images[labels == c].double(), wanted, rtol=0, atol=1e-6)
+        expected = naive.decode(condensed.images[condensed.labels == c].double(), 2)
+        torch.testing.assert_close(images[labels == c].double(), expected, rtol=0, atol=1e-6)
     raw, normal = condensed.dataset(normalized=False), condensed.dataset()
     assert len(raw) == len(normal) == 24  # type: ignore[arg-type]
     for i in (0, 13, 23):
         assert torch.equal(raw[i][0], images[i]) and int(raw[i][1]) == int(labels[i])
         for channel in range(3):
-            wanted = (images[i, channel] - condensed.mean[channel]) / condensed.std[channel]
-            torch.testing.assert_close(normal[i][0][channel], wanted)
+            expected = (images[i, channel] - condensed.mean[channel]) / condensed.std[channel]
+            torch.testing.assert_close(normal[i][0][channel], expected)
 
 
 def test_the_start_of_a_set() -> None:

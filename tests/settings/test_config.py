@@ -15,7 +15,7 @@ from attar.errors import UserError
 from attar.settings.choices import strategy_names
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import FLAGS, SECTIONS, DataConfig, EvaluateConfig, NetworkConfig, PoolConfig, Recipe
-from attar.settings.schema import LARGEST_NUMBER, coerce, replace, settings_of
+from attar.settings.schema import LARGEST_NUMBER, coerce, known_settings, replace, settings_of
 
 HINTS = {"int": int, "float": float, "bool": bool, "str": str, "names": tuple[str, ...], "numbers": tuple[int, ...]}
 ANYTHING = st.one_of(
@@ -207,17 +207,12 @@ def test_every_flag_of_the_paper_is_taken(verb: str) -> None:
 def test_every_flag_leads_to_a_setting_with_help() -> None:
     for flags in FLAGS.values():
         for section, name in flags.values():
-            item = next(item for item in dataclasses.fields(SECTIONS[section]) if item.name == name)
-            assert len(item.metadata["setting"].help) > 5
+            assert len(known_settings(SECTIONS[section])[name].help) > 5
 
 
 @pytest.mark.parametrize("verb", FLAGS)
 def test_no_two_settings_of_a_verb_share_a_short_flag(verb: str) -> None:
     names = [
-        name
-        for section, field in set(FLAGS[verb].values())
-        for item in dataclasses.fields(SECTIONS[section])
-        if item.name == field
-        for name in item.metadata["setting"].names
+        name for section, field in set(FLAGS[verb].values()) for name in known_settings(SECTIONS[section])[field].names
     ]
     assert len(names) == len(set(names))

@@ -26,7 +26,7 @@ def drawn(count: int, n: int = 5) -> list[BatchDraw]:
 
 
 def as_it_is(one: BatchDraw) -> tuple[Tensor, Tensor]:
-    return one.network_init, one.labels
+    return one.source, one.labels
 
 
 def test_fit_trains_for_its_epochs_with_the_schedule() -> None:
@@ -39,7 +39,7 @@ def test_fit_trains_for_its_epochs_with_the_schedule() -> None:
         asked.append(len(after))
         return drawn(2)
 
-    fit(Trainer(model, as_it_is, notice=print), epoch_batches, 6, after_epoch=after.append)
+    fit(Trainer(model, as_it_is), epoch_batches, 6, after_epoch=after.append)
     for rate in (1, 1, 1, 1, 0.2, 0.04):
         for images, targets in batches(2):
             twin.step(images, targets, rate)
@@ -48,7 +48,7 @@ def test_fit_trains_for_its_epochs_with_the_schedule() -> None:
 
 
 @pytest.mark.parametrize("norm_type", ["instance", "batch"])
-def test_recorded_steps_are_the_steps(norm_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recorded_steps_are_the_steps(said: list[str], norm_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chains of two steps; the last batch of an epoch is smaller, the learning rate falls twice."""
     monkeypatch.setattr(training_loop, "LONGEST", 2)
     module, parameters = network(norm_type)
@@ -56,9 +56,8 @@ def test_recorded_steps_are_the_steps(norm_type: str, monkeypatch: pytest.Monkey
         start_training(module, parameters, models.buffers_of(module), lr=0.1, momentum=0.9, weight_decay=0.01)
         for _ in range(2)
     )
-    said: list[str] = []
     film = Film(lambda: recorded)
-    replayed = Trainer(recorded, as_it_is, notice=said.append, record=film)
+    replayed = Trainer(recorded, as_it_is, record=film)
     epochs = 15
     seeds = iter(range(2 * epochs))
 
@@ -66,11 +65,10 @@ def test_recorded_steps_are_the_steps(norm_type: str, monkeypatch: pytest.Monkey
         """Others in every epoch: a replay has to see its new arguments."""
         seed = next(seeds) % epochs
         return [
-            BatchDraw(one.network_init + seed / 10, one.labels, one.augmentation)
-            for one in [*drawn(4), drawn(1, n=3)[0]]
+            BatchDraw(one.source + seed / 10, one.labels, one.augmentation) for one in [*drawn(4), drawn(1, n=3)[0]]
         ]
 
-    fit(Trainer(plain, as_it_is, notice=print), epoch_batches, epochs)
+    fit(Trainer(plain, as_it_is), epoch_batches, epochs)
     fit(replayed, epoch_batches, epochs)
     for own, wanted in ((recorded.params, plain.params), (recorded.buffers, plain.buffers)):
         assert all(torch.equal(own[name], wanted[name]) for name in wanted)
@@ -82,7 +80,7 @@ def test_an_optimiser_that_counts_on_the_host_is_not_recorded() -> None:
     module, parameters = network()
     model = start_training(module, parameters, {}, lr=0.1, momentum=0, weight_decay=0, optimizer="adam")
     film = Film(lambda: model)
-    Trainer(model, as_it_is, notice=print, record=film)(drawn(2 * GRAPH_WARMUP))
+    Trainer(model, as_it_is, record=film)(drawn(2 * GRAPH_WARMUP))
     assert not film.recorded
 
 
@@ -90,7 +88,7 @@ def test_a_trainer_is_gone_when_nobody_holds_it() -> None:
     """On a GPU it holds recordings, and these much memory: not until Python looks for circles."""
     module, parameters = network()
     model = start_training(module, parameters, {}, lr=0.1, momentum=0.9, weight_decay=0)
-    replayed = Trainer(model, as_it_is, notice=print, record=Film(lambda: model))
+    replayed = Trainer(model, as_it_is, record=Film(lambda: model))
     replayed(drawn(2 * training_loop.LONGEST))
     held = weakref.ref(next(iter(replayed.recorded.values())))
     gc.disable()

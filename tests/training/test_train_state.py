@@ -85,15 +85,14 @@ def test_other_optimisers(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_compiled_gradients_of_the_network_step() -> None:
+def test_compiled_gradients_of_the_network_step(said: list[str]) -> None:
     module, parameters = network()
     (images, targets) = batches(1)[0]
-    said: list[str] = []
     found = []
     for compiled in (False, True):
         workers = ThreadWorkers(torch.device("cpu"))
         workers.count = 1
-        gradients = NetworkGradients(module, Execution(compiled=compiled, notice=said.append), workers)
+        gradients = NetworkGradients(module, Execution(compiled=compiled), workers)
         found.append(gradients(parameters, {}, images, targets))
     assert len(said) == 1 and "the network update is compiled" in said[0]
     (grads, loss), (compiled, same_loss) = found

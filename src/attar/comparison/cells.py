@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from attar.comparison.record import ResultLine, SharedNetworks
 from attar.data.images import ImageData
 from attar.engine import device as devices
 from attar.engine.workers import ThreadWorkers
-from attar.errors import Diverged
+from attar.errors import Diverged, log
 from attar.evaluation import protocol
 from attar.evaluation.measure import evaluate
 from attar.evaluation.protocol import INITIAL, RANDOM, WHOLE
@@ -34,7 +37,7 @@ from attar.sets.synthetic import SyntheticSet
 from attar.settings import layers
 from attar.settings.config import EvaluateConfig, PoolConfig, Recipe
 from attar.stages.evaluate import measure_into
-from attar.stages.run import Options, condense_run
+from attar.stages.run import RunOptions, condense_run
 from attar.stages.select import select_into
 from attar.stages.shared import about_run
 from attar.training import early_stage
@@ -132,13 +135,11 @@ def versions(device: torch.device) -> dict[str, str]:
 def yardstick_line(context: Context, task: Yardstick) -> ResultLine:
     """The accuracy of networks that were trained on random real images, or on all of them."""
     config = replace(task.recipe.evaluate, yardsticks=(task.kind,))
-    networks = SharedNetworks(context.out, None)
-    size = blank(context.data, task.ipc or 1)
-    measured = evaluate(
-        size, context.data, config, task.recipe.network, known=networks.known, keep=networks.keep, own=False
-    )
+    trained = SharedNetworks(context.out, None)
+    size, network = blank(context.data, task.ipc or 1), task.recipe.network
+    measured = evaluate(size, context.data, config, network, trained=trained, yardsticks_only=True)
     values = {"yardstick": task.kind, "ipc": task.ipc, "accuracy": measured[task.kind]}
-    return common_values(context, task) | values | {"seconds": {"evaluate": networks.seconds}}
+    return common_values(context, task) | values | {"seconds": {"evaluate": trained.seconds}}
 
 
 def cell_line(context: Context, cell: Cell) -> ResultLine:
@@ -153,16 +154,16 @@ def cell_line(context: Context, cell: Cell) -> ResultLine:
         **{"ipc": condense.ipc, "factor": condense.factor, "folder": f"{record.CELLS_FOLDER}/{cell.folder}"},
         "settings": record.settings_of_line(cell.recipe),
     }
-    with run_folder.opened(path, wait=True) as folder:
+    with run_folder.open_run_folder(path, wait=True) as folder:
         try:
             condensed, seconds = make_set(context, cell, folder)
         except Diverged as error:
             return line | {"diverged": str(error), "accuracy": {}, "seconds": {}}
         yardsticks = tuple(name for name in cell.recipe.evaluate.yardsticks if name == INITIAL)
         recipe = replace(cell.recipe, evaluate=replace(cell.recipe.evaluate, yardsticks=yardsticks))
-        networks = SharedNetworks(context.out, folder)
-        _, measured = measure_into(folder, condensed, data, recipe, Progress(), None, networks)
-        return line | {**measured, "seconds": seconds | {"evaluate": networks.seconds}}
+        trained = SharedNetworks(context.out, folder)
+        _, measured = measure_into(folder, condensed, data, recipe, Progress(), None, trained)
+        return line | {**measured, "seconds": seconds | {"evaluate": trained.seconds}}
 
 
 TimedSet = tuple[SyntheticSet, dict[str, float]]  # a set, and its seconds by stage
@@ -177,6 +178,21 @@ def make_set(context: Context, cell: Cell, folder: run_folder.RunFolder) -> Time
     return make(context, cell, folder, pool, seconds)
 
 
+@contextmanager
+def log_prefix(prefix: str) -> Iterator[None]:
+    """Let every line that attar logs in the context begin with `prefix`."""
+
+    def add_prefix(record: logging.LogRecord) -> bool:
+        record.msg, record.args = prefix + record.getMessage(), ()
+        return True
+
+    log.filters.insert(0, add_prefix)  # before the filter that lets a line pass once
+    try:
+        yield
+    finally:
+        log.filters.remove(add_prefix)
+
+
 def _condense(
     context: Context, cell: Cell, folder: run_folder.RunFolder, pool: Pool, seconds: dict[str, float]
 ) -> TimedSet:
@@ -188,7 +204,8 @@ def _condense(
     run = existing.open_or_create(folder, recipe, about)
     if not run.finished:
         torch.compiler.reset()  # the compiler stops after a few compilations in one process
-        condense_run(run, context.data, pool, Options(context.every, command=context.command))
+        with log_prefix(f"{cell.name}: "):
+            condense_run(run, context.data, pool, RunOptions(context.every, command=context.command))
     return set_files.load_set(folder.path), folder.read(run_folder.RESULT, "seconds")["seconds"]
 
 
@@ -201,7 +218,7 @@ def _select(
         point = cell.point
         by: tuple[embeddings.Embed, str] = embeddings.pixels, point.features or "none"
         if len(pool):
-            by = coresets.by_first(pool, context.data), pool.members[0].name
+            by = coresets.by_first_model(pool, context.data), pool.members[0].name
         select_into(folder, context.data, point.method, cell.recipe, by, Progress(), seconds, command=context.command)
     return set_files.load_set(folder.path), folder.read(run_folder.RESULT, "seconds")["seconds"]
 

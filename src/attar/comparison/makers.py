@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from attar.comparison.grid import SettingKey
 from attar.errors import UserError, choose
-from attar.selection.coresets import CORESETS, FEATURES
+from attar.selection.coresets import CORESETS, FEATURE_NAMES
 from attar.settings import methods
 from attar.settings.choices import METHOD_NAMES
 from attar.settings.config import Recipe
 from attar.settings.schema import settings_of
 
-EARLY = FEATURES[0]  # features of an early-stage model: what a core-set uses where the entry does not say
+EARLY = FEATURE_NAMES[0]  # features of an early-stage model: what a core-set uses where the entry does not say
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def features_of(method: str, asked: str | None) -> str | None:
     asked: those of the entry. Raises `UserError` for unknown ones, and for a method that uses none.
     """
     if maker(method).uses_features:
-        return choose("features", asked or EARLY, FEATURES)
+        return choose("features", asked or EARLY, FEATURE_NAMES)
     if asked is not None:
         raise UserError(f"the method {method} takes no features")
     return None

@@ -70,7 +70,7 @@ def _work(end: Connection, begin: Callable[[], Callable[[WorkItem], Any]]) -> No
 
     torch.set_num_threads(1)
     try:
-        with signals.raised():
+        with signals.sigterm_raises():
             compute = begin()
             while True:
                 item = end.recv()

@@ -22,7 +22,7 @@ from attar.comparison.grid import SHARED_SECTIONS, label
 from attar.comparison.plan import ComparisonPlan, as_json
 from attar.data.images import ImageData
 from attar.errors import UserError
-from attar.evaluation.trained import TrainedNetworks
+from attar.evaluation.trained import TrainedNetwork, TrainedNetworks
 from attar.runs import run_folder
 from attar.runs.run_folder import RunFolder
 from attar.settings import layers
@@ -48,13 +48,13 @@ class SharedNetworks(TrainedNetworks):
         self.all = out / NETWORKS_FILE
         for values in lines(self.all):
             with suppress(KeyError, TypeError, ValueError):  # the network of a damaged line is trained again
-                self.known[str(values["key"])] = float(values["accuracy"]), int(values["images"])
+                self.results[str(values["key"])] = TrainedNetwork(float(values["accuracy"]), int(values["images"]))
 
-    def keep(self, key: str, measured: tuple[float, int]) -> None:
-        """Keep the accuracy and the number of training images of a network, for this cell and for all others."""
-        super().keep(key, measured)
+    def add(self, key: str, result: TrainedNetwork) -> None:
+        """Remember the result of a network, for this cell and for all others."""
+        super().add(key, result)
         with self.lock:
-            files.append(self.all, {"key": key, "accuracy": measured[0], "images": measured[1]})
+            files.append(self.all, {"key": key, **result._asdict()})
 
 
 def results(out: Path) -> list[ResultLine]:

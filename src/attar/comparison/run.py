@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from attar.evaluation import protocol
 from attar.models import for_data
 from attar.runs import checkpoint, run_folder
 from attar.runs.checkpoint import Interval
-from attar.runs.progress import Lines, Progress
+from attar.runs.progress import Progress, ProgressHandler
 from attar.settings import auto, layers, recipes
 from attar.signals import Interrupted
 from attar.stages.shared import load_data
@@ -39,7 +40,7 @@ def compare(
     *,
     out: str | Path,
     jobs: int = 1,
-    save_every: str = checkpoint.EVERY,
+    save_every: str = checkpoint.DEFAULT_INTERVAL,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Compare methods and settings on one data set, over several seeds and under one protocol.
@@ -144,7 +145,10 @@ def measured(context: Context, plan: ComparisonPlan, todo: Sequence[Task], quiet
     """The lines of results of all tasks: one after another in this process, or side by side in others."""
     if context.jobs == 1:
         warm_up()
-        yield from (measure(context, task) for task in todo)
+        for task in todo:
+            with only_warnings():  # the messages of each run would hide those of the comparison
+                line = measure(context, task)
+            yield line
         return
     start = partial(begin, plan, context.out, context.every, context.command, context.jobs, quiet)
     yield from side_by_side(todo, context.jobs, start)
@@ -167,7 +171,18 @@ def begin(
     return partial(measure, Context(out, data, interval, command, jobs))
 
 
-class Warnings(Lines):
+@contextmanager
+def only_warnings() -> Iterator[None]:
+    """Let attar log only warnings in the context, such as what the device cannot do."""
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+class Warnings(ProgressHandler):
     """The warnings that a process of a comparison logs, such as what its device cannot do."""
 
     def __init__(self, progress: Progress) -> None:

@@ -141,12 +141,18 @@ class ImageGradients:
             try:
                 return self._sweep(inputs._replace(params=dict(inputs.params)))
             except torch.OutOfMemoryError:
-                if self.chunk == 1 or _recording():
+                if _recording() or not self.halve():
                     raise
-            self.chunk = math.ceil(self.chunk / 2)
-            log.warning("not enough memory: from now on %d classes are computed at once", self.chunk)
-            if inputs.images.device.type == "cuda":
-                torch.cuda.empty_cache()
+
+    def halve(self) -> bool:
+        """Half the classes at once from now on, because memory was short; False where it is one already."""
+        if self.chunk == 1:
+            return False
+        self.chunk = math.ceil(self.chunk / 2)
+        log.warning("not enough memory: from now on %d classes are computed at once", self.chunk)
+        if self.labels.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return True
 
     def _sweep(self, inputs: SweepInputs) -> SweepResult:
         classes = range(len(self.labels))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 
 import torch
@@ -150,7 +151,8 @@ def choose_execution(
         calls = serial_steps(config, len(labels), data.device)
         compiled = worth_compiling(config.compile, calls, per_class, data.device)
     if compiled and len(shapes) > MOST_SHAPES:
-        say_once(f"the real batches of the classes have {len(shapes)} sizes, too many to compile; going on without it")
+        line = f"the real batches of the classes have {len(shapes)} sizes, too many to compile; going on without it"
+        say_once(line, logging.WARNING)
         compiled = False
     if compiled:
         say_once("the sweep is compiled at the first iteration: half a minute or more, once per shape")

@@ -181,6 +181,15 @@ def restore(values: Values, setup: Setup) -> State:
     return state
 
 
+def check_images(values: Values, data: ImageData) -> None:
+    """Raise `UserError` when a state belongs to other training images: before anything is computed or written."""
+    if values.get("belongs_to", {}).get("data", data.fingerprint) != data.fingerprint:
+        raise UserError(
+            f"the checkpoint was made for other training images (fingerprint {values['belongs_to']['data']}) than "
+            f"{data.name} has now ({data.fingerprint}); go on with what the run began with"
+        )
+
+
 def check_same(values: Values, setup: Setup) -> None:
     """Raise `UserError` when a state belongs to other settings, images, models or another kind of device."""
     config = settings_of(setup.config)

@@ -25,7 +25,9 @@ class Sweep:
         def from_rows(inputs: SweepInputs) -> SweepResult:
             return gradients(inputs._replace(real=LazyBatches(make, inputs.real)))
 
-        self.compute: Callable[[SweepInputs], SweepResult] = CudaGraph(from_rows) if on_gpu else from_rows
+        self.compute: Callable[[SweepInputs], SweepResult] = (
+            CudaGraph(from_rows, smaller=gradients.halve) if on_gpu else from_rows
+        )
 
     def run(self, inputs: SweepInputs) -> SweepResult:
         """Gradient and loss; images that are not on the GPU are sent there first, as bytes."""
@@ -42,7 +44,9 @@ class SyntheticSweep:
             blank = torch.zeros_like(inputs.images[0, :1])
             return gradients(inputs._replace(real=[blank] * len(inputs.images)))
 
-        self.compute: Callable[[SweepInputs], SweepResult] = CudaGraph(alone) if data.device.type == "cuda" else alone
+        self.compute: Callable[[SweepInputs], SweepResult] = (
+            CudaGraph(alone, smaller=gradients.halve) if data.device.type == "cuda" else alone
+        )
 
     def run(self, inputs: SweepInputs) -> SweepResult:
         """Gradient and loss; `inputs.real` is not read, and may be empty."""

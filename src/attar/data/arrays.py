@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import zlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -11,9 +12,11 @@ import torch
 from torch import Tensor
 
 from attar.data.cache.mapped import Mapped
-from attar.errors import UserError
+from attar.errors import UserError, choose
+from attar.settings.choices import CHANNEL_AXIS_NAMES
 
 Array = np.ndarray | Tensor
+USUAL_CHANNELS = (1, 3, 4)  # grey, colour, and colour with one more
 CHUNK_VALUES = 1 << 22  # pixels handled at once where uint8 becomes a wider type
 
 
@@ -83,18 +86,45 @@ def tensor(values: Array | Sequence[int], what: str) -> Tensor:
         ) from error
 
 
-def pixels(images: Array, what: str, device: torch.device) -> Tensor:
-    """uint8 [N, ch, H, W] on the device."""
+def channel_axis(shape: Sequence[int], channels: str | None, what: str) -> int:
+    """Which axis of images [N, a, b, c] holds the channels: 1 or 3.
+
+    Args:
+        shape: the four lengths.
+        channels: "first" or "last"; None goes by the rule: the axis of length 1, 3 or 4, of both the shorter one.
+        what: what the images are called in a message.
+
+    Returns:
+        The axis.
+
+    Raises:
+        UserError: where the rule does not tell.
+    """
+    if channels is not None:
+        return {"first": 1, "last": 3}[choose("channels", channels, CHANNEL_AXIS_NAMES)]
+    sides = {1: (shape[2], shape[3]), 3: (shape[1], shape[2])}
+    likely = sorted((shape[axis], axis) for axis in sides if shape[axis] in USUAL_CHANNELS)
+    if likely and (likely[0][0] == 1 or len(likely) == 1 or likely[0][0] < likely[1][0]):
+        return likely[0][1]
+    (h1, w1), (h3, w3) = sides[1], sides[3]
+    raise UserError(
+        f"{what} have the shape {list(shape)}, which does not tell where the channels are: say channels='last' for "
+        f"{shape[3]} channels of {h3}x{w3} pixels, or channels='first' for {shape[1]} of {h1}x{w1} (--channels)"
+    )
+
+
+def pixels(images: Array, what: str, device: torch.device, channels: str | None = None) -> Tensor:
+    """uint8 [N, ch, H, W] on the device; channels: "first" or "last", where the shape does not tell."""
     x = tensor(images, what)
     shape = list(x.shape)
-    if x.ndim == 3:
-        x = x.unsqueeze(1)
-    elif x.ndim == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3):
-        x = x.permute(0, 3, 1, 2)
-    if x.ndim != 4:
+    if x.ndim not in (3, 4):
         raise UserError(f"{what} must be [N, H, W], [N, ch, H, W] or [N, H, W, ch], found shape {shape}")
     if x.numel() == 0:
         raise UserError(f"{what} must not be empty, found shape {shape}")
+    if x.ndim == 3:
+        x = x.unsqueeze(1)
+    elif channel_axis(shape, channels, what) == 3:
+        x = x.permute(0, 3, 1, 2)
     if x.dtype == torch.uint8:
         return x.to(device).contiguous()
     if not x.is_floating_point():
@@ -139,8 +169,13 @@ def class_names(labels: Tensor, classes: Sequence[str] | None) -> tuple[str, ...
     if len(present) < nclass:
         gap = next(iter(torch.nonzero(present != torch.arange(len(present))).flatten().tolist()), len(present))
         named = f" ('{classes[gap]}')" if classes is not None else ""
-        raise UserError(f"class {gap}{named} of {nclass} has no training images")
-    return tuple(str(c) for c in (range(nclass) if classes is None else classes))
+        raise UserError(
+            f"class {gap}{named} of {nclass} has no training images; leave it out, and let the others count on"
+        )
+    names = tuple(str(c) for c in (range(nclass) if classes is None else classes))
+    if len(set(names)) < nclass:
+        raise UserError(f"the names of the classes must differ, found {', '.join(names)}")
+    return names
 
 
 def fingerprint(images: Tensor | Mapped, labels: Tensor, classes: Sequence[str]) -> str:
@@ -150,6 +185,32 @@ def fingerprint(images: Tensor | Mapped, labels: Tensor, classes: Sequence[str])
     for part in _chunks(images):
         digest.update(images[part].cpu().numpy().tobytes())
     return digest.hexdigest()[:12]
+
+
+def checksums(images: Tensor | Mapped) -> np.ndarray:
+    """The checksum of each image, uint32 [N]."""
+    if isinstance(images, Mapped):
+        return images.checks
+    flat = (
+        images[part].cpu().contiguous().numpy().reshape(-1, math.prod(images.shape[1:])) for part in _chunks(images)
+    )
+    return np.fromiter((zlib.crc32(image) for part in flat for image in part), np.uint32, len(images))
+
+
+def count_equal(train: Tensor | Mapped, test: Tensor | Mapped) -> int:
+    """How many of the test images are among the training images, pixel for pixel."""
+    if train.shape[1:] != test.shape[1:]:
+        return 0
+    places: dict[int, list[int]] = {}
+    sums, test_sums = checksums(train), checksums(test)
+    for row in np.flatnonzero(np.isin(sums, test_sums)).tolist():
+        places.setdefault(int(sums[row]), []).append(row)
+    count = 0
+    for row in np.flatnonzero(np.isin(test_sums, sums)).tolist():
+        one = test[torch.tensor([row])].cpu()
+        likely = places[int(test_sums[row])]
+        count += any(torch.equal(one, train[torch.tensor([other])].cpu()) for other in likely)
+    return count
 
 
 def statistics(images: Tensor | Mapped) -> tuple[list[float], list[float]]:

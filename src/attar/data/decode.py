@@ -1,71 +1,196 @@
-"""From files, bytes and PIL images to uint8 arrays: one place that knows modes, rotations, sizes and damage."""
+"""From files, bytes and PIL images to uint8 arrays: one place that knows modes, rotations, ranges, sizes and damage."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+import stat
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+import torch
+from PIL import Image, ImageFile, ImageOps
 
-from attar.data.arrays import crop_plan
+from attar.data.arrays import crop_plan, resample
 from attar.data.sources.locate import words
 from attar.errors import UserError
 
 GREY_MODES = frozenset(("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"))
-SERIAL_PIXELS = 64 * 64  # below it an image is decoded in less time than two threads take to agree on it
-BATCH = 1024  # images that are handed to the threads at once
+CLEAR_MODES = frozenset(("LA", "La", "PA", "RGBA", "RGBa"))  # with transparency
+RANGES = (8, 10, 12, 14, 16)  # bits that cameras and scanners have
+FULL_RANGE = 16
+LARGE_PIXELS = 1 << 24  # images of more pixels are decoded one at a time
+DRAFT = 4  # a JPEG is decoded smaller where its short side is so many times the size
+ORIENTATION = 0x0112  # the EXIF tag
 PNG = b"\x89PNG"  # how the file begins
 PLAIN = {"L": 1, "RGB": 3}  # mode -> channels
+# Formats that Pillow only identifies, or hands to another program.
+NOT_DECODED = frozenset(("BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS"))
 
-Source = Path | bytes | Image.Image
+Source = Path | bytes | Image.Image | np.ndarray  # the last: uint8 [ch, H, W], ready
 Named = tuple[str, Source]  # what it is called in a message, and where it comes from
+one_large = threading.Lock()
 
 
 class BadImage(UserError):
     """An image that cannot be read or has pixels that attar does not know."""
 
 
-class _Coloured(Exception):
-    """A colour image among what began as grey ones."""
+class Needs(NamedTuple):
+    """What all images of a data set have in common.
+
+    channels: 1, 3, or None for what the image has; size: pixels of the side that images are brought to, None for their
+    own; bits: of the range of images with 16 bits a channel, None where it is not known.
+    """
+
+    channels: int | None = None
+    size: int | None = None
+    bits: int | None = None
+
+
+class Decoded(NamedTuple):
+    """An image and what was seen while it was decoded.
+
+    pixels: uint8 [channels, H, W]; highest: value of a grey image with 16 bits, 0 for others; deep_colour: the highest
+    value of a colour image with 16 bits a channel, of which the upper 8 are read; clear: whether some of it is transparent.
+    """
+
+    pixels: np.ndarray
+    highest: int = 0
+    deep_colour: int = 0
+    clear: bool = False
+
+
+@cache
+def suffixes() -> frozenset[str]:
+    """Of files that the installed Pillow decodes, in lower case."""
+    Image.init()
+    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in formats())
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """Formats that the installed Pillow decodes."""
+    Image.init()
+    return tuple(kind for kind in Image.OPEN if kind not in NOT_DECODED)
 
 
 @contextmanager
-def opened(name: str, source: Source) -> Iterator[Image.Image]:
+def opened(name: str, source: Path | bytes | Image.Image) -> Iterator[Image.Image]:
     """The image; BadImage when it, or what is done with it inside, fails."""
     try:
         if isinstance(source, Image.Image):
             yield source
-        else:
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                yield image
-    except (UserError, MemoryError, _Coloured):
+            return
+        if isinstance(source, Path) and not stat.S_ISREG(os.stat(source).st_mode):
+            raise BadImage(f"{name} is no image: it is no regular file")
+        if isinstance(source, bytes) and not source:
+            raise BadImage(f"{name} has no image: it is empty")
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats()) as image:
+            yield image
+    except (UserError, MemoryError):
         raise
+    except FileNotFoundError as error:
+        link = isinstance(source, Path) and source.is_symlink()
+        raise BadImage(f"{name} is not a readable image: {'a link to nothing' if link else words(error)}") from error
+    except Image.UnidentifiedImageError as error:
+        raise BadImage(f"{name} is not a readable image: its content is no image that Pillow knows") from error
     except Exception as error:  # every format fails in its own way on damaged data
         raise BadImage(f"{name} is not a readable image: {words(error)}") from error
 
 
-def decode(name: str, source: Source, channels: int | None, size: int | None) -> np.ndarray:
-    """uint8 [channels, H, W], upright; channels None keeps what the image has: 1 for grey, 3 for all others.
-
-    With `size` the short side becomes that many pixels (bilinear, antialiased) and the centre square is kept.
-    """
-    if size is None and isinstance(source, bytes) and source[:4] == PNG:
-        values = _plain_png(source, channels)
-        if values is not None:
-            return values
+def short_side(name: str, source: Source) -> int:
+    """Pixels of an image's short side, from its header."""
+    if isinstance(source, np.ndarray):
+        return min(source.shape[1:])
     with opened(name, source) as image:
-        image = ImageOps.exif_transpose(image)
-        flat = _convert(image, "L" if (channels or 1 if image.mode in GREY_MODES else 3) == 1 else "RGB", name)
-        if size is not None:
-            tall, wide, top, left = crop_plan(flat.height, flat.width, size)
-            flat = flat.resize((wide, tall), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
-        values = np.frombuffer(flat.tobytes(), np.uint8)
-        return values.reshape(flat.height, flat.width, len(flat.getbands())).transpose(2, 0, 1)
+        return min(image.size)
+
+
+def decode(name: str, source: Source, needs: Needs) -> Decoded:
+    """The image, upright, with 8 bits a channel.
+
+    With a size the short side becomes that many pixels (bilinear, antialiased) and the centre square is kept.
+
+    Raises BadImage for what is no image, or has pixels of more than 16 bits.
+    """
+    if isinstance(source, np.ndarray):
+        return Decoded(_fitted(source, needs))
+    if needs.size is None and isinstance(source, bytes) and source[:4] == PNG:
+        values = _plain_png(source, needs.channels)
+        if values is not None:
+            return Decoded(values)
+    with opened(name, source) as image:
+        if image.width * image.height <= LARGE_PIXELS:
+            return _decode(name, image, needs)
+        with one_large:
+            return _decode(name, image, needs)
+
+
+def _fitted(image: np.ndarray, needs: Needs) -> np.ndarray:
+    """An image that is decoded already, with the channels and the size that all have."""
+    if needs.size is not None and image.shape[1:] != (needs.size, needs.size):
+        image = resample(torch.from_numpy(np.ascontiguousarray(image))[None], needs.size)[0].numpy()
+    return image.repeat(needs.channels, 0) if needs.channels and len(image) == 1 else image
+
+
+def _decode(name: str, image: Image.Image, needs: Needs) -> Decoded:
+    deep, from_file = _is_deep_colour(image), isinstance(image, ImageFile.ImageFile)
+    if needs.size is not None and min(image.size) >= DRAFT * needs.size:
+        share = DRAFT / 2 * needs.size / min(image.size)
+        image.draft(None, (round(image.width * share), round(image.height * share)))  # of formats that can: JPEG
+        if image.width * image.height > LARGE_PIXELS:
+            image, from_file = _smaller(image, needs.size), False
+    upright = image if from_file else ImageOps.exif_transpose(image)
+    if from_file:
+        ImageOps.exif_transpose(image, in_place=True)  # without a copy
+    grey = (needs.channels or (1 if upright.mode in GREY_MODES else 3)) == 1
+    clear = _is_clear(upright)
+    flat, highest = _convert(upright, "L" if grey else "RGB", name, needs.bits or FULL_RANGE)
+    brightest = max(int(high) for _, high in _extrema(flat)) if deep else 0
+    if needs.size is not None:
+        tall, wide, top, left = crop_plan(flat.height, flat.width, needs.size)
+        flat = flat.resize((wide, tall), Image.Resampling.BILINEAR)
+        flat = flat.crop((left, top, left + needs.size, top + needs.size))
+    values = np.frombuffer(flat.tobytes(), np.uint8)
+    pixels = values.reshape(flat.height, flat.width, len(flat.getbands())).transpose(2, 0, 1)
+    return Decoded(pixels, highest, brightest, clear)
+
+
+def _smaller(image: Image.Image, size: int) -> Image.Image:
+    """A large image reduced by a whole factor, to no less than half of DRAFT times the size."""
+    factor = min(image.size) * 2 // (DRAFT * size)
+    if factor < 2 or image.mode in ("P", "PA", "1") or image.mode.startswith("I"):
+        return image
+    orientation = image.getexif().get(ORIENTATION, 1)
+    small = image.reduce(factor)
+    turned = Image.Exif()
+    turned[ORIENTATION] = orientation
+    small.info["exif"] = turned.tobytes()
+    return small
+
+
+def _extrema(image: Image.Image) -> tuple[tuple[float, float], ...]:
+    found = image.getextrema()
+    return found if isinstance(found[0], tuple) else (found,)  # type: ignore[return-value]
+
+
+def _is_deep_colour(image: Image.Image) -> bool:
+    """Whether it is a colour image with 16 bits a channel: Pillow reads the upper 8."""
+    tiles = getattr(image, "tile", None)
+    return bool(tiles) and image.mode in ("RGB", "RGBA") and ";16" in str(tiles[0][3])
+
+
+def _is_clear(image: Image.Image) -> bool:
+    """Whether some of it is transparent."""
+    if image.mode in CLEAR_MODES:
+        return bool(_extrema(image)[-1][0] < 255)
+    return "transparency" in image.info
 
 
 def _plain_png(source: bytes, channels: int | None) -> np.ndarray | None:
@@ -75,117 +200,36 @@ def _plain_png(source: bytes, channels: int | None) -> np.ndarray | None:
     """
     try:
         image = Image.open(io.BytesIO(source), formats=("PNG",))
+        if image.mode not in PLAIN or ";16" in str(image.tile[0][3]):  # type: ignore[attr-defined]
+            return None
         raw = image.tobytes()
     except Exception:  # the general way says what is wrong
         return None
-    found = PLAIN.get(image.mode)
-    if found is None or channels not in (None, found) or image.info:  # a rotation is noted in info or nowhere
+    found = PLAIN[image.mode]
+    if channels not in (None, found) or image.info:  # a rotation is noted in info or nowhere
         return None
     width, height = image.size
     return np.frombuffer(raw, np.uint8).reshape(height, width, found).transpose(2, 0, 1)
 
 
-def _convert(image: Image.Image, mode: str, name: str) -> Image.Image:
-    """The image with 8 bits a channel in mode L or RGB."""
+def _convert(image: Image.Image, mode: str, name: str, bits: int) -> tuple[Image.Image, int]:
+    """The image with 8 bits a channel in mode L or RGB, and the highest value of one with 16 bits."""
     if image.mode == mode:
-        return image
+        return image, 0
     if image.mode == "F":
         raise BadImage(f"{name} has 32-bit float pixels; save it with 8 or 16 bits a channel")
     if image.mode.startswith("I"):  # PIL clips 16-bit values at 255 when it converts
         values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
+        highest = int(values.max())
+        if values.min() < 0 or highest > 65535:
             raise BadImage(f"{name} has 32-bit pixels; save it with 8 or 16 bits a channel")
-        image = Image.fromarray(np.rint(values / 257).astype(np.uint8))
-    elif image.mode == "P" and "transparency" in image.info:
+        grey = np.rint(np.arange(1 << FULL_RANGE) * (255 / (2**bits - 1))).clip(0, 255).astype(np.uint8)
+        return Image.fromarray(grey[values]).convert(mode), highest
+    if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # directly to RGB PIL warns
-    return image.convert(mode)
+    return image.convert(mode), 0
 
 
-def decode_all(
-    items: Callable[[], Iterable[Named]],  # called again where a colour image follows grey ones
-    count: int,
-    *,
-    channels: int | None = None,
-    size: int | None = None,
-    skip_bad: bool = False,
-) -> tuple[np.ndarray, list[int]]:
-    """uint8 [n, ch, H, W] of the readable ones of `count` images of one size, and the rows that were left out.
-
-    channels None: 1 when all images are grey, else 3. Raises UserError that names the first unreadable image and
-    counts them, unless `skip_bad`; and for images of several sizes when no size is given.
-    """
-    try:
-        return _decode_all(items(), count, channels, size, skip_bad)
-    except _Coloured:
-        return _decode_all(items(), count, 3, size, skip_bad)
-
-
-def _decode_all(
-    items: Iterable[Named], count: int, channels: int | None, size: int | None, skip_bad: bool
-) -> tuple[np.ndarray, list[int]]:
-    out: np.ndarray | None = None
-    first = ""
-    bad: list[tuple[int, BadImage]] = []
-    for row, (name, image) in enumerate(_decoded(items, channels, size)):
-        if isinstance(image, BadImage):
-            bad.append((row, image))
-            continue
-        if out is None:
-            out, first = np.empty((count, *image.shape), np.uint8), name
-        if len(image) != out.shape[1] and channels is None:
-            if len(image) == 3:
-                raise _Coloured
-            image = image.repeat(3, 0)
-        if image.shape != out.shape[1:]:
-            sizes = [f"{first} is {out.shape[3]}x{out.shape[2]}", f"{name} is {image.shape[2]}x{image.shape[1]}"]
-            raise UserError(f"images of mixed sizes: {', '.join(sizes)}; give one size for all with --size")
-        out[row] = image
-    if bad and (out is None or not skip_bad):
-        raise blame([error for _, error in bad], count)
-    if out is None:
-        raise UserError("there are no images")
-    rows = [row for row, _ in bad]
-    return (np.delete(out, rows, 0) if rows else out), rows
-
-
-def _decoded(
-    items: Iterable[Named], channels: int | None, size: int | None
-) -> Iterator[tuple[str, np.ndarray | BadImage]]:
-    """Each image, or what is wrong with it, in order. PIL decodes without the GIL, so large ones go to threads."""
-
-    def one(item: Named) -> tuple[str, np.ndarray | BadImage]:
-        try:
-            return item[0], decode(*item, channels, size)
-        except BadImage as error:
-            return item[0], error
-
-    waiting = iter(items)
-    for item in waiting:
-        name, image = one(item)
-        yield name, image
-        if isinstance(image, np.ndarray):
-            if size is None and image[0].size < SERIAL_PIXELS:
-                yield from map(one, waiting)
-            break
-    with ThreadPoolExecutor() as threads:
-        while batch := list(islice(waiting, BATCH)):
-            yield from threads.map(one, batch)
-
-
-def blame(errors: Sequence[UserError], count: int) -> UserError:
-    """What to raise for the images that cannot be read, out of `count`."""
-    if len(errors) == 1:
-        return UserError(f"{errors[0]}; it is 1 of {count:,}: repair or remove it, or leave it out with --skip_bad")
-    return UserError(
-        f"{errors[0]}; {len(errors):,} of {count:,} images cannot be read: repair or remove them, "
-        f"or leave them out with --skip_bad"
-    )
-
-
-def left_out(count: int) -> str:
-    """The line about images that `skip_bad` left out."""
-    return (
-        f"{count:,} image{' was' if count == 1 else 's were'} left out: unreadable"
-        if count
-        else "all images are readable"
-    )
+def bits_of(highest: int) -> int:
+    """The smallest of `RANGES` that holds a value."""
+    return next(bits for bits in RANGES if highest < 2**bits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -12,7 +13,8 @@ from torch import Tensor
 from attar.data import arrays
 from attar.data.arrays import Array
 from attar.data.cache.mapped import Mapped
-from attar.errors import UserError
+from attar.data.reading import LeftOut
+from attar.errors import UserError, say_once
 
 TEST_PIXELS = 1 << 22  # of a batch of test images, at most
 TEST, HELD_OUT = "test images", "held-out training images"  # what accuracies are measured on
@@ -21,9 +23,10 @@ TEST, HELD_OUT = "test images", "held-out training images"  # what accuracies ar
 class ImageData:
     """Labelled images of one shape. Treat it as immutable: every method that changes something returns a new object.
 
-    images, test_images: uint8, or float in [0, 1] (rounded to uint8); [N, H, W], [N, ch, H, W] or [N, H, W, ch]
-        (channel-last when the last dimension is 1 or 3 and dimension 1 is not). Contiguous uint8 in [N, ch, H, W] that
-        is on the device already is kept, not copied: do not write to it afterwards.
+    images, test_images: uint8, or float in [0, 1] (rounded to uint8); [N, H, W], [N, ch, H, W] or [N, H, W, ch].
+        Contiguous uint8 in [N, ch, H, W] that is on the device already is kept, not copied: do not write to it
+        afterwards.
+    channels: "first" or "last"; without it the axis of length 1, 3 or 4, and a shape that does not tell is refused.
     labels, test_labels: integers 0..C-1, [N]. Every class needs a training image; the test set may lack classes.
     classes: names in label order, default "0", "1", ...
     mean, std: per channel, in units of [0, 1]; computed from the training images when not given.
@@ -37,6 +40,8 @@ class ImageData:
     test_images: Tensor | Mapped | None  # uint8 [M, ch, H, W]
     test_labels: Tensor | None  # int64 [M]
     tested_on: str = TEST  # what the test images are
+    left_out: LeftOut  # what the source holds besides
+    chosen_size: int | None = None  # pixels, where images of mixed sizes were brought to one that nobody named
 
     def __init__(
         self,
@@ -50,18 +55,19 @@ class ImageData:
         std: Sequence[float] | None = None,
         name: str = "custom",
         device: str | torch.device = "cpu",
+        channels: str | None = None,
     ) -> None:
         where = arrays.usable_device(device)
         if (test_images is None) != (test_labels is None):
             raise UserError("test_images and test_labels go together: give both or neither")
         if (mean is None) != (std is None):
             raise UserError("mean and std go together: give both or neither")
-        pixels = arrays.pixels(images, "images", where)
+        pixels = arrays.pixels(images, "images", where, channels)
         host = arrays.integers(labels, "labels", len(pixels))
         names = arrays.class_names(host, classes)
         test_pixels = test_host = None
         if test_images is not None and test_labels is not None:
-            test_pixels = arrays.pixels(test_images, "test_images", where)
+            test_pixels = arrays.pixels(test_images, "test_images", where, channels)
             test_host = arrays.integers(test_labels, "test_labels", len(test_pixels))
             arrays.check_range(test_host, "test_labels", len(names))
             shape, test_shape = list(pixels.shape[1:]), list(test_pixels.shape[1:])
@@ -113,6 +119,7 @@ class ImageData:
         """Take over checked values, the images being where they shall live, and derive the rest from them."""
         where, host = images.device, labels.cpu()
         self.images, self.test_images = images, test_images
+        self.left_out = LeftOut()
         self.labels = labels.to(where)
         self.test_labels = None if test_labels is None else test_labels.to(where)
         self.classes: tuple[str, ...] = classes
@@ -151,6 +158,20 @@ class ImageData:
     def fingerprint(self) -> str:
         """Twelve digits that stand for the training images, their labels and the names of the classes."""
         return arrays.fingerprint(self.images, self.labels, self.classes)
+
+    @cached_property
+    def equal_test_images(self) -> int:
+        """How many test images are among the training images, pixel for pixel."""
+        return 0 if self.test_images is None else arrays.count_equal(self.images, self.test_images)
+
+    def say_equal_images(self) -> None:
+        """Log, once, that test images are among the training images."""
+        if self.equal_test_images and self.test_images is not None:
+            say_once(
+                f"{self.name}: {self.equal_test_images:,} of {len(self.test_images):,} test images are equal to training "
+                f"images, pixel for pixel: accuracies will be too high",
+                logging.WARNING,
+            )
 
     def rows(self, c: int) -> Tensor:
         """Rows of the training images of class c, ascending, int64 [n_c] on the device."""
@@ -260,6 +281,7 @@ class ImageData:
         new = ImageData.__new__(ImageData)
         new._fill(**(kept | changes))
         new.tested_on = self.tested_on
+        new.left_out, new.chosen_size = self.left_out, self.chosen_size
         return new
 
     def __repr__(self) -> str:

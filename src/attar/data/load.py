@@ -1,4 +1,4 @@
-"""Real images: `load` brings a data set from wherever it is, `ImageData` holds it."""
+"""Real images: `load` brings a data set from wherever it is."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 import torch
 
 from attar.data.arrays import check_nclass, check_size, stratified, usable_device
-from attar.data.cache.plan import SILENT, CacheOptions, Notice
 from attar.data.images import ImageData
-from attar.data.sources import cifar, digits, folder, hub, idx, imagenet, objects, parquet, svhn
-from attar.data.sources.table import ReadOptions
+from attar.data.labels import shown
+from attar.data.reading import LARGEST_SIDE, LARGEST_SIDE_CPU, Reading, ShowsStages, Silent
+from attar.data.sources import archives, cifar, digits, folder, hub, idx, imagenet, npz, objects, parquet, svhn, tree
 from attar.engine import device as devices
-from attar.errors import MissingError, UserError, log, nearest
+from attar.errors import MissingError, UserError, choose, log, nearest
+from attar.settings.choices import CHANNEL_AXIS_NAMES
 
 # name -> reader(data_dir, nclass, size). A reader may use nclass and size to read less; `load` applies what it left.
 SOURCES: dict[str, Callable[[Path | None, int | None, int | None], ImageData]] = {
@@ -25,14 +26,14 @@ SOURCES: dict[str, Callable[[Path | None, int | None, int | None], ImageData]] =
     "cifar10": cifar.cifar10,
     "cifar100": cifar.cifar100,
     "svhn": svhn.read,
+}
+# name -> reader(data_dir, reading): those that read image files.
+FOLDERS: dict[str, Callable[[Path | None, Reading], ImageData]] = {
     "imagenet": imagenet.imagenet,
     "imagenet10": imagenet.imagenet10,
     "imagenet100": imagenet.imagenet100,
 }
-# Those of SOURCES that read image files take one thing more: where the decoded images are kept.
-FOLDERS = {"imagenet": imagenet.imagenet, "imagenet10": imagenet.imagenet10, "imagenet100": imagenet.imagenet100}
-
-
+KNOWN = (*SOURCES, *FOLDERS)
 TEST_FRACTION = 0.2  # of the images, where there is no test set and nothing else is asked for
 
 
@@ -45,99 +46,181 @@ def load(
     device: str | torch.device = "auto",
     image_column: str | None = None,
     label_column: str | None = None,
+    labels_csv: str | Path | None = None,
+    channels: str | None = None,
     test_fraction: float | None = None,
     test_seed: int = 0,
     skip_bad: bool = False,
     load_memory: bool = False,
     cache_dir: str | Path | None = None,
-    progress: Any = None,
+    progress: ShowsStages | None = None,
 ) -> ImageData:
-    """Real images, on the device.
+    """Real images, on the device. What is guessed or left out is logged, see `ImageData.left_out`.
 
-    source: a name of SOURCES; a folder with train/<class>/* (and test/<class>/* or val/<class>/*) or <class>/*; a
-        parquet file or a folder of them; USER/NAME on the Hugging Face hub, a `Dataset` or `DatasetDict`; a torch
-        Dataset of (image, label) pairs; (images, labels); a dict of these with train and test; or an ImageData.
-    data_dir: the folder with the files of a named data set, or one that holds it in a subfolder of the usual name.
-        Without it the places of `places.find` are tried. Used for the names of SOURCES only.
-    nclass: only the first nclass classes (`imagenet`: 10, the default, or 100).
-    size: resize the short side to this many pixels and keep the centre square.
-    image_column, label_column: of a table, where their types do not tell.
-    test_fraction: the share of each class that becomes the test set where there is none: by default a fifth, of an
-        ImageData nothing. 0 leaves the data without one.
-    skip_bad: leave unreadable images out.
-    load_memory: keep the images of a folder in memory, however many there are. Without it many of them stay in a file,
-        decoded, below `cache_dir` ($ATTAR_CACHE or ~/.cache/attar); a `cache_dir` has few of them kept there too.
-        Images of parquet files and of the hub are always in memory, and kept there too unless load_memory.
-    progress: shows a cache that is built.
+    Args:
+        source: a name of `KNOWN`; a folder with train/<class>/* (and test/<class>/* or val/<class>/*) or <class>/*; a
+            folder of `save_to_disk`; a parquet, npz, zip or tar file, or a folder of parquet files or WebDataset shards;
+            USER/NAME on the Hugging Face hub, a `Dataset` or `DatasetDict`; a torch Dataset or a list of (image, label)
+            pairs or dicts; (images, labels); a dict of these with train and test; or an ImageData.
+        data_dir: the folder with the files of a known data set, or one that holds it in a subfolder of the usual name.
+            Without it the places of `locate.find` are tried.
+        nclass: only the first nclass classes (`imagenet`: 10, the default, or 100).
+        size: resize the short side to this many pixels and keep the centre square. Without it images of mixed sizes are
+            brought to the median of their short sides, at most 64 pixels on a CPU and 224 on a GPU.
+        device: "auto" takes a GPU where there is one.
+        image_column, label_column: of a table or of dicts, where their types or names do not tell.
+        labels_csv: a table that says which image of the folder has which label.
+        channels: "first" or "last", where arrays have their channels; by default the axis of length 1, 3 or 4.
+        test_fraction: the share of each class that becomes the test set where there is none: by default a fifth, of an
+            ImageData nothing. 0 leaves the data without one.
+        test_seed: which images those are.
+        skip_bad: leave unreadable images out.
+        load_memory: keep the images in memory, however many there are. Without it those of a large folder stay in a
+            file, decoded, below `cache_dir`, and tables are decoded once.
+        cache_dir: where decoded images lie, few ones too; $ATTAR_CACHE or ~/.cache/attar by default.
+        progress: shows how far a long decoding is.
 
-    Raises UserError, of which MissingError when a file or folder is not there, with one line that says what to do.
+    Returns:
+        The data.
+
+    Raises:
+        UserError: of which MissingError when a file or folder is not there, with one line that says what to do.
     """
     where = devices.pick(device) if isinstance(device, str) else usable_device(device)
-    notice = log.warning
-    watch = SILENT if progress is None else Watching(progress)
     if nclass is not None:
         check_nclass(nclass)
     if size is not None:
         check_size(size)
+    if channels is not None:
+        choose("channels", channels, CHANNEL_AXIS_NAMES)
     if test_fraction is not None and not 0 <= test_fraction < 1:
         raise UserError(f"test_fraction must be at least 0 and below 1, found {test_fraction}")
     if isinstance(source, ImageData):
         data, test_fraction = source, test_fraction or 0
     else:
-        root = Path(cache_dir) if cache_dir else None
-        cache_options = CacheOptions(load_memory, root, watch, skip_bad, notice)
-        data = _read(source, data_dir, nclass, ReadOptions(size, image_column, label_column, cache_options))
+        reading = Reading(
+            size=size,
+            nclass=nclass,
+            image_column=image_column,
+            label_column=label_column,
+            labels_csv=Path(labels_csv).expanduser() if labels_csv else None,
+            channels=channels,
+            skip_bad=skip_bad,
+            memory=load_memory,
+            root=Path(cache_dir) if cache_dir else None,
+            progress=progress or Silent(),
+            largest_side=LARGEST_SIDE_CPU if where.type == "cpu" else LARGEST_SIDE,
+        )
+        data = _read(source, data_dir, reading)
     if nclass is not None:
         data = data.subset(nclass)
     if size is not None:
         data = data.resized(size)
     fraction = TEST_FRACTION if test_fraction is None else test_fraction
     if data.test_images is None and fraction > 0:
-        data = _with_test(data, fraction, test_seed, notice)
+        data = _with_test(data, fraction, test_seed)
+    data.say_equal_images()
     return data.to(where)
 
 
-class Watching:
-    def __init__(self, progress: Any) -> None:
-        self.stage, self.say = progress.stage, log.info
-
-
-def _with_test(data: ImageData, fraction: float, seed: int, notice: Notice) -> ImageData:
+def _with_test(data: ImageData, fraction: float, seed: int) -> ImageData:
     """Data whose test set is a part of its images. A class with one image keeps it for training."""
     kept, out = stratified(data.labels.cpu(), fraction, seed)
     if not len(out):
+        log.warning(
+            "%s has no test set, and none can be taken: every class has one image; put test images into test/<class>/*",
+            data.name,
+        )
         return data
-    notice(
-        f"{data.name} has no test set: {len(out):,} of its {len(data.labels):,} images are taken for one, "
-        f"{fraction:g} of each class (seed {seed}; --test_fraction 0 for none)"
+    single = [name for name, count in zip(data.classes, data.counts, strict=True) if count == 1]
+    log.warning(
+        "%s has no test set: %s of its %s images are taken for one, %g of each class (seed %d; --test_fraction 0 for none)%s",
+        *(data.name, f"{len(out):,}", f"{len(data.labels):,}", fraction, seed),
+        f"; none of {shown(single)}, of which there is one image" if single else "",
     )
     return data.split(kept, out)
 
 
-def _read(source: Any, data_dir: str | Path | None, nclass: int | None, reading: ReadOptions) -> ImageData:
+def _read(source: Any, data_dir: str | Path | None, reading: Reading) -> ImageData:
     if hub.is_dataset(source):
         return hub.from_datasets(source, reading)
     if not isinstance(source, str | os.PathLike):
         return objects.load(source, reading)
     if not str(source):
         raise UserError(f"a data set is {objects.KINDS}, found {source!r}")
-    if isinstance(source, str) and source in SOURCES:
-        place = None if data_dir is None else Path(data_dir)
-        if source in FOLDERS:
-            return FOLDERS[source](place, nclass, reading.size, reading.cache_options)
-        return SOURCES[source](place, nclass, reading.size)
+    if isinstance(source, str) and source in KNOWN:
+        return _read_known(source, None if data_dir is None else Path(data_dir), reading)
     path = Path(source).expanduser()
     if os.path.exists(path):
-        if path.suffix == parquet.SUFFIX or (path.is_dir() and not _has_pictures(path) and parquet.found(path)):
-            return parquet.load(path, reading)
-        return folder.read(path, nclass, reading.size, reading.cache_options)
+        return _read_place(path, reading)
+    if isinstance(source, str) and "://" in source:
+        raise UserError(f"{source} is an address, and nothing is fetched from there; fetch the file, and name it")
     if isinstance(source, str) and hub.is_name(source):
         return hub.load(source, reading)
     if isinstance(source, str) and os.sep not in source:
-        raise UserError(f"unknown data set '{source}'; {nearest(source, SOURCES)}; or the path of a folder")
-    raise MissingError(f"the folder {source} does not exist; {folder.LAYOUT}")
+        raise UserError(f"unknown data set '{source}'; {nearest(source, KNOWN)}; or the path of a folder")
+    raise MissingError(f"the folder {source} does not exist; {tree.LAYOUT}")
+
+
+def _read_known(name: str, data_dir: Path | None, reading: Reading) -> ImageData:
+    """A data set by its name. A folder of that name is another thing, and a line or the error says so."""
+    here = Path(name)
+    try:
+        if name in FOLDERS:
+            data = FOLDERS[name](data_dir, reading)
+        else:
+            data = SOURCES[name](data_dir, reading.nclass, reading.size)
+    except MissingError as error:
+        if not here.exists():
+            raise
+        raise MissingError(
+            f"{error}; ./{name} is there: write ./{name} for class folders in it, or --data_dir {name}"
+        ) from error
+    if here.exists() and data_dir is None:
+        log.warning(
+            "%s is taken for the known data set, not for ./%s, which is there: write ./%s for that", name, name, name
+        )
+    return data
+
+
+def _read_place(path: Path, reading: Reading) -> ImageData:
+    """A file or a folder, by what is in it."""
+    if path.is_file():
+        if parquet.is_parquet(path):
+            return parquet.load(path, reading)
+        if path.suffix.lower() == npz.SUFFIX:
+            return npz.load(path, reading)
+        if archives.is_archive(path):
+            return archives.load([path], path, reading)
+        if path.suffix.lower() in tree.TABLES:
+            raise UserError(f"{path} is a table: name the folder of its images, and the table with --labels_csv {path}")
+        raise UserError(f"{path} is not a folder, and no parquet, npz, zip or tar file; {tree.LAYOUT}")
+    if not path.is_dir():
+        raise UserError(f"{path} is a pipe, socket or device; {tree.LAYOUT}")
+    if hub.is_saved(path):
+        return hub.from_disk(path, reading)
+    if reading.labels_csv is None and not _has_pictures(path):
+        folder.refuse_own(path)
+        if parquet.found(path):
+            return parquet.load(path, reading)
+        if tars := archives.shards(path):
+            return archives.load(tars, path, reading)
+        arrays = sorted(path.glob(f"*{npz.SUFFIX}"))
+        if len(arrays) == 1:
+            log.info("%s is read", arrays[0])
+            return npz.load(arrays[0], reading)
+    return folder.read(path, reading)
 
 
 def _has_pictures(path: Path) -> bool:
-    train = path / "train"
-    return folder.has_classes(train if os.path.isdir(train) else path)
+    """Whether there are images in folders, some levels down."""
+    for place, _, files in os.walk(path, followlinks=True):
+        depth = len(Path(place).relative_to(path).parts)
+        if depth and any(tree.is_picture(name) and not tree.is_hidden(name) for name in files):
+            return True
+        if depth > MAX_DEPTH:
+            return False
+    return False
+
+
+MAX_DEPTH = 6  # of folders that are looked into for images

@@ -61,7 +61,7 @@ class Compiled:
         """Find out what runs with such arguments, by running it."""
         start = time.perf_counter()
         try:
-            with warnings.catch_warnings():
+            with signals.at_once(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the compiler's own, about things it does not use
                 self.fast = self.fast or self._compiler()
                 result = self.fast(*args)

@@ -25,16 +25,21 @@ class CudaGraph:
     """A function of tensors of fixed shapes, recorded as a CUDA graph after a few calls and replayed from then on.
 
     Arguments and results are nested lists, tuples and dicts of tensors. The results are overwritten by the next call.
-    `record` can be replaced to follow the logic without a GPU.
+    `record` can be replaced to follow the logic without a GPU. smaller: has the function take less memory, and says
+    whether it could; it is asked where memory runs short while recording, and the warm-ups begin anew.
     """
 
     def __init__(
         self,
         function: Callable[..., Any],
         record: Record | None = None,
+        *,
+        smaller: Callable[[], bool] | None = None,
     ) -> None:
         self.function = function
         self.record = record or record_graph
+        self.smaller = smaller
+        self.side: Any = None  # one stream for all warm-ups: each has a workspace of its own
         self.calls = 0
         self.replay: Callable[[], None] | None = None
         self.static: list[Any] = []
@@ -45,15 +50,22 @@ class CudaGraph:
         flat, structure = tree_flatten(args)
         self.calls += 1
         if self.calls <= GRAPH_WARMUP and self.record is record_graph:
-            return on_side_stream(lambda: self.function(*args))
+            self.side = self.side or torch.cuda.Stream()
+            return on_side_stream(lambda: self.function(*args), self.side)
         if self.failed or self.calls <= GRAPH_WARMUP or (self.replay and not self._fits(flat)):
             return self.function(*args)
         if self.replay is None:
             self.static = [value.clone() if isinstance(value, Tensor) else value for value in flat]
+            reason, short = "", False
             try:
                 self.replay, self.result = self.record(lambda: self.function(*tree_unflatten(self.static, structure)))
             except RuntimeError as error:
-                reason = " ".join(str(error).split("\n")[0].split())[:160]
+                reason, short = " ".join(str(error).split("\n")[0].split())[:160], short_of_memory(error)
+            if self.replay is None:  # here the error is gone, and with it what its frames held
+                self.static = []
+                if short and self.smaller is not None and self.smaller():
+                    self.calls = 0
+                    return self(*args)
                 log.warning("no CUDA graph could be recorded (%s); going on without it", reason)
                 self.failed = True
                 return self.function(*args)
@@ -81,9 +93,17 @@ class CudaGraph:
         )
 
 
-def on_side_stream(function: Callable[[], Any]) -> Any:
-    """One call on a stream of its own, in order with the current one: how a function is warmed up for recording."""
-    side, current = torch.cuda.Stream(), torch.cuda.current_stream()
+def short_of_memory(error: BaseException) -> bool:
+    """Whether an error comes from a lack of memory: ending a recording may raise another one behind it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, torch.OutOfMemoryError):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
+
+
+def on_side_stream(function: Callable[[], Any], side: Any) -> Any:
+    """One call on a side stream, in order with the current one: how a function is warmed up for recording."""
+    current = torch.cuda.current_stream()
     side.wait_stream(current)
     with torch.cuda.stream(side):
         result = function()
@@ -93,7 +113,11 @@ def on_side_stream(function: Callable[[], Any]) -> Any:
 
 def record_graph(function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
     """Capture one call as a CUDA graph. Returns its replay and the tensors that every replay fills."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = function()
+    graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph):
+            result = function()
+    except BaseException:
+        torch.cuda.set_stream(current)  # a recording whose end fails as well leaves its own
+        raise
     return graph.replay, result

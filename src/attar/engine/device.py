@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import sys
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,11 +40,22 @@ def pick(name: str = "auto") -> torch.device:
         raise UserError(f"device '{name}' is not supported; valid: auto, cpu, cuda, cuda:0, ...")
     keep_compiled()
     if device.type == "cuda":  # float32 means float32, until a run asks for tf32
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        tensor_cores(products=False, convolutions=False)
         torch.set_flush_denormal(True)
     else:
         prepare_cpu()
     return device
+
+
+def tensor_cores(*, products: bool, convolutions: bool) -> None:
+    """Whether a GPU may compute float32 products and convolutions in tf32. PyTorch comes with convolutions only.
+
+    By the switches that every PyTorch since 1.7 has. Later ones name others, and may warn of these.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Please use the new API")
+        torch.backends.cuda.matmul.allow_tf32 = products
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def keep_compiled() -> None:

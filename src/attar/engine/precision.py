@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
+from attar.engine.device import tensor_cores
 from attar.errors import UserError, say_once
 
 
@@ -38,5 +39,4 @@ def autocast(precision: str, device: torch.device) -> Iterator[None]:
 def set_matmul_precision(precision: str, device: torch.device) -> None:
     """On a GPU: tensor cores for float32 products with tf32, true float32 without."""
     if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        tensor_cores(products=precision == "tf32", convolutions=precision == "tf32")

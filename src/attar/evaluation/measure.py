@@ -1,40 +1,38 @@
-"""Evaluation: fresh networks trained on a condensed set, tested on real images, next to three yardsticks.
+"""Evaluation: fresh networks are trained on a condensed set and tested on real images, beside three yardsticks.
 
-The accuracy is the one after the last epoch. The yardsticks follow the same protocol; `whole` has its own number of
-epochs.
+The accuracy is the one after the last epoch. The yardsticks follow the same protocol, except that `whole`, the full
+training set, has a number of epochs of its own.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from attar import models
+from attar import __version__, models
 from attar.data.cache.mapped import Mapped
 from attar.data.images import ImageData
 from attar.engine.workers import ThreadWorkers
-from attar.errors import UserError
 from attar.evaluation.protocol import (
     CONDENSED,
-    INITIAL,
-    RANDOM,
     SOFT,
     WHOLE,
-    check,
+    check_set_fits,
     chosen_networks,
     entry,
     epochs_for,
     kinds_of,
     protocol_of,
 )
+from attar.evaluation.trained import TrainedNetwork, TrainedNetworks
+from attar.evaluation.training_sets import fingerprint, training_set
 from attar.models.for_data import build, describe
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.choices import strategy_names
@@ -44,10 +42,17 @@ from attar.training.batches import AugmentationSampler, BatchDraw, make_batch, s
 from attar.training.loop import Trainer, fit
 from attar.training.train_state import TrainState, accuracy, start_training
 
-Advance = Callable[[str], None]  # called with a few words when a network is trained
-Keep = Callable[[str, tuple[float, int]], None]
-Job = tuple[str, str, int]  # a network's label, what it is trained on, its seed
-Images = tuple[Tensor | Mapped, Tensor]  # uint8 or float in [0, 1] [n, ch, H, W], labels int64 [n]
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One network to train. Small: condensed set and real data are given beside it, so that Ray sends them once."""
+
+    label: str  # the network's name in result.json, such as "convnet3"
+    network: NetworkConfig
+    kind: str  # of the training set: CONDENSED, SOFT, INITIAL, RANDOM or WHOLE
+    config: EvaluateConfig  # learning rate, batch size, augmentation…
+    epochs: int
+    seed: int  # of the initial weights, the batches and the augmentation
 
 
 def evaluate(
@@ -56,191 +61,148 @@ def evaluate(
     config: EvaluateConfig,
     network: NetworkConfig,
     *,
-    advance: Advance = lambda words: None,
-    known: Mapping[str, tuple[float, int]] | None = None,
-    keep: Keep = lambda key, done: None,
+    advance: Callable[[str], None] = lambda words: None,
+    trained: TrainedNetworks | None = None,
     workers: ThreadWorkers | None = None,
-    own: bool = True,
+    yardsticks_only: bool = False,
 ) -> dict[str, Any]:
-    """Accuracies as fractions: {"accuracy": {"convnet3": {"mean", "std", "runs", …}}, "initial": …, "whole": …}.
+    """Train all networks of an evaluation and test them.
 
-    network: the run's own; `config.networks` names others. Soft labels are those of one teacher per network, the first
-    run on the whole set. `keep` gets each trained network's (accuracy, number of images) under a key as soon as it is
-    there, from any thread; what is `known` under its key is not computed again. workers: who trains, this machine's by
-    default; own: False for the yardsticks alone. Raises `UserError` when set and data do not fit.
+    Args:
+        condensed: the set, made for data such as `data`.
+        data: the real images, with test images.
+        config: which networks and yardsticks, how many seeds, and the protocol.
+        network: the network of the run that made the set; `config.networks` names others.
+        advance: called with a few words whenever a network is trained.
+        trained: networks that are trained already and are not trained again. Each new one is added to it at once,
+            from any thread.
+        workers: who trains the networks; the threads of this machine by default.
+        yardsticks_only: leave the condensed set itself out.
+
+    Returns:
+        Accuracies as fractions, by kind of training set and name of the network, as in result.json:
+        {"accuracy": {"convnet3": {"mean", "std", "runs", …}}, "initial": …, "whole": …}. The soft labels of a network
+        are those of one teacher, which is its first run on the whole set.
+
+    Raises:
+        UserError: where set and data do not fit each other, or a network cannot be built for the data.
     """
-    check(condensed, data)
+    check_set_fits(condensed, data)
     networks = chosen_networks(config, network)
-    for item in networks.values():
-        build(item, describe(data), 0)
-    kinds = kinds_of(condensed, config) if own else list(config.yardsticks)
+    for settings in networks.values():
+        build(settings, describe(data), 0)
+    kinds = list(config.yardsticks) if yardsticks_only else kinds_of(condensed, config)
     seeds = range(config.seed, config.seed + config.runs)
-    prints = {name: fingerprint(name, condensed) for name in (*kinds, WHOLE)}
     workers = workers or ThreadWorkers(data.device)
-    evaluator = Evaluator(condensed, data, config, network, networks, prints, dict(known or {}), keep, workers)
-    if SOFT in kinds:
-        evaluator.teach(
-            [label for label in networks if not all((label, SOFT, seed) in evaluator for seed in seeds)], advance
-        )
-    jobs = [(label, name, seed) for label in networks for name in kinds for seed in seeds]
-    runs: dict[tuple[str, str], list[tuple[float, int]]] = {}
-    for (label, name, _), found in zip(jobs, workers.map(evaluator.run, jobs), strict=True):
-        runs.setdefault((label, name), []).append(found)
-        advance(f"{name} {label} run {len(runs[label, name])} of {config.runs}: {found[0]:.4f}")
-    result: dict[str, Any] = {name: {} for name in kinds}
-    for (label, name), done in runs.items():
-        result[name][label] = entry([right for right, _ in done], evaluator.epochs(name), done[0][1], networks[label])
-        if name == SOFT:
-            result[name][label]["teacher"] = evaluator.run((label, WHOLE, config.seed))[0]
-    return result
+    evaluator = Evaluator(condensed, data, config, network, networks, trained or TrainedNetworks(), workers)
+    jobs = [evaluator.job(label, kind, seed) for label in networks for kind in kinds for seed in seeds]
+    untrained = {job.label for job in jobs if job.kind == SOFT and job not in evaluator}
+    evaluator.train_teachers([label for label in networks if label in untrained], advance)
+    results: dict[tuple[str, str], list[TrainedNetwork]] = {}
+    for job, result in zip(jobs, workers.map(evaluator.run, jobs), strict=True):
+        runs = results.setdefault((job.label, job.kind), [])
+        runs.append(result)
+        advance(f"{job.kind} {job.label} run {len(runs)} of {config.runs}: {result.accuracy:.4f}")
+    entries: dict[str, Any] = {kind: {} for kind in kinds}
+    for (label, kind), runs in results.items():
+        epochs = evaluator.epochs(kind)
+        entries[kind][label] = entry([run.accuracy for run in runs], epochs, runs[0].images, networks[label])
+        if kind == SOFT:
+            entries[kind][label]["teacher"] = evaluator.run(evaluator.teacher(label)).accuracy
+    return entries
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluator:
-    """The networks of an evaluation, each named by (label, what it is trained on, seed) and trained once."""
+    """Trains the networks of an evaluation, each of them once."""
 
     condensed: SyntheticSet
     data: ImageData
     config: EvaluateConfig
-    network: NetworkConfig
-    networks: dict[str, NetworkConfig]
-    prints: dict[str, str]  # what stands for each training set
-    known: dict[str, tuple[float, int]]
-    keep: Keep
+    run_network: NetworkConfig  # of the run that made the set
+    networks: dict[str, NetworkConfig]  # label → network
+    trained: TrainedNetworks
     workers: ThreadWorkers
-    soft: dict[str, Tensor] = field(default_factory=dict)  # label → what the teacher says of the decoded images
+    soft: dict[str, Tensor] = field(default_factory=dict)  # label → soft labels of the decoded images, float [n, C]
+    fingerprints: dict[str, str] = field(default_factory=dict)  # kind of training set → its digest
 
-    def __contains__(self, job: Job) -> bool:
-        return self.key(job) in self.known
+    def job(self, label: str, kind: str, seed: int) -> TrainingJob:
+        """The network of that label, to be trained on that kind of training set."""
+        return TrainingJob(label, self.networks[label], kind, self.config, self.epochs(kind), seed)
 
-    def key(self, job: Job) -> str:
-        """What stands for a network: all that decides its accuracy."""
-        label, name, seed = job
-        shared = [protocol_of(self.config, self.network, self.data), self.data.device.type]
-        shared += [torch.__version__, version("attar")]
-        own = [self.prints[name], settings_of(self.networks[label]), self.epochs(name), seed]
-        own += [self.config.seed] if name == SOFT else []  # the teacher's
-        return hashlib.sha256(json.dumps([*shared, *own], sort_keys=True).encode()).hexdigest()[:16]
+    def teacher(self, label: str) -> TrainingJob:
+        """The network whose soft labels others learn: the first run on the whole set."""
+        return self.job(label, WHOLE, self.config.seed)
 
-    def epochs(self, name: str) -> int:
-        """How long a network is trained on the set of that name."""
-        return self.config.whole_epochs if name == WHOLE else epochs_for(self.condensed, self.data, self.config)
+    def epochs(self, kind: str) -> int:
+        """How many epochs a network is trained on that kind of training set."""
+        return self.config.whole_epochs if kind == WHOLE else epochs_for(self.condensed, self.data, self.config)
 
-    def teach(self, labels: list[str], advance: Advance) -> None:
-        """Find the soft labels of some networks. Each teacher is the first run on the whole set, and kept as that."""
+    def __contains__(self, job: TrainingJob) -> bool:
+        return self.key(job) in self.trained.results
 
-        def one(label: str) -> tuple[Tensor, float]:
-            return self.workers.call(soft_labels, self.condensed, self.data, self.config, self.networks[label])
+    def key(self, job: TrainingJob) -> str:
+        """A digest of all that decides a network's accuracy."""
+        if job.kind not in self.fingerprints:
+            self.fingerprints[job.kind] = fingerprint(job.kind, self.condensed)
+        of_all: list[Any] = [protocol_of(self.config, self.run_network, self.data), self.data.device.type]
+        of_all += [torch.__version__, __version__]
+        of_job = [self.fingerprints[job.kind], settings_of(job.network), job.epochs, job.seed]
+        of_teacher = [self.config.seed] if job.kind == SOFT else []
+        return hashlib.sha256(json.dumps([*of_all, *of_job, *of_teacher], sort_keys=True).encode()).hexdigest()[:16]
 
-        for label, (targets, right) in zip(labels, self.workers.map(one, labels), strict=True):
+    def train_teachers(self, labels: list[str], advance: Callable[[str], None]) -> None:
+        """Compute the soft labels for these networks, and remember each teacher as the run on the whole set it is."""
+
+        def soft_labels_for(label: str) -> tuple[Tensor, float]:
+            return self.workers.call(soft_labels, self.teacher(label), self.condensed, self.data)
+
+        for label, (targets, right) in zip(labels, self.workers.map(soft_labels_for, labels), strict=True):
             self.soft[label] = targets
-            self._add((label, WHOLE, self.config.seed), (right, len(self.data.labels)))
+            self.trained.add(self.key(self.teacher(label)), TrainedNetwork(right, len(self.data.labels)))
             advance(f"teacher {label}: {right:.4f}")
 
-    def run(self, job: Job) -> tuple[float, int]:
-        """A network's accuracy and its number of training images."""
-        if job in self:
-            return self.known[self.key(job)]
-        label, name, seed = job
-        settings = (self.condensed, self.data, self.config, self.networks[label], self.epochs(name), seed)
-        targets = self.soft[label] if name == SOFT else None
-        return self._add(job, self.workers.call(run_once, name, *settings, targets))
+    def run(self, job: TrainingJob) -> TrainedNetwork:
+        """The result of a job, from `trained` where it is there already."""
+        key = self.key(job)
+        if key not in self.trained.results:
+            targets = self.soft[job.label] if job.kind == SOFT else None
+            self.trained.add(key, self.workers.call(run_once, job, self.condensed, self.data, targets))
+        return self.trained.results[key]
 
-    def _add(self, job: Job, done: tuple[float, int]) -> tuple[float, int]:
-        self.known[self.key(job)] = done
-        self.keep(self.key(job), done)
-        return done
+
+# Ray workers import the functions below by their names.
 
 
 def run_once(
-    name: str,
-    condensed: SyntheticSet,
-    data: ImageData,
-    config: EvaluateConfig,
-    network: NetworkConfig,
-    epochs: int,
-    seed: int,
-    targets: Tensor | None = None,
-) -> tuple[float, int]:
-    """The accuracy of one network trained on the set of that name, and the number of training images.
+    job: TrainingJob, condensed: SyntheticSet, data: ImageData, targets: Tensor | None = None
+) -> TrainedNetwork:
+    """Train one network and test it on the real test images.
 
-    targets: float [n, C], in place of the labels of the decoded images.
+    targets: soft labels float [n, C] of the decoded images, in place of their own.
     """
-    images, labels = training_set(name, condensed, data, seed)
-    return train_once(images, labels if targets is None else targets, data, config, network, epochs, seed), len(images)
+    images, labels = training_set(job.kind, condensed, data, job.seed)
+    model = train_network(job, images, labels if targets is None else targets, data)
+    return TrainedNetwork(accuracy(model, data.test_batches()), len(images))
 
 
-def soft_labels(
-    condensed: SyntheticSet, data: ImageData, config: EvaluateConfig, network: NetworkConfig
-) -> tuple[Tensor, float]:
-    """What a network trained on the whole set says of the decoded images, float [n, C], and its accuracy."""
-    teacher = trained(data.images, data.labels, data, config, network, config.whole_epochs, config.seed)
-    images, _ = training_set(CONDENSED, condensed, data, config.seed)
-    teacher.module.eval()
+def soft_labels(teacher: TrainingJob, condensed: SyntheticSet, data: ImageData) -> tuple[Tensor, float]:
+    """Train a teacher on the whole set: its class probabilities for the decoded images, float [n, C], its accuracy."""
+    model = train_network(teacher, data.images, data.labels, data)
+    images, _ = training_set(CONDENSED, condensed, data, teacher.seed)
+    model.module.eval()
     with torch.no_grad():
-        logits = torch.cat([teacher(data.normalize(part)) for part in images.split(config.batch_size)])
-    return logits.softmax(dim=1), accuracy(teacher, data.test_batches())
+        logits = torch.cat([model(data.normalize(part)) for part in images.split(teacher.config.batch_size)])
+    return logits.softmax(dim=1), accuracy(model, data.test_batches())
 
 
-def training_set(name: str, condensed: SyntheticSet, data: ImageData, seed: int) -> Images:
-    """What a run trains on: decoded images in [0, 1], or real ones as uint8, and their labels."""
-    if name == WHOLE:
-        return data.images, data.labels
-    if name == RANDOM:
-        return random_real(data, condensed, seed)
-    images, labels = (condensed.start() if name == INITIAL else condensed).decoded()
-    return images.to(data.device), labels.to(data.device)
+def train_network(job: TrainingJob, images: Tensor | Mapped, labels: Tensor, data: ImageData) -> TrainState:
+    """A fresh network after its last epoch on images [n, ch, H, W], uint8 or float in [0, 1].
 
-
-def fingerprint(name: str, condensed: SyntheticSet) -> str:
-    """What stands for a training set besides the real data and the seed."""
-    found = hashlib.sha256(name.encode())
-    if name != "whole":
-        found.update(condensed.labels.cpu().numpy().tobytes())
-    if name not in ("whole", "random_real"):
-        images = condensed.start().images if name == INITIAL else condensed.images
-        found.update(images.cpu().numpy().tobytes())
-        found.update(json.dumps([condensed.factor, condensed.decode_type, list(images.shape)]).encode())
-    return found.hexdigest()
-
-
-def random_real(data: ImageData, condensed: SyntheticSet, seed: int) -> Images:
-    """As many full-size real images of each class as the set stores, drawn at random: equal storage."""
-    generator = Generator(data.device).manual_seed(seed)
-    rows = []
-    for label, count in enumerate(torch.bincount(condensed.labels, minlength=data.nclass).tolist()):
-        own = data.rows(label)
-        if count > len(own):
-            raise UserError(f"class '{data.classes[label]}' has {len(own)} images, fewer than the set's {count}")
-        rows.append(own[torch.randperm(len(own), generator=generator, device=data.device)[:count]])
-    chosen = torch.cat(rows)
-    return data.images[chosen], data.labels[chosen]
-
-
-def train_once(
-    images: Tensor | Mapped,
-    labels: Tensor,
-    data: ImageData,
-    config: EvaluateConfig,
-    network: NetworkConfig,
-    epochs: int,
-    seed: int,
-) -> float:
-    """Train one fresh network and return its accuracy on the real test images after the last epoch."""
-    return accuracy(trained(images, labels, data, config, network, epochs, seed), data.test_batches())
-
-
-def trained(
-    images: Tensor | Mapped,
-    labels: Tensor,
-    data: ImageData,
-    config: EvaluateConfig,
-    network: NetworkConfig,
-    epochs: int,
-    seed: int,
-) -> TrainState:
-    """One fresh network after its last epoch; labels: int64 [n], or soft ones float [n, C]."""
-    module = build(network, describe(data), seed).to(data.device)
+    labels: int64 [n], or soft ones float [n, C]. `data` gives the scale of the images, and the classes.
+    """
+    config = job.config
+    module = build(job.network, describe(data), job.seed).to(data.device)
     model = start_training(
         module,
         models.parameters_of(module),
@@ -249,7 +211,7 @@ def trained(
         momentum=config.momentum,
         weight_decay=config.weight_decay,
     )
-    generator = Generator(data.device).manual_seed(seed)
+    generator = Generator(data.device).manual_seed(job.seed)
     resident = isinstance(images, Tensor)
 
     def fetch(source: Tensor) -> Tensor:
@@ -263,5 +225,5 @@ def trained(
             yield sampler.draw(rows if resident else images[rows], labels[rows])
 
     trainer = Trainer(model, partial(make_batch, data, fetch=fetch))
-    fit(trainer, epoch_batches, epochs)
+    fit(trainer, epoch_batches, job.epochs)
     return model

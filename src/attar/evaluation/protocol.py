@@ -1,4 +1,4 @@
-"""What an accuracy is measured by: networks, epochs, augmentation, and how runs become a number."""
+"""The protocol of an evaluation: which networks, how many epochs, and how the accuracies of several runs become one."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from attar.sets.synthetic import SyntheticSet
 from attar.settings.config import EvaluateConfig, NetworkConfig, with_role
 from attar.settings.schema import settings_of
 
-# What networks are trained on, by the keys of result.json: the condensed set with hard and with soft labels, and the
-# yardsticks beside it.
+# Kinds of training sets, as keys of result.json: the condensed set with hard and with soft labels, and the yardsticks.
 CONDENSED, SOFT, INITIAL, RANDOM, WHOLE = "accuracy", "soft_labels", "initial", "random_real", "whole"
-# The same in the order in which they are shown: (what they are called, what they are)
+# The same in the order in which they are shown: (short name, description)
 MEASURED = {
     CONDENSED: ("condensed", "the images of this run"),
     SOFT: ("soft labels", "the images of this run, labelled by a network that was trained on the whole set"),
@@ -32,24 +31,27 @@ MAX_SIDE_OF_FIXED_EPOCHS = 64  # pixels: up to this side the protocol has a fixe
 
 
 def kinds_of(condensed: SyntheticSet, config: EvaluateConfig) -> list[str]:
-    """What networks are trained on: the set, with soft labels too where they are asked for, and the yardsticks."""
-    known = [name for name in config.yardsticks if name != INITIAL or condensed.initial is not None]
-    return [CONDENSED, *([SOFT] if config.soft_labels else []), *known]
+    """The kinds of training sets: the condensed set, with soft labels too if the settings say so, and the yardsticks.
+
+    `initial` is left out of a set whose initial images are not known.
+    """
+    yardsticks = [kind for kind in config.yardsticks if kind != INITIAL or condensed.initial is not None]
+    return [CONDENSED, *([SOFT] if config.soft_labels else []), *yardsticks]
 
 
 def gains(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """What compares sets fairly (DD-Ranking), as fractions by network, of mean accuracies with hard labels.
+    """The metrics of DD-Ranking by network: differences of mean accuracies with hard labels, as fractions.
 
-    "ior", improvement over random: the set − random real images; "hlr", hard-label recovery: the whole set − the set.
-    Only of networks whose yardstick was measured; a kind that nothing is known of is left out.
+    "ior", improvement over random: condensed − random real images; "hlr", hard-label recovery: whole set − condensed.
+    A network whose yardstick was not measured is left out, and so is a metric without any network.
     """
-    found: dict[str, dict[str, float]] = {"ior": {}, "hlr": {}}
+    metrics: dict[str, dict[str, float]] = {"ior": {}, "hlr": {}}
     for network, entry in result[CONDENSED].items():
         if network in result.get(RANDOM, {}):
-            found["ior"][network] = entry["mean"] - result[RANDOM][network]["mean"]
+            metrics["ior"][network] = entry["mean"] - result[RANDOM][network]["mean"]
         if network in result.get(WHOLE, {}):
-            found["hlr"][network] = result[WHOLE][network]["mean"] - entry["mean"]
-    return {name: values for name, values in found.items() if values}
+            metrics["hlr"][network] = result[WHOLE][network]["mean"] - entry["mean"]
+    return {name: values for name, values in metrics.items() if values}
 
 
 def entry(runs: list[float], epochs: int, images: int, network: NetworkConfig) -> dict[str, Any]:
@@ -67,20 +69,23 @@ def entry(runs: list[float], epochs: int, images: int, network: NetworkConfig) -
 
 
 def chosen_networks(config: EvaluateConfig, network: NetworkConfig) -> dict[str, NetworkConfig]:
-    """Label → network. A name without a depth takes the run's depth where it names the run's own kind of network; one
-    that ends in a norm ("resnet18-batch") has that one. Width and norms of a network of timm are its own.
+    """The networks to evaluate, by their labels in result.json; by default that of the run, `network`.
+
+    A name without a depth ("convnet") means the run's depth if the run's network is of that type, else the default
+    depth. A name that ends in a norm ("resnet18-batch") is built with that norm, others with the run's. Width and norm
+    do not apply to networks of timm. Raises `UserError` for an unknown name.
     """
-    own = models.parse(network.net_type, network.depth)
-    chosen = {}
+    run_type, run_depth = models.parse(network.net_type, network.depth)
+    networks = {}
     for name in config.networks or (network.net_type,):
         stem, norm_type = models.split_norm(name)
-        kind, depth = models.parse(stem)
-        if kind == own[0] and not stem[-1].isdigit():
-            depth = own[1]
-        item = replace(network, net_type=kind, depth=depth, norm_type=norm_type or network.norm_type)
-        item = NetworkConfig(net_type=kind) if depth is None else item
-        chosen[models.label(kind, depth, item.norm_type)] = item
-    return chosen
+        net_type, depth = models.parse(stem)
+        if net_type == run_type and not stem[-1].isdigit():
+            depth = run_depth
+        settings = replace(network, net_type=net_type, depth=depth, norm_type=norm_type or network.norm_type)
+        settings = NetworkConfig(net_type=net_type) if depth is None else settings  # a network of timm
+        networks[models.label(net_type, depth, settings.norm_type)] = settings
+    return networks
 
 
 def epochs_for(condensed: SyntheticSet, data: ImageData, config: EvaluateConfig) -> int:
@@ -89,31 +94,52 @@ def epochs_for(condensed: SyntheticSet, data: ImageData, config: EvaluateConfig)
         return config.epochs
     if max(data.size) <= MAX_SIDE_OF_FIXED_EPOCHS:
         return 1000
-    n = decoded_count(condensed.ipc, condensed.factor, condensed.decode_type)
-    table = ((1, 3000), (10, 2000), (50, 1500), (200, 1000), (500, 500))
-    epochs = next((epochs for most, epochs in table if n <= most), 300)
+    count = decoded_count(condensed.ipc, condensed.factor, condensed.decode_type)
+    table = ((1, 3000), (10, 2000), (50, 1500), (200, 1000), (500, 500))  # (largest count, epochs)
+    epochs = next((epochs for largest, epochs in table if count <= largest), 300)
     return math.floor(epochs * 2 / 3 / 100) * 100 if data.nclass >= 100 else epochs
 
 
 def protocol_of(config: EvaluateConfig, network: NetworkConfig, data: ImageData) -> dict[str, Any]:
-    """The settings and the data that accuracies must share to be compared."""
-    settings, names = settings_of(config), with_role("evaluate", "protocol")
-    shared = {name: settings[name] for name in names}
-    return shared | {"width": network.width, "norm_type": network.norm_type, "data": data.fingerprint}
+    """The settings, and the fingerprint of the data, that two accuracies must share to be comparable."""
+    settings = settings_of(config)
+    protocol = {name: settings[name] for name in with_role("evaluate", "protocol")}
+    return protocol | {"width": network.width, "norm_type": network.norm_type, "data": data.fingerprint}
 
 
-def check(condensed: SyntheticSet, data: ImageData) -> None:
-    """Raise `UserError` unless the set was made for such data, and the data have a test set."""
+def check_set_fits(condensed: SyntheticSet, data: ImageData) -> None:
+    """Raise `UserError` unless the set has the image shape and all classes of the data, and the data a test set."""
     if data.test_images is None:
         raise UserError(f"{data.name} has no test images; put them in a folder test/<class>/* beside train/")
+    if condensed.classes != data.classes:
+        raise UserError(
+            f"the set was made for other classes than {data.name} has: {different_classes(condensed, data)}"
+        )
     if condensed.images.shape[1:] != data.images.shape[1:]:
         own, wanted = ("x".join(map(str, value.shape[1:])) for value in (condensed.images, data.images))
-        raise UserError(f"the set holds images of {own}, the data of {wanted}")
-    if condensed.classes != data.classes:
-        own, wanted = (f"{value.nclass} classes ({value.classes[0]}, ...)" for value in (condensed, data))
-        raise UserError(f"the set was made for {own}, {data.name} has {wanted}")
-    present = len(condensed.labels.unique())
-    if present < condensed.nclass:
+        height, width = condensed.images.shape[2:]
+        advice = f"; --size {width} brings the data to that size" if height == width else ""
+        raise UserError(f"the set holds images of {own}, the data of {wanted}{advice}")
+    present = condensed.labels.unique().tolist()
+    if len(present) < condensed.nclass:
+        lacks = ", ".join(name for label, name in enumerate(condensed.classes) if label not in present)
+        advice = "join all parts with `attar merge`" if condensed.recipe else "images of every class are needed"
         raise UserError(
-            f"the set is a part: it holds {present} of {condensed.nclass} classes; join all parts with `attar merge`"
+            f"the set is a part: it holds {len(present)} of {condensed.nclass} classes, and lacks {lacks}; {advice}"
         )
+
+
+def different_classes(condensed: SyntheticSet, data: ImageData) -> str:
+    """What differs between the classes of a set and of real images, in full."""
+    lost = [name for name in condensed.classes if name not in data.classes]
+    new = [name for name in data.classes if name not in condensed.classes]
+    parts = [
+        f"{', '.join(names)} {where}"
+        for names, where in ((lost, "only in the set"), (new, "only in the data"))
+        if names
+    ]
+    if not parts:
+        parts = [
+            f"the same in another order, {', '.join(condensed.classes)} in the set, {', '.join(data.classes)} in the data"
+        ]
+    return "; ".join(parts)

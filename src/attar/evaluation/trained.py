@@ -7,44 +7,57 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from attar.files import append
 
-TRAINED = "evaluation.jsonl"  # only while an evaluation runs
+TRAINED_NETWORKS = "evaluation.jsonl"  # exists only while an evaluation runs
+
+
+class TrainedNetwork(NamedTuple):
+    """What an evaluation reports of one network."""
+
+    accuracy: float  # fraction of the real test images, after the last epoch
+    images: int  # number of training images
 
 
 class TrainedNetworks:
-    """The networks that an evaluation has trained so far, so that an interrupted one goes on with the next seed.
+    """The networks that an evaluation has trained so far, so that an interrupted one continues with the next network.
 
-    Without a folder nothing is kept.
+    `results` maps the key of a network (see `measure.Evaluator.key`) to its result. With a folder every result is
+    also appended to a file in it, and results of an earlier session are read from there.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self.path = folder / TRAINED if folder is not None else None
+    def __init__(self, folder: Path | None = None) -> None:
+        self.path = folder / TRAINED_NETWORKS if folder is not None else None
         self.start = time.perf_counter()
-        self.before = 0.0  # seconds of earlier sessions
-        self.known: dict[str, tuple[float, int]] = {}
-        self.lock = threading.Lock()  # networks are trained side by side
-        lines = self.path.read_text(encoding="utf-8") if self.path is not None and self.path.exists() else ""
-        for line in lines.splitlines():
-            with suppress(ValueError, KeyError, TypeError):  # a line that cannot be read is computed again
-                values = json.loads(line)
-                self.known[str(values["key"])] = float(values["accuracy"]), int(values["images"])
-                self.before = max(self.before, float(values["seconds"]))
+        self.earlier_seconds = 0.0  # of sessions before this one
+        self.results: dict[str, TrainedNetwork] = {}
+        self.lock = threading.Lock()  # networks are trained in several threads
+        if self.path is not None and self.path.exists():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                self.read(line)
+
+    def read(self, line: str) -> None:
+        """Take over the result in one line of a file. An unreadable line is ignored: that network is trained again."""
+        with suppress(ValueError, KeyError, TypeError):
+            values = json.loads(line)
+            self.results[str(values["key"])] = TrainedNetwork(float(values["accuracy"]), int(values["images"]))
+            self.earlier_seconds = max(self.earlier_seconds, float(values["seconds"]))
 
     @property
     def seconds(self) -> float:
-        """All that the evaluation took so far."""
-        return self.before + time.perf_counter() - self.start
+        """The time that the evaluation took so far, all sessions together."""
+        return self.earlier_seconds + time.perf_counter() - self.start
 
-    def keep(self, key: str, done: tuple[float, int]) -> None:
-        """Keep one network's accuracy and number of training images."""
+    def add(self, key: str, result: TrainedNetwork) -> None:
+        """Remember a network's result."""
+        self.results[key] = result
         if self.path is not None:
-            accuracy, images = done
             with self.lock:
-                append(self.path, {"key": key, "accuracy": accuracy, "images": images, "seconds": self.seconds})
+                append(self.path, {"key": key, **result._asdict(), "seconds": self.seconds})
 
-    def forget(self) -> None:
-        """The evaluation is done."""
+    def remove_file(self) -> None:
+        """Remove the file when the evaluation is complete."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)

@@ -1,1 +1,1 @@
-"""The page and the pictures that people look at."""
+"""The report of a run, one HTML page, and pictures of a set."""

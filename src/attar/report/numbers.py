@@ -1,4 +1,4 @@
-"""What stands in result.json and config.json, in words for the page."""
+"""The contents of result.json and config.json as texts for the report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from attar.evaluation.protocol import GAINS, MEASURED
 
 
 def title(result: Mapping[str, Any]) -> str:
-    """Data set and images per class."""
+    """The data set, and its images per class."""
     ipc = result.get("ipc")
     return f"{result.get('dataset', 'condensed set')}" + (f": {ipc} image{'s' * (ipc != 1)} per class" if ipc else "")
 
@@ -23,7 +23,7 @@ def duration(seconds: float) -> str:
     return (f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s") + f" ({seconds:.1f} s)"
 
 
-def size(count: float) -> str:
+def file_size(count: float) -> str:
     """Bytes in decimal units with two digits or more: 640 -> "640 B", 7840 -> "7.8 kB", 47040000 -> "47 MB"."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000 or unit == "GB":
@@ -33,34 +33,36 @@ def size(count: float) -> str:
 
 
 def sizes(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """("60,000 images", "47 MB") before and after; empty where it is not known."""
-    known = result.get("sizes", {})
-    if not {"real", "stored"} <= known.keys():
+    """("60,000 images", "47 MB") of the real data and of the stored set; empty where they are not known."""
+    by_set = result.get("sizes", {})
+    if not {"real", "stored"} <= by_set.keys():
         return []
-    both = [known["real"], known["stored"]]
-    return [(f"{item['images']:,} image{'s' * (item['images'] != 1)}", size(item["bytes"])) for item in both]
+    return [
+        (f"{images:,} image{'s' * (images != 1)}", file_size(size))
+        for images, size in ((by_set[key]["images"], by_set[key]["bytes"]) for key in ("real", "stored"))
+    ]
 
 
 def headline(result: Mapping[str, Any]) -> dict[str, str]:
-    """Set → accuracy of the first network that the condensed set was measured with; empty where there is none."""
+    """The accuracy of the first network by kind of training set; empty texts where it was not measured."""
     network = next(iter(result.get("accuracy") or {}), None)
     entries = {key: (result.get(key) or {}).get(network) for key in MEASURED}
     return {key: percent(entry) if entry else "" for key, entry in entries.items()}
 
 
 def percent(entry: Mapping[str, Any]) -> str:
-    """Mean ± standard deviation."""
+    """Mean ± standard deviation, in percent."""
     spread = "" if entry.get("std") is None else f" ± {100 * entry['std']:.1f}"
     return f"{100 * entry['mean']:.1f}{spread} %"
 
 
 def measured(result: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Those of `MEASURED` that the result has."""
+    """The part of `MEASURED` for which the result has accuracies."""
     return {key: words for key, words in MEASURED.items() if result.get(key)}
 
 
 def table(result: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """(network, one row per measured set)."""
+    """(network, its rows: one for each kind of training set)."""
     networks = dict.fromkeys(network for key in measured(result) for network in result[key])
     return [(network, list(_rows(result, network))) for network in networks]
 
@@ -85,8 +87,8 @@ def _rows(result: Mapping[str, Any], network: str) -> Iterable[dict[str, Any]]:
         }
 
 
-def gains(result: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """(network, ("IOR", "+0.142") and ("HLR", "+0.057") where they are known), fractions."""
+def gain_texts(result: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """(network, [("IOR", "+0.142"), ("HLR", "+0.057")]), as fractions; a metric that was not measured is left out."""
     networks = dict.fromkeys(network for key in GAINS for network in result.get(key, {}))
     return [
         (
@@ -98,19 +100,19 @@ def gains(result: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def protocols(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Each distinct protocol with the sets it was used for; networks are named where those of a set differ."""
-    used: dict[str, list[str]] = {}
+    """(protocol, training sets it was used for); networks are named where their protocols differ on one set."""
+    sets_by_protocol: dict[str, list[str]] = {}
     for key in measured(result):
         words = {network: _protocol(entry) for network, entry in result[key].items()}
         if len(set(words.values())) == 1:
             words = {"": next(iter(words.values()))}
         for network, text in words.items():
-            used.setdefault(text, []).append(MEASURED[key][0] + (f" ({network})" if network else ""))
-    return [(text, ", ".join(who)) for text, who in used.items()]
+            sets_by_protocol.setdefault(text, []).append(MEASURED[key][0] + (f" ({network})" if network else ""))
+    return [(text, ", ".join(sets)) for text, sets in sets_by_protocol.items()]
 
 
 def _protocol(entry: Mapping[str, Any]) -> str:
-    """The protocol's name and whatever else the entry says about it, such as the epochs."""
+    """The protocol's name, and everything else that the entry says about it, such as the epochs."""
     extras = {key: entry[key] for key in entry.keys() - {"mean", "std", "runs", "n", "images", "protocol"}}
     return ", ".join(
         [str(entry.get("protocol", "not stated")), *(f"{k} {_text(v)}" for k, v in sorted(extras.items()))]
@@ -118,10 +120,10 @@ def _protocol(entry: Mapping[str, Any]) -> str:
 
 
 def groups(settings: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """(section, its (dotted name, text)); values outside any section come first, without a name."""
-    alone = [(name, _text(value)) for name, value in settings.items() if not isinstance(value, Mapping)]
+    """(section, its [(dotted name, text)]); settings outside any section come first, under an empty name."""
+    top_level = [(name, _text(value)) for name, value in settings.items() if not isinstance(value, Mapping)]
     sections = [(name, list(_flat(value, ""))) for name, value in settings.items() if isinstance(value, Mapping)]
-    return [group for group in (("", alone), *sections) if group[1]]
+    return [group for group in (("", top_level), *sections) if group[1]]
 
 
 def _flat(settings: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, str]]:
@@ -133,7 +135,7 @@ def _flat(settings: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, str]]
 
 
 def _text(value: Any) -> str:
-    """As in a recipe, but without quotes around a lone word."""
+    """A value as in a recipe file, but text without quotes."""
     if isinstance(value, str):
         return value or '""'
     return "none" if value is None else json.dumps(value, default=str, ensure_ascii=False)

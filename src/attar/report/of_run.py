@@ -1,8 +1,10 @@
-"""report.html of a run folder."""
+"""The report of a run folder."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from torch import Tensor
 
 from attar.report import page
 from attar.report.page import Moment
@@ -14,22 +16,22 @@ from attar.settings.schema import LARGEST_NUMBER
 
 
 def write_report(folder: RunFolder, condensed: SyntheticSet, result: dict[str, Any]) -> None:
-    """report.html: the images and what they were before, accuracies, settings."""
+    """Write report.html: the images and their snapshots, accuracies, settings."""
     config = folder.read(run_folder.CONFIG, "attar") or dict(condensed.recipe)
     about = config.pop("attar", {})
     steps = {event["outer"]: event for event in folder.events() if _is_step(event)}
-    labels, kept = folder.snapshots()
-    if not kept and condensed.initial is not None:  # a run that kept no more than its beginning, such as joined files
+    labels, moments = folder.snapshots()
+    if not moments and condensed.initial is not None:  # such as parts that were joined from files
         images, labels = snapshots.thumbnails(condensed.initial, condensed.labels)
-        kept = [(0, images)]
-    end = max([*steps, *(outer for outer, _ in kept)], default=0)
+        moments = [(0, images)]
+    end = max([*steps, *(outer for outer, _ in moments)], default=0)
     page.write(
         folder.path / run_folder.REPORT,
         result=result,
         settings=config | {"environment": about.get("environment", {})},
         command=about.get("command", run_folder.command_line()),
         condensed=condensed,
-        moments=[_moment(outer, images, steps) for outer, images in kept if outer < max(end, 1)],
+        moments=[_moment(outer, images, steps) for outer, images in moments if outer < max(end, 1)],
         labels=labels,
         last=_moment(end, condensed.images, steps),
         curve=curve(folder),
@@ -37,11 +39,12 @@ def write_report(folder: RunFolder, condensed: SyntheticSet, result: dict[str, A
 
 
 def _is_step(event: dict[str, Any]) -> bool:
-    """Whether an event tells of a finished outer iteration, and of which."""
+    """Whether an event is that of a finished outer iteration and has its number."""
     return event.get("event") == "step" and isinstance(event.get("outer"), int)
 
 
-def _moment(outer: int, images: Any, steps: dict[int, dict[str, Any]]) -> Moment:
+def _moment(outer: int, images: Tensor, steps: dict[int, dict[str, Any]]) -> Moment:
+    """The images after an outer iteration, with the seconds and the loss of its event."""
     step = {key: value for key, value in steps.get(outer, {}).items() if _is_number(value)}
     return Moment(outer, images, 0.0 if outer == 0 else step.get("seconds"), step.get("loss"))
 
@@ -54,8 +57,8 @@ def curve(folder: RunFolder) -> list[tuple[float, float]]:
         if event.get("event") == "step":
             seconds = event.get("seconds")
         elif event.get("event") == "evaluation" and event.get("outer") is not None:
-            right = event.get("accuracy")
-            points.append((seconds, next(iter(right.values()), None) if isinstance(right, dict) else None))
+            by_network = event.get("accuracy")
+            points.append((seconds, next(iter(by_network.values()), None) if isinstance(by_network, dict) else None))
     return [point for point in points if all(map(_is_number, point))]
 
 

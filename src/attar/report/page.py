@@ -1,4 +1,4 @@
-"""report.html: one self-contained page that shows a run, in any browser and without a network."""
+"""The report page: one self-contained HTML file that needs no network."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ from attar.sets import snapshots
 from attar.sets.decode import decode, decode_plan, decoded_count
 from attar.sets.synthetic import SyntheticSet
 
-# Pixels and bytes that the pictures of a page may take: with a third more for base64 it stays below 3 MB.
+# Limits for the pictures: with base64, which adds a third, the page stays below 3 MB.
 STORED_PIXELS, STORED_BYTES = 1_500_000, 800_000
 DECODED_PIXELS, DECODED_BYTES = 1_000_000, 450_000
 PAST_BYTES = 750_000
-SIDE, SIDE_OF_MANY = 112, 64  # an image is not shown larger than this with few classes, and with many
-WIDE, NARROW, OF_MANY = 72, 44, 40  # about the side of an image on the screen: wide, a phone's, many classes
+MAX_SIDE, MAX_SIDE_OF_MANY_CLASSES = 112, 64  # of an image in the sheets, in pixels
+# About the side of an image on the screen: of a computer, of a phone, and of a computer with many classes.
+SCREEN_SIDE, PHONE_SIDE, SCREEN_SIDE_OF_MANY_CLASSES = 72, 44, 40
 
 
 @dataclass(frozen=True)
 class Moment:
-    """The set after some outer iterations; `seconds` and `loss` where they are known."""
+    """A snapshot of the set after `outer` outer iterations; `seconds` and `loss` where they are known."""
 
     outer: int
-    images: Tensor  # uint8 [n, ch, h, w], classes as in the set, the first images of each
+    images: Tensor  # uint8 [n, ch, h, w]: the first images of each class
     seconds: float | None = None
     loss: float | None = None
 
@@ -48,12 +49,12 @@ def write(
     settings: Mapping[str, Any],  # may be nested
     command: str,
     condensed: SyntheticSet | None = None,
-    moments: Sequence[Moment] = (),  # what was before, in order; shown where `last` is known
+    moments: Sequence[Moment] = (),  # before the end, in order; shown if there is a `last`
     labels: Tensor | None = None,  # of the images of the moments
-    last: Moment | None = None,  # the end: when `thumbnails` was reached
+    last: Moment | None = None,  # the end of the run
     curve: Sequence[tuple[float, float]] = (),  # (seconds, accuracy in [0, 1]) during condensation
 ) -> None:
-    """Write one HTML file that holds all it shows: pictures, accuracies, times, settings and the command."""
+    """Write one HTML file with pictures, accuracies, times, settings and the command."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("attar.report", "templates"),
         autoescape=True,
@@ -67,10 +68,10 @@ def write(
     )
     moments = moments if last is not None else ()
     times = [*moments, *([last] if last is not None else [])]
-    course = chart.chart(
+    chart_values = chart.chart(
         curve, _lines(result), [moment.seconds for moment in times], result.get("seconds", {}).get("condense")
     )
-    xs = course["moments"] if course else [None] * len(times)
+    xs = chart_values["moments"] if chart_values else [None] * len(times)
     page = environment.get_template("report.html.j2").render(
         title=numbers.title(result),
         style=style,
@@ -80,7 +81,7 @@ def write(
         sizes=numbers.sizes(result),
         headline=numbers.headline(result),
         sets=numbers.measured(result) or numbers.MEASURED,
-        gains=numbers.gains(result),
+        gains=numbers.gain_texts(result),
         table=numbers.table(result),
         most_runs=max((len(row["runs"]) for _, rows in numbers.table(result) for row in rows), default=0),
         protocols=numbers.protocols(result),
@@ -88,19 +89,19 @@ def write(
         groups=numbers.groups(settings),
         command=command,
         views=[] if condensed is None else views(condensed, moments, labels),
-        times=[{"words": _words(moment), "x": x} for moment, x in zip(times, xs, strict=True)],
-        chart=course,
+        times=[{"words": _moment_text(moment), "x": x} for moment, x in zip(times, xs, strict=True)],
+        chart=chart_values,
     )
-    files.atomically(Path(path), lambda name: name.write_text(page, encoding="utf-8"))
+    files.atomically(Path(path), lambda name: name.write_text(page, encoding="utf-8", errors="backslashreplace"))
 
 
 def views(condensed: SyntheticSet, moments: Sequence[Moment], labels: Tensor | None) -> list[dict[str, Any]]:
-    """The stored images, with what they were before; the training images they decode to, where those are others."""
+    """The galleries: the stored images with their snapshots, and the training images where these differ from them."""
     index = torch.from_numpy(class_numbers(condensed.labels, condensed.nclass))
     images = {label: condensed.images[index == label] for label in index.unique().tolist()}
     counts = {label: len(of_class) for label, of_class in images.items()}
     past = [rgb(moment.images) for moment in moments]
-    found = [_view("stored", condensed, counts, images.__getitem__, STORED_PIXELS, STORED_BYTES, past, labels)]
+    galleries = [_view("stored", condensed, counts, images.__getitem__, STORED_PIXELS, STORED_BYTES, past, labels)]
     if condensed.factor > 1:
         counts = {
             label: decoded_count(count, condensed.factor, condensed.decode_type) for label, count in counts.items()
@@ -109,47 +110,52 @@ def views(condensed: SyntheticSet, moments: Sequence[Moment], labels: Tensor | N
         def decoded(label: int) -> Tensor:
             return first_decoded(images[label], condensed.factor, condensed.decode_type)
 
-        found.append(_view("decoded", condensed, counts, decoded, DECODED_PIXELS, DECODED_BYTES))
-    return found
+        galleries.append(_view("decoded", condensed, counts, decoded, DECODED_PIXELS, DECODED_BYTES))
+    return galleries
 
 
 def first_decoded(images: Tensor, factor: int, decode_type: str) -> Tensor:
-    """The images that a class decodes to, as many as a page may show: all could be thousands of large ones."""
-    found: list[Tensor] = []
-    for part, rows in decode_plan(len(images), factor, decode_type):
-        missing = snapshots.MAX_IMAGES - sum(map(len, found))
+    """The first training images of a class's stored images, as many as the page may show.
+
+    Decoding all of them could take thousands of large images.
+    """
+    decoded: list[Tensor] = []
+    for patches, rows in decode_plan(len(images), factor, decode_type):
+        missing = snapshots.MAX_IMAGES - sum(map(len, decoded))
         if missing <= 0:
             break
-        found.append(decode(images[rows][: -(-missing // part**2)], part))
-    return torch.cat(found)[: snapshots.MAX_IMAGES]
+        decoded.append(decode(images[rows][: -(-missing // patches**2)], patches))
+    return torch.cat(decoded)[: snapshots.MAX_IMAGES]
 
 
 def _view(
     name: str,
     condensed: SyntheticSet,
-    counts: Mapping[int, int],  # label → images that there are
-    of_class: Callable[[int], Tensor],  # label → the first of them, [n, ch, H, W] in [0, 1]
-    pixels: int,
-    limit: int,
+    counts: Mapping[int, int],  # label → number of images
+    images_of: Callable[[int], Tensor],  # label → its first images [n, ch, H, W] in [0, 1]
+    max_pixels: int,
+    max_bytes: int,
     past: Sequence[np.ndarray] = (),  # uint8 [n, h, w, 3] each
     past_labels: Tensor | None = None,
 ) -> dict[str, Any]:
-    """Sheets, sizes, and for each class its name and the places of its images."""
+    """One gallery: its sheets and sizes, and for each class its name and the places of its images in the sheets."""
     many = len(counts) > MANY_CLASSES
     size = (condensed.images.shape[2], condensed.images.shape[3])
-    side = SIDE_OF_MANY if many else SIDE
-    most, size = snapshots.room(len(counts), max(counts.values()), size, pixels=pixels, times=1, side=side)
-    shown = {label: rgb(snapshots.shrunk(of_class(label)[:most], size)) for label in counts}
-    now = sheet([np.concatenate(list(shown.values()))], limit)
+    max_side = MAX_SIDE_OF_MANY_CLASSES if many else MAX_SIDE
+    largest = max(counts.values())
+    most, size = snapshots.fit(len(counts), largest, size, max_pixels=max_pixels, copies=1, max_side=max_side)
+    shown = {label: rgb(snapshots.shrink(images_of(label)[:most], size)) for label in counts}
+    now = sheet([np.concatenate(list(shown.values()))], max_bytes)
     before = sheet(past, PAST_BYTES) if past and past_labels is not None else None
-    scale, narrow = (max(1, round(wanted / max(size))) for wanted in (OF_MANY if many else WIDE, NARROW))
+    screen_side = SCREEN_SIDE_OF_MANY_CLASSES if many else SCREEN_SIDE
+    scale, phone_scale = (max(1, round(side / max(size))) for side in (screen_side, PHONE_SIDE))
     blocks: list[dict[str, Any]] = []
     row = 0
     for label, count in counts.items():
-        kept = [] if past_labels is None else np.flatnonzero(past_labels.cpu().numpy() == label).tolist()
+        past_rows = [] if past_labels is None else np.flatnonzero(past_labels.cpu().numpy() == label).tolist()
         places = range(row, row + len(shown[label]))
         row = places.stop
-        cells = [_cell(k, kept[n] if n < len(kept) else None, now, before) for n, k in enumerate(places)]
+        cells = [_cell(k, past_rows[n] if n < len(past_rows) else None, now, before) for n, k in enumerate(places)]
         note = f"{len(cells)} of {count}" if len(cells) < count else ""
         blocks.append({"name": str(condensed.classes[label]), "note": note, "cells": cells})
     return {
@@ -160,7 +166,7 @@ def _view(
         "width": size[1],
         "height": size[0],
         "scale": scale,
-        "narrow": min(scale, narrow),
+        "narrow": min(scale, phone_scale),
         "now": now,
         "past": before,
         "coarse": before is not None and past[0].shape[1] < size[0],
@@ -169,22 +175,22 @@ def _view(
 
 
 def _cell(image: int, past: int | None, now: Sheet, before: Sheet | None) -> dict[str, Any]:
-    """Where an image stands in the sheet of the end, and in that of the moments before."""
+    """The place of an image in the sheet of the end, and in that of the moments before."""
     return {
         "now": now.place(image),
         "past": before.place(past) if before is not None and past is not None else None,
     }
 
 
-def _words(moment: Moment) -> str:
-    """What stands beside the slider."""
-    words = f"after {moment.outer} outer iteration{'s' * (moment.outer != 1)}" if moment.outer else "as initialised"
-    words += f", {numbers.duration(moment.seconds)}" if moment.seconds and moment.outer else ""
-    return words + (f", loss {moment.loss:.4g}" if moment.loss is not None else "")
+def _moment_text(moment: Moment) -> str:
+    """The text beside the slider."""
+    text = f"after {moment.outer} outer iteration{'s' * (moment.outer != 1)}" if moment.outer else "as initialised"
+    text += f", {numbers.duration(moment.seconds)}" if moment.seconds and moment.outer else ""
+    return text + (f", loss {moment.loss:.4g}" if moment.loss is not None else "")
 
 
 def _lines(result: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
-    """What stands in the chart beside the curve: the first network's accuracies."""
+    """The lines of the chart: the first network's accuracies by kind of training set, with their names."""
     network = next(iter(result.get("accuracy") or {}), None)
     entries = {key: (result.get(key) or {}).get(network) for key in numbers.MEASURED} if network else {}
     return {key: (numbers.MEASURED[key][0], entry["mean"]) for key, entry in entries.items() if entry}

@@ -1,4 +1,4 @@
-"""Pictures for people: a set laid out by class as a PNG, with the names of the classes."""
+"""Pictures of a set: its images by class, with the names of the classes, as a PNG."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from attar import files
 from attar.errors import UserError
 
 GAP = 2  # pixels between the images of a class
-BACKGROUND, INK, FAINT = "#dfdfe3", "#1d1d22", "#5c5c66"
+BACKGROUND, NAME_COLOUR, NOTE_COLOUR = "#dfdfe3", "#1d1d22", "#5c5c66"
 MANY_CLASSES = 20  # beyond this the cells get smaller and several classes share a row
 
 
@@ -27,10 +27,11 @@ def grid(
     scale: float | None = None,  # pixels of the picture per pixel of an image; by default cells of 48 to 128
     columns: int | None = None,  # images shown of each class, at most; 10 by default
 ) -> Image.Image:
-    """Lay the images out by class with the names of the classes; classes without an image are left out.
+    """Lay the images out by class, with the names of the classes. Classes without an image are left out.
 
-    Up to two images a class: a flow of classes with the name underneath. More: one row a class, the name at its left.
-    Enlarged pixels stay sharp (nearest neighbour). Raises `UserError` when shapes do not fit.
+    With one or two images per class the classes follow each other, with their names underneath; with more, each class
+    has a row with its name at the left. Images are enlarged by nearest neighbour. Raises `UserError` when shapes do
+    not fit.
     """
     pixels, index = rgb(images), class_numbers(labels, len(classes))
     if len(pixels) != len(index) or not len(pixels):
@@ -39,10 +40,10 @@ def grid(
     names = [_drawable(str(classes[c])) or f"class {c}" for c in rows]
     scale = scale or _scale(max(pixels.shape[1:3]), len(rows))
     size = (max(1, round(pixels.shape[2] * scale)), max(1, round(pixels.shape[1] * scale)))
-    most = max(len(of_class) for of_class in rows.values())
-    shown = min(columns or 10, most)
+    largest = max(len(of_class) for of_class in rows.values())
+    shown = min(columns or 10, largest)
     strips = [_strip([pixels[row] for row in of_class[:shown]], size, shown) for of_class in rows.values()]
-    if most <= 2:
+    if largest <= 2:
         blocks = _named_below(strips, names)
         across = min(len(blocks), 5 if len(blocks) <= 10 else 10, max(1, 1100 // blocks[0].width))
         return _tiled(blocks, across, gap=(12, 8))
@@ -53,13 +54,13 @@ def grid(
 
 
 def save_grid(path: str | Path, images: Any, labels: Any, classes: Sequence[str], **layout: Any) -> None:
-    """Write `grid(images, labels, classes, **layout)` as a PNG; an old file stays until the new one is complete."""
+    """Write `grid(images, labels, classes, **layout)` as a PNG, atomically."""
     picture = grid(images, labels, classes, **layout)
     files.atomically(Path(path), lambda name: picture.save(name, format="PNG"))
 
 
 def _numpy(values: Any) -> np.ndarray:
-    """A tensor on any device, or anything that numpy reads."""
+    """An array of a tensor on any device, or of anything else that numpy converts."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         values = values.float() if values.is_floating_point() else values
@@ -67,7 +68,7 @@ def _numpy(values: Any) -> np.ndarray:
 
 
 def rgb(images: Any) -> np.ndarray:
-    """uint8 [N, H, W, 3]; images of neither one nor three channels are shown as the grey mean of theirs."""
+    """Images [N, ch, H, W] as uint8 [N, H, W, 3]; unless they have three channels, as the grey mean of theirs."""
     array = _numpy(images)
     if array.ndim != 4:
         raise UserError(f"images have shape [N, channels, height, width]; got {list(array.shape)}")
@@ -79,7 +80,7 @@ def rgb(images: Any) -> np.ndarray:
 
 
 def class_numbers(labels: Any, nclass: int) -> np.ndarray:
-    """Class numbers [N]; of soft labels the largest."""
+    """Labels [N] as class numbers; of soft labels [N, C] the most probable class."""
     array = _numpy(labels)
     array = array.argmax(axis=1) if array.ndim == 2 else array.astype(np.int64)
     if array.ndim != 1 or (len(array) and not 0 <= array.min() <= array.max() < nclass):
@@ -88,35 +89,41 @@ def class_numbers(labels: Any, nclass: int) -> np.ndarray:
 
 
 def _scale(side: int, nclass: int) -> float:
-    """Whole enlargement to cells of about 80 pixels (48 for many classes); images larger than 128 (64) shrink to it."""
-    wanted, largest = (48, 64) if nclass > MANY_CLASSES else (80, 128)
-    return max(1, round(wanted / side)) if side <= largest else largest / side
+    """The enlargement of images of that side: a whole number that gives about 80 pixels (48 with many classes).
+
+    Images larger than 128 pixels (64 with many classes) are shrunk to that.
+    """
+    target, largest = (48, 64) if nclass > MANY_CLASSES else (80, 128)
+    return max(1, round(target / side)) if side <= largest else largest / side
 
 
-def _strip(pictures: Sequence[np.ndarray], size: tuple[int, int], places: int) -> Image.Image:
+def _strip(images: Sequence[np.ndarray], size: tuple[int, int], places: int) -> Image.Image:
     """The images of one class side by side, at the given width and height, in a strip with room for `places`."""
     width, height = size
     strip = Image.new("RGB", (places * (width + GAP) - GAP, height), BACKGROUND)
-    for k, picture in enumerate(pictures):
-        how = Image.Resampling.NEAREST if width >= picture.shape[1] else Image.Resampling.LANCZOS
-        strip.paste(Image.fromarray(picture).resize(size, how), (k * (width + GAP), 0))
+    for k, image in enumerate(images):
+        resampling = Image.Resampling.NEAREST if width >= image.shape[1] else Image.Resampling.LANCZOS
+        strip.paste(Image.fromarray(image).resize(size, resampling), (k * (width + GAP), 0))
     return strip
 
 
 def _named_below(strips: Sequence[Image.Image], names: Sequence[str]) -> list[Image.Image]:
+    """The strips with the names of their classes underneath, centred."""
     font = ImageFont.load_default(size=12 if len(strips) > MANY_CLASSES else 13)
     width = max(strips[0].width, min(96, max(math.ceil(font.getlength(name)) for name in names)))
     blocks = []
     for strip, name in zip(strips, names, strict=True):
         block = Image.new("RGB", (width, strip.height + 20), BACKGROUND)
         block.paste(strip, ((width - strip.width) // 2, 0))
-        ImageDraw.Draw(block).text((width / 2, strip.height + 3), _fit(name, font, width), INK, font, anchor="ma")
+        ImageDraw.Draw(block).text(
+            (width / 2, strip.height + 3), _fit(name, font, width), NAME_COLOUR, font, anchor="ma"
+        )
         blocks.append(block)
     return blocks
 
 
 def _named_left(strips: Sequence[Image.Image], names: Sequence[str], notes: Sequence[str]) -> list[Image.Image]:
-    """Blocks with the name, and below it the note, right-aligned before the images."""
+    """The strips with the name of the class, and a note below it, at their left."""
     font = ImageFont.load_default(size=13)
     width = max(math.ceil(font.getlength(text)) for text in (*(_fit(name, font, 150) for name in names), *notes))
     blocks = []
@@ -124,19 +131,20 @@ def _named_left(strips: Sequence[Image.Image], names: Sequence[str], notes: Sequ
         block = Image.new("RGB", (width + 10 + strip.width, max(strip.height, 34 if note else 16)), BACKGROUND)
         block.paste(strip, (width + 10, 0))
         pen, middle = ImageDraw.Draw(block), block.height / 2
-        pen.text((width, middle - (8 if note else 0)), _fit(name, font, 150), INK, font, anchor="rm")
-        pen.text((width, middle + 8), note, FAINT, font, anchor="rm")
+        pen.text((width, middle - (8 if note else 0)), _fit(name, font, 150), NAME_COLOUR, font, anchor="rm")
+        pen.text((width, middle + 8), note, NOTE_COLOUR, font, anchor="rm")
         blocks.append(block)
     return blocks
 
 
 def _tiled(
-    blocks: Sequence[Image.Image],  # all of the same width; the highest counts
+    blocks: Sequence[Image.Image],  # all of the same width
     across: int,
     *,
     gap: tuple[int, int],
     downwards: bool = False,  # read down the columns, not along the rows
 ) -> Image.Image:
+    """All blocks in one picture, `across` in a row."""
     down = math.ceil(len(blocks) / across)
     step = (blocks[0].width + gap[0], max(block.height for block in blocks) + gap[1])
     canvas = Image.new("RGB", (across * step[0] - gap[0] + 24, down * step[1] - gap[1] + 24), BACKGROUND)
@@ -147,12 +155,12 @@ def _tiled(
 
 
 def _drawable(name: str) -> str:
-    """The name in the letters that Pillow's own font has: é becomes e, what has no such letter is left out."""
+    """The name in ASCII, which Pillow's font can draw: é becomes e, and letters without such a form are left out."""
     return " ".join(unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().split())
 
 
 def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """`text`, or as much of its beginning as fits."""
+    """The text, cut where it is wider than `width` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:

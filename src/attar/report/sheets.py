@@ -1,4 +1,4 @@
-"""Many small images as one picture: less to store in a page, and one address for a browser to keep."""
+"""Sprite sheets: many small images in one picture, which takes less room in a page than one picture each."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-QUALITIES = (90, 80, 65, 50, 35, 20)  # of WebP, tried in turn where the exact pixels take too much room
+WEBP_QUALITIES = (90, 80, 65, 50, 35, 20)  # tried in turn where a PNG is too large
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A picture of n images at T moments, as a data address; image i at moment t stands in column `column(i) + t`."""
+    """A picture of n images at T moments, as a data URL. The moments of an image are side by side, see `place`."""
 
-    address: str
+    url: str
     columns: int  # of the picture, in images
     rows: int
     moments: int
 
     def place(self, image: int) -> tuple[int, int]:
-        """Column and row of an image at the first moment."""
+        """Column and row of an image at the first moment; at moment t it is t columns further right."""
         across = self.columns // self.moments
         return image % across * self.moments, image // across
 
 
 def sheet(moments: Sequence[np.ndarray], limit: int) -> Sheet:
-    """Images uint8 [n, H, W, 3] at each moment → one sheet of at most `limit` bytes, the exact pixels where they fit.
+    """Put the images uint8 [n, H, W, 3] of each moment into one sheet of at most about `limit` bytes.
 
-    The moments of an image stand side by side, so that time moves the picture by whole widths of an image.
+    The page shows another moment by moving the sheet by whole widths of an image.
     """
     times, (n, height, width) = len(moments), moments[0].shape[:3]
     across = max(1, round(math.sqrt(n * height / (times * width))))
@@ -41,22 +41,22 @@ def sheet(moments: Sequence[np.ndarray], limit: int) -> Sheet:
     tiles[:n] = np.stack(moments, axis=1)
     pixels = tiles.reshape(rows, across * times, height, width, 3).swapaxes(1, 2)
     picture = Image.fromarray(pixels.reshape(rows * height, across * times * width, 3))
-    return Sheet(address(picture, limit), across * times, rows, times)
+    return Sheet(data_url(picture, limit), across * times, rows, times)
 
 
-def address(picture: Image.Image, limit: int) -> str:
-    """A data address of the picture: PNG where its bytes fit into `limit`, else WebP of the best quality that does."""
+def data_url(picture: Image.Image, limit: int) -> str:
+    """The picture as a data URL: a PNG if it has at most `limit` bytes, else a WebP of the best quality that has."""
     if not np.ptp(np.asarray(picture), axis=2).any():
         picture = picture.convert("L")
-    data, kind = _encoded(picture, "PNG", optimize=True), "png"
-    for quality in QUALITIES:
+    data, format_name = _encoded(picture, "PNG", optimize=True), "png"
+    for quality in WEBP_QUALITIES:
         if len(data) <= limit:
             break
-        data, kind = _encoded(picture, "WEBP", quality=quality), "webp"
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+        data, format_name = _encoded(picture, "WEBP", quality=quality), "webp"
+    return f"data:image/{format_name};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def _encoded(picture: Image.Image, form: str, **how: int | bool) -> bytes:
+def _encoded(picture: Image.Image, file_format: str, **options: int | bool) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, format=form, **how)
+    picture.save(buffer, format=file_format, **options)
     return buffer.getvalue()

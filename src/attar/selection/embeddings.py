@@ -1,4 +1,4 @@
-"""Real images as vectors, the last features of a network or their pixels, and representatives chosen by them."""
+"""Real images as vectors: their pixels, or the last features of a network; and representatives selected by them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from attar.selection import clusters
 
 Embed = Callable[[Tensor], Tensor]  # normalised images [n, ch, H, W] → vectors [n, d]
 
-PIXELS, LEAST = 1 << 17, 32  # of the images that are embedded at once, and how many at least
+MAX_BATCH_PIXELS = 1 << 17  # of the images that are embedded at once
+MIN_BATCH_IMAGES = 32  # however large they are
 
 
 def pixels(images: Tensor) -> Tensor:
-    """The normalised pixels themselves."""
+    """The normalised pixels themselves, as vectors."""
     return images.flatten(1)
 
 
 def by_network(
     module: models.Network, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], precision: str = "float32"
 ) -> Embed:
-    """The last features of a network with these tensors; batch norms use their running statistics."""
+    """Embed images by the last features of a network with these tensors; batch norms use their running statistics."""
     features = models.Features(module)
     tensors = {f"module.{name}": value.detach() for name, value in {**params, **buffers}.items()}
 
@@ -42,22 +43,23 @@ def by_network(
 
 
 @torch.no_grad()
-def embedded(data: ImageData, rows: Tensor, embed: Embed) -> Tensor:
-    """The vectors, float32 [n, d], of the training images of these rows, some at a time."""
-    at_once = max(LEAST, PIXELS // (data.size[0] * data.size[1]))
-    return torch.cat([embed(data.fetch(part)).float() for part in rows.split(at_once)])
+def embed_rows(data: ImageData, rows: Tensor, embed: Embed) -> Tensor:
+    """The vectors, float32 [n, d], of the training images of these rows, computed in batches."""
+    batch_size = max(MIN_BATCH_IMAGES, MAX_BATCH_PIXELS // (data.size[0] * data.size[1]))
+    return torch.cat([embed(data.fetch(batch)).float() for batch in rows.split(batch_size)])
 
 
 def representatives(
-    data: ImageData, label: int, count: int, embed: Embed, generator: Generator, most: int | None = None
+    data: ImageData, label: int, count: int, embed: Embed, generator: Generator, max_candidates: int | None = None
 ) -> Tensor:
-    """Rows of the images nearest the centres of `count` clusters of a class, int64 [min(count, n)].
+    """Rows of the images nearest to the centres of `count` clusters of a class, int64 [min(count, n)].
 
-    most: so many images of the class, drawn at random and no fewer than `count`, are looked at; by default all.
+    max_candidates: cluster only so many images of the class (but at least `count`), drawn at random; all by default.
     """
     rows = data.rows(label)
     if count >= len(rows):
         return rows
-    if most is not None and max(most, count) < len(rows):
-        rows = rows[torch.randperm(len(rows), generator=generator, device=rows.device)[: max(most, count)]]
-    return rows[clusters.representatives(embedded(data, rows, embed), count, generator)]
+    if max_candidates is not None and max(max_candidates, count) < len(rows):
+        order = torch.randperm(len(rows), generator=generator, device=rows.device)
+        rows = rows[order[: max(max_candidates, count)]]
+    return rows[clusters.representatives(embed_rows(data, rows, embed), count, generator)]

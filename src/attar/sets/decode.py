@@ -1,4 +1,7 @@
-"""Stored images and the training images they stand for: decoding, and real images put into the grid."""
+"""Decoding (IDC section 4, multi-formation): from stored images to training images, and real images into a grid.
+
+With factor f a stored image is a grid of f × f patches. Decoding cuts it up and enlarges each patch to a full image.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,19 @@ from torch import Generator, Tensor
 
 from attar.errors import UserError, choose
 
-PAD = 0.5  # what a grid is padded with where the factor does not divide the side
-BOUND = 128  # decoded images per class of decode type `bound`
+PADDING_VALUE = 0.5  # of pixels beyond the image, where the factor does not divide its side
+MAX_BOUND_COUNT = 128  # decoded images per class of decode type `bound`
+
+DecodePlan = list[tuple[int, slice]]  # (factor, which stored images of a class are decoded at it)
 
 
-def cell(side: int, factor: int) -> int:
-    """The side of one patch: ⌈side/factor⌉ pixels."""
+def patch_side(side: int, factor: int) -> int:
+    """The side of one patch in pixels: ⌈side / factor⌉."""
     return -(-side // factor)
 
 
 def check_factor(factor: int, size: tuple[int, int]) -> None:
-    """Raise `UserError` when a grid of `factor` × `factor` patches has less than one pixel for each."""
+    """Raise `UserError` when an image of that (height, width) is too small for `factor` × `factor` patches."""
     if factor > min(size):
         raise UserError(f"factor {factor} is larger than the image ({size[0]}x{size[1]} pixels)")
 
@@ -30,42 +35,42 @@ def decode(images: Tensor, factor: int) -> Tensor:
     if factor == 1:
         return images
     n, channels, height, width = images.shape
-    rows, columns = cell(height, factor), cell(width, factor)
-    padded = F.pad(images, (0, factor * columns - width, 0, factor * rows - height), value=PAD)
+    rows, columns = patch_side(height, factor), patch_side(width, factor)
+    padded = F.pad(images, (0, factor * columns - width, 0, factor * rows - height), value=PADDING_VALUE)
     patches = padded.view(n, channels, factor, rows, factor, columns).permute(0, 2, 4, 1, 3, 5)
     return F.interpolate(patches.reshape(-1, channels, rows, columns), size=(height, width), mode="bilinear")
 
 
 def decode_class(images: Tensor, factor: int, decode_type: str) -> Tensor:
-    """The training images of one class's stored images [ipc, ch, H, W].
+    """The training images [n, ch, H, W] of one class's stored images [ipc, ch, H, W].
 
-    `single`: factor f only; `multi`: factors f, f−1, …, 1, all of them; `bound`: every stored image at one factor, the
-    largest first, so that no more than 128 come out (or ipc, where that is more).
+    `single` decodes at factor f; `multi` at all factors f, f−1, …, 1; `bound` decodes every stored image at one
+    factor, the first ones at the largest, so that at most 128 training images result (ipc, if that is more). Raises
+    `UserError` for another decode type.
     """
-    choose("decode_type", decode_type, DECODE)
-    return torch.cat([decode(images[rows], f) for f, rows in DECODE[decode_type](len(images), factor)])
+    return torch.cat([decode(images[rows], f) for f, rows in decode_plan(len(images), factor, decode_type)])
 
 
-def decode_plan(ipc: int, factor: int, decode_type: str) -> list[tuple[int, slice]]:
-    """Which stored images of a class are decoded at which factor."""
+def decode_plan(ipc: int, factor: int, decode_type: str) -> DecodePlan:
+    """Which of the `ipc` stored images of a class are decoded at which factor, in the order of the training images."""
     return DECODE[choose("decode_type", decode_type, DECODE)](ipc, factor)
 
 
 def decoded_count(ipc: int, factor: int, decode_type: str) -> int:
-    """Training images per class."""
+    """The number of training images per class."""
     return sum((rows.stop - rows.start) * f * f for f, rows in decode_plan(ipc, factor, decode_type))
 
 
-def _single(ipc: int, factor: int) -> list[tuple[int, slice]]:
+def _single(ipc: int, factor: int) -> DecodePlan:
     return [(factor, slice(0, ipc))]
 
 
-def _multi(ipc: int, factor: int) -> list[tuple[int, slice]]:
+def _multi(ipc: int, factor: int) -> DecodePlan:
     return [(f, slice(0, ipc)) for f in range(factor, 0, -1)]
 
 
-def _bound(ipc: int, factor: int) -> list[tuple[int, slice]]:
-    plan, first, spare = [], 0, BOUND - ipc
+def _bound(ipc: int, factor: int) -> DecodePlan:
+    plan, first, spare = [], 0, MAX_BOUND_COUNT - ipc
     for f in range(factor, 0, -1):
         count = ipc - first if f == 1 else min(ipc - first, max(0, spare) // (f * f - 1))
         if count:
@@ -74,7 +79,7 @@ def _bound(ipc: int, factor: int) -> list[tuple[int, slice]]:
     return plan
 
 
-DECODE: dict[str, Callable[[int, int], list[tuple[int, slice]]]] = {
+DECODE: dict[str, Callable[[int, int], DecodePlan]] = {
     "single": _single,
     "multi": _multi,
     "bound": _bound,
@@ -82,12 +87,15 @@ DECODE: dict[str, Callable[[int, int], list[tuple[int, slice]]]] = {
 
 
 def decode_set(images: Tensor, labels: Tensor, factor: int, decode_type: str) -> tuple[Tensor, Tensor]:
-    """Decode class by class: stored images and labels [N] → training images and labels [n], classes ascending."""
+    """Decode a set class by class.
+
+    Stored images [N, ch, H, W] and labels [N] → training images [n, ch, H, W] and labels [n], ordered by label.
+    """
     decoded, repeated = [], []
     for label in labels.unique().tolist():
-        patches = decode_class(images[labels == label], factor, decode_type)
-        decoded.append(patches)
-        repeated.append(labels.new_full((len(patches),), label))
+        of_class = decode_class(images[labels == label], factor, decode_type)
+        decoded.append(of_class)
+        repeated.append(labels.new_full((len(of_class),), label))
     return torch.cat(decoded), torch.cat(repeated)
 
 
@@ -95,11 +103,11 @@ def mix(
     real: Tensor,  # [ipc·f², ch, H, W] in [0, 1]: different real images of one class
     factor: int,
 ) -> Tensor:
-    """Grids [ipc, ch, H, W] with one real image, resized (nearest), in every cell: initialisation `mix` (IDC)."""
+    """Grids [ipc, ch, H, W] with one real image, shrunk (nearest pixel), in every patch: initialisation `mix` (IDC)."""
     count, channels, height, width = real.shape
-    rows, columns = cell(height, factor), cell(width, factor)
-    condensed = F.interpolate(real, size=(rows, columns), mode="nearest")
-    grid = condensed.view(count // factor**2, factor, factor, channels, rows, columns).permute(0, 3, 1, 4, 2, 5)
+    rows, columns = patch_side(height, factor), patch_side(width, factor)
+    patches = F.interpolate(real, size=(rows, columns), mode="nearest")
+    grid = patches.view(count // factor**2, factor, factor, channels, rows, columns).permute(0, 3, 1, 4, 2, 5)
     return grid.reshape(-1, channels, factor * rows, factor * columns)[:, :, :height, :width].contiguous()
 
 

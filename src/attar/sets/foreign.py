@@ -22,9 +22,9 @@ from torch import Tensor
 from attar import files
 from attar.data.images import ImageData
 from attar.data.load import load as load_data
-from attar.data.sources.folder import has_classes
 from attar.data.sources.parquet import found as parquet_files
-from attar.errors import UserError, choose
+from attar.data.sources.tree import has_class_folders
+from attar.errors import UserError, choose, log
 from attar.sets import set_files
 from attar.sets.decode import DECODE, check_factor
 from attar.sets.export import ABOUT, KEY, WHATS
@@ -32,6 +32,9 @@ from attar.sets.synthetic import SyntheticSet
 
 SUFFIXES = (".pt", ".pth", ".npz", ".parquet")
 CLOSE = 1e-3  # how far from [0, 1] rounding may take a value
+SLIGHTLY = 0.25  # how far the files of IDC, Acc-DD and NCFM may leave it
+BYTES_FROM = 8.0  # the highest value from which images with none below 0 are in 0..255
+FAR = 4.0  # how far from [0, 1] images may be once they are no longer normalised
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def is_foreign(path: Path) -> bool:
 
 def _has_images(path: Path) -> bool:
     return any(
-        folder.is_dir() and has_classes(folder) for folder in (path, *(path / name for name in ("train", *WHATS)))
+        folder.is_dir() and has_class_folders(folder) for folder in (path, *(path / name for name in ("train", *WHATS)))
     )
 
 
@@ -140,8 +143,6 @@ def _read_npz(path: Path) -> Foreign:
     if images.dtype.kind not in "uif" or labels.dtype.kind not in "uif":
         raise UserError(f"{path} holds {images.dtype} images and {labels.dtype} labels; numbers are needed")
     x = torch.from_numpy(images)
-    if x.dim() == 4 and x.shape[-1] in (1, 3) and x.shape[1] not in (1, 3):
-        x = x.permute(0, 3, 1, 2)
     return Foreign(x.unsqueeze(1) if x.dim() == 3 else x, torch.from_numpy(labels), None, str(path), meta)
 
 
@@ -170,8 +171,7 @@ def as_set(
     if int(labels.min()) < 0 or int(labels.max()) >= data.nclass:
         low, high = int(labels.min()), int(labels.max())
         raise UserError(f"{where} has the labels {low}..{high}; {data.name} has the classes 0..{data.nclass - 1}")
-    if images.shape[1] == 1 and data.channels == 3 and found.classes is not None:
-        images = images.expand(-1, 3, -1, -1)  # image files whose colours are all grey
+    images = _with_channels(images, data, found)
     pixels = _unit(images, data, where, normalized)
     chosen = found.meta.get("factor", 1) if factor is None else factor
     if not isinstance(chosen, int) or chosen < 1:
@@ -203,23 +203,73 @@ def _matched(labels: Tensor, classes: tuple[str, ...] | None, data: ImageData, w
     return torch.tensor([data.classes.index(name) for name in classes])[labels]
 
 
+def _with_channels(images: Tensor, data: ImageData, found: Foreign) -> Tensor:
+    """[n, ch, H, W] with the channels of the data. Raises UserError for other channels."""
+    if images.shape[1] == data.channels:
+        return images
+    if images.shape[3] == data.channels:
+        log.info("%s has its channels last", found.where)
+        return images.permute(0, 3, 1, 2)
+    if images.shape[1] == 1 and data.channels == 3 and found.classes is not None:
+        return images.expand(-1, 3, -1, -1)  # image files whose colours are all grey
+    raise UserError(
+        f"{found.where} has images of shape {list(images.shape)}, and {data.name} has {data.channels} channels: "
+        f"[n, {data.channels}, H, W] or [n, H, W, {data.channels}] is needed"
+    )
+
+
 def _unit(images: Tensor, data: ImageData, where: str, normalized: bool) -> Tensor:
-    """float32 in [0, 1]; normalised images may leave it, as some methods let theirs."""
+    """float32 in [0, 1]; normalised images may leave it, as some methods let theirs.
+
+    Raises UserError for values that are neither in [0, 1], nor 0..255, nor, where `normalized`, normalised.
+    """
     if images.dtype == torch.uint8:
+        if normalized:
+            raise UserError(f"the images of {where} are bytes, 0..255, and not normalised; leave --normalized out")
         return images.float() / 255
     if not images.is_floating_point() or not bool(images.isfinite().all()):
         kind = "values that are not finite" if images.is_floating_point() else str(images.dtype).removeprefix("torch.")
         raise UserError(f"the images of {where} are {kind}; uint8, or float in [0, 1], is needed")
     x = images.float()
-    if normalized:
-        if x.shape[1] != data.channels:
-            raise UserError(f"{where} has {x.shape[1]} channels, {data.name} has {data.channels}")
-        mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (data.mean, data.std))
-        return x * std + mean
     low, high = (float(value) for value in x.aminmax())
-    if low < -CLOSE or high > 1 + CLOSE:
-        raise UserError(
-            f"the images of {where} run from {low:.3g} to {high:.3g}, not from 0 to 1; "
-            f"add --normalized if they are normalised with the data's mean and std"
+    if normalized:
+        return _no_longer_normalized(x, data, where)
+    if low >= -CLOSE and high <= 1 + CLOSE:
+        return x.clamp(0, 1)
+    if low >= -SLIGHTLY and high <= 1 + SLIGHTLY:
+        share = float(((x < 0) | (x > 1)).float().mean())
+        log.warning(
+            "the images of %s run from %.3g to %.3g: the %.2g %% of values outside [0, 1] are clamped",
+            *(where, low, high, 100 * share),
         )
-    return x.clamp(0, 1)
+        return x.clamp(0, 1)
+    if low >= -SLIGHTLY and BYTES_FROM <= high <= 255 + SLIGHTLY:
+        log.warning("the images of %s run from %.3g to %.3g: they are taken as 0..255", where, low, high)
+        return (x / 255).clamp(0, 1)
+    raise UserError(
+        f"the images of {where} run from {low:.3g} to {high:.3g}, which is neither 0..1 nor 0..255; "
+        f"add --normalized if they are normalised with the data's mean and std"
+    )
+
+
+def _no_longer_normalized(x: Tensor, data: ImageData, where: str) -> Tensor:
+    """Images times std plus mean. Raises UserError where that is far from [0, 1], so that they were not normalised."""
+    low, high = (float(value) for value in x.aminmax())
+    mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (data.mean, data.std))
+    if low >= 0:  # no value below the mean
+        range_ = "0..1" if high <= 1 + SLIGHTLY else "0..255"
+        raise UserError(
+            f"the images of {where} run from {low:.3g} to {high:.3g}, as images in {range_} do; leave --normalized out"
+        )
+    unit = x * std + mean
+    low, high = (float(value) for value in unit.aminmax())
+    if low < -FAR or high > 1 + FAR:
+        raise UserError(
+            f"the images of {where} would run from {low:.3g} to {high:.3g} once they are no longer normalised, where 0 "
+            f"is black and 1 is white: they were not normalised with the mean and std of {data.name}"
+        )
+    if low < -CLOSE or high > 1 + CLOSE:
+        log.warning(
+            "the images of %s run from %.3g to %.3g, where 0 is black and 1 is white; they stay so", where, low, high
+        )
+    return unit

@@ -1,4 +1,4 @@
-"""A condensed set onto the Hugging Face hub."""
+"""Publish a condensed set on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -7,22 +7,32 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from attar.errors import MissingError, UserError
+from attar.errors import MissingError, UserError, one_line
 from attar.sets.export import export_set
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.config import Recipe, with_role
 from attar.settings.schema import settings_of
 
-NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def push_set(condensed: SyntheticSet, name: str, *, what: str | None = None, private: bool = False) -> str:
-    """Put the set as parquet with its card into the data set USER/NAME, made if need be. Returns its address.
+    """Upload a set as parquet, with a data set card, to the Hugging Face hub.
 
-    Raises UserError for a name of another form and when the hub refuses, MissingError without package, token or
-    network.
+    Args:
+        condensed: the set. Folders of this machine are taken out of its recipe.
+        name: USER/NAME of a data set, which is created if it does not exist.
+        what: which images, "stored", "decoded" or "both" (the default).
+        private: whether a created data set is private.
+
+    Returns:
+        The address of the data set.
+
+    Raises:
+        UserError: for a name of another form, and when the hub refuses.
+        MissingError: without the package huggingface_hub, a token, or a network.
     """
-    if NAME.fullmatch(name) is None:
+    if HUB_NAME.fullmatch(name) is None:
         raise UserError(f"'{name}' is no name on the Hugging Face hub; a name is USER/NAME")
     try:
         from huggingface_hub import HfApi, get_token
@@ -40,8 +50,7 @@ def push_set(condensed: SyntheticSet, name: str, *, what: str | None = None, pri
         except OfflineModeIsEnabled as error:
             raise MissingError(f"{name} cannot be pushed: HF_HUB_OFFLINE is set; unset it") from error
         except HfHubHTTPError as error:
-            said = " ".join(str(error).split())
-            raise UserError(f"the Hugging Face hub refuses {name}: {said}") from error
+            raise UserError(f"the Hugging Face hub refuses {name}: {one_line(error)}") from error
         except Exception as error:  # the HTTP library's own errors
             kind = type(error).__name__
             raise MissingError(f"{name} cannot be pushed: no network, or the hub does not answer ({kind})") from error
@@ -49,13 +58,13 @@ def push_set(condensed: SyntheticSet, name: str, *, what: str | None = None, pri
 
 
 def _without_places(condensed: SyntheticSet) -> SyntheticSet:
-    """The set with a recipe that names no folder of this machine."""
-    plain = settings_of(Recipe())
-    recipe = {name: dict(values) for name, values in condensed.recipe.items()}
-    if "data" in recipe:
-        recipe["data"] |= {name: plain["data"][name] for name in with_role("data", "place")}
-        if Path(str(recipe["data"].get("dataset"))).expanduser().exists():
-            recipe["data"]["dataset"] = condensed.source
-    if "condense" in recipe:
-        recipe["condense"] |= {name: plain["condense"][name] for name in with_role("condense", "place")}
+    """The set with a recipe that names nothing of this machine: its settings of place have their defaults."""
+    defaults = settings_of(Recipe())
+    recipe = {section: dict(values) for section, values in condensed.recipe.items()}
+    for section in recipe.keys() & {"data", "condense"}:
+        places = set(with_role(section, "place")) & recipe[section].keys()
+        recipe[section] |= {name: defaults[section][name] for name in places}
+    dataset = recipe.get("data", {}).get("dataset")
+    if dataset is not None and Path(str(dataset)).expanduser().exists():
+        recipe["data"]["dataset"] = condensed.source
     return replace(condensed, recipe=recipe)

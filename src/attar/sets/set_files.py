@@ -1,4 +1,4 @@
-"""The file of a condensed set."""
+"""Reading and writing the file of a condensed set."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ from attar.sets.synthetic import SyntheticSet
 
 CONDENSED = "condensed.safetensors"
 INITIAL = "initial.safetensors"
-SET_META = {
+METADATA_TYPES = {
     **dict.fromkeys(("classes", "mean", "std"), list),
     **{"factor": int, "decode_type": str, "source": str, "recipe": dict},
 }
 
 
 def save_set(path: Path, condensed: SyntheticSet) -> None:
-    """Write a condensed set: tensors `images` float32 and `labels` int64, everything else as metadata.
+    """Write a condensed set to a safetensors file: tensors `images` float32 and `labels` int64, the rest as metadata.
 
-    Beside `condensed.safetensors` the initial images, where known, go into `initial.safetensors`.
+    Args:
+        path: the file, which is replaced atomically. Beside a file named `condensed.safetensors` the initial images,
+            if the set knows them, are written to `initial.safetensors`.
+        condensed: the set.
+
+    Raises:
+        WriteError: where the file cannot be written.
     """
     if path.name == CONDENSED and condensed.initial is not None:
         save_set(path.with_name(INITIAL), replace(condensed, images=condensed.initial))
@@ -34,7 +40,7 @@ def save_set(path: Path, condensed: SyntheticSet) -> None:
 
 
 def describe(condensed: SyntheticSet) -> dict[str, Any]:
-    """All that is known of a set besides its tensors."""
+    """The metadata of a set: everything but its tensors."""
     return {
         "factor": condensed.factor,
         "decode_type": condensed.decode_type,
@@ -51,14 +57,25 @@ def describe(condensed: SyntheticSet) -> dict[str, Any]:
 
 
 def load_set(path: Path) -> SyntheticSet:
-    """Read a condensed set from its file or its run folder (with its initial images where they lie beside it)."""
+    """Read a condensed set.
+
+    Args:
+        path: its file, or its run folder.
+
+    Returns:
+        The set, with its initial images where `initial.safetensors` is beside `condensed.safetensors`.
+
+    Raises:
+        MissingError: where the file is missing, or the run is not finished.
+        UserError: where the file is damaged, or is no condensed set.
+    """
     if path.is_dir():
         if not (path / CONDENSED).is_file():
             raise MissingError(f"{path} is no run folder, or its run is not finished: it has no {CONDENSED}")
         path = path / CONDENSED
     tensors, meta = load_tensors(path, "set")
-    for key, kind in SET_META.items():
-        if not isinstance(meta.get(key), kind):
+    for key, expected in METADATA_TYPES.items():
+        if not isinstance(meta.get(key), expected):
             raise UserError(f"{path} is no condensed set: its '{key}' is missing or damaged")
     if not {"images", "labels"} <= tensors.keys():
         raise UserError(
@@ -82,12 +99,13 @@ def load_set(path: Path) -> SyntheticSet:
         coreset=str(meta.get("coreset", "")),
         folder=path.parent if path.name == CONDENSED else None,
     )
-    if not _sound(condensed):
+    if not _is_sound(condensed):
         raise UserError(f"{path} is damaged: images {list(images.shape)}, labels and classes do not fit each other")
     return condensed
 
 
-def _sound(condensed: SyntheticSet) -> bool:
+def _is_sound(condensed: SyntheticSet) -> bool:
+    """Whether shapes, labels, classes, factor and normalisation fit each other, and all values are in range."""
     images, labels = condensed.images, condensed.labels
     if images.dim() != 4 or labels.shape != images.shape[:1] or not images.numel():
         return False
@@ -108,6 +126,7 @@ def _sound(condensed: SyntheticSet) -> bool:
 
 
 def _initial(path: Path, images: Tensor) -> Tensor | None:
+    """The initial images beside a `condensed.safetensors`, where they are sound and have the shape of `images`."""
     beside = path.with_name(INITIAL)
     if path.name != CONDENSED or not beside.is_file():
         return None

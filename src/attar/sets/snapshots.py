@@ -1,4 +1,4 @@
-"""The set on its way: which moments of a run are kept for its page, and how small."""
+"""Snapshots: small copies of the images at some moments of a run, for its report."""
 
 from __future__ import annotations
 
@@ -8,39 +8,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MOMENTS = 10  # kept after the first; the last is the end of the run
-PIXELS = 2_000_000  # of all moments together: 6 MB of colours in the run folder, well compressed in the page
-MAX_IMAGES = 10  # images of a class
+MOMENTS = 10  # of a run, besides its beginning
+MAX_PIXELS = 2_000_000  # of all moments together: 6 MB of colours in the run folder
+MAX_IMAGES = 10  # of a class
 
 
 def moments(total: int) -> list[int]:
-    """The outer iterations after which the images are kept: 0, then further and further apart, up to `total`.
+    """The outer iterations of a run of `total` after which a snapshot is taken, from 0 to `total`.
 
-    Images change most in the beginning.
+    They lie further and further apart, as the images change most in the beginning.
     """
     return sorted({round(total * (k / MOMENTS) ** 2) for k in range(MOMENTS + 1)})
 
 
-def room(
+def fit(
     classes: int,
-    of_class: int,  # images that the largest class has
+    images: int,  # of the largest class
     size: tuple[int, int],  # height and width of an image
     *,
-    pixels: int = PIXELS,
-    times: int = MOMENTS + 1,
-    side: int | None = None,  # no image is larger
+    max_pixels: int = MAX_PIXELS,
+    copies: int = MOMENTS + 1,  # of every image
+    max_side: int | None = None,  # of a shown image
 ) -> tuple[int, tuple[int, int]]:
-    """How many images of each class fit into `pixels`, `times` over, and their size: smaller only where one is not."""
-    cap = min(1.0, (side or max(size)) / max(size))
+    """How many images of each class can be shown within `max_pixels`, and at which (height, width).
+
+    Images are shrunk to `max_side`, and further only where not even one image of each class would fit.
+    """
+    cap = min(1.0, (max_side or max(size)) / max(size))
     height, width = (max(1, round(length * cap)) for length in size)
-    share = pixels / (times * classes)
-    shrink = min(1.0, math.sqrt(share / (height * width)))
-    count = int(share // (height * width))
-    return max(1, min(of_class, MAX_IMAGES, count)), (max(1, int(height * shrink)), max(1, int(width * shrink)))
+    per_class = max_pixels / (copies * classes)
+    shrink = min(1.0, math.sqrt(per_class / (height * width)))
+    count = int(per_class // (height * width))
+    return max(1, min(images, MAX_IMAGES, count)), (max(1, int(height * shrink)), max(1, int(width * shrink)))
 
 
-def shrunk(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Images [n, ch, H, W] in [0, 1] → uint8 [n, ch, h, w], each pixel the mean of those that it stands for."""
+def shrink(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images [n, ch, H, W] in [0, 1] → uint8 [n, ch, h, w]; each pixel is the mean of the area that it covers."""
     images = images.detach().float()
     if size != tuple(images.shape[2:]):
         images = F.interpolate(images, size=size, mode="area")
@@ -51,9 +54,12 @@ def thumbnails(
     images: Tensor,  # [N, ch, H, W] in [0, 1]
     labels: Tensor,  # [N]
 ) -> tuple[Tensor, Tensor]:
-    """What is kept of a moment: uint8 [n, ch, h, w] and labels [n], the same rows and size at every moment of a run."""
+    """A snapshot: the first images of each class, uint8 [n, ch, h, w], and their labels [n].
+
+    Rows and size depend on shapes and labels only, so they are the same at every moment of a run.
+    """
     present = labels.unique().tolist()
-    count, size = room(len(present), int(torch.bincount(labels).max()), (images.shape[2], images.shape[3]))
+    count, size = fit(len(present), int(torch.bincount(labels).max()), (images.shape[2], images.shape[3]))
     rows = torch.arange(len(labels), device=labels.device)
-    chosen = torch.cat([rows[labels == label][:count] for label in present])
-    return shrunk(images[chosen], size), labels[chosen]
+    first = torch.cat([rows[labels == label][:count] for label in present])
+    return shrink(images[first], size), labels[first]

@@ -1,7 +1,4 @@
-"""The synthetic set: stored images, and the training images they stand for (IDC section 4, multi-formation).
-
-With factor f a stored image is an f×f grid; *decode* cuts it into f² patches of side ⌈H/f⌉ and up-samples each to H×W.
-"""
+"""The synthetic set: stored images, and the training images that they decode to (IDC section 4, see `decode`)."""
 
 from __future__ import annotations
 
@@ -23,16 +20,26 @@ from attar.sets.decode import decode_set
 from attar.settings.choices import strategy_names
 from attar.training.augment import apply, draw
 
-GALLERY, GALLERY_CLASSES = 10, 20  # images and classes that a notebook shows
+GALLERY_IMAGES, GALLERY_CLASSES = 10, 20  # of a class, and of a set, that a notebook shows
 
 
 @dataclass(frozen=True, eq=False)
 class SyntheticSet:
     """A condensed data set.
 
-    images: float32 [N, ch, H, W] in [0, 1] as stored; labels: int64 [N]; mean, std: per channel, in [0, 1] units.
-    `initial` holds the images before any optimisation, where known; `fingerprint` stands for the real images; `coreset`
-    says how real images were chosen, where these are some; `folder` is the run folder that it lies in, if any.
+    Attributes:
+        images: as stored, float32 [N, ch, H, W] in [0, 1].
+        labels: int64 [N].
+        factor: a stored image is a grid of factor × factor training images.
+        decode_type: how stored images become training images: "single", "multi" or "bound".
+        classes: the names of all classes of the data set.
+        mean, std: per channel, of images in [0, 1].
+        source: the name of the real data set.
+        initial: the images before any optimisation, float32 [N, ch, H, W], or None where they are not known.
+        recipe: the settings that made the set, by section.
+        fingerprint: a digest of the real images; empty where it is not known.
+        coreset: how real images were selected ("random", "herding", "kcenter"); empty for synthetic images.
+        folder: the run folder that the set was read from or written to, if any.
     """
 
     images: Tensor
@@ -51,7 +58,7 @@ class SyntheticSet:
 
     @property
     def nclass(self) -> int:
-        """Classes of the data set (a part holds images of some of them only)."""
+        """Number of classes of the data set, of which a part holds only some."""
         return len(self.classes)
 
     @property
@@ -76,7 +83,7 @@ class SyntheticSet:
         return (images - mean) / std
 
     def dataset(self, *, normalized: bool = True) -> Dataset:
-        """A torch `Dataset` of decoded (image, label) pairs, normalised per channel unless told otherwise."""
+        """A torch `Dataset` of decoded (image, label) pairs; images are normalised per channel, or in [0, 1]."""
         images, labels = self.decoded()
         return TensorDataset(self.normalize(images) if normalized else images, labels)
 
@@ -90,11 +97,21 @@ class SyntheticSet:
         normalized: bool = True,
         seed: int = 0,
     ) -> Loader:
-        """Batches of decoded images [n, ch, H, W] and labels [n], all on `device`, anew each time it is gone through.
+        """Batches of decoded images [n, ch, H, W] and labels [n]; all images stay on one device.
 
-        normalized: per channel, as networks are trained; else in [0, 1]. augment: a strategy such as
-        "color_crop_flip_scale_rotate", drawn for each image, computed on the device. seed: of order and augmentation.
-        Raises `UserError` for an unknown strategy and for augmentation of images that are not normalised.
+        Args:
+            batch_size: images per batch; the last batch may be smaller.
+            shuffle: a new random order in every epoch.
+            device: where images and labels are kept, and augmentation is computed.
+            augment: a strategy such as "color_crop_flip_scale_rotate", drawn again for each image and epoch.
+            normalized: normalise the images per channel, as for training; else they are in [0, 1].
+            seed: of order and augmentation.
+
+        Returns:
+            An iterable; each iteration over it is one epoch.
+
+        Raises:
+            UserError: for an unknown strategy, or for augmentation of images that are not normalised.
         """
         if augment is not None and not normalized:
             raise UserError("augmentation works on normalised images; leave normalized=False or augment out")
@@ -107,7 +124,7 @@ class SyntheticSet:
         return Loader(images.to(device), labels.to(device), batch_size, shuffle, strategy, generator)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the first stored images of each class."""
+        """The first stored images of each class, for notebooks."""
         return gallery(self.images, self.labels, self.classes, f"{self!r}")
 
     def __repr__(self) -> str:
@@ -116,7 +133,7 @@ class SyntheticSet:
         return f"SyntheticSet({self.source}: {len(self.labels)} images of {shape}, {self.nclass} classes, {kind})"
 
     def start(self) -> SyntheticSet:
-        """The set as it was initialised. Raises `UserError` where that was not kept."""
+        """The set with its initial images. Raises `UserError` where they are not known."""
         if self.initial is None:
             raise UserError("this set does not hold its initial images")
         return replace(self, images=self.initial)
@@ -124,7 +141,7 @@ class SyntheticSet:
 
 @dataclass(frozen=True, eq=False)
 class Loader:
-    """Batches of images and labels that live on one device."""
+    """Batches of images and labels from one device, without copies between devices; see `SyntheticSet.loader`."""
 
     images: Tensor
     labels: Tensor
@@ -153,16 +170,16 @@ def _side(images: Tensor) -> tuple[int, int]:
 
 
 def gallery(images: Tensor, labels: Tensor, classes: Sequence[str], title: str) -> str:
-    """HTML: one line, and for each class up to `GALLERY` images as one PNG."""
+    """HTML: the title, and for each class up to `GALLERY_IMAGES` images as one PNG."""
     rows = []
     for label in labels.unique().tolist()[:GALLERY_CLASSES]:
-        own = (images[labels == label][:GALLERY].detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
-        strip = torch.cat(list(own), dim=2).permute(1, 2, 0).numpy()
+        shown = (images[labels == label][:GALLERY_IMAGES].detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+        strip = torch.cat(list(shown), dim=2).permute(1, 2, 0).numpy()
         file = io.BytesIO()
         Image.fromarray(strip[..., 0] if strip.shape[2] == 1 else strip).save(file, format="PNG")
         picture = base64.b64encode(file.getvalue()).decode()
         name = html.escape(str(classes[label]) if label < len(classes) else str(label))
-        style = f"height:{max(48, own.shape[2])}px;image-rendering:pixelated"
+        style = f"height:{max(48, shown.shape[2])}px;image-rendering:pixelated"
         rows.append(
             f'<tr><td>{name}</td><td><img alt="{name}" style="{style}" src="data:image/png;base64,{picture}"></td></tr>'
         )

@@ -21,6 +21,7 @@ DECODE_TYPE_NAMES = ("single", "multi", "bound")
 OPTIMIZER_NAMES = ("sgd", "adam", "adamw")
 PRECISION_NAMES = ("float32", "tf32", "bf16")
 COMPILE_NAMES = ("auto", "on", "off")
+CHANNEL_AXIS_NAMES = ("first", "last")
 YARDSTICK_NAMES = ("initial", "random_real", "whole")
 
 

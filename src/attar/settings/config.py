@@ -8,7 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from attar.errors import choose
-from attar.settings.choices import OPTIMIZER_NAMES, PRETRAINED_INIT_NAMES, YARDSTICK_NAMES, strategy_names
+from attar.settings.choices import (
+    CHANNEL_AXIS_NAMES,
+    OPTIMIZER_NAMES,
+    PRETRAINED_INIT_NAMES,
+    YARDSTICK_NAMES,
+    strategy_names,
+)
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.schema import (
     ABOVE_ZERO,
@@ -27,7 +33,10 @@ class DataConfig:
     """Which real images, and where they live while attar computes."""
 
     dataset: str = setting(
-        "digits", "a known name, a folder of images, parquet, or USER/NAME on Hugging Face", "-d", role="source"
+        "digits",
+        "a known name, a folder of images, a parquet, npz, zip or tar file, or USER/NAME on Hugging Face",
+        "-d",
+        role="source",
     )
     nclass: int | None = setting(
         None, "use the first NCLASS classes (imagenet: 10 or 100)", limits=Limits(2), role="images"
@@ -39,6 +48,13 @@ class DataConfig:
     )
     label_column: str | None = setting(
         None, "the column of classes of a table (default: the one of that type)", role="source"
+    )
+    labels_csv: str | None = setting(None, "a table that says which image of the folder has which label", role="source")
+    channels: str | None = setting(
+        None,
+        "first or last: where arrays have their channels (default: the axis of length 1, 3 or 4)",
+        role="source",
+        choices=CHANNEL_AXIS_NAMES,
     )
     test_fraction: float = setting(
         0.2,

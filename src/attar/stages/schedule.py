@@ -1,4 +1,4 @@
-"""How long a run takes here: a few iterations are measured, and a schedule is fitted to the time there is."""
+"""How long a run takes on this machine, from a few timed iterations; and a schedule that fits a time limit."""
 
 from __future__ import annotations
 
@@ -6,37 +6,43 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
 from attar import models
 from attar.condensation import loop as condensation
-from attar.condensation.setup import set_up
+from attar.condensation.setup import serial_steps, set_up
 from attar.condensation.state import init
 from attar.data.images import ImageData
+from attar.engine.compile import worth_compiling
+from attar.engine.cuda_graphs import GRAPH_WARMUP
+from attar.engine.device import wait
 from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError, log
 from attar.models.for_data import build, describe
 from attar.settings.choices import strategy_names
 from attar.settings.config import PoolConfig, Recipe
-from attar.training import batches, train_state
-from attar.training.augment import augment
+from attar.training import train_state
+from attar.training.batches import AugmentationSampler, BatchSampler, make_batch
+from attar.training.loop import LONGEST, Trainer
 from attar.training.pool import Member, Pool
 
-WARMUP_CALLS = 1  # iterations before the clock runs
-MEASURED_CALLS = 3  # iterations under the clock
-POOL_SHARE = 0.5  # of the time there is, at most
-MIN_OUTER_ITERATIONS = 10  # outer iterations that a fitted schedule has at least: each one draws another model
+WARMUP_CALLS = 1  # calls before the timed ones, on a CPU
+WARMUP_CALLS_ON_GPU = GRAPH_WARMUP + 2  # on a GPU: the warm-ups, the recording, and a replay
+MEASURED_CALLS = 3  # timed calls
+MAX_POOL_FRACTION = 0.5  # of the time limit
+MIN_OUTER_ITERATIONS = 10  # of a fitted schedule: each outer iteration draws another model
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of the parts of a run on this machine, from a few measured iterations."""
+    """Seconds that the parts of a run take on this machine, from a few timed iterations."""
 
     epoch: float  # one epoch of an early-stage model; 0 where there are none
-    inner: float  # one inner iteration, of every part where there are several, with its share of a network's warm-up
-    at_once: int = 1  # models that are trained side by side
-    test: float = 0.0  # the accuracy of an early-stage model
+    inner: float  # one inner iteration of all parts, with its fraction of a network's warm-up
+    at_once: int = 1  # models that are trained at the same time
+    test: float = 0.0  # measuring the accuracy of an early-stage model
 
     def pool(self, config: PoolConfig) -> float:
         """Seconds of all early-stage models."""
@@ -47,15 +53,20 @@ class Estimate:
         return self.pool(recipe.pool) + self.inner * recipe.condense.outer_iterations * recipe.condense.inner_loop
 
 
-def estimate(data: ImageData, recipe: Recipe) -> Estimate:
-    """Measure an untrained network: steps of the pool's training and inner iterations. Nothing is kept."""
+def estimate(data: ImageData, recipe: Recipe, *, compiled: bool | None = None) -> Estimate:
+    """Time steps of pretraining and inner iterations with an untrained network. Nothing is written.
+
+    On a GPU the timed calls are replayed, as in a run. compiled: whether they are compiled too; by default where the
+    recipe says `on`, but not by `auto`, for which `fit` asks when it knows how long the run is.
+    """
     module = build(recipe.network, describe(data), 0)
     fresh = recipe.condense.network_init == "fresh"
     member = Member(models.parameters_of(module), models.buffers_of(module), {"seed": 0}, None, "untrained")
     pool = Pool(recipe.network, describe(data), () if fresh else (member,))
-    config = replace(
-        recipe.condense, compile="off", model_path=(), warmup=0, select_every=WARMUP_CALLS + MEASURED_CALLS
-    )
+    if compiled is None:
+        compiled = recipe.condense.compile == "on"
+    calls = warm_calls(data.device) + MEASURED_CALLS
+    config = replace(recipe.condense, compile="on" if compiled else "off", model_path=(), warmup=0, select_every=calls)
     parts = 1
     if config.nclass_sub is not None and config.phase is None:
         parts, config = -(-data.nclass // config.nclass_sub), replace(config, phase=0)
@@ -64,16 +75,13 @@ def estimate(data: ImageData, recipe: Recipe) -> Estimate:
 
     def inner() -> None:
         nonlocal state
-        state, loss = condensation.step(state, task)
-        float(loss)  # a GPU has to be done
+        state, _ = condensation.step(state, task)
 
     steps = -(-len(data.labels) // recipe.pool.batch_size)
-    warmup = recipe.condense.warmup / (
-        config.sweeps_per_network or config.inner_loop
-    )  # epochs for each inner iteration
-    epoch = 0.0 if fresh and not warmup else steps * _seconds(_pool_step(data, recipe))
-    each = _seconds(inner)
-    if config.select == "cluster":  # the measured iterations are between two clusterings
+    warmup = recipe.condense.warmup / (config.sweeps_per_network or config.inner_loop)  # epochs per inner iteration
+    epoch = 0.0 if fresh and not warmup else steps * _pool_step_seconds(data, recipe)
+    each = _seconds(inner, data.device)
+    if config.select == "cluster":  # the timed iterations contain no clustering
         start = time.perf_counter()
         float(condensation.clustered(state, task)[-1][0])
         each += (time.perf_counter() - start) / min(recipe.condense.select_every, config.inner_loop)
@@ -83,12 +91,17 @@ def estimate(data: ImageData, recipe: Recipe) -> Estimate:
         epoch=trained,
         inner=parts * (each + warmup * epoch),
         at_once=ThreadWorkers(data.device).count,
-        test=trained * tested / len(data.labels) / 3,  # a step goes forward once and twice as much back
+        test=trained * tested / len(data.labels) / 3,  # a training step costs a forward pass and twice as much backward
     )
 
 
-def _pool_step(data: ImageData, recipe: Recipe) -> Callable[[], None]:
-    """One step of training a model of the pool."""
+def warm_calls(device: torch.device) -> int:
+    """How many calls come before the timed ones: until these are what a run will do."""
+    return WARMUP_CALLS_ON_GPU if device.type == "cuda" else WARMUP_CALLS
+
+
+def _pool_step_seconds(data: ImageData, recipe: Recipe) -> float:
+    """Seconds of one training step of an early-stage model; on a GPU as part of a recorded chain."""
     config = recipe.pool
     module = build(recipe.network, describe(data), 0).to(data.device)
     model = train_state.start_training(
@@ -100,40 +113,35 @@ def _pool_step(data: ImageData, recipe: Recipe) -> Callable[[], None]:
         weight_decay=config.weight_decay,
     )
     generator = torch.Generator(data.device).manual_seed(0)
-    rows = batches.BatchSampler(torch.arange(len(data.labels), device=data.device), config.batch_size, generator)
+    rows = BatchSampler(torch.arange(len(data.labels), device=data.device), config.batch_size, generator)
+    sampler = AugmentationSampler(data, strategy_names(config.aug_type), config.mix_p, generator)
+    trainer = Trainer(model, partial(make_batch, data))
+    count = LONGEST if data.device.type == "cuda" else 1
 
-    def one() -> None:
-        chosen = rows.draw()
-        images, targets = augment(
-            data.fetch(chosen),
-            data.labels[chosen],
-            strategy=strategy_names(config.aug_type),
-            nclass=data.nclass,
-            mix_p=config.mix_p,
-            generator=generator,
-        )
-        float(train_state.step(model, images, targets))
+    def chain() -> None:
+        trainer([sampler.draw_rows(rows.draw()) for _ in range(count)])
 
-    return one
+    return _seconds(chain, data.device) / count
 
 
-def _seconds(step: Callable[[], None]) -> float:
-    for _ in range(WARMUP_CALLS):
+def _seconds(step: Callable[[], None], device: torch.device) -> float:
+    for _ in range(warm_calls(device)):
         step()
+    wait(device)
     start = time.perf_counter()
     for _ in range(MEASURED_CALLS):
         step()
+    wait(device)
     return (time.perf_counter() - start) / MEASURED_CALLS
 
 
 def fit(data: ImageData, recipe: Recipe, seconds: float, *, before: float = 0.0, pool_there: bool = False) -> Recipe:
-    """The recipe with as many iterations as fit into `seconds` for pool and condensation, `before` of which are gone.
+    """The recipe with as many iterations as fit into `seconds` for pretraining and condensation.
 
-    The pool gets half of the time at most, with fewer models and then fewer epochs where it would take more; inner
-    iterations get fewer where less than ten outer ones would fit. Raises UserError when the time does not hold one
-    model and one iteration.
-
-    pool_there: whether the models are trained already.
+    Pretraining gets half of the time at most: fewer models and then fewer epochs where it would take more. Outer
+    iterations are shortened where fewer than ten would fit.
+    before: seconds of the limit that are already spent; pool_there: whether the models are already trained.
+    Raises `UserError` when the time is too short for one model and one iteration, or limited to no number.
     """
     if not math.isfinite(seconds):
         raise UserError("minutes must be a number of minutes above 0")
@@ -141,30 +149,51 @@ def fit(data: ImageData, recipe: Recipe, seconds: float, *, before: float = 0.0,
         raise UserError("eval_at and minutes exclude each other: evaluations take time that is not known before")
     start = time.perf_counter() - before
     estimated = estimate(data, recipe)
-    pool = recipe.pool if pool_there else _smaller(recipe.pool, estimated, POOL_SHARE * seconds)
-    spent = 0.0 if pool_there else estimated.pool(pool)
-    left = seconds - (time.perf_counter() - start) - spent
+    fitted, words = _fitted(recipe, estimated, seconds, start, pool_there)
+    if compiles(fitted, data):
+        estimated = estimate(data, recipe, compiled=True)
+        fitted, words = _fitted(recipe, estimated, seconds, start, pool_there)
+    log.info("%s", words)
+    return fitted
+
+
+def compiles(recipe: Recipe, data: ImageData) -> bool:
+    """Whether a run on a GPU would compile what `auto` had measured uncompiled.
+
+    On a CPU the run is only faster than what was measured, by less than compiling here would take.
+    """
+    config = recipe.condense
+    if data.device.type != "cuda" or config.compile != "auto":
+        return False
+    classes = config.nclass_sub or data.nclass
+    return worth_compiling("auto", serial_steps(config, classes, data.device), 0.0, data.device)
+
+
+def _fitted(recipe: Recipe, estimated: Estimate, seconds: float, start: float, pool_there: bool) -> tuple[Recipe, str]:
+    """The recipe that fits into `seconds` since `start` (of `time.perf_counter`), and a line about it."""
+    pool = recipe.pool if pool_there else _smaller(recipe.pool, estimated, MAX_POOL_FRACTION * seconds)
+    pool_seconds = 0.0 if pool_there else estimated.pool(pool)
+    left = seconds - (time.perf_counter() - start) - pool_seconds
     total = int(left / estimated.inner)
-    serves = recipe.condense.sweeps_per_network or 1  # sweeps: an outer iteration holds one whole network at least
-    if total < serves:
-        least = (seconds - left + serves * estimated.inner) / 60
+    sweeps = recipe.condense.sweeps_per_network or 1  # an outer iteration uses a network for all its sweeps at least
+    if total < sweeps:
+        least = (seconds - left + sweeps * estimated.inner) / 60
         raise UserError(
-            f"minutes is too short: the pool takes about {spent:.1f} s and one iteration {estimated.inner:.2g} s on "
-            f"this machine; give at least {least:.2g}"
+            f"minutes is too short: the pool takes about {pool_seconds:.1f} s and one iteration {estimated.inner:.2g} "
+            f"s on this machine; give at least {least:.2g}"
         )
-    inner = max(serves, min(recipe.condense.inner_loop, total // MIN_OUTER_ITERATIONS) // serves * serves)
+    inner = max(sweeps, min(recipe.condense.inner_loop, total // MIN_OUTER_ITERATIONS) // sweeps * sweeps)
     outer = min(max(1, total // inner), recipe.condense.full_niter)
-    models_of = f", {pool.models} models of {pool.span} about {spent:.0f} s" if estimated.epoch else ""
-    log.info(
-        "%s",
+    models_of = f", {pool.models} models of {pool.span} about {pool_seconds:.0f} s" if estimated.epoch else ""
+    words = (
         f"an iteration takes {estimated.inner:.3g} s here{models_of}: {outer} x {inner} iterations fit into "
-        f"{seconds / 60:.3g} minutes",
+        f"{seconds / 60:.3g} minutes"
     )
-    return replace(recipe, pool=pool, condense=replace(recipe.condense, niter=outer, inner_loop=inner))
+    return replace(recipe, pool=pool, condense=replace(recipe.condense, niter=outer, inner_loop=inner)), words
 
 
 def _smaller(config: PoolConfig, estimated: Estimate, seconds: float) -> PoolConfig:
-    """The pool with as many epochs, and then models, as fit into `seconds`; one of each at least."""
+    """The pool with as many epochs, and then as many models, as fit into `seconds`, but at least one of each."""
     for epochs in range(config.epochs, 0, -1):
         for count in range(config.models, 0, -1):
             smaller = replace(config, models=count, epochs=epochs)

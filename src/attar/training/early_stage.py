@@ -20,7 +20,7 @@ from attar.settings.schema import settings_of
 from attar.training.batches import AugmentationSampler, BatchDraw, make_batch, shuffled
 from attar.training.loop import Trainer, fit
 from attar.training.pool import Member, Pool
-from attar.training.pool_files import BEFORE_SHARES, _load_fitting, _of_folder, _resolved, as_long, file_name
+from attar.training.pool_files import _load_fitting, _of_folder, _resolved, as_long, file_name
 from attar.training.train_state import accuracy, start_training
 
 Advance = Callable[[str], None]  # called with a few words when a part of the work is done
@@ -84,9 +84,7 @@ def fill(
 
 def is_described(pool: Pool, config: PoolConfig) -> bool:
     """Whether the pool holds what `config` says, and nothing else."""
-    return [BEFORE_SHARES | member.settings for member in pool.members] == [
-        settings_of(one) for one in _singles(config)
-    ]
+    return [member.settings for member in pool.members] == [settings_of(one) for one in _singles(config)]
 
 
 def _singles(config: PoolConfig) -> list[PoolConfig]:

@@ -29,7 +29,6 @@ def folder_name(data: ImageData, network: NetworkConfig) -> str:
 def file_name(config: PoolConfig, data: ImageData, network: NetworkConfig) -> str:
     """The member's file: epochs, seed, and six digits that stand for the other settings, the data and the network."""
     rest = {key: value for key, value in settings_of(config).items() if key not in ("epochs", "seed", "models")}
-    rest = {key: value for key, value in rest.items() if (key, value) != ("fraction", 1.0)}  # as it was before shares
     text = json.dumps([rest, describe(data), _resolved(network)], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:6]
     return f"e{config.epochs}-seed{config.seed}-{digest}{files.SUFFIX}"
@@ -61,8 +60,8 @@ def load(
 ) -> Pool:
     """Read a pool: files, or folders of them (in the order of their names), onto the data's device.
 
-    length: take only members of these `epochs`, this `share` of the images; limit: at most so many. Of a folder those
-    that fit are taken.
+    length: take only members of these `epochs`, this `fraction` of the images; limit: at most so many. Of a folder
+    those that fit are taken.
     Raises `UserError` when a named file was made for other data or another network, or nothing is left.
     """
     members = _fitting(paths, data, network, length or {})
@@ -134,9 +133,6 @@ def _resolved(network: NetworkConfig) -> dict[str, Any]:
     return {"architecture": label, "width": network.width, "norm_type": network.norm_type}
 
 
-BEFORE_SHARES = {"fraction": 1.0}  # what the settings of older members do not say
-
-
 def as_long(member: Member, length: Mapping[str, float]) -> bool:
-    """Whether a member was trained so long: `epochs`, `share` of the images, or only one of them."""
-    return length.items() <= (BEFORE_SHARES | member.settings).items()
+    """Whether a member was trained so long: `epochs`, `fraction` of the images, or only one of them."""
+    return length.items() <= member.settings.items()

@@ -21,32 +21,29 @@ import torch
 from PIL import Image
 
 import attar
+from attar.data import assemble, decode, pictures
 from attar.data.cache import build, mapped
 from attar.data.cache.mapped import Mapped
 from attar.data.images import ImageData
 from attar.data.load import load
-from attar.data.sources import folder
 from attar.errors import UserError
+from helpers.logs import lines
 
 Refused = Callable[..., Any]
 MODES = ("RGB", "L", "RGBA", "P")
 
 
-class Lines:
-    """A watch that keeps what it is told."""
+class Steps:
+    """Progress that counts the steps that are left of each stage."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
         self.steps: list[int] = []
 
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-    def stage(self, name: str, total: int) -> Lines:
+    def stage(self, name: str, total: int) -> Steps:
         self.steps.append(total)
         return self
 
-    def __enter__(self) -> Lines:
+    def __enter__(self) -> Steps:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -72,7 +69,7 @@ def paint(root: Path, count: int = 6, *, modes: tuple[str, ...] = ("RGB",), size
 @pytest.fixture
 def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of 18 + 6 images whose cache is built in parts of two images."""
-    monkeypatch.setattr(build, "CHUNK", 2 * 3 * 8 * 8)
+    monkeypatch.setattr(pictures, "CHUNK", 2 * 3 * 8 * 8)
     return paint(tmp_path / "pets")
 
 
@@ -123,7 +120,7 @@ def test_small_folders_stay_in_memory_and_large_ones_do_not(
 ) -> None:
     assert isinstance(load(pets, size=8).images, torch.Tensor)
     assert not (tmp_path / "home" / ".cache").exists()
-    monkeypatch.setattr(folder, "CACHE_FROM", 1)
+    monkeypatch.setattr(assemble, "CACHE_FROM", 1)
     assert isinstance(load(pets, size=8, load_memory=True, cache_dir=tmp_path / "c").images, torch.Tensor)
     assert not (tmp_path / "c").exists()
     assert isinstance(load(pets, size=8).images, Mapped)
@@ -149,24 +146,27 @@ def test_a_pool_fits_both(pets: Path, tmp_path: Path) -> None:
     pool.check(load(pets, size=8, cache_dir=tmp_path / "c"))
 
 
-def test_the_second_start_decodes_nothing(pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = Lines()
-    load(pets, size=8, cache_dir=tmp_path / "c", watch=watch)
-    assert watch.steps == [0] and "pets has no cache yet: 24 images go into the cache" in watch.lines[0]
+def test_the_second_start_decodes_nothing(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shown = Steps()
+    load(pets, size=8, cache_dir=tmp_path / "c", progress=shown)
+    assert shown.steps == [0] and "pets has no cache yet: 24 images go into the cache" in lines(caplog)[0]
 
     def fail(*_: object) -> None:
         raise AssertionError("an image was decoded")
 
-    monkeypatch.setattr(folder, "_decode", fail)
-    monkeypatch.setattr(folder, "_is_grey", fail)
+    monkeypatch.setattr(pictures, "decode", fail)
     monkeypatch.setattr(mapped, "check_of", fail)  # nor is it read
-    again = Lines()
-    assert load(pets, size=8, cache_dir=tmp_path / "c", watch=again).fingerprint
-    assert len(again.lines) == 1 and "pets: 24 images (4.6e-06 GB) from the cache" in again.lines[0]
+    caplog.clear()
+    assert load(pets, size=8, cache_dir=tmp_path / "c").fingerprint
+    assert len(lines(caplog)) == 1 and "pets: 24 images (4.6e-06 GB) from the cache" in lines(caplog)[0]
 
 
 @pytest.mark.parametrize("change", ["pixels", "touch", "new", "gone", "renamed"])
-def test_another_source_is_another_cache(change: str, pets: Path, tmp_path: Path) -> None:
+def test_another_source_is_another_cache(
+    change: str, pets: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     load(pets, size=8, cache_dir=tmp_path / "c")
     one = pets / "train" / "bee" / "0.png"
     if change == "pixels":
@@ -179,9 +179,9 @@ def test_another_source_is_another_cache(change: str, pets: Path, tmp_path: Path
         one.unlink()
     else:
         one.rename(one.with_name("z.png"))
-    watch = Lines()
-    data = load(pets, size=8, cache_dir=tmp_path / "c", watch=watch)
-    assert "the files of pets have changed: " in watch.lines[0]
+    caplog.clear()
+    data = load(pets, size=8, cache_dir=tmp_path / "c")
+    assert "the files of pets have changed: " in lines(caplog)[0]
     same(load(pets, size=8), data)
     assert len(caches(tmp_path / "c")) == 1
 
@@ -196,14 +196,14 @@ def test_another_process_opens_the_file_for_itself(pets: Path, tmp_path: Path) -
 # ---- interrupted, together ----
 
 
-class Dying(Lines):
-    """A watch that kills the process once so many parts are in the journal."""
+class Dying(Steps):
+    """Progress that kills the process once so many parts are in the journal."""
 
     def __init__(self, parts: int) -> None:
         super().__init__()
         self.parts = parts
 
-    def stage(self, name: str, total: int) -> Lines:
+    def stage(self, name: str, total: int) -> Steps:
         self.parts += 1
         self.advance()
         return super().stage(name, total)
@@ -215,7 +215,7 @@ class Dying(Lines):
 
 
 def _load_and_die(root: Path, cache: Path, parts: int) -> None:
-    load(root, size=8, cache_dir=cache, watch=Dying(parts))
+    load(root, size=8, cache_dir=cache, progress=Dying(parts))
 
 
 def spawned(target: Callable[..., None], *args: Any) -> multiprocessing.Process:
@@ -225,16 +225,18 @@ def spawned(target: Callable[..., None], *args: Any) -> multiprocessing.Process:
 
 
 @pytest.mark.parametrize("chunks", [0, 5, 11])
-def test_a_killed_build_goes_on_and_ends_the_same(chunks: int, pets: Path, tmp_path: Path) -> None:
+def test_a_killed_build_goes_on_and_ends_the_same(
+    chunks: int, pets: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     load(pets, size=8, cache_dir=tmp_path / "whole")
     process = spawned(_load_and_die, pets, tmp_path / "cut", chunks)
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert [path.name[-9:] for path in caches(tmp_path / "cut")] == [".building"]
-    watch = Lines()
-    load(pets, size=8, cache_dir=tmp_path / "cut", watch=watch)
+    caplog.clear()
+    load(pets, size=8, cache_dir=tmp_path / "cut")
     resumed = f"{chunks} of 12 parts are there" if chunks else "go into the cache"
-    assert any(resumed in line for line in watch.lines), watch.lines
+    assert any(resumed in line for line in lines(caplog)), lines(caplog)
     (whole,), (cut,) = caches(tmp_path / "whole"), caches(tmp_path / "cut")
     assert whole.name == cut.name and contents(whole) == contents(cut)
 
@@ -250,42 +252,42 @@ def test_killed_between_the_last_steps(pets: Path, tmp_path: Path) -> None:
         {**whole, "journal.jsonl": b'\n{"chunk": 0, "stamp"'},
         {**whole, "manifest.json": half["manifest.json"]},
         {**whole, "images.u8": half["images.u8"]},
-        {**half, "checks.u32.part": b"x", "manifest.json.part": b"y", "journal.jsonl": b"\xff\n[1]\n{}\n"},
+        {**half, ".checks.u32.0123456789ab": b"x", "journal.jsonl": b"\xff\n[1]\n{}\n"},
         {"images.u8": whole["images.u8"] + b"more"},
         {},
     ):
         shutil.rmtree(place)
-        work.mkdir()
+        (work / "cache").mkdir(parents=True)
         for name, raw in files.items():
-            (work / name).write_bytes(raw)
+            (work / "cache" / name).write_bytes(raw)
         load(pets, size=8, cache_dir=tmp_path / "c")
         assert contents(place) == whole and not work.exists()
 
 
-def test_parts_that_a_journal_promises_are_checked(pets: Path, tmp_path: Path) -> None:
+def test_parts_that_a_journal_promises_are_checked(
+    pets: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     load(pets, size=8, cache_dir=tmp_path / "whole")
     process = spawned(_load_and_die, pets, tmp_path / "c", 6)
     process.join()
     (work,) = caches(tmp_path / "c")
-    with (work / build.PIXELS).open("r+b") as file:
-        file.seek(200)
+    with (work / "cache" / build.PIXELS).open("r+b") as file:
+        file.seek(2 * 200 * 3)  # in the fourth part
         file.write(bytes(3))
-    watch = Lines()
-    load(pets, size=8, cache_dir=tmp_path / "c", watch=watch)
-    assert "5 of 12 parts are there" in watch.lines[1]
+    caplog.clear()
+    load(pets, size=8, cache_dir=tmp_path / "c")
+    assert "3 of 12 parts are there" in lines(caplog)[1]
     assert contents(caches(tmp_path / "c")[0]) == contents(caches(tmp_path / "whole")[0])
 
 
 def _load_slowly(root: Path, cache: Path, log: Path) -> None:
-    decode = folder._Images.decode
-
-    def slow(self: Any, row: int) -> np.ndarray:
+    def slow(name: str, source: Any, needs: decode.Needs) -> decode.Decoded:
         time.sleep(0.01)
         with log.open("a") as file:
-            file.write(f"{row}\n")
-        return decode(self, row)
+            file.write(f"{name}\n")
+        return decode.decode(name, source, needs)
 
-    folder._Images.decode = slow  # type: ignore[method-assign]
+    pictures.decode = slow
     assert len(load(root, size=8, cache_dir=cache).labels) == 18
 
 
@@ -294,7 +296,8 @@ def test_two_at_once_build_once(pets: Path, tmp_path: Path) -> None:
     for process in both:
         process.join()
     assert [process.exitcode for process in both] == [0, 0]
-    assert sorted(map(int, (tmp_path / "log").read_text().split())) == list(range(24))
+    decoded = (tmp_path / "log").read_text().split()
+    assert (len(decoded), len(set(decoded))) == (25, 24)  # the first one tells the shape
     same(load(pets, size=8), load(pets, size=8, cache_dir=tmp_path / "c"))
 
 
@@ -303,7 +306,9 @@ def test_two_at_once_build_once(pets: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["images.u8", "checks.u32", "manifest.json"])
 @pytest.mark.parametrize("how", ["cut", "longer", "gone", "empty"])
-def test_files_of_another_size_are_built_anew(name: str, how: str, pets: Path, tmp_path: Path) -> None:
+def test_files_of_another_size_are_built_anew(
+    name: str, how: str, pets: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     load(pets, size=8, cache_dir=tmp_path / "c")
     (place,) = caches(tmp_path / "c")
     whole = contents(place)
@@ -311,14 +316,10 @@ def test_files_of_another_size_are_built_anew(name: str, how: str, pets: Path, t
     (place / name).write_bytes(raw)
     if how == "gone":
         (place / name).unlink()
-    watch = Lines()
-    same(load(pets, size=8), load(pets, size=8, cache_dir=tmp_path / "c", watch=watch))
+    caplog.clear()
+    same(load(pets, size=8), load(pets, size=8, cache_dir=tmp_path / "c"))
     assert contents(place) == whole
-    assert re_built(watch)
-
-
-def re_built(watch: Lines) -> bool:
-    return "the cache of pets is damaged: " in watch.lines[0] or "pets has no cache yet: " in watch.lines[0]
+    assert "the cache of pets is damaged: " in lines(caplog)[0]
 
 
 def test_a_flipped_byte_is_never_used(pets: Path, tmp_path: Path, refused: Refused) -> None:
@@ -347,43 +348,47 @@ def test_a_flipped_byte_is_never_used(pets: Path, tmp_path: Path, refused: Refus
 # ---- refused ----
 
 
-def test_a_bad_image_is_named_and_the_rest_is_kept(pets: Path, tmp_path: Path, refused: Refused) -> None:
+def test_a_bad_image_is_named_and_the_rest_is_kept(
+    pets: Path, tmp_path: Path, refused: Refused, caplog: pytest.LogCaptureFixture
+) -> None:
     bad = pets / "train" / "cat" / "5.jpg"
     good = bad.read_bytes()
     bad.write_bytes(good[:50])
     with refused(str(bad), "is not a readable image"):
         load(pets, size=8, cache_dir=tmp_path / "c")
     bad.write_bytes(good)
-    watch = Lines()
-    same(load(pets, size=8), load(pets, size=8, cache_dir=tmp_path / "c", watch=watch))
-    assert "parts are there" in watch.lines[1]  # only the part with that image, and what came after, is made again
+    caplog.clear()
+    same(load(pets, size=8), load(pets, size=8, cache_dir=tmp_path / "c"))
+    assert "8 of 12 parts are there" in lines(caplog)[1]  # the part with that image, and what follows, is made again
 
 
 def test_unreadable_files_are_left_out_and_remembered(
-    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In a folder without a test set, whose images are divided while they stay in the file."""
     for name in ("2.png", "3.jpg"):
         (pets / "train" / "bee" / name).write_bytes(b"junk")
-    said: list[str] = []
-    given: dict[str, Any] = {"size": 8, "skip_bad": True, "test_fraction": 0.25, "notice": said.append}
+    given: dict[str, Any] = {"size": 8, "skip_bad": True, "test_fraction": 0.25}
     whole = load(pets / "train", **given)
     first = load(pets / "train", cache_dir=tmp_path / "c", **given)
     assert (whole.counts, isinstance(first.test_images, Mapped)) == ([4, 3, 4], True)
     same(whole, first)
-    monkeypatch.setattr(folder, "_decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(pictures, "decode", lambda *_: pytest.fail("decoded again"))
     same(whole, load(pets / "train", cache_dir=tmp_path / "c", **given))
-    assert [line for line in said if "left out" in line] == ["2 images were left out: unreadable"] * 3
-    monkeypatch.undo()
-    for list_of_bad in (tmp_path / "c" / "images").glob("*.bad.json"):
-        list_of_bad.write_text(list_of_bad.read_text().replace("[", "[0, "))
-    same(whole, load(pets / "train", cache_dir=tmp_path / "c", **given))
+    assert [line for line in lines(caplog) if "unreadable images" in line] == [
+        "train: not used: unreadable images: 2"
+    ] * 3
+    assert whole.left_out.counts == {"unreadable images": 2}
 
 
-def test_mixed_sizes_are_refused(pets: Path, tmp_path: Path, refused: Refused) -> None:
+def test_mixed_sizes_are_brought_to_one(pets: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Image.new("RGB", (5, 6)).save(pets / "train" / "cat" / "4.png")
-    with refused("images of mixed sizes", "is 11x9", "4.png is 5x6", "--size"):
-        load(pets, cache_dir=tmp_path / "c")
+    for _ in range(2):
+        caplog.clear()
+        data = load(pets, cache_dir=tmp_path / "c")
+        assert (data.size, data.chosen_size, isinstance(data.images, Mapped)) == ((9, 9), 9, True)
+        same(load(pets, size=9), data)
+        assert any("mixed sizes" in line and "9x9" in line for line in lines(caplog, "WARNING"))
 
 
 def test_a_place_that_cannot_be_written(pets: Path, tmp_path: Path, refused: Refused) -> None:
@@ -423,7 +428,7 @@ print([int(line.split()[1]) for line in Path("/proc/self/status").read_text().sp
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
-    from attar.data.imagenet import wnids
+    from attar.data.sources.imagenet import wnids
 
     peaks = []
     for count in (20, 600):  # 2.5 and 74 MB of pixels
@@ -441,7 +446,7 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
 
 
 def test_the_flags_reach_the_cache(pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from attar.cli import main
+    from attar.cli.parser import main
 
     flags = ["--width", "0.05", "--pt_from", "1", "--model_num", "1", "--size", "8"]
     for more in (["--cache_dir", str(tmp_path / "c")], ["--cache_dir", str(tmp_path / "c"), "--load_memory"]):
@@ -470,7 +475,7 @@ def test_a_gpu_takes_what_fits_and_is_sent_the_rest(
 
 def test_a_recording_is_given_bytes(pets: Path, tmp_path: Path) -> None:
     """Where a GPU replays a sweep the images of the file are moved first, and scaled inside."""
-    from attar.setup import LazyBatches, upload_first
+    from attar.condensation.sweep import LazyBatches, upload_first
 
     data = load(pets, size=8, cache_dir=tmp_path / "c")
     seen: list[Any] = []

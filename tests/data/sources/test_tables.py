@@ -17,6 +17,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from attar.data.load import load
 from attar.data.sources.columns import choose
+from helpers.logs import lines
 
 Refused = Callable[..., Any]
 NAMES = ("cat", "dog", "eel")
@@ -64,14 +65,19 @@ def test_a_parquet_folder(tmp_path: Path) -> None:
 def test_a_second_reading_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "a.parquet", cells(6), label=[0, 1, 2] * 2)
     first = load(tmp_path / "a.parquet")
-    monkeypatch.setattr("attar.data.table.decode_all", None)
-    assert torch.equal(load(tmp_path / "a.parquet").images, first.images)
+    monkeypatch.setattr("attar.data.cache.build.decode_all", None)
+    again = load(tmp_path / "a.parquet")
+    assert torch.equal(again.images, first.images) and again.fingerprint == first.fingerprint
     with pytest.raises(TypeError):
         load(tmp_path / "a.parquet", size=4)
     monkeypatch.undo()
     monkeypatch.setenv("ATTAR_CACHE", str(tmp_path / "cache"))
-    next((tmp_path / "cache" / "decoded").iterdir()).write_bytes(b"damaged")
-    assert torch.equal(load(tmp_path / "a.parquet").images, first.images)
+    for name in ("images.u8", "checks.u32", "manifest.json"):
+        (cache,) = (tmp_path / "cache" / "images").glob("a-3xown-*")
+        raw = bytearray((cache / name).read_bytes())
+        raw[-2] ^= 8
+        (cache / name).write_bytes(raw)
+        assert torch.equal(load(tmp_path / "a.parquet").images, first.images)
     write(tmp_path / "a.parquet", cells(7)[1:], label=[0, 1, 2] * 2)
     assert not torch.equal(load(tmp_path / "a.parquet").images, first.images)
 
@@ -99,20 +105,20 @@ def test_names_as_labels_and_size(tmp_path: Path, refused: Refused) -> None:
     write(tmp_path / "a.parquet", [png(pixels(0, *size)) for size in sizes], kind=["dog", "cat"] * 2)
     data = load(tmp_path / "a.parquet", size=4, test_fraction=0)
     assert (data.classes, data.labels.tolist(), data.size) == (("cat", "dog"), [1, 0, 1, 0], (4, 4))
-    with refused("mixed sizes", "row 0 is 5x9", "row 1 is 8x4", "--size"):
-        load(tmp_path / "a.parquet")
+    assert load(tmp_path / "a.parquet", test_fraction=0).size == (5, 5)  # the median of the short sides
 
 
-def test_damaged_images_are_named_counted_and_left_out_on_request(tmp_path: Path, refused: Refused) -> None:
+def test_damaged_images_are_named_counted_and_left_out_on_request(
+    tmp_path: Path, refused: Refused, caplog: pytest.LogCaptureFixture
+) -> None:
     broken = [*cells(4), b"junk", *cells(9)[5:], None]
     write(tmp_path / "a.parquet", broken, label=[0, 1] * 5)
     with refused("a.parquet row 4 is not a readable image", "2 of 10", "--skip_bad"):
         load(tmp_path / "a.parquet")
-    said: list[str] = []
-    data = load(tmp_path / "a.parquet", skip_bad=True, test_fraction=0, notice=said.append)
+    data = load(tmp_path / "a.parquet", skip_bad=True, test_fraction=0)
     assert data.labels.tolist() == [0, 1, 0, 1, 1, 0, 1, 0]
     assert (data.images[4, 0].numpy() == pixels(5)).all()
-    assert said == ["2 images were left out: unreadable"]
+    assert lines(caplog, "WARNING") == ["a: not used: unreadable images: 2"]
     (tmp_path / "cut.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-20])
     with refused("cut.parquet is damaged or no parquet file"):
         load(tmp_path / "cut.parquet")
@@ -125,12 +131,12 @@ def test_damaged_images_are_named_counted_and_left_out_on_request(tmp_path: Path
         ({"a": [0, 1] * 3, "b": ["x", "y"] * 3}, {}, "2 label columns, a, b; name one with --label_column"),
         ({"a": [0, 1] * 3}, {"label_column": "lable"}, "no column 'lable' for label_column; valid: a, image"),
         ({"a": [0, 1] * 3}, {"image_column": "a"}, "column 'a' of"),
-        ({"a": [0.5, 1.5] * 3}, {}, "no label column"),
-        ({"a": [0.5, 1.5] * 3}, {"label_column": "a"}, "holds double, not classes"),
+        ({"a": [0.5, 1.5] * 3}, {}, "targets of a regression cannot be used"),
+        ({"a": [0.5, 1.5] * 3}, {"label_column": "a"}, "targets of a regression cannot be used"),
         ({"a": list(range(6))}, {}, "are no classes: 6 different values in 6 images"),
         ({"a": list("uvwxyz")}, {}, "are no classes: 6 different values in 6 images"),
         ({"a": [0, 1, 0, 1, 0, None]}, {}, "1 of 6 labels of a.parquet are missing"),
-        ({"a": [3] * 6}, {}, "at least 2 classes are needed, found 1"),
+        ({"a": [3] * 6}, {}, "at least 2 classes are needed, and a has 1: 3"),
     ],
 )
 def test_columns_that_do_not_do(
@@ -159,14 +165,18 @@ def test_several_data_sets_in_one_folder(tmp_path: Path, refused: Refused) -> No
 # ---- a test set where there is none ----
 
 
-def test_a_test_set_is_taken_and_said(tmp_path: Path) -> None:
+def test_a_test_set_is_taken_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     labels = [0] * 20 + [1] * 10 + [2]
     write(tmp_path / "a.parquet", cells(31), label=labels)
-    said: list[str] = []
-    data = load(tmp_path / "a.parquet", notice=said.append)
+    data = load(tmp_path / "a.parquet")
+    said = lines(caplog, "WARNING")
     assert data.counts == [16, 8, 1] and data.test_labels is not None
     assert data.test_labels.bincount().tolist() == [4, 2]
-    assert len(said) == 1 and "a has no test set: 6 of its 31 images are taken for one, 0.2 of each class" in said[0]
+    assert (
+        len(said) == 1
+        and said[0].endswith("none of 2, of which there is one image")
+        and "a has no test set: 6 of its 31 images are taken for one, 0.2 of each class" in said[0]
+    )
     both = torch.cat([data.images, data.test_images]).flatten(1)  # type: ignore[list-item]
     assert len(both.unique(dim=0)) == 31
     assert torch.equal(load(tmp_path / "a.parquet").images, data.images)
@@ -175,7 +185,7 @@ def test_a_test_set_is_taken_and_said(tmp_path: Path) -> None:
     assert load(tmp_path / "a.parquet", test_fraction=0.5).counts == [10, 5, 1]
 
 
-def test_an_imagefolder_without_splits(tmp_path: Path, refused: Refused) -> None:
+def test_an_imagefolder_without_splits(tmp_path: Path, refused: Refused, caplog: pytest.LogCaptureFixture) -> None:
     for row in range(12):
         place = tmp_path / "pets" / NAMES[row % 3]
         place.mkdir(parents=True, exist_ok=True)
@@ -186,15 +196,15 @@ def test_an_imagefolder_without_splits(tmp_path: Path, refused: Refused) -> None
         (tmp_path / "pets" / "dog" / f"{name}.png").write_bytes(b"junk")
     with refused("dog/bad1.png is not a readable image", "2 of 14 images cannot be read", "--skip_bad"):
         load(tmp_path / "pets")
-    said: list[str] = []
-    assert torch.equal(load(tmp_path / "pets", skip_bad=True, notice=said.append).images, data.images)
-    assert said[0] == "2 images were left out: unreadable"
+    caplog.clear()
+    assert torch.equal(load(tmp_path / "pets", skip_bad=True).images, data.images)
+    assert lines(caplog)[0] == "pets: not used: unreadable images: 2"
 
 
 # ---- Hugging Face ----
 
 
-def test_objects_of_datasets(refused: Refused) -> None:
+def test_objects_of_datasets(refused: Refused, caplog: pytest.LogCaptureFixture) -> None:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=list(NAMES))})
     rows = {"img": [Image.fromarray(pixels(row)) for row in range(9)], "label": [0, 1, 2] * 3}
@@ -203,9 +213,10 @@ def test_objects_of_datasets(refused: Refused) -> None:
     assert data.labels.tolist() == [2, 1, 0] * 3 and data.classes == NAMES
     assert (data.images[0, 0].numpy() == pixels(8)).all()
     hidden = datasets.Dataset.from_dict({"img": rows["img"], "label": [-1] * 9}, features=features)
-    said: list[str] = []
-    split = load(datasets.DatasetDict(train=part, test=hidden), notice=said.append)
-    assert split.counts == [2, 2, 2] and "test images of hf have no labels" in said[0]
+    caplog.clear()
+    split = load(datasets.DatasetDict(train=part, test=hidden))
+    assert split.counts == [2, 2, 2]
+    assert lines(caplog)[0] == "hf: not used: images of the split test, which have no labels: 9"
     assert load(datasets.DatasetDict(train=part, validation=part)).counts == [3, 3, 3]
     with refused("splits a, b, and none is called train"):
         load(datasets.DatasetDict(a=part, b=part))

@@ -1,7 +1,7 @@
-"""Building a cache of decoded images: many threads, a journal to go on from after a kill, one rename at the end.
+"""Building a cache of decoded images: a file that grows chunk by chunk, and a journal to go on from after a kill.
 
-The folder is made beside its place. The journal notes every finished chunk with the checksums of its rows; a later
-build takes over the chunks whose source files are the same and whose pixels agree with it.
+The journal says what the chunks hold. A later build takes over those whose source is the same and whose pixels agree
+with it, up to the first that does not.
 """
 
 from __future__ import annotations
@@ -9,163 +9,168 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import shutil
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from attar import files
 from attar.data import arrays
 from attar.data.cache.mapped import Mapped, Store, check_of
-from attar.data.cache.plan import FORMAT, CachePlan, Watch, digest
-from attar.engine.device import cores
-from attar.errors import UserError
+from attar.data.cache.plan import FORMAT, CachePlan, digest
+from attar.data.decode import Needs
+from attar.data.pictures import Seen, decode_all
+from attar.data.reading import Reading
+from attar.errors import UserError, log
 
-CHUNK = 4 << 20  # bytes of pixels that are built, and built again after a kill, as one piece
 PIXELS, CHECKS, MANIFEST, JOURNAL = "images.u8", "checks.u32", "manifest.json", "journal.jsonl"
 
 
-def build(folder: Path, plan: CachePlan, source: str, watch: Watch) -> None:
-    """Make the cache beside its place, going on with what an earlier build left there, and move it to its place."""
-    shape = plan.shape()
-    work = folder.with_name(f"{folder.name}.building")
-    work.mkdir(exist_ok=True)
-    whole = manifest(work)
-    if whole is None or whole["source"] != source or intact(work, whole, len(plan.stamps)) is None:
-        (work / MANIFEST).unlink(missing_ok=True)
-        checks = _fill(work, plan, shape, watch)
-        write(work / CHECKS, checks.astype("<u4").tobytes())
-        write(work / MANIFEST, json.dumps(_describe(work, plan, source, shape, checks), indent=2).encode())
-    (work / JOURNAL).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    work.rename(folder)
-    _sync(folder.parent)
+def build(work: Path, plan: CachePlan, reading: Reading) -> Path:
+    """Fill a folder that this process holds, going on with what an earlier build left there. Returns the whole cache."""
+    new = work / "cache"
+    new.mkdir(exist_ok=True)
+    files.clean(new, CHECKS, MANIFEST)
+    said = manifest(new)
+    if said is None or said["source"] != plan.source or intact(new, said) is None:
+        (new / MANIFEST).unlink(missing_ok=True)
+        with _File(new, plan) as sink:
+            needs, seen = decode_all(plan.pictures, reading, sink.needs, sink)
+        files.sync(new / PIXELS)
+        checks = sink.checks
+        files.atomically(new / CHECKS, lambda name: name.write_bytes(checks.astype("<u4").tobytes()))
+        values = _describe(new, plan, checks, needs, seen)
+        files.write_json(new / MANIFEST, values | {"seal": _seal(values)})
+    (new / JOURNAL).unlink(missing_ok=True)
+    return new
 
 
-def _fill(work: Path, plan: CachePlan, shape: tuple[int, ...], watch: Watch) -> np.ndarray:
-    """Decode all images into the file of pixels, many at once. Returns the checksum of each, uint32 [N + M]."""
-    width, count = math.prod(shape), len(plan.stamps)
-    step = max(1, CHUNK // width)
-    chunks = [range(start, min(start + step, count)) for start in range(0, count, step)]
-    stamps = [digest([repr(shape), *(plan.stamps[row] for row in rows)]) for rows in chunks]
-    checks = np.zeros(count, np.uint32)
-    pixels = os.open(work / PIXELS, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        _reserve(pixels, work, count * width)
-        done = _resumed(work, pixels, chunks, stamps, width)
-        if done:
-            watch.say(f"going on with a build that was interrupted: {len(done)} of {len(chunks)} parts are there")
+class _File:
+    """A sink that is a file; what was begun before is in its journal."""
 
-        def one(number: int) -> np.ndarray:
-            if number in done:
-                return done[number]
-            images = np.ascontiguousarray(np.stack([plan.decode(row) for row in chunks[number]]))
-            view = images.data.cast("B")
-            place = chunks[number].start * width
-            while view:
-                written = os.pwrite(pixels, view, place)
-                view, place = view[written:], place + written
-            return np.array([check_of(image) for image in images], np.uint32)
+    def __init__(self, folder: Path, plan: CachePlan) -> None:
+        self.folder, self.plan, self.step = folder, plan, 0
+        self.checks = np.zeros(plan.pictures.count, np.uint32)
+        self.entries = _journal(folder / JOURNAL)
+        self.needs = plan.needs
+        if self.entries and self.entries[0].get("plan") == plan.request:
+            self.needs = Needs(*self.entries[0]["needs"])
 
-        with (work / JOURNAL).open("a") as journal, watch.stage("cache", len(chunks)) as stage:
-            journal.write("\n")  # a kill may have left half a line
-            with ThreadPoolExecutor(cores()) as threads:
-                try:
-                    for number, found in enumerate(threads.map(one, range(len(chunks)))):
-                        checks[chunks[number].start : chunks[number].stop] = found
-                        if number not in done:
-                            line = {"chunk": number, "stamp": stamps[number], "checks": found.tolist()}
-                            journal.write(json.dumps(line) + "\n")
-                            journal.flush()
-                        stage.advance()
-                except BaseException:
-                    threads.shutdown(cancel_futures=True)
-                    raise
-        os.fsync(pixels)
-    finally:
-        os.close(pixels)
-    return checks
+    def __enter__(self) -> _File:
+        (self.folder / PIXELS).touch()
+        self.file = (self.folder / PIXELS).open("r+b")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.file.close()
+
+    def begin(self, needs: Needs, shape: tuple[int, ...], step: int) -> tuple[int, Seen]:
+        """Take over the chunks that the journal and the pixels agree on. Raises UserError where the disk is too small."""
+        self.step, self.width, self.shape = step, math.prod(shape), shape
+        head = {"plan": self.plan.request, "needs": list(needs), "shape": list(shape)}
+        there, seen = self._there() if self.entries[:1] == [head] else (0, Seen())
+        self.entries = []  # another pass begins anew
+        (self.folder / JOURNAL).write_text("") if not there else None
+        if there:
+            total = math.ceil(self.plan.pictures.count / step)
+            log.info("going on with a build that was interrupted: %d of %d parts are there", there, total)
+            _keep_lines(self.folder / JOURNAL, 1 + there)
+        else:
+            files.append(self.folder / JOURNAL, head)
+        self.file.truncate(there * step * self.width)
+        missing = (self.plan.pictures.count - there * step) * self.width
+        free = shutil.disk_usage(self.folder).free
+        if missing > free:
+            raise UserError(
+                f"the cache {self.folder.parent} needs {missing / 1e9:.2g} GB more, {free / 1e9:.2g} GB are free; name "
+                f"another place with --cache_dir, or keep the images in memory with --load_memory"
+            )
+        return there, seen
+
+    def write(self, chunk: int, images: np.ndarray, seen: Seen) -> None:
+        """Write the images of a chunk, and then its line."""
+        rows = self._rows(chunk)
+        self.file.seek(rows.start * self.width)
+        self.file.write(images.tobytes())
+        self.file.flush()
+        checks = [check_of(image) for image in images]
+        self.checks[rows.start : rows.stop] = checks
+        entry = {"stamp": self._stamp(rows), "checks": checks, "seen": asdict(seen)}
+        with (self.folder / JOURNAL).open("a", encoding="utf-8") as journal:
+            journal.write(json.dumps(entry) + "\n")
+
+    def _rows(self, chunk: int) -> range:
+        return range(chunk * self.step, min((chunk + 1) * self.step, self.plan.pictures.count))
+
+    def _stamp(self, rows: range) -> str:
+        assert self.plan.pictures.stamp is not None
+        return digest([self.plan.pictures.stamp(rows)])
+
+    def _there(self) -> tuple[int, Seen]:
+        """How many chunks are there, from the first on, and what was seen in them."""
+        seen = Seen()
+        for chunk, entry in enumerate(self.entries[1:]):
+            try:
+                rows, told = self._rows(chunk), Seen(**entry["seen"])
+                if not rows or entry["stamp"] != self._stamp(rows):
+                    return chunk, seen
+                self.file.seek(rows.start * self.width)
+                images = np.frombuffer(self.file.read(len(rows) * self.width), np.uint8).reshape(-1, self.width)
+                if [check_of(image) for image in images] != entry["checks"]:
+                    return chunk, seen
+                self.checks[rows.start : rows.stop] = entry["checks"]
+                seen.add(told)
+            except (KeyError, TypeError, ValueError, OverflowError):
+                return chunk, seen
+        return len(self.entries) - 1, seen
 
 
-def _reserve(pixels: int, work: Path, size: int) -> None:
-    """Give the file its size. Raises UserError when the disk has no room for it."""
-    missing = size - os.fstat(pixels).st_blocks * 512
-    free = shutil.disk_usage(work).free
-    if missing > free:
-        raise UserError(
-            f"the cache {work.with_suffix('')} needs {missing / 1e9:.2g} GB more, {free / 1e9:.2g} GB are free; name "
-            f"another place with --cache_dir, or keep the images in memory with --load_memory"
-        )
-    os.ftruncate(pixels, size)
-
-
-def _resumed(
-    work: Path, pixels: int, chunks: Sequence[range], stamps: Sequence[str], width: int
-) -> dict[int, np.ndarray]:
-    """The finished chunks, with the checksums of their rows: those the journal and the pixels agree on."""
-    done: dict[int, np.ndarray] = {}
-    try:
-        lines = (work / JOURNAL).read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return done
-    for line in lines:
+def _journal(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a journal, up to the first that is damaged."""
+    entries: list[dict[str, Any]] = []
+    for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else []:
         try:
             entry = json.loads(line)
-            number, checks = entry["chunk"], np.array(entry["checks"], np.uint32)
-            rows = chunks[number] if entry["stamp"] == stamps[number] else range(0)
-        except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError):
-            continue
-        raw = os.pread(pixels, len(rows) * width, rows.start * width)
-        images = np.frombuffer(raw, np.uint8).reshape(-1, width)
-        if rows and len(images) == len(rows) and [check_of(image) for image in images] == checks.tolist():
-            done[number] = checks
-    return done
+        except (ValueError, RecursionError):
+            break
+        if not isinstance(entry, dict):
+            break
+        entries.append(entry)
+    return entries
 
 
-def _describe(work: Path, plan: CachePlan, source: str, shape: tuple[int, ...], checks: np.ndarray) -> dict[str, Any]:
+def _keep_lines(path: Path, count: int) -> None:
+    lines = path.read_bytes().split(b"\n")[:count]
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+
+
+def _describe(folder: Path, plan: CachePlan, checks: np.ndarray, needs: Needs, seen: Seen) -> dict[str, Any]:
     """The manifest of a finished file of pixels, which is read once from start to end."""
-    store = Store(work / PIXELS, (len(plan.stamps), *shape), checks, work / MANIFEST)
-    train = Mapped(store, plan.halves()[0], torch.device("cpu"))
-    labels = torch.from_numpy(plan.labels[: plan.train])
+    shape = (folder / PIXELS).stat().st_size // len(checks), *_shape(folder)
+    store = Store(folder / PIXELS, (len(checks), *shape[1:]), checks, folder / MANIFEST)
+    rows = np.setdiff1d(np.arange(plan.train), seen.bad)
+    train = Mapped(store, rows, torch.device("cpu"))
+    labels = torch.from_numpy(plan.labels[rows])
     mean, std = (plan.mean, plan.std) if plan.mean and plan.std else arrays.statistics(train)
-    values = {
+    return {
         "format": FORMAT,
-        "source": source,
-        "name": plan.name,
-        "classes": list(plan.classes),
-        "train": plan.train,
-        "test": len(plan.stamps) - plan.train,
-        "shape": list(shape),
+        "source": plan.source,
+        "count": len(checks),
+        "shape": list(shape[1:]),
+        "needs": list(needs),
+        "seen": asdict(seen),
         "mean": list(mean),
         "std": list(std),
         "fingerprint": arrays.fingerprint(train, labels, plan.classes),
         "checks": hashlib.sha256(checks.astype("<u4").tobytes()).hexdigest(),
     }
-    return values | {"seal": _seal(values)}
 
 
-def write(path: Path, raw: bytes) -> None:
-    """Write a file whole or not at all. Its temporary name is always the same: nothing is left by a build that ends."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Make renames in a folder last."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _shape(folder: Path) -> tuple[int, ...]:
+    return tuple(_journal(folder / JOURNAL)[0]["shape"])
 
 
 def manifest(folder: Path) -> dict[str, Any] | None:
@@ -178,14 +183,14 @@ def manifest(folder: Path) -> dict[str, Any] | None:
     return values if seal == _seal(values) else None
 
 
-def intact(folder: Path, said: dict[str, Any], count: int) -> np.ndarray | None:
+def intact(folder: Path, said: dict[str, Any]) -> np.ndarray | None:
     """The checksums of all images, uint32 [count]; None unless the files are as long as the manifest has them."""
     try:
         raw = (folder / CHECKS).read_bytes()
         size = (folder / PIXELS).stat().st_size
     except FileNotFoundError:
         return None
-    if size != count * math.prod(said["shape"]) or hashlib.sha256(raw).hexdigest() != said["checks"]:
+    if size != said["count"] * math.prod(said["shape"]) or hashlib.sha256(raw).hexdigest() != said["checks"]:
         return None
     return np.frombuffer(raw, "<u4")
 

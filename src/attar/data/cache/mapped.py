@@ -71,6 +71,11 @@ class Mapped:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def checks(self) -> np.ndarray:
+        """The checksum of each image, uint32 [n]."""
+        return self.store.checks[self.rows]
+
     def __getitem__(self, rows: Tensor | slice) -> Tensor:
         place = rows if isinstance(rows, slice) else rows.cpu().numpy()
         found = torch.from_numpy(self.store.gather(self.rows[place]))

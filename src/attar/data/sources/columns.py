@@ -1,18 +1,17 @@
-"""Tables with an image and a label column: which columns they are, and how labels become classes."""
+"""Tables with an image and a label column: which columns they are."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from attar.errors import UserError, nearest
 
 WHOLE = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
-TEXT = ("string", "large_string")
-SHARE = 0.5  # distinct labels per image: beyond it the column numbers or describes the images
+TEXT = ("string", "large_string", "string_view")
+FLOATS = ("float16", "float32", "float64", "halffloat", "float", "double")  # whole numbers, after a look
+LISTS = ("List", "Sequence", "LargeList")
 
 
 class Columns(NamedTuple):
@@ -46,7 +45,8 @@ def choose(features: Mapping[str, Any], image: str | None, label: str | None, wh
     """The image and the label column, by their types, where they are not named.
 
     The image column is the one of type Image; the label column is the ClassLabel, else the only one of whole numbers or
-    text. Raises UserError when there is none or there are several.
+    text, else the only one of floats or of lists of numbers, which are looked at. Raises UserError when there is none
+    or there are several.
     """
     for flag, name in (("image_column", image), ("label_column", label)):
         if name is not None and name not in features:
@@ -58,8 +58,9 @@ def choose(features: Mapping[str, Any], image: str | None, label: str | None, wh
     if label is None:
         named = [name for name in features if _type(features[name]) == "ClassLabel"]
         plain = [name for name in features if name != image and _is_label(features[name])]
-        label = _only(named or plain, "label", features, where)
-    elif not _is_label(features[label]):
+        likely = [name for name in features if name != image and _may_be_label(features[name])]
+        label = _only(named or plain or likely, "label", features, where)
+    elif not (_is_label(features[label]) or _may_be_label(features[label])):
         raise UserError(
             f"column '{label}' of {where} holds {_words(features[label])}, not classes; "
             f"a label is a class name or a whole number"
@@ -76,6 +77,21 @@ def _is_label(feature: Any) -> bool:
     return _type(feature) == "ClassLabel" or (_type(feature) == "Value" and feature.get("dtype") in (*WHOLE, *TEXT))
 
 
+def _may_be_label(feature: Any) -> bool:
+    """Whether a column can be whole numbers written as floats, or one-hot rows."""
+    if _type(feature) in LISTS:
+        inner = (
+            feature[0]
+            if isinstance(feature, list) and feature
+            else feature.get("feature", {})
+            if isinstance(feature, Mapping)
+            else {}
+        )
+        return _type(inner) == "Value" and inner.get("dtype") in (*WHOLE, *FLOATS)
+    kind = str(feature.get("dtype")) if _type(feature) == "Value" else ""
+    return kind in FLOATS or (kind.startswith(("list<", "fixed_size_list<", "large_list<")) and "string" not in kind)
+
+
 def _words(feature: Any) -> str:
     return str(feature.get("dtype") if _type(feature) == "Value" else _type(feature))
 
@@ -87,50 +103,3 @@ def _only(names: list[str], kind: str, features: Mapping[str, Any], where: str) 
     if not names:
         raise UserError(f"{where} has no {kind} column; its columns are {have}; name one with --{kind}_column")
     raise UserError(f"{where} has {len(names)} {kind} columns, {', '.join(names)}; name one with --{kind}_column")
-
-
-def to_classes(
-    train: Sequence[Any] | np.ndarray,
-    test: Sequence[Any] | np.ndarray | None,
-    names: Sequence[str] | None,
-    where: str,
-) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
-    """Labels as int64 places in the classes, and the classes' names.
-
-    With `names` labels are places already; else the classes are the distinct labels in ascending order. Raises
-    UserError for missing labels, for numbers that are not whole, and for almost as many labels as images.
-    """
-    values = _plain(train, where)
-    held = None if test is None else _plain(test, where)
-    if names is not None and values.dtype.kind in "iu":
-        return values.astype(np.int64), None if held is None else held.astype(np.int64), tuple(names)
-    distinct, places = np.unique(values, return_inverse=True)
-    if len(distinct) > max(2, SHARE * len(values)):
-        raise UserError(
-            f"the labels of {where} are no classes: {len(distinct):,} different values in {len(values):,} images; "
-            f"name the column of classes with --label_column"
-        )
-    if held is not None:
-        strange = np.setdiff1d(held, distinct) if held.dtype.kind == values.dtype.kind else held
-        if len(strange):
-            raise UserError(f"the test images of {where} have the class '{strange[0]}', which no training image has")
-        held = np.searchsorted(distinct, held).astype(np.int64)
-    return places.reshape(-1).astype(np.int64), held, tuple(str(value) for value in distinct.tolist())
-
-
-def _plain(labels: Sequence[Any] | np.ndarray, where: str) -> np.ndarray:
-    """Labels [n] as one array of whole numbers or of text."""
-    values = labels if isinstance(labels, np.ndarray) else np.asarray(labels)
-    if values.dtype.kind == "O":
-        missing = sum(value is None for value in values.tolist())
-        if missing:
-            raise UserError(f"{missing:,} of {len(values):,} labels of {where} are missing; remove those rows")
-        values = np.asarray(values.tolist())
-    if values.dtype.kind == "b":
-        values = values.astype(np.int64)
-    if values.ndim != 1 or values.dtype.kind not in "iuU":
-        shape = "" if values.ndim == 1 else f" of shape {list(values.shape)}"
-        raise UserError(
-            f"the labels of {where} are {values.dtype}{shape}, not classes: whole numbers or names, one each"
-        )
-    return values

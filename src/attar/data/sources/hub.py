@@ -6,13 +6,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from attar.data.assemble import About, assemble, origin_of
 from attar.data.images import ImageData
+from attar.data.reading import Reading, printable
 from attar.data.sources.columns import choose
-from attar.data.sources.folder import LAYOUT
 from attar.data.sources.locate import words
-from attar.data.sources.table import READ, ReadOptions, Split, halves, read
+from attar.data.sources.table import ROWS_READ, Rows, split_of
+from attar.data.sources.tree import LAYOUT
 from attar.errors import MissingError, UserError
 
 ANSWER = 5.0  # seconds that the hub has to answer in
@@ -31,7 +34,7 @@ def is_dataset(source: object) -> bool:
     )
 
 
-def load(name: str, reading: ReadOptions) -> ImageData:
+def load(name: str, reading: Reading) -> ImageData:
     """A data set of the hub, downloaded once into Hugging Face's own cache.
 
     Raises MissingError when the package, the network or the data set is not there.
@@ -88,23 +91,55 @@ def _offline(datasets: Any, wanted: bool) -> Iterator[None]:
             place.HF_HUB_OFFLINE = value
 
 
-def from_datasets(source: Any, reading: ReadOptions, name: str = "hf", *, keep: bool = False) -> ImageData:
+def is_saved(path: Path) -> bool:
+    """Whether a folder was written by `save_to_disk`."""
+    return (path / "dataset_dict.json").is_file() or all(
+        (path / name).is_file() for name in ("state.json", "dataset_info.json")
+    )
+
+
+def from_disk(path: Path, reading: Reading) -> ImageData:
+    """What `save_to_disk` wrote. Raises MissingError without the package, and UserError for a damaged folder."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingError(f"{path} was written by the package datasets; pip install 'attar[hf]'") from error
+    try:
+        saved = datasets.load_from_disk(str(path))
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # of many kinds
+        raise UserError(f"{path} is damaged: {words(error)}") from error
+    return from_datasets(saved, reading, printable(path.resolve().name), keep=True, origin=origin_of(path))
+
+
+def from_datasets(
+    source: Any, reading: Reading, name: str = "hf", *, keep: bool = False, origin: str = ""
+) -> ImageData:
     """A `Dataset`, a `DatasetDict` or a dict of `Dataset`s. `keep`: decoded images are kept on disk.
 
-    Raises UserError for streams and for what `table.read` refuses.
+    Raises UserError for streams and for labels and images that cannot be used.
     """
     parts = dict(source) if isinstance(source, Mapping) else {"train": source}
-    for part in parts.values():
+    splits = {}
+    for key, part in parts.items():
         if not hasattr(part, "with_format") or not hasattr(part, "__len__"):
             raise UserError(f"a {type(part).__name__} is a stream; load the data set without streaming=True")
-    train, test = halves(parts, name)
-    features = parts[train].features.to_dict()
-    columns = choose(features, reading.image_column, reading.label_column, name)
-    used = {key: parts[key] for key in (train, test) if key}
-    splits = {key: Split(len(part), partial(_tables, part), f"split {key}") for key, part in used.items()}
-    stamp = [part._fingerprint for part in used.values()] if keep else None
-    return read(splits, columns, name, reading, stamp)
+        if part.format["type"] == "custom":
+            reading.left_out.add(
+                "transforms that are set on a split, so that images are read as stored (map() applies one)", key
+            )
+        if not len(part):
+            reading.left_out.add("splits without rows", key)
+            continue
+        image, label = reading.image_column, reading.label_column
+        columns = choose(part.features.to_dict(), image, label, name if len(parts) == 1 else f"split {key} of {name}")
+        stamp = str(part._fingerprint) if keep else None
+        splits[key] = split_of(Rows(len(part), partial(_tables, part), f"split {key}", stamp=stamp), columns)
+    if not splits:
+        raise UserError(f"{name} has no rows")
+    return assemble(splits, About(name, origin or name, kept=keep), reading)
 
 
 def _tables(part: Any, columns: Sequence[str]) -> Iterator[Any]:
-    yield from part.select_columns(list(columns)).with_format("arrow").iter(batch_size=READ)
+    yield from part.select_columns(list(columns)).with_format("arrow").iter(batch_size=ROWS_READ)

@@ -2,43 +2,71 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from attar.data import labels, pictures, splits
+from attar.data.assemble import About, Split, assemble, origin_of
 from attar.data.images import ImageData
+from attar.data.reading import LeftOut, Reading, printable
 from attar.data.sources.columns import choose, features_of
 from attar.data.sources.locate import words
-from attar.data.sources.table import READ, TEST, TRAIN, ReadOptions, Split, read
+from attar.data.sources.table import ROWS_READ, Rows, split_of
+from attar.data.sources.tree import is_hidden
 from attar.errors import MissingError, UserError
 
 SUFFIX = ".parquet"
+OWN = b"attar"  # in the schema of what attar exports
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file is called so."""
+    return path.suffix.lower() == SUFFIX
 
 
 def found(path: Path) -> list[Path]:
     """The parquet files that a path stands for, sorted: itself, or those in a folder and its subfolders."""
     if path.is_file():
-        return [path] if path.suffix == SUFFIX else []
-    return sorted(file for file in path.rglob(f"*{SUFFIX}") if not file.name.startswith("."))
+        return [path] if is_parquet(path) else []
+    inner = (file for file in path.rglob("*") if is_parquet(file) and file.is_file())
+    return sorted(file for file in inner if not any(map(is_hidden, file.relative_to(path).parts)))
 
 
-def load(path: Path, reading: ReadOptions) -> ImageData:
+def load(path: Path, reading: Reading) -> ImageData:
     """The images of a parquet file or folder.
 
     The split is in the file's or its folder's name (train-00000-of-00002.parquet, test/0.parquet); without such a name
-    all are training images. Raises UserError for damaged files, several configurations, and what `table.read` refuses.
+    all are training images. Raises UserError for damaged files, several configurations, and labels that do not do.
     """
-    files = found(path)
+    files = _without_exports(found(path), path, reading.left_out)
     groups = _by_split(path, files)
-    schema = _opened(files[0]).schema_arrow
-    columns = choose(features_of(schema), reading.image_column, reading.label_column, str(path))
-    splits = {name: _split(members, name, schema) for name, members in groups.items()}
-    stamp = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    name = path.resolve().name.removesuffix(SUFFIX)
-    return read(splits, columns, name, reading, stamp)
+    columns = choose(features_of(_opened(files[0]).schema_arrow), reading.image_column, reading.label_column, str(path))
+    parts = {}
+    for name, members in groups.items():
+        where = members[0].name if len(members) == 1 else f"split {name}"
+        shards = [_shard(file, columns.image, columns.label, where, len(members) > 1) for file in members]
+        images = pictures.join([shard.images for shard in shards if isinstance(shard.images, pictures.Pictures)])
+        parts[name] = Split(images, labels.join([shard.labels for shard in shards], where))
+    if path.is_dir():
+        for file in path.rglob("*"):
+            if file.is_file() and not is_parquet(file) and not is_hidden(file.name) and file.name != "README.md":
+                reading.left_out.add("files that are not parquet", str(file.relative_to(path)))
+    name = path.resolve().name
+    return assemble(
+        parts, About(printable(name[: -len(SUFFIX)] if is_parquet(path) else name), origin_of(path), kept=True), reading
+    )
+
+
+def _without_exports(files: Sequence[Path], path: Path, left_out: LeftOut) -> list[Path]:
+    """The files without those that attar exported, unless there are no others."""
+    own = [file for file in files if OWN in (_opened(file).schema_arrow.metadata or {})]
+    if len(own) == len(files):
+        return own
+    for file in own:
+        left_out.add("parquet files written by attar", str(file.relative_to(path)))
+    return [file for file in files if file not in own]
 
 
 def _by_split(path: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
@@ -47,19 +75,13 @@ def _by_split(path: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
     configurations = set()
     for file in files:
         parts = file.relative_to(path).parts if path.is_dir() else (file.name,)
-        split = next((name for part in reversed(parts) if (name := _split_of(part))), "train")
+        split = next((name for part in reversed(parts) if (name := splits.spoken_of(part))), "train")
         groups.setdefault(split, []).append(file)
-        configurations |= {part for part in parts[:-1] if part != "data" and not _split_of(part)}
+        configurations |= {part for part in parts[:-1] if part != "data" and not splits.spoken_of(part)}
     if len(configurations) > 1:
         names = sorted(configurations)
         raise UserError(f"{path} holds several data sets, {', '.join(names)}; name one of them: {path / names[0]}")
     return groups
-
-
-def _split_of(part: str) -> str | None:
-    """The split that a name speaks of: `train-00000-of-00001.parquet` → train."""
-    spoken = re.split(r"[^a-z]+", part.lower())
-    return next((name for name in (*TRAIN, *TEST) if name in spoken), None)
 
 
 def _opened(file: Path) -> Any:
@@ -74,22 +96,28 @@ def _opened(file: Path) -> Any:
         raise UserError(f"{file} is damaged or no parquet file: {words(error)}") from error
 
 
-def _split(files: Sequence[Path], name: str, schema: Any) -> Split:
-    opened = [_opened(file) for file in files]
-    for file, one in zip(files, opened, strict=True):
-        if one.schema_arrow.names != schema.names:
-            other = ", ".join(one.schema_arrow.names)
-            raise UserError(f"{file} has the columns {other}, the first file {', '.join(schema.names)}")
-    where = os.path.basename(files[0]) if len(files) == 1 else f"split {name}"
-    return Split(sum(one.metadata.num_rows for one in opened), partial(_tables, files), where)
+def _shard(file: Path, image: str, label: str, where: str, several: bool) -> Split:
+    """The images and labels of one file, whose labels stand for the names that it gives itself."""
+    opened = _opened(file)
+    features = features_of(opened.schema_arrow)
+    missing = [name for name in (image, label) if name not in features]
+    if missing:
+        raise UserError(
+            f"{file} has no column '{missing[0]}', which the first file has; its columns are {', '.join(features)}"
+        )
+    columns = choose(features, image, label, str(file))
+    stat = file.stat()
+    stamp = f"{file.name} {stat.st_size} {stat.st_mtime_ns}"
+    called = f"{where}, {file.name}" if several else where
+    rows = Rows(opened.metadata.num_rows, partial(_tables, file), called, file.parent, stamp, stat.st_size)
+    return split_of(rows, columns)
 
 
-def _tables(files: Sequence[Path], columns: Sequence[str]) -> Iterator[Any]:
+def _tables(file: Path, columns: Sequence[str]) -> Iterator[Any]:
     import pyarrow as pa
 
-    for file in files:
-        try:
-            for batch in _opened(file).iter_batches(batch_size=READ, columns=list(columns)):
-                yield pa.Table.from_batches([batch])
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{file} is damaged: {words(error)}") from error
+    try:
+        for batch in _opened(file).iter_batches(batch_size=ROWS_READ, columns=list(columns)):
+            yield pa.Table.from_batches([batch])
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{file} is damaged: {words(error)}") from error

@@ -1,0 +1,286 @@
+"""Labels as sources have them, and the classes that they stand for: by name wherever there are names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from attar.errors import UserError, log, nearest
+
+SHARE = 0.5  # distinct labels per image: beyond it the labels number or describe the images
+SHOWN = 5  # names in a message
+NUMBER = re.compile(r"[+-]?\d+")
+LARGEST = 2.0**53  # up to here whole numbers are exact as floats
+UNLABELLED = -1  # the place of a row without a label
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of one split.
+
+    values: [n], whole numbers (int64) or text; names: what whole numbers stand for, in order, where the source says it;
+    missing: bool [n], rows without a label.
+    """
+
+    values: np.ndarray
+    names: tuple[str, ...] | None = None
+    missing: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def present(self) -> np.ndarray:
+        """bool [n]: rows with a label."""
+        return np.ones(len(self), bool) if self.missing is None else ~self.missing
+
+    @property
+    def named(self) -> bool:
+        """Whether every label has a name, by itself or by `names`."""
+        return self.names is not None or self.values.dtype.kind == "U"
+
+    def as_text(self) -> np.ndarray:
+        """The name of each label [n], "" where there is none; a number without a name stands for itself."""
+        if self.values.dtype.kind == "U":
+            names = self.values
+        elif self.names is None:
+            names = self.values.astype(str)
+        else:
+            names = np.asarray([*self.names, ""], dtype=str)[np.where(self.present, self.values, len(self.names))]
+        return np.where(self.present, names, "")
+
+
+def read(raw: Any, where: str, names: Sequence[str] | None = None) -> Labels:
+    """Labels of any usual shape: numbers, text, (N, 1), one-hot rows, whole numbers as floats.
+
+    Args:
+        raw: [n] or [n, k]; a list, an array or a tensor.
+        where: what they are called in a message.
+        names: what whole numbers stand for, in order.
+
+    Returns:
+        The labels; with `names`, -1 is a row without a label.
+
+    Raises:
+        UserError: for missing labels, several labels an image, numbers that are not whole, and labels beyond `names`.
+    """
+    values = _array(raw, where)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim == 2:
+        values = _from_one_hot(values, where)
+    if values.ndim != 1 or values.dtype.kind not in "iufbUS":
+        raise UserError(f"the labels of {where} are {_words(values)}, not classes: whole numbers or names, one each")
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8", "backslashreplace")
+    if values.dtype.kind == "f":
+        values = _whole(values, where)
+    if values.dtype.kind == "U":
+        missing = np.char.strip(values) == ""
+        return Labels(values, None, missing if missing.any() else None)
+    values = values.astype(np.int64)
+    names = None if names is None else unique(tuple(map(str, names)), where)
+    if names is None:
+        return Labels(values, None, np.ones(len(values), bool) if len(values) and (values == -1).all() else None)
+    if len(values) and (values.max() >= len(names) or values.min() < -1):
+        wrong = values.max() if values.max() >= len(names) else values.min()
+        raise UserError(f"{where} has the label {wrong}, and names for 0..{len(names) - 1} only: {shown(names)}")
+    missing = values == -1
+    return Labels(values, names, missing if missing.any() else None)
+
+
+def unique(names: tuple[str, ...], where: str) -> tuple[str, ...]:
+    """The names. Raises UserError when two are the same."""
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"the class names of {where} must differ, and '{twice}' is there twice")
+    return names
+
+
+def join(parts: Sequence[Labels], where: str) -> Labels:
+    """The labels of several files as one split, by name where the files have names of their own.
+
+    Raises UserError for names in one file and bare numbers in another.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    missing = np.concatenate([~part.present for part in parts])
+    if all(part.names == parts[0].names and part.values.dtype.kind == parts[0].values.dtype.kind for part in parts):
+        return Labels(
+            np.concatenate([part.values for part in parts]), parts[0].names, missing if missing.any() else None
+        )
+    if len({part.named for part in parts}) > 1:
+        kinds = ["names" if part.named else "numbers" for part in parts]
+        raise UserError(f"the files of {where} disagree: labels are {kinds[0]} in one and {_other(kinds)} in another")
+    names = tuple(
+        dict.fromkeys(name for part in parts for name in part.names or np.unique(part.as_text()[part.present]))
+    )
+    text = np.concatenate([part.as_text() for part in parts])
+    places = {name: place for place, name in enumerate(names)} | {"": UNLABELLED}
+    if all(part.names is None for part in parts):
+        return Labels(text, None, missing if missing.any() else None)
+    return Labels(
+        np.asarray([places[name] for name in text.tolist()], np.int64), names, missing if missing.any() else None
+    )
+
+
+def _other(kinds: Sequence[str]) -> str:
+    return next(kind for kind in kinds if kind != kinds[0])
+
+
+def to_classes(train: Labels, test: Labels | None, where: str) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+    """Places in the classes, int64, UNLABELLED where there is no label; and the classes' names.
+
+    Test labels are mapped by name to the order of the training labels; bare numbers on either side stand for
+    themselves, or for the names on the other side. Classes without a training image are left out, with a line.
+
+    Raises UserError for a test class that the training images lack, and for almost as many labels as images.
+    """
+    if test is not None and train.names is None and train.values.dtype.kind == "i" and test.names is not None:
+        train = read(train.values, f"the training images of {where}", test.names)
+    if test is not None and train.names is not None and not test.named:
+        test = read(test.values, f"the test images of {where}", train.names)
+    classes, own = _own_classes(train, where)
+    held = None
+    if test is not None:
+        held = _places(test, classes, where)
+        empty = sorted(set(range(len(classes))) - set(held.tolist()))
+        if empty and (held != UNLABELLED).any():
+            named = [classes[place] for place in empty]
+            log.warning("%s: the test images lack %d of %d classes: %s", where, len(empty), len(classes), shown(named))
+    return own, held, classes
+
+
+def _own_classes(train: Labels, where: str) -> tuple[tuple[str, ...], np.ndarray]:
+    """The classes of the training images, and the place of each image's."""
+    used = train.values[train.present]
+    if train.names is None:
+        distinct = np.unique(used)
+        if len(distinct) > max(2, SHARE * len(used)):
+            raise UserError(
+                f"the labels of {where} are no classes: {len(distinct):,} different values in {len(used):,} images; "
+                f"name the column of classes with --label_column"
+            )
+        if distinct.dtype.kind == "U":
+            distinct = np.asarray(ordered(distinct.tolist(), where), dtype=distinct.dtype)
+        classes = tuple(str(value) for value in distinct.tolist())
+        keys: Any = {value: place for place, value in enumerate(distinct.tolist())}
+        own = [
+            keys.get(value, UNLABELLED) if there else UNLABELLED
+            for value, there in zip(train.values.tolist(), train.present.tolist(), strict=True)
+        ]
+        return classes, np.asarray(own, np.int64)
+    present = np.zeros(len(train.names), bool)
+    present[used] = True
+    classes = tuple(name for name, there in zip(train.names, present.tolist(), strict=True) if there)
+    if len(classes) < len(train.names):
+        lost = [name for name in train.names if name not in set(classes)]
+        log.warning(
+            "%s: %d of %d named classes have no training images and are left out: %s",
+            where,
+            len(lost),
+            len(train.names),
+            shown(lost),
+        )
+    places = np.append(np.where(present, np.cumsum(present) - 1, UNLABELLED), UNLABELLED)
+    return classes, places[np.where(train.present, train.values, len(train.names))].astype(np.int64)
+
+
+def _places(test: Labels, classes: tuple[str, ...], where: str) -> np.ndarray:
+    """The place of each test label in the classes of the training images."""
+    places = {name: place for place, name in enumerate(classes)}
+    text = test.as_text()
+    distinct, inverse = np.unique(text, return_inverse=True)
+    strange = [name for name in distinct.tolist() if name not in places and name]
+    if strange:
+        close = nearest(strange[0], classes)
+        hint = close if close.startswith("did you mean") else f"they have {shown(classes)}"
+        raise UserError(
+            f"the test images of {where} have the class '{strange[0]}', which no training image has; {hint}"
+        )
+    mapped = np.asarray([places.get(name, UNLABELLED) for name in distinct.tolist()], np.int64)
+    return np.where(test.present, mapped[inverse.reshape(-1)], UNLABELLED)
+
+
+def ordered(names: Sequence[str], where: str) -> list[str]:
+    """Class names in order: as text, or as numbers where all are whole numbers; a line says so where that differs."""
+    as_text = sorted(names)
+    if not names or not all(NUMBER.fullmatch(name) for name in names):
+        return as_text
+    as_numbers = sorted(as_text, key=int)
+    if as_numbers != as_text:
+        log.warning("%s: the classes are numbers and are ordered as numbers: %s", where, shown(as_numbers))
+    return as_numbers
+
+
+def shown(names: Sequence[str]) -> str:
+    """The first names, and how many there are besides."""
+    rest = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _array(raw: Any, where: str) -> np.ndarray:
+    if hasattr(raw, "detach"):
+        raw = raw.detach().cpu().numpy()
+    if isinstance(raw, np.ndarray) and raw.dtype.kind != "O":
+        return raw
+    items = [item.item() if getattr(item, "ndim", None) == 0 and hasattr(item, "item") else item for item in raw]
+    items = [np.asarray(item.detach().cpu()) if hasattr(item, "detach") else item for item in items]
+    empty = sum(item is None or (isinstance(item, float) and item != item) for item in items)
+    if empty:
+        raise UserError(f"{empty:,} of {len(items):,} labels of {where} are missing; remove those rows")
+    kinds = sorted(
+        {"text" if isinstance(item, str) else type(item).__name__ for item in items if not isinstance(item, np.generic)}
+    )
+    if "text" in kinds and len(kinds) > 1:
+        raise UserError(
+            f"the labels of {where} are {' and '.join(kinds)}; give whole numbers or names, one kind for all"
+        )
+    try:
+        return np.asarray(items)
+    except ValueError as error:
+        raise UserError(
+            f"the labels of {where} are lists of several lengths: several labels an image cannot be used"
+        ) from error
+
+
+def _from_one_hot(values: np.ndarray, where: str) -> np.ndarray:
+    """The place of the 1 in each row."""
+    bits = values.dtype.kind in "iufb" and bool(((values == 0) | (values == 1)).all())
+    sums = values.sum(1) if bits else np.zeros(1)
+    if bits and bool((sums == 1).all()):
+        log.warning(
+            "%s: the labels are one-hot rows of %d; the place of the 1 is taken as the class", where, values.shape[1]
+        )
+        return values.argmax(1)
+    if bits:
+        raise UserError(
+            f"the labels of {where} have shape {list(values.shape)}, with {int(sums.min())} to {int(sums.max())} ones a "
+            f"row: several labels an image cannot be used; choose one class for each image"
+        )
+    raise UserError(
+        f"the labels of {where} are {_words(values)}: several values an image cannot be used; give one class for each"
+    )
+
+
+def _whole(values: np.ndarray, where: str) -> np.ndarray:
+    """Floats that are whole numbers, as these."""
+    lost = int(np.isnan(values).sum())
+    if lost:
+        raise UserError(f"{lost:,} of {len(values):,} labels of {where} are missing; remove those rows")
+    odd = values[(values != np.rint(values)) | (np.abs(values) > LARGEST)]
+    if len(odd):
+        raise UserError(
+            f"the labels of {where} are {values.dtype}, not classes, such as {odd[0]:g}: targets of a regression cannot "
+            f"be used; give whole numbers or names"
+        )
+    log.info("%s: labels are whole numbers written as %s", where, values.dtype)
+    return values.astype(np.int64)
+
+
+def _words(values: np.ndarray) -> str:
+    return str(values.dtype) + ("" if values.ndim == 1 else f" of shape {list(values.shape)}")

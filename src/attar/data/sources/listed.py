@@ -1,0 +1,268 @@
+"""Images whose labels stand in a table: Kaggle's labels.csv beside a folder, or metadata.csv as `datasets` reads it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from attar.data import labels, splits
+from attar.data.assemble import About, Split, assemble
+from attar.data.images import ImageData
+from attar.data.labels import Labels
+from attar.data.reading import Reading
+from attar.data.sources.folder_pictures import opener, pictures_of
+from attar.data.sources.tree import Tree, is_picture
+from attar.errors import MissingError, UserError, log
+
+METADATA = ("metadata.csv", "metadata.jsonl")
+FILE_COLUMNS = (
+    "file_name",
+    "filename",
+    "file",
+    "image",
+    "image_id",
+    "img",
+    "path",
+    "filepath",
+    "file_path",
+    "id",
+    "image_name",
+)
+LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target", "species", "breed", "y")
+SPLIT_COLUMNS = ("split", "set", "subset", "partition")
+SHARE_OF_FILES = 0.5  # of the values of a column, from which it is the one of files
+
+
+class Table(NamedTuple):
+    """A table of text: the columns by name, and where it is."""
+
+    where: str
+    columns: Mapping[str, Sequence[str]]
+    count: int
+
+
+class Row(NamedTuple):
+    """A file of the tree, its label and its split, "" where none is named."""
+
+    place: int
+    label: str
+    split: str
+
+
+def metadata_of(tree: Tree) -> list[str]:
+    """The metadata tables of a tree, as `datasets` knows them: at its root, or in the folders of its splits."""
+    return [
+        file
+        for folder in ["", *(name for name in tree.inner.get("", []) if splits.kind_of(name))]
+        for file in tree.loose.get(folder, [])
+        if file.rpartition("/")[2] in METADATA
+    ]
+
+
+def read(tree: Tree, root: Path, about: About, reading: Reading) -> ImageData:
+    """ImageData of the images that a table names.
+
+    Raises UserError for tables without a column of files or labels, and for several labels an image.
+    """
+    if reading.labels_csv is not None:
+        rows = _rows(_parsed(reading.labels_csv), tree, "", reading)
+    else:
+        rows = [
+            row
+            for name in metadata_of(tree)
+            for row in _rows(_parsed(root / name), tree, name.rpartition("/")[0], reading)
+        ]
+    tables = (
+        {str(reading.labels_csv)}
+        if reading.labels_csv is not None
+        else {str(root / name) for name in metadata_of(tree)}
+    )
+    used = {row.place for row in rows}
+    for place, file in enumerate(tree.files):
+        if place not in used and os.path.join(tree.root, file) not in tables:
+            reason = "images that the table does not name" if is_picture(file) else "files that are no images"
+            reading.left_out.add(reason, file)
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.split or _split_of(tree.files[row.place]), []).append(row)
+    if len(groups) > 1 and not any(splits.kind_of(name) == splits.TRAIN for name in groups):
+        raise UserError(
+            f"{about.name} has the splits {', '.join(sorted(groups))}, and none is called train; rename one"
+        )
+    _check_classes([row.label for row in rows], " and ".join(sorted(tables)))
+    classes = labels.ordered(sorted({row.label for row in rows if row.label}), about.name)
+    number = {name: place for place, name in enumerate(classes)} | {"": labels.UNLABELLED}
+    parts = {}
+    for split, members in groups.items():
+        members = sorted(members, key=lambda row: (number[row.label], row.place))
+        marks = np.asarray([number[row.label] for row in members], np.int64)
+        given = Labels(marks, tuple(classes), marks < 0 if (marks < 0).any() else None)
+        parts[split] = Split(pictures_of(tree, [row.place for row in members], opener(root)), given)
+    return assemble(parts, about, reading)
+
+
+def _split_of(file: str) -> str:
+    """The split of the folder that a file lies in."""
+    return next((part.lower() for part in file.split("/")[:-1] if splits.kind_of(part)), splits.TRAIN)
+
+
+def _parsed(file: Path) -> Table:
+    """A table of text. Raises UserError for one that cannot be read."""
+    try:
+        text = file.read_text(encoding="utf-8-sig", errors="backslashreplace")
+    except OSError as error:
+        kind = MissingError if isinstance(error, FileNotFoundError) else UserError
+        raise kind(f"the table of labels {file} cannot be read: {error.strerror}") from error
+    try:
+        if file.suffix.lower() == ".jsonl":
+            lines = [json.loads(line) for line in text.splitlines() if line.strip()]
+            names = list(dict.fromkeys(name for line in lines for name in line))
+            cells = [[_cell(line.get(name)) for name in names] for line in lines]
+        else:
+            try:
+                dialect: type[csv.Dialect] = csv.Sniffer().sniff(text[:4096], ",;\t")
+            except csv.Error:
+                dialect = csv.excel
+            names, *cells = [row for row in csv.reader(io.StringIO(text), dialect) if row]
+    except (ValueError, csv.Error, AttributeError) as error:
+        raise UserError(
+            f"{file} is no table: a first line with the names of the columns, then a line an image"
+        ) from error
+    short = next((number for number, row in enumerate(cells, 2) if len(row) != len(names)), None)
+    if short is not None:
+        raise UserError(f"line {short} of {file} has {len(cells[short - 2])} columns, the first has {len(names)}")
+    columns = {name.strip(): [row[place].strip() for row in cells] for place, name in enumerate(names)}
+    if not cells:
+        raise UserError(f"{file} has no lines below the names of its columns")
+    return Table(str(file), columns, len(cells))
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list | dict):
+        raise UserError(f"a label is {json.dumps(value)}: several labels an image cannot be used")
+    return "" if value is None else str(value)
+
+
+def _rows(table: Table, tree: Tree, folder: str, reading: Reading) -> list[Row]:
+    """The images of the tree that a table names, with their labels. folder: where its file names begin."""
+    known = _names(tree, folder)
+    column, places = _files(table, known)
+    spoken = _labels(table, column, reading)
+    split_column = next((name for name in table.columns if name.lower() in SPLIT_COLUMNS), None)
+    split_of = table.columns[split_column] if split_column else [""] * table.count
+    if split_column and not all(splits.kind_of(name) for name in set(split_of)):
+        split_of = [""] * table.count
+    rows = []
+    for place, label, split in zip(places, spoken, split_of, strict=True):
+        if place is None:
+            reading.left_out.add("rows without a file", table.columns[column][len(rows)])
+        else:
+            rows.append(Row(place, label, split.lower()))
+    twice = len(rows) - len({row.place for row in rows})
+    if twice:
+        raise UserError(f"{table.where} names {twice:,} images more than once: several labels an image cannot be used")
+    log.info("%s: %d images and their labels from the columns %s", table.where, len(rows), column)
+    return rows
+
+
+def _names(tree: Tree, folder: str) -> dict[str, int | None]:
+    """What images may be called in a table → their place; None where two are called so."""
+    known: dict[str, int | None] = {}
+    prefix = f"{folder}/" if folder else ""
+    exact = {}
+    for place, file in enumerate(tree.files):
+        if not is_picture(file) or not file.startswith(prefix):
+            continue
+        name = file[len(prefix) :]
+        exact[name] = place
+        for short in dict.fromkeys(
+            (os.path.splitext(name)[0], name.rpartition("/")[2], os.path.splitext(name.rpartition("/")[2])[0])
+        ):
+            if short in known and _split_of(file) != splits.TRAIN:
+                continue  # Kaggle numbers train/ and test/ alike, and the table is about train/
+            clash = (
+                short in known
+                and known[short] is not None
+                and _split_of(tree.files[known[short] or 0]) == _split_of(file)
+            )
+            known[short] = None if clash else place
+    return {**known, **exact}
+
+
+def _files(table: Table, known: Mapping[str, int | None]) -> tuple[str, list[int | None]]:
+    """The column of files, and the place of each."""
+    ranked = sorted(
+        table.columns,
+        key=lambda name: FILE_COLUMNS.index(name.lower()) if name.lower() in FILE_COLUMNS else len(FILE_COLUMNS),
+    )
+    for name in ranked:
+        values = [value.removeprefix("./").replace("\\", "/") for value in table.columns[name]]
+        places = [known.get(value) for value in values]
+        if sum(value in known for value in values) > SHARE_OF_FILES * table.count:
+            clash = [value for value, place in zip(values, places, strict=True) if place is None and value in known]
+            if clash:
+                raise UserError(
+                    f"{table.where} names {clash[0]}, and several images are called so; name them with their folders"
+                )
+            return name, places
+    columns = ", ".join(table.columns)
+    raise UserError(
+        f"no column of {table.where} ({columns}) names the images of the folder; a column of file names is needed"
+    )
+
+
+def _labels(table: Table, files: str, reading: Reading) -> Sequence[str]:
+    """The label of each row, "" where there is none."""
+    if reading.label_column is not None:
+        if reading.label_column not in table.columns:
+            raise UserError(
+                f"{table.where} has no column '{reading.label_column}'; its columns are {', '.join(table.columns)}"
+            )
+        return table.columns[reading.label_column]
+    rest = [name for name in table.columns if name != files and name.lower() not in SPLIT_COLUMNS]
+    usual = [name for name in rest if name.lower() in LABEL_COLUMNS]
+    if len(usual) == 1 or len(rest) == 1:
+        return table.columns[usual[0] if len(usual) == 1 else rest[0]]
+    if len(rest) > 1 and all(set(table.columns[name]) <= {"0", "1", "0.0", "1.0"} for name in rest):
+        bits = np.asarray([[float(value) for value in table.columns[name]] for name in rest]).T
+        if (bits.sum(1) == 1).all():
+            log.warning(
+                "%s: the columns %s are one-hot: the name of the column with the 1 is the class",
+                table.where,
+                ", ".join(rest),
+            )
+            return [rest[place] for place in bits.argmax(1)]
+        raise UserError(
+            f"the columns {', '.join(rest)} of {table.where} give several labels an image, which cannot be used"
+        )
+    what = "has no column of labels" if not rest else f"has several columns besides the files, {', '.join(rest)}"
+    raise UserError(f"{table.where} {what}; name the one of classes with --label_column")
+
+
+def _check_classes(values: Sequence[str], where: str) -> None:
+    """Raise `UserError` for labels that are no classes."""
+    present = [value for value in values if value]
+    distinct = sorted(set(present))
+    many = len(distinct) > max(2, labels.SHARE * len(present))
+    if _all_numbers(distinct) and (many or not all(float(value).is_integer() for value in distinct)):
+        odd = next((value for value in distinct if not float(value).is_integer()), distinct[0])
+        raise UserError(f"the labels of {where} are numbers such as {odd}: targets of a regression cannot be used")
+    if many:
+        raise UserError(
+            f"the labels of {where} are no classes: {len(distinct):,} different values in {len(present):,} rows; name the "
+            f"column of classes with --label_column"
+        )
+
+
+def _all_numbers(values: Sequence[str]) -> bool:
+    try:
+        return [float(value) for value in values] != []
+    except ValueError:
+        return False

@@ -1,0 +1,58 @@
+"""Arrays in an npz file: train_images, train_labels and their like, as MedMNIST and Keras name them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from attar.data import labels, splits
+from attar.data.arrays import pixels, usable_device
+from attar.data.assemble import About, Split, assemble
+from attar.data.images import ImageData
+from attar.data.reading import Reading, printable
+from attar.errors import UserError
+
+SUFFIX = ".npz"
+IMAGES, LABELS = ("images", "x", "image", "data", "arr"), ("labels", "y", "label", "targets", "target")
+
+
+def load(path: Path, reading: Reading) -> ImageData:
+    """The splits of an npz file: <split>_images and <split>_labels, x_<split> and y_<split>, or images and labels.
+
+    Raises UserError for a damaged file, other names, and arrays that are no images or no classes.
+    """
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            found = _pairs(list(file))
+            arrays = {split: (file[images], file[marks]) for split, (images, marks) in found.items()}
+            names = ", ".join(file) or "nothing"
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is damaged or no npz file: {' '.join(str(error).split())}") from error
+    if not arrays:
+        raise UserError(
+            f"{path} must hold train_images and train_labels (and test_ or val_ likewise), or images and labels; it "
+            f"holds {names}"
+        )
+    parts = {}
+    for split, (images, marks) in arrays.items():
+        values = pixels(images, f"the {split} images of {path.name}", usable_device("cpu"), reading.channels).numpy()
+        parts[split] = Split(values, labels.read(marks, f"{split} of {path.name}"))
+    return assemble(parts, About(printable(path.resolve().stem)), reading)
+
+
+def _pairs(names: Collection[str]) -> dict[str, tuple[str, str]]:
+    """The arrays of images and of labels of each split."""
+    found: dict[str, tuple[str, str]] = {}
+    lower = {name.lower(): name for name in names}
+    for split in splits.KINDS:
+        images = next((lower[f] for word in IMAGES for f in (f"{split}_{word}", f"{word}_{split}") if f in lower), None)
+        marks = next((lower[f] for word in LABELS for f in (f"{split}_{word}", f"{word}_{split}") if f in lower), None)
+        if images and marks:
+            found[split] = (images, marks)
+    images = next((lower[word] for word in IMAGES if word in lower), None)
+    marks = next((lower[word] for word in LABELS if word in lower), None)
+    return found or ({splits.TRAIN: (images, marks)} if images and marks else {})

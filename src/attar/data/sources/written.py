@@ -1,0 +1,68 @@
+"""What attar itself writes: run, pool and export folders, recognised by their files, so that none is read as data."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from attar.data import splits
+from attar.errors import UserError
+
+CONDENSED, CONFIG, ABOUT, MEMBER = "condensed.safetensors", "config.json", "attar.json", ".safetensors"
+KEY = "attar"  # of config.json and attar.json
+LONGEST_HEAD = 1 << 20  # bytes of a safetensors header that are read
+
+
+def kind_of(folder: Path, names: Collection[str]) -> str | None:
+    """What of attar's a folder is: "run", "pool", "export" or "comparison"; None for any other.
+
+    names: of the files in it.
+    """
+    if CONDENSED in names or (CONFIG in names and _has_key(folder / CONFIG)):
+        return "run"
+    if ABOUT in names:
+        return "export"
+    if {"results.jsonl", "comparison.json"} <= set(names):
+        return "comparison"
+    if any(name.endswith(MEMBER) and _is_ours(folder / name) for name in names):
+        return "pool"
+    return None
+
+
+def refuse_among_classes(out: Path, source: str) -> None:
+    """Raise `UserError` where `out` lies among the class folders of a data set, and would be taken for a class.
+
+    source: what names the data set; anything else than a folder that is there passes.
+    """
+    root = Path(source).expanduser()
+    if not root.is_dir() or root.resolve() not in (out.resolve(), *out.resolve().parents):
+        return
+    inner = out.resolve().relative_to(root.resolve()).parts
+    with_splits = any(entry.is_dir() and splits.kind_of(entry.name) for entry in os.scandir(root))
+    has_parquet = any(entry.name.lower().endswith(".parquet") for entry in os.scandir(root))
+    if (with_splits and not (inner and splits.kind_of(inner[0]))) or (has_parquet and inner):
+        return
+    raise UserError(f"{out} lies among the class folders of {source}; name a folder outside of the data with --out")
+
+
+def _has_key(file: Path) -> bool:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(values, dict) and KEY in values
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether a safetensors file has attar's metadata."""
+    try:
+        with file.open("rb") as opened:
+            size = int.from_bytes(opened.read(8), "little")
+            if size > LONGEST_HEAD:
+                return False
+            head = json.loads(opened.read(size))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(head, dict) and isinstance(head.get("__metadata__"), dict) and KEY in head["__metadata__"]

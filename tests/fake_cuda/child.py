@@ -1,0 +1,23 @@
+"""python child.py runs PRECISION | training | minutes | hazards; prints one JSON object as its last line.
+
+A process of its own, because the fake GPU has to be there before torch.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from benchmarks.fake_cuda import guard
+
+
+def main() -> None:
+    """Load the fake GPU, then run what is named."""
+    guard.load()
+    from emulated import WHAT
+
+    print(json.dumps(WHAT[sys.argv[1]](*sys.argv[2:])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""What attar would do on a GPU, on fake tensors: no device mismatch, nothing that waits, nothing a recording forbids.
+
+Each test is a process of its own (child.py, benchmarks.budget): the hooks come before torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks.fake_cuda import guard
+
+from helpers.methods import RUNS
+
+ROOT = Path(__file__).parents[2]
+CHILD = str(Path(__file__).with_name("child.py"))
+RESULTS = ROOT / "benchmarks" / "results"
+MISSING = guard.missing()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _there() -> None:
+    """Skip with the reason where fake CUDA cannot be built; where CI says that it can be, that is an error."""
+    if MISSING and os.environ.get("CI") and "g++" in MISSING:
+        pytest.fail(MISSING)
+    if MISSING:
+        pytest.skip(MISSING)
+
+
+def ran(*command: str) -> str:
+    """What a process of this Python says on standard output; it has to succeed."""
+    paths = os.pathsep.join(str(ROOT / folder) for folder in (".", "src", "tests"))
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def child(*words: str) -> dict[str, Any]:
+    """The last line of child.py."""
+    return json.loads(ran(CHILD, *words).splitlines()[-1])
+
+
+def test_the_ledger_sees_each_hazard() -> None:
+    found = child("hazards")
+    assert found["copy"] == ["_to_copy from host memory (3,) that is not pinned"]
+    assert found["draw"] == ["rand draws in a recording"]
+    assert found["copy inside"] == ["_to_copy from the host in a recording"]
+    assert found["to the host"] == ["_to_copy reads back"]
+    assert found["pinned"] == found["draw outside"] == [], "these are allowed"
+    assert found["item"] == ["DataDependentOutputException"] and found["mask"] == ["DynamicOutputShapeException"]
+    assert found["two devices"] == ["FakeTensorDeviceMismatchError"]
+    assert found["after"] == ["False", "cpu"], "nothing is left of it"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_no_setting_waits_or_records_what_cannot_be_recorded(precision: str) -> None:
+    """All settings of RUNS, all classes at once: the steps until everything is recorded, and one after that."""
+    found = child("runs", precision)
+    assert len(found) == len(RUNS)
+    assert {name: run["error"] for name, run in found.items() if "error" in run} == {}
+    assert {name: run["inside"] for name, run in found.items() if run["inside"]} == {}
+    assert {name: run["steady"] for name, run in found.items() if run["steady"]} == {}
+    for name, run in found.items():
+        assert run["recordings"] >= run["wanted"] and not run["late"], f"{name}: everything is recorded: {run}"
+        assert run["chunk"] > 1, name
+        assert run["launched"] < 320, f"{name}: launches beside the replays of a step of three classes"
+
+
+def test_pretraining_and_evaluation_do_not_wait() -> None:
+    found = child("training")
+    assert found["ended"] == "DataDependentOutputException", "the accuracy at the end is read"
+    for what in ("pretraining", "evaluation"):
+        epochs = found[what]
+        assert len(epochs) == 8
+        assert [epoch["hazards"] for epoch in epochs] == [[]] * 8, what
+        assert epochs[1]["recorded"] and not any(epoch["recorded"] for epoch in epochs[2:6]), "one graph for a rate"
+        assert epochs[2]["launched"] == epochs[5]["launched"] < epochs[0]["launched"] / 2, "draws and copies are left"
+
+
+def test_the_budget_of_an_iteration_is_kept(tmp_path: Path) -> None:
+    """What the published loop does is as committed to the last byte; attar may take less, but not more."""
+    ran("-m", "benchmarks.budget", "--shape", "cifar10", "--compile", "off", "--json", str(tmp_path / "budget.json"))
+    found = json.loads((tmp_path / "budget.json").read_text(encoding="utf-8"))
+    kept = json.loads((RESULTS / "budget-cifar10-float32.json").read_text(encoding="utf-8"))
+    assert (
+        found["compiled"] == {"left_out": "not asked for"} and "benchmarks.budget --shape cifar10" in found["command"]
+    )
+    if found["torch"] == kept["torch"]:
+        assert found["published"] == kept["published"]
+    for part in ("sweep", "update"):
+        assert found["attar"][part]["hazards"] == []
+        for phase in ("recorded", "beside"):
+            for what in ("operations", "bytes", "flops"):
+                now, before = (one["attar"][part][phase][what] for one in (found, kept))
+                assert now <= 1.01 * before, f"{part}, {phase}: {what} {now} where {before} were counted"
+
+
+def test_a_budget_that_cannot_be_counted_says_why() -> None:
+    code = "import sys; sys.argv[1:] = []; from unittest import mock; from benchmarks import budget\n"
+    code += "with mock.patch('shutil.which', lambda name: None): budget.main()"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and done.stderr.splitlines() == [
+        "benchmarks.budget: error: fake CUDA needs g++, which is not here"
+    ]
+
+
+def test_minutes_are_fitted_to_what_is_replayed() -> None:
+    found = child("minutes")
+    assert found["seen"] == [1, 1, 3, 3], "a chain of the pool; sweep and update: recorded before the clock"

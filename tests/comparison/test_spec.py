@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from attar.comparison import makers, spec
-from attar.comparison.spec import ComparisonPlan
+from attar.comparison.plan import ComparisonPlan, value_of
 from attar.errors import UserError
 
 SPECS = Path(__file__).parents[2] / "benchmarks"
@@ -96,7 +96,7 @@ def test_core_sets_take_what_they_need_of_the_common_settings() -> None:
     first, second = found.points[0].cell(0).recipe, found.points[0].cell(1).recipe
     assert (first.condense.ipc, first.condense.factor, first.pool.models, first.pool.epochs) == (1, 1, 1, 5)
     assert (first.pool.seed, second.pool.seed, second.condense.seed) == (0, 1, 1)
-    assert spec.value_of(found.points[0], "niter") is None and len(found.points) == 8
+    assert value_of(found.points[0], "niter") is None and len(found.points) == 8
 
 
 def test_methods_are_layers_and_common_settings_go_to_those_that_take_them() -> None:
@@ -115,7 +115,7 @@ def test_methods_are_layers_and_common_settings_go_to_those_that_take_them() -> 
         "ncf",
     )
     assert [makers.needs_pool(p.method, p.features, p.recipe) for p in (dm, ncfm, pooled)] == [False, True, True]
-    assert spec.value_of(dm, "models") is None and spec.value_of(ncfm, "models") == 2
+    assert value_of(dm, "models") is None and value_of(ncfm, "models") == 2
     assert pooled.recipe.condense.match == "feat" and pooled.recipe.condense.niter == 4
 
 
@@ -135,7 +135,7 @@ def test_every_place_of_a_grid_has_the_settings_that_mean_something_there(text: 
         *([("ipc", 1), ("perturb", True), ("vmax", vmax)] for vmax in (0.2, 0.3)),
     ]
     assert [point.recipe.condense.vmax for point in found] == [0.09, 0.2, 0.3]
-    assert [spec.value_of(point, "vmax") for point in found] == [None, 0.2, 0.3]
+    assert [value_of(point, "vmax") for point in found] == [None, 0.2, 0.3]
 
 
 def test_a_common_setting_goes_where_the_grid_of_an_entry_lets_it() -> None:

@@ -131,7 +131,7 @@ def print_comparison(flags: Flags, rows: Sequence[Row], path: Path) -> None:
         for row in rows:
             numbers = [tables.spread(row.accuracy), tables.count(row), tables.seconds(row.seconds)]
             compared = map(tables.fraction, (row.ior, row.hlr))
-            table.add_row(row.entry, *tables.shown(row), row.network, *numbers, *compared)
+            table.add_row(row.entry, *tables.setting_texts(row), row.network, *numbers, *compared)
         Console().print(table)
         print(f"accuracies as fractions, mean ± std over n seeds; {path / record.TABLE_MD}, {path / record.FIGURES[0]}")
 

@@ -485,7 +485,7 @@ def test_pretrain_shows_and_keeps_each_member(here: Path, capsys: pytest.Capture
 
 
 def test_a_share_of_an_epoch_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    settings = [{"epochs": 1, "seed": 3, "fraction": 0.25}, {"epochs": 1, "seed": 4}]
+    settings = [{"epochs": 1, "seed": 3, "fraction": 0.25}, {"epochs": 1, "seed": 4, "fraction": 1.0}]
     members = tuple(Member({}, {}, values, 0.5, f"model{values['seed']}") for values in settings)
     printing.print_pool(SimpleNamespace(json=False), Pool(NetworkConfig(), {}, members))
     said = capsys.readouterr().out
@@ -556,7 +556,7 @@ def test_evaluating_a_folder_with_nothing_but_the_set(copied: Path) -> None:
     assert "<td>ipc</td>" in Path("bare/report.html").read_text(encoding="utf-8")
 
 
-# ---- a folder of one's own, of odd size ----
+# ---- a folder of the user's images, of odd size ----
 
 
 def paint(root: Path, sizes: list[tuple[int, int]], *, channels: int = 3, train: int = 6, test: int = 2) -> None:

@@ -104,9 +104,7 @@ def kill(case: Case, kills: int, root: Path, draws: random.Random) -> dict[str, 
     (start / "quick.toml").write_text(QUICK, encoding="utf-8")
     for command in case.before:
         must(finished(command, start))
-    folder = shutil.copytree(
-        start, root / case.name
-    )  # always the same path: a cache belongs to the folder of its images
+    folder = shutil.copytree(start, root / case.name)  # always the same path: a cache belongs to its images' folder
     began = time.perf_counter()
     must(finished(case.command, folder))
     duration = time.perf_counter() - began
@@ -147,7 +145,7 @@ def flip(flips: int, root: Path, draws: random.Random) -> dict[str, Any]:
     shutil.copytree(run, copy)
     counts: Counter[str] = Counter()
     warnings: list[str] = []
-    log.addFilter(lambda record: warnings.append(record.getMessage()))  # gives None: nothing is shown
+    log.addFilter(lambda record: warnings.append(record.getMessage()))  # returns None: not shown
     for number in range(flips):
         shutil.rmtree(run)
         shutil.copytree(copy, run)

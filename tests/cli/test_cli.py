@@ -557,7 +557,7 @@ def test_evaluating_a_folder_with_nothing_but_the_set(copied: Path) -> None:
     assert "<td>ipc</td>" in Path("bare/report.html").read_text(encoding="utf-8")
 
 
-# ---- a folder of one's own, of odd size ----
+# ---- a folder of the user's images, of odd size ----
 
 
 def paint(root: Path, sizes: list[tuple[int, int]], *, channels: int = 3, train: int = 6, test: int = 2) -> None:

@@ -127,6 +127,9 @@ def test_both_ways_leave_the_same_files(name: str, tmp_path: Path, monkeypatch: 
             monkeypatch.setattr(sys, "argv", ["notebook.py"])
             case.call()
         folders[way] = contents(tmp_path / way, case.command)
+    for content in folders.values():
+        if "run/config.json" in content and not case.before:
+            assert all(b"COMMAND" in content[f"run/{name}"] for name in ("config.json", "report.html"))
     for folder, names in case.leaves.items():
         assert names <= {path.name for path in Path(folder).iterdir()}
     assert folders["python"].keys() == folders["shell"].keys()
@@ -143,17 +146,17 @@ def by_shell(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def contents(root: Path, command: str) -> dict[str, Any]:
-    """What lies below a folder: path → bytes, without the command line that made it."""
-    found: dict[str, Any] = {}
+    """{path: bytes} of all files below a folder, without the command line that made them."""
+    files: dict[str, Any] = {}
     for path in sorted(root.rglob("*")):
         name = str(path.relative_to(root))
         if path.is_dir():
-            found[name] = None
+            files[name] = None
             continue
         text = path.read_bytes()
         if path.suffix in (".json", ".html"):
             for words in (f"attar {command}", "python notebook.py"):
                 for spelling in (words, html.escape(words), json.dumps(words)[1:-1]):
                     text = text.replace(spelling.encode(), b"COMMAND")
-        found[name] = text
-    return found
+        files[name] = text
+    return files

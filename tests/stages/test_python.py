@@ -76,7 +76,7 @@ def test_a_set_comes_back_from_its_file(digits: ImageData, condensed: attar.Synt
     assert first == second
 
 
-def test_images_of_ones_own() -> None:
+def test_arrays_of_the_user() -> None:
     """Arrays in, no test set: condensing needs none, evaluating says so."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (40, 3, 12, 10), generator=generator, dtype=torch.uint8)
@@ -115,6 +115,7 @@ def test_a_recipe_by_name(digits: ImageData) -> None:
         (lambda data: attar.condense(data, metric="l3"), "unknown metric 'l3'; did you mean 'l1'?"),
         (lambda data: attar.condense(data, recipe="digit"), "unknown recipe 'digit'; did you mean 'digits'?"),
         (lambda data: attar.load("digits", device="gpu"), "unknown device 'gpu'"),
+        (lambda data: attar.condense(data, nclass_sub=5, ray="local"), "ray condenses parts in run folders; name a"),
     ],
 )
 def test_the_same_words_as_on_the_command_line(call: Any, words: str, digits: ImageData) -> None:

@@ -19,7 +19,7 @@ FLAGS: dict[str, Flag] = {
     "reproduce": Flag(bool, "insist on the published settings of the data set"),
     "out": Flag(str, "the folder (or file, for inspect, npz and pt) to write to", ("-o",)),
     "overwrite": Flag(bool, "replace the run that --out already holds"),
-    "resume": Flag(str, "go on with the run in this folder; auto: with the one that --out holds, if it holds one"),
+    "resume": Flag(str, "resume the run in this folder; auto: the one in --out, if there is one"),
     "save_every": Flag(str, "time (600s, 10m, 2h) or inner iterations (50it) between checkpoints; none (default: 5m)"),
     "ray": Flag(str, "compute on a Ray cluster: at this ADDRESS, or without one on a cluster started here"),
     "ray_cpus": Flag(int, "CPU threads of each part on the cluster (default: as many as a part takes here)"),

@@ -87,9 +87,10 @@ def merge(parts: Sequence[str | Path], *, folder: str | Path | None = None, over
     run_folder.check_folder(path)
     is_merged = "parts" in RunFolder(path).read(run_folder.CONFIG, "attar").get("attar", {})
     unfinished = is_merged and not (path / run_folder.RESULT).exists()
-    if is_merged and not unfinished and not overwrite:
-        if torch.equal(set_files.load_set(path).images.cpu(), condensed.images.cpu()):
-            return replace(condensed, folder=path)
+    is_complete = is_merged and not unfinished
+    is_same = is_complete and torch.equal(set_files.load_set(path).images.cpu(), condensed.images.cpu())
+    if is_same and not overwrite:
+        return replace(condensed, folder=path)
     run_folder.check_free(path, overwrite=overwrite or unfinished)
     with run_folder.open_run_folder(path) as opened:
         run_folder.create(path, overwrite=overwrite or unfinished)

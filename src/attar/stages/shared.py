@@ -28,7 +28,7 @@ from attar.settings.schema import settings_of
 
 POOL_ROOT = Path("pool")
 RUN_ROOT = Path("runs")
-DEFAULT_FOLDER = object()  # stands for the folder whose name follows from data, network, method and ipc
+DEFAULT_FOLDER = object()  # means: the folder whose name follows from data, network, method and ipc
 
 
 @dataclass(frozen=True, eq=False)

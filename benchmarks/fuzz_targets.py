@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from attar.condensation import loop as condensation
-from attar.condensation.state import Values
+from attar.condensation.state import SavedState
 from attar.data.images import ImageData
 from attar.data.load import load
 from attar.data.sources import cifar, idx, svhn
@@ -93,7 +93,7 @@ def checkpoints(root: Path) -> Target:
     data = tiny()
     pool = early_stage.pretrain(data, PoolConfig(epochs=1, models=1), NETWORK)
     config = CondenseConfig(ipc=1, factor=1, init="random", niter=2, inner_loop=1, n_data=8, batch_real=4)
-    kept: list[Values] = []
+    kept: list[SavedState] = []
     condensation.run(data, pool, config, keep=lambda values, now: kept.append(values()))
     checkpoint.write(root, kept[0])
     files = {path: path.read_bytes() for path in sorted((root / checkpoint.CURRENT).iterdir())}

@@ -23,7 +23,7 @@ from attar.cli.parser import main
 from attar.condensation import loop as condensation
 from attar.condensation import state
 from attar.condensation.setup import set_up
-from attar.condensation.state import Values
+from attar.condensation.state import SavedState
 from attar.data.images import ImageData
 from attar.errors import UserError
 from attar.evaluation import measure
@@ -60,10 +60,10 @@ class Told:
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.events: list[dict[str, Any]] = []
-        self.states: list[Values] = []
+        self.states: list[SavedState] = []
         self.stop_after = stop_after
 
-    def keep(self, values: Callable[[], Values], now: bool) -> None:
+    def keep(self, values: Callable[[], SavedState], now: bool) -> None:
         tensors: dict[str, torch.Tensor] = {}
         plain = json.loads(json.dumps(checkpoint.pack(values(), tensors)))
         self.states.append(checkpoint.unpack(plain, tensors))
@@ -71,7 +71,7 @@ class Told:
             raise Cut
 
     def run(
-        self, data: ImageData, pool: Pool, config: CondenseConfig, saved: Values | None = None
+        self, data: ImageData, pool: Pool, config: CondenseConfig, saved: SavedState | None = None
     ) -> attar.SyntheticSet:
         def evaluate(condensed: attar.SyntheticSet) -> dict[str, Any]:
             return {"accuracy": {"convnet2": float(condensed.images.mean())}}
@@ -221,7 +221,7 @@ def test_other_threads_are_told(digits: ImageData, pool: Pool) -> None:
 def test_a_run_that_grows_stays_compiled_or_not() -> None:
     short = replace(CONFIG, niter=1, eval_at=())
     long = replace(short, niter=10**6)
-    kept: Values = {"config": {"niter": 1, "inner_loop": 2, "eval_at": []}, "class_bytes": 10**9, "compiled": False}
+    kept: SavedState = {"config": {"niter": 1, "inner_loop": 2, "eval_at": []}, "class_bytes": 10**9, "compiled": False}
     kept |= {"belongs_to": {"classes": [0, 1], "device": "cpu"}, **dict.fromkeys(state.PLAIN, 0)}
     assert state.as_begun(long, kept).compile == "off"
     assert state.as_begun(replace(long, compile="on"), kept).compile == "on"
@@ -236,7 +236,7 @@ def test_a_run_that_grows_stays_compiled_or_not() -> None:
 def test_a_run_of_before_that_was_kept_goes_on_as_it_began(niter: int, then: str) -> None:
     """Two classes, two inner iterations: ten thousand calls were what compiled it."""
     config = replace(CONFIG, niter=niter, eval_at=())
-    kept: Values = {"config": {"niter": niter, "inner_loop": 2, "eval_at": []}}
+    kept: SavedState = {"config": {"niter": niter, "inner_loop": 2, "eval_at": []}}
     kept |= {"belongs_to": {"classes": [0, 1], "device": "cpu"}, **dict.fromkeys(state.PLAIN, 0)}
     assert state.as_begun(config, kept).compile == then
 

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, contiguous_format
 
 from attar import files
-from attar.condensation.state import Values
+from attar.condensation.state import SavedState
 from attar.errors import UserError, WriteError, log
 from attar.signals import Stop
 
@@ -74,7 +74,7 @@ class Keeper:
         self.last = time.perf_counter()
         self.cost = 0.0
 
-    def __call__(self, values: Callable[[], Values], now: bool = False) -> None:
+    def __call__(self, values: Callable[[], SavedState], now: bool = False) -> None:
         """To be called between two inner iterations; `values` makes the state if it is wanted."""
         self.iterations += 1
         start = time.perf_counter()
@@ -88,7 +88,7 @@ class Keeper:
         self.stop.check()
 
 
-def write(run: Path, values: Values) -> None:
+def write(run: Path, values: SavedState) -> None:
     """Make `values` the checkpoint of a run folder. Raises `WriteError` when the disk is full; the old one stays."""
     current, previous = run / CURRENT, run / PREVIOUS
     new, old = files.temporary(current), files.temporary(previous)
@@ -109,7 +109,7 @@ def write(run: Path, values: Values) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _fill(folder: Path, values: Values) -> None:
+def _fill(folder: Path, values: SavedState) -> None:
     tensors: dict[str, Tensor] = {}
     text = json.dumps({"format": FORMAT, "state": pack(values, tensors)}, indent=1, sort_keys=True)
     save_file(tensors, folder / TENSORS)
@@ -158,7 +158,7 @@ def exists(run: Path) -> bool:
     return any((run / name).exists() for name in (CURRENT, PREVIOUS))
 
 
-def load(run: Path) -> Values | None:
+def load(run: Path) -> SavedState | None:
     """The last complete state of a run folder; None where there is none.
 
     A damaged one is put aside, and the one before it taken, after one line. Raises `Damaged` when there is no other.
@@ -184,7 +184,7 @@ def load(run: Path) -> Values | None:
     return None
 
 
-def read(folder: Path) -> Values:
+def read(folder: Path) -> SavedState:
     """Read one checkpoint. Raises `Damaged` unless it is, byte for byte, what was written."""
     try:
         found = {name: (folder / name).read_bytes() for name in (TENSORS, PLAIN, SUMS)}

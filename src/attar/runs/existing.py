@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from attar.condensation.state import Values
+from attar.condensation.state import SavedState
 from attar.errors import MissingError, UserError
 from attar.runs import checkpoint, run_folder
 from attar.runs.run_folder import RunFolder
@@ -26,7 +26,7 @@ class Run:
     folder: RunFolder
     recipe: Recipe  # with the length that is asked for now
     about: dict[str, Any]  # what config.json says about the run itself
-    saved: Values | None  # the state to go on from; None: from the beginning
+    saved: SavedState | None  # the state to go on from; None: from the beginning
     finished: bool  # all is there
     new: bool = False  # nothing is there yet
 

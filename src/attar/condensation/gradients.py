@@ -62,9 +62,8 @@ class ClassInputs(NamedTuple):
     frequencies: Tensor | None  # [T, d]
 
 
-Step = Callable[
-    [Tensor, ClassInputs], tuple[Tensor, Tensor]
-]  # (images, other inputs) of a class → (image gradient, loss)
+# (images, other inputs) of a class → (image gradient, loss)
+Step = Callable[[Tensor, ClassInputs], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class ImageGradients:
 
     Args:
         module: the network; its own tensors are not used.
-        matching: what is matched.
+        matching: loss, distance and decoding.
         normalize: images in [0, 1] → normalised images.
         labels: int64 [C], the label of each row of the images.
         execution: precision, compilation and parallelism.
@@ -98,7 +97,7 @@ class ImageGradients:
         execution: Execution | None = None,
     ) -> None:
         self.module = module
-        self.called: nn.Module = Features(module) if matching.features else module
+        self.forward_module: nn.Module = Features(module) if matching.features else module
         self.matching = matching
         self.normalize = normalize
         self.labels = labels
@@ -118,7 +117,7 @@ class ImageGradients:
         return Compiled(function, eager, self.labels.device, "the sweep") if self.execution.compiled else eager
 
     def forward(self, module: nn.Module, params: Mapping[str, Tensor], images: Tensor) -> Tensor:
-        """Logits [n, C], or the last features [n, d] if these are matched. module: `self.called` or a copy of it."""
+        """Logits [n, C], or the last features [n, d] if these are matched. module: `forward_module` or a copy."""
         prefix = "module." if self.matching.features else ""
         tensors = {f"{prefix}{name}": value for name, value in params.items()}
         with autocast(self.execution.precision, images.device):
@@ -134,7 +133,7 @@ class ImageGradients:
     ) -> Tensor:
         """The matching loss L_c of one class, a scalar."""
         m = self.matching
-        forward = partial(self.forward, module or self.called)
+        forward = partial(self.forward, module or self.forward_module)
         decoded = decode_class(images, m.factor, m.decode_type)
         if inputs.subset is not None:
             decoded = decoded[inputs.subset]
@@ -145,7 +144,7 @@ class ImageGradients:
     def eager_step(self, images: Tensor, inputs: ClassInputs) -> tuple[Tensor, Tensor]:
         """The gradient of `class_loss` with respect to the images, and the loss, by autograd."""
         images = images.detach().requires_grad_()
-        loss = self.class_loss(images, inputs, eager_gradient, thread_module(self.per_thread, self.called))
+        loss = self.class_loss(images, inputs, eager_gradient, thread_module(self.per_thread, self.forward_module))
         return torch.autograd.grad(loss, images)[0], loss.detach()
 
     def __call__(self, inputs: SweepInputs) -> SweepResult:

@@ -71,9 +71,7 @@ class NetworkGradients:
         results = list(self.workers.map(compute, batches))
         weights = [len(part) / len(images) for part, _ in batches]
         grads = {
-            name: torch.stack([weight * grad[name] for weight, (grad, _) in zip(weights, results, strict=True)]).sum(
-                dim=0
-            )
+            name: torch.stack([w * grad[name] for w, (grad, _) in zip(weights, results, strict=True)]).sum(dim=0)
             for name in params
         }
         return grads, torch.stack([w * loss for w, (_, loss) in zip(weights, results, strict=True)]).sum()

@@ -28,7 +28,7 @@ class CudaGraph:
     Arguments and results are nested lists, tuples and dicts of tensors. The results are overwritten by the next call.
 
     Args:
-        function: what is recorded.
+        function: the function to record.
         record: replaces `record_graph`, so that tests run without a GPU.
         smaller: makes the function need less memory, and returns whether it could. It is called when recording runs
             out of memory; if it succeeds, the warm-up starts again.

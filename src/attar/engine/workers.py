@@ -9,8 +9,8 @@ from weakref import WeakSet
 
 import torch
 
-Input = TypeVar("Input")
-Output = TypeVar("Output")
+JobInput = TypeVar("JobInput")
+JobResult = TypeVar("JobResult")
 SUBMITTED_JOBS: WeakSet[Future[Any]] = WeakSet()
 
 
@@ -29,19 +29,19 @@ class ThreadWorkers:
 
     If there are fewer than twice as many jobs as threads, all start together and share the cores: three jobs on two
     cores then take the time of 1.5 jobs, where a third job alone at the end would make it 2. This does not apply if
-    `most` limits how many jobs run at once.
+    `max_at_once` limits how many jobs run at once.
     """
 
     remote = False  # whether jobs run on other machines
 
-    def __init__(self, device: torch.device, most: int | None = None) -> None:
+    def __init__(self, device: torch.device, max_at_once: int | None = None) -> None:
         self.device = device
         threads = torch.get_num_threads() if device.type == "cpu" else 1
-        self.count = threads if most is None else min(threads, most)
-        self.bounded = most is not None
+        self.count = threads if max_at_once is None else min(threads, max_at_once)
+        self.bounded = max_at_once is not None
         self.threads: dict[int, ThreadPoolExecutor] = {}  # by the number of jobs at once
 
-    def map(self, function: Callable[[Input], Output], inputs: Iterable[Input]) -> Iterator[Output]:
+    def map(self, function: Callable[[JobInput], JobResult], inputs: Iterable[JobInput]) -> Iterator[JobResult]:
         """Yield `function` of each input, in order. An error in a job is raised here and cancels the waiting jobs."""
         if self.count == 1:
             yield from map(function, inputs)

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from benchmarks import fuzz
 from benchmarks.fuzz_targets import TARGETS
+
+from benchmarks import fuzz
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -106,7 +106,7 @@ def warm_up(
 
 
 def clamp(state: State, setup: Setup) -> Tensor:
-    """The stored images, clamped so that the published loop's images, without the deferred steps, are in [0, 1]."""
+    """Clamp the published loop's images to [0, 1]. Returns the stored images, which include deferred steps."""
     deferred = image_step.deferred_step(state.momentum, setup.pending, state.optimizer, setup.image_optimizer)
     return (state.images + deferred).clamp(0, 1) - deferred
 

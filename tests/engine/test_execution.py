@@ -383,7 +383,7 @@ def test_a_memory_budget_bounds_the_classes_side_by_side(monkeypatch: pytest.Mon
 
 
 def test_bounded_workers_never_run_more_at_once() -> None:
-    workers, running, seen = ThreadWorkers(CPU, most=2), [0], []
+    workers, running, seen = ThreadWorkers(CPU, max_at_once=2), [0], []
     workers.count = 2
     lock = threading.Lock()
 

@@ -87,7 +87,7 @@ class Recorder:
         monkeypatch.setattr(ImageData, "fetch", fetch)
         for name, found in (("draw", self.draws), ("random_subsets", self.subsets)):
             monkeypatch.setattr(condensation, name, noted(found, getattr(condensation, name)))
-        monkeypatch.setattr(batches, "augmented", noted(self.updates, augment.augmented))
+        monkeypatch.setattr(batches, "apply_augmentation", noted(self.updates, augment.apply_augmentation))
 
     def take(self, classes: int) -> dict[str, Any]:
         """What the last step used, in the form of `naive.sequential`."""

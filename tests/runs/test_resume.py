@@ -24,7 +24,7 @@ from attar.cli.parser import main
 from attar.condensation import loop as condensation
 from attar.condensation import state
 from attar.condensation.setup import set_up
-from attar.condensation.state import Values
+from attar.condensation.state import SavedState
 from attar.data.images import ImageData
 from attar.errors import UserError
 from attar.evaluation import measure
@@ -68,10 +68,10 @@ class Told:
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.events: list[dict[str, Any]] = []
-        self.states: list[Values] = []
+        self.states: list[SavedState] = []
         self.stop_after = stop_after
 
-    def keep(self, values: Callable[[], Values], now: bool) -> None:
+    def keep(self, values: Callable[[], SavedState], now: bool) -> None:
         tensors: dict[str, torch.Tensor] = {}
         plain = json.loads(json.dumps(checkpoint.pack(values(), tensors)))
         self.states.append(checkpoint.unpack(plain, tensors))
@@ -79,7 +79,7 @@ class Told:
             raise Cut
 
     def run(
-        self, data: ImageData, pool: Pool, config: CondenseConfig, saved: Values | None = None
+        self, data: ImageData, pool: Pool, config: CondenseConfig, saved: SavedState | None = None
     ) -> attar.SyntheticSet:
         """What `condense_run` does between the run folder's first file and its last."""
 
@@ -238,7 +238,7 @@ def test_a_run_that_grows_stays_compiled_or_not(digits: ImageData, pool: Pool) -
     short = replace(CONFIG, niter=1, eval_at=())
     long = replace(short, niter=10**6)
 
-    def compiled(config: CondenseConfig, saved: Values | None) -> bool:
+    def compiled(config: CondenseConfig, saved: SavedState | None) -> bool:
         return set_up(digits, pool, config, state.saved_compiled(saved)).gradients.execution.compiled
 
     assert [compiled(config, None) for config in (short, long)] == [False, True]

@@ -81,7 +81,7 @@ def print_pool(flags: Flags, trained: Pool) -> None:
         for member in trained.members:
             settings, fraction = member.settings, member.settings["fraction"]
             epochs = str(settings["epochs"]) + (f" x {fraction:g}" if fraction < 1 else "")
-            table.add_row(member.name, epochs, str(settings["seed"]), early_stage.shown(member.accuracy))
+            table.add_row(member.name, epochs, str(settings["seed"]), early_stage.format_accuracy(member.accuracy))
         Console().print(table)
 
     print_result(flags, {"folder": folder, "members": members}, print_table)

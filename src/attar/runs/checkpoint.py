@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, contiguous_format
 
 from attar import files
-from attar.condensation.state import Values
+from attar.condensation.state import SavedState
 from attar.errors import UserError, WriteError, log
 from attar.signals import DeferredSignal
 
@@ -74,7 +74,7 @@ class CheckpointWriter:
         self.last = time.perf_counter()
         self.cost = 0.0
 
-    def __call__(self, values: Callable[[], Values], now: bool = False) -> None:
+    def __call__(self, values: Callable[[], SavedState], now: bool = False) -> None:
         """Call this between two inner iterations. `values` is called only if a checkpoint is written.
 
         now: write a checkpoint in any case. Raises `Interrupted` if a signal was deferred.
@@ -91,7 +91,7 @@ class CheckpointWriter:
         self.stop.check()
 
 
-def write(run: Path, values: Values) -> None:
+def write(run: Path, values: SavedState) -> None:
     """Write a checkpoint into a run folder. Raises `WriteError`, such as on a full disk; the old checkpoint stays."""
     current, previous = run / CURRENT, run / PREVIOUS
     new, old = files.temporary(current), files.temporary(previous)
@@ -112,7 +112,7 @@ def write(run: Path, values: Values) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _fill(folder: Path, values: Values) -> None:
+def _fill(folder: Path, values: SavedState) -> None:
     tensors: dict[str, Tensor] = {}
     text = json.dumps({"format": FORMAT, "state": pack(values, tensors)}, indent=1, sort_keys=True)
     save_file(tensors, folder / TENSOR_FILE)
@@ -161,7 +161,7 @@ def exists(run: Path) -> bool:
     return any((run / name).exists() for name in (CURRENT, PREVIOUS))
 
 
-def load(run: Path) -> Values | None:
+def load(run: Path) -> SavedState | None:
     """The last complete state of a run folder, or None without a checkpoint.
 
     A damaged checkpoint is put aside with a warning, and the one before it is read. Raises `DamagedCheckpoint` when
@@ -188,7 +188,7 @@ def load(run: Path) -> Values | None:
     return None
 
 
-def read(folder: Path) -> Values:
+def read(folder: Path) -> SavedState:
     """Read one checkpoint. Raises `DamagedCheckpoint` unless all checksums fit, and `UserError` for another format."""
     try:
         contents = {name: (folder / name).read_bytes() for name in (TENSOR_FILE, STATE_FILE, CHECKSUM_FILE)}

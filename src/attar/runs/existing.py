@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from attar.condensation.state import Values
+from attar.condensation.state import SavedState
 from attar.errors import MissingError, UserError
 from attar.runs import checkpoint, run_folder
 from attar.runs.run_folder import RunFolder
@@ -26,7 +26,7 @@ class Run:
     folder: RunFolder
     recipe: Recipe  # with the length that this session asks for
     about: dict[str, Any]  # the entry `attar` of config.json: command, environment, pool, seconds
-    saved: Values | None  # the state to resume from; None: from the beginning
+    saved: SavedState | None  # the state to resume from; None: from the beginning
     finished: bool  # nothing is left to compute
     new: bool = False  # the folder holds no run yet, or one that is replaced
 

@@ -25,7 +25,7 @@ from attar.settings.choices import strategy_names
 from attar.settings.config import PoolConfig, Recipe
 from attar.training import train_state
 from attar.training.batches import AugmentationSampler, BatchSampler, make_batch
-from attar.training.loop import LONGEST, Trainer
+from attar.training.loop import MAX_STEPS_PER_GRAPH, Trainer
 from attar.training.pool import Member, Pool
 
 WARMUP_CALLS = 1  # calls before the timed ones, on a CPU
@@ -83,7 +83,7 @@ def estimate(data: ImageData, recipe: Recipe, *, compiled: bool | None = None) -
     each = _seconds(inner, data.device)
     if config.select == "cluster":  # the timed iterations contain no clustering
         start = time.perf_counter()
-        float(condensation.clustered(state, task)[-1][0])
+        float(condensation.cluster_representatives(state, task)[-1][0])
         each += (time.perf_counter() - start) / min(recipe.condense.select_every, config.inner_loop)
     trained = 0.0 if fresh else epoch
     tested = 0 if data.test_labels is None else len(data.test_labels)
@@ -116,7 +116,7 @@ def _pool_step_seconds(data: ImageData, recipe: Recipe) -> float:
     rows = BatchSampler(torch.arange(len(data.labels), device=data.device), config.batch_size, generator)
     sampler = AugmentationSampler(data, strategy_names(config.aug_type), config.mix_p, generator)
     trainer = Trainer(model, partial(make_batch, data))
-    count = LONGEST if data.device.type == "cuda" else 1
+    count = MAX_STEPS_PER_GRAPH if data.device.type == "cuda" else 1
 
     def chain() -> None:
         trainer([sampler.draw_rows(rows.draw()) for _ in range(count)])

@@ -455,7 +455,7 @@ def test_the_flags_reach_the_cache(pets: Path, tmp_path: Path, capsys: pytest.Ca
         assert stop.value.code == 0
         said = capsys.readouterr().err
         assert ("24 images go into the cache" in said) == (len(more) == 2)
-    assert json.loads((caches(tmp_path / "c")[0] / "manifest.json").read_text())["train"] == 18
+    assert json.loads((caches(tmp_path / "c")[0] / "manifest.json").read_text())["count"] == 24
 
 
 def test_a_gpu_takes_what_fits_and_is_sent_the_rest(
@@ -475,15 +475,19 @@ def test_a_gpu_takes_what_fits_and_is_sent_the_rest(
 
 def test_a_recording_is_given_bytes(pets: Path, tmp_path: Path) -> None:
     """Where a GPU replays a sweep the images of the file are moved first, and scaled inside."""
-    from attar.condensation.sweep import LazyBatches, upload_first
+    from attar.condensation.gradients import SweepInputs
+    from attar.condensation.sweep import LazyBatches, Sweep
 
     data = load(pets, size=8, cache_dir=tmp_path / "c")
-    seen: list[Any] = []
-    upload_first(data, lambda *args: seen.append(args))("images", {}, [data.rows(0), data.rows(2)], "draws")  # type: ignore[arg-type]
-    (images, _, batches, draws) = seen[0]
-    assert (images, draws) == ("images", "draws") and batches[0].dtype == torch.uint8
-    for own, batch in zip((0, 2), LazyBatches(data.scaled, batches), strict=True):
-        assert torch.equal(batch, data.fetch(data.rows(own)))
+    seen: list[SweepInputs] = []
+    sweep = Sweep(lambda inputs: None, data)  # type: ignore[arg-type, return-value]
+    sweep.upload, sweep.compute = True, seen.append  # type: ignore[assignment]
+    inputs: dict[str, Any] = dict.fromkeys(SweepInputs._fields, "another")
+    sweep.run(SweepInputs(**(inputs | {"real": [data.rows(0), data.rows(2)]})))
+    (sent,) = seen
+    assert sent.images == "another" and sent.real[0].dtype == torch.uint8
+    for label, batch in zip((0, 2), LazyBatches(data.scaled, sent.real), strict=True):
+        assert torch.equal(batch, data.fetch(data.rows(label)))
 
 
 def test_an_unknown_source_is_an_error_as_before(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def checksums(images: Tensor | Mapped) -> np.ndarray:
     flat = (
         images[part].cpu().contiguous().numpy().reshape(-1, math.prod(images.shape[1:])) for part in _chunks(images)
     )
-    return np.fromiter((zlib.crc32(image) for part in flat for image in part), np.uint32, len(images))
+    return np.fromiter((zlib.crc32(image.data) for part in flat for image in part), np.uint32, len(images))
 
 
 def count_equal(train: Tensor | Mapped, test: Tensor | Mapped, sums: np.ndarray, test_sums: np.ndarray) -> int:

@@ -57,7 +57,8 @@ class Decoded(NamedTuple):
     """An image and what was seen while it was decoded.
 
     pixels: uint8 [channels, H, W]; highest: value of a grey image with 16 bits, 0 for others; deep_colour: the highest
-    value of a colour image with 16 bits a channel, of which the upper 8 are read; clear: whether some of it is transparent.
+    value of a colour image with 16 bits a channel, of which the upper 8 are read; clear: whether
+    some of it is transparent.
     """
 
     pixels: np.ndarray
@@ -177,12 +178,12 @@ def _smaller(image: Image.Image, size: int) -> Image.Image:
 
 def _extrema(image: Image.Image) -> tuple[tuple[float, float], ...]:
     found = image.getextrema()
-    return found if isinstance(found[0], tuple) else (found,)  # type: ignore[return-value]
+    return found if isinstance(found[0], tuple) else (found,)
 
 
 def _is_deep_colour(image: Image.Image) -> bool:
     """Whether it is a colour image with 16 bits a channel: Pillow reads the upper 8."""
-    tiles = getattr(image, "tile", None)
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
     return bool(tiles) and image.mode in ("RGB", "RGBA") and ";16" in str(tiles[0][3])
 
 
@@ -200,7 +201,7 @@ def _plain_png(source: bytes, channels: int | None) -> np.ndarray | None:
     """
     try:
         image = Image.open(io.BytesIO(source), formats=("PNG",))
-        if image.mode not in PLAIN or ";16" in image.tile[0][3]:  # type: ignore[attr-defined]
+        if image.mode not in PLAIN or ";16" in image.tile[0][3]:  # type: ignore[operator]
             return None
         raw = image.tobytes()
     except Exception:  # the general way says what is wrong

@@ -173,8 +173,8 @@ class ImageData:
         """Log, once, that test images are among the training images."""
         if self.equal_test_images and self.test_images is not None:
             say_once(
-                f"{self.name}: {self.equal_test_images:,} of {len(self.test_images):,} test images are equal to training "
-                f"images, pixel for pixel: accuracies will be too high",
+                f"{self.name}: {self.equal_test_images:,} of {len(self.test_images):,} test images are equal to "
+                f"training images, pixel for pixel: accuracies will be too high",
                 logging.WARNING,
             )
 

@@ -270,8 +270,8 @@ def _from_one_hot(values: np.ndarray, where: str) -> np.ndarray:
         return values.argmax(1)
     if bits:
         raise UserError(
-            f"the labels of {where} have shape {list(values.shape)}, with {int(sums.min())} to {int(sums.max())} ones a "
-            f"row: several labels an image cannot be used; choose one class for each image"
+            f"the labels of {where} have shape {list(values.shape)}, with {int(sums.min())} to {int(sums.max())} ones "
+            f"a row: several labels an image cannot be used; choose one class for each image"
         )
     raise UserError(
         f"the labels of {where} are {_words(values)}: several values an image cannot be used; give one class for each"
@@ -286,8 +286,8 @@ def _whole(values: np.ndarray, where: str) -> np.ndarray:
     odd = values[(values != np.rint(values)) | (np.abs(values) > LARGEST)]
     if len(odd):
         raise UserError(
-            f"the labels of {where} are {values.dtype}, not classes, such as {odd[0]:g}: targets of a regression cannot "
-            f"be used; give whole numbers or names"
+            f"the labels of {where} are {values.dtype}, not classes, such as {odd[0]:g}: targets of a regression "
+            f"cannot be used; give whole numbers or names"
         )
     log.info("%s: labels are whole numbers written as %s", where, values.dtype)
     return values.astype(np.int64)

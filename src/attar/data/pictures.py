@@ -248,7 +248,8 @@ def _check(
         raise UserError(f"{first} has {shape[0]} channels, {title} has {len(image.pixels)}; give all the same")
     if image.pixels.shape[1:] != shape[1:]:
         (height, width), (other_height, other_width) = shape[1:], image.pixels.shape[1:]
-        mixed = f"images of mixed sizes, such as {first} with {width}x{height} and {title} with {other_width}x{other_height}"
+        sizes = f"{first} with {width}x{height} and {title} with {other_width}x{other_height}"
+        mixed = f"images of mixed sizes, such as {sizes}"
         raise _Again(needs._replace(size=_chosen_size(pictures, reading.largest_side)), mixed)
 
 

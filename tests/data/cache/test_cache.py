@@ -455,7 +455,7 @@ def test_the_flags_reach_the_cache(pets: Path, tmp_path: Path, capsys: pytest.Ca
         assert stop.value.code == 0
         said = capsys.readouterr().err
         assert ("24 images go into the cache" in said) == (len(more) == 2)
-    assert json.loads((caches(tmp_path / "c")[0] / "manifest.json").read_text())["train"] == 18
+    assert json.loads((caches(tmp_path / "c")[0] / "manifest.json").read_text())["count"] == 24
 
 
 def test_a_gpu_takes_what_fits_and_is_sent_the_rest(

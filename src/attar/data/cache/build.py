@@ -31,7 +31,7 @@ PIXELS, CHECKS, MANIFEST, JOURNAL = "images.u8", "checks.u32", "manifest.json", 
 
 
 def build(work: Path, plan: CachePlan, reading: Reading) -> Path:
-    """Fill a folder that this process holds, going on with what an earlier build left there. Returns the whole cache."""
+    """Fill a folder that this process holds, going on with what a build before left there. Returns the whole cache."""
     new = work / "cache"
     new.mkdir(exist_ok=True)
     files.clean(new, CHECKS, MANIFEST)
@@ -69,7 +69,7 @@ class _File:
         self.file.close()
 
     def begin(self, needs: Needs, shape: tuple[int, ...], step: int) -> tuple[int, Seen]:
-        """Take over the chunks that the journal and the pixels agree on. Raises UserError where the disk is too small."""
+        """Take over the chunks that journal and pixels agree on. Raises UserError where the disk is too small."""
         self.step, self.width, self.shape = step, math.prod(shape), shape
         head = {"plan": self.plan.request, "needs": list(needs), "shape": list(shape)}
         there, seen = self._there() if self.entries[:1] == [head] else (0, Seen())

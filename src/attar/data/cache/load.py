@@ -29,13 +29,13 @@ from attar.data.cache.plan import CachePlan
 from attar.data.decode import Needs
 from attar.data.pictures import Seen
 from attar.data.reading import Reading
-from attar.errors import UserError, log
+from attar.errors import UserError, WriteError, log
 
 
 class Cached(NamedTuple):
     """A cache that fits its plan.
 
-    images: all rows, uint8 [N + M, ch, H, W]; mean, std: per channel; needs, seen: of the images when they were decoded.
+    images: all rows, uint8 [N + M, ch, H, W]; mean, std: per channel; needs, seen: when they were decoded.
     """
 
     images: Mapped
@@ -86,9 +86,9 @@ def read_whole(cached: Cached) -> np.ndarray | None:
 def _blamed_on(folder: Path) -> Iterator[None]:
     try:
         yield
-    except UserError as error:
-        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-            raise UserError(f"{error}; name another place with --cache_dir, or use --load_memory") from error
+    except WriteError as error:
+        raise UserError(f"{error}; name another place with --cache_dir, or use --load_memory") from error
+    except UserError:
         raise
     except OSError as error:
         raise UserError(

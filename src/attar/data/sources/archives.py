@@ -1,4 +1,4 @@
-"""Images in zip and tar files: class folders as on disk, or WebDataset shards, where x.jpg and x.cls belong together."""
+"""Images in zip and tar files: class folders as on disk, or WebDataset shards, of x.jpg beside x.cls."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Table(NamedTuple):
 
     where: str
     columns: Mapping[str, Sequence[str]]
-    count: int
+    lines: int
 
 
 class Row(NamedTuple):
@@ -156,10 +156,10 @@ def _rows(table: Table, tree: Tree, folder: str, reading: Reading) -> list[Row]:
     column, places = _files(table, known)
     spoken = _labels(table, column, reading)
     split_column = next((name for name in table.columns if name.lower() in SPLIT_COLUMNS), None)
-    split_of = table.columns[split_column] if split_column else [""] * table.count
+    split_of = table.columns[split_column] if split_column else [""] * table.lines
     if split_column and not all(splits.kind_of(name) for name in set(split_of)):
-        split_of = [""] * table.count
-    rows = []
+        split_of = [""] * table.lines
+    rows: list[Row] = []
     for place, label, split in zip(places, spoken, split_of, strict=True):
         if place is None:
             reading.left_out.add("rows without a file", table.columns[column][len(rows)])
@@ -205,7 +205,7 @@ def _files(table: Table, known: Mapping[str, int | None]) -> tuple[str, list[int
     for name in ranked:
         values = [value.removeprefix("./").replace("\\", "/") for value in table.columns[name]]
         places = [known.get(value) for value in values]
-        if sum(value in known for value in values) > SHARE_OF_FILES * table.count:
+        if sum(value in known for value in values) > SHARE_OF_FILES * table.lines:
             clash = [value for value, place in zip(values, places, strict=True) if place is None and value in known]
             if clash:
                 raise UserError(
@@ -256,8 +256,8 @@ def _check_classes(values: Sequence[str], where: str) -> None:
         raise UserError(f"the labels of {where} are numbers such as {odd}: targets of a regression cannot be used")
     if many:
         raise UserError(
-            f"the labels of {where} are no classes: {len(distinct):,} different values in {len(present):,} rows; name the "
-            f"column of classes with --label_column"
+            f"the labels of {where} are no classes: {len(distinct):,} different values in {len(present):,} rows; name "
+            f"the column of classes with --label_column"
         )
 
 

@@ -207,7 +207,7 @@ def _owner(source: Any, row: int) -> Any:
 
 
 def _names_of(source: Any) -> tuple[str, ...] | None:
-    """What the whole numbers of a data set stand for, by its `class_to_idx` or `classes`; None where it does not say."""
+    """What the whole numbers of a data set stand for, by `class_to_idx` or `classes`; None where it does not say."""
     if getattr(source, "target_transform", None) is not None:
         say_once(
             "labels pass through a target_transform, so they are taken as numbers and not by the names of the classes",

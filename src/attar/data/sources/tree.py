@@ -303,7 +303,7 @@ def _pictures(
     for name in classes[:nclass]:
         if not found[name]:
             raise UserError(
-                f"{printable(f'{tree.root}/{prefix}{name}')} has no images; {NEEDS}; remove the folder if it is no class"
+                f"{printable(f'{tree.root}/{prefix}{name}')} has no images; {NEEDS}; remove it if it is no class"
             )
     return found
 
@@ -324,8 +324,8 @@ def _no_classes(tree: Tree, prefix: str, pictured: set[str]) -> str:
         )
     if pictured or images:
         return (
-            f"{place} has {images:,} images, but no class folders; put the images of each class into one, or name a table "
-            f"of labels with --labels_csv FILE; {LAYOUT}"
+            f"{place} has {images:,} images, but no class folders; put the images of each class into one, or name a "
+            f"table of labels with --labels_csv FILE; {LAYOUT}"
         )
     archives = [file for file in tree.files if file.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz", ".npz"))]
     hint = f"; {archives[0]} is there: name that file" if archives else ""

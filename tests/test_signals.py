@@ -1,0 +1,35 @@
+"""Ctrl-C: held back while a state changes, let through at once where nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from attar import signals
+from attar.signals import Interrupted
+from helpers.logs import lines
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_first_waits_for_a_safe_point_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Interrupted), signals.held() as stop:
+        interrupt()
+        assert lines(caplog) == ["stopping at the next safe point; again stops now"]
+        stop.check()
+        pytest.fail("a safe point was passed")
+    with pytest.raises(Interrupted), signals.held():
+        interrupt()
+        interrupt()
+        pytest.fail("the second one waited")
+
+
+def test_what_may_be_broken_off_is(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Interrupted), signals.held(), signals.at_once():
+        interrupt()
+        pytest.fail("it waited")
+    assert lines(caplog) == ["stopping now"] and not signals.AT_ONCE

@@ -160,9 +160,9 @@ def cached(root: Path) -> FuzzTarget:
             place.rename(work / "cache")
             (work / "journal.jsonl").write_bytes(raw)
         try:
-            found = load(folder, size=8, cache_dir=root / "c")
-            assert torch.equal(found.fetch(torch.arange(4)), whole.fetch(torch.arange(4)))
-            assert (found.fingerprint, found.mean, found.std) == (whole.fingerprint, whole.mean, whole.std)
+            loaded = load(folder, size=8, cache_dir=root / "c")
+            assert torch.equal(loaded.fetch(torch.arange(4)), whole.fetch(torch.arange(4)))
+            assert (loaded.fingerprint, loaded.mean, loaded.std) == (whole.fingerprint, whole.mean, whole.std)
         except UserError:
             again = load(folder, size=8, cache_dir=root / "c")
             assert torch.equal(again.fetch(torch.arange(4)), whole.fetch(torch.arange(4)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import pickle
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -153,13 +154,15 @@ def cached(root: Path) -> FuzzTarget:
         path = list(files)[turns[0] % len(files)]
         for name, good in files.items():
             name.write_bytes(raw if name == path else good)
-        if turns[0] % 5 == 0:  # what a killed build left
-            place.rename(work)
+        if turns[0] % 5 == 0:  # as a killed build leaves it
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir()
+            place.rename(work / "cache")
             (work / "journal.jsonl").write_bytes(raw)
         try:
-            found = load(folder, size=8, cache_dir=root / "c")
-            assert torch.equal(found.fetch(torch.arange(4)), whole.fetch(torch.arange(4)))
-            assert (found.fingerprint, found.mean, found.std) == (whole.fingerprint, whole.mean, whole.std)
+            loaded = load(folder, size=8, cache_dir=root / "c")
+            assert torch.equal(loaded.fetch(torch.arange(4)), whole.fetch(torch.arange(4)))
+            assert (loaded.fingerprint, loaded.mean, loaded.std) == (whole.fingerprint, whole.mean, whole.std)
         except UserError:
             again = load(folder, size=8, cache_dir=root / "c")
             assert torch.equal(again.fetch(torch.arange(4)), whole.fetch(torch.arange(4)))

@@ -55,11 +55,11 @@ def condensed(root: Path) -> FuzzTarget:
         turns[0] += 1
         (root / set_files.CONDENSED).write_bytes(raw if turns[0] % 4 else seeds[0])
         (root / set_files.INITIAL).write_bytes(seeds[1] if turns[0] % 4 else raw)
-        found = set_files.load_set(root)
-        decoded, labels = found.decoded()
-        assert found.normalize(decoded).isfinite().all() and len(labels) == len(decoded)
-        assert found.initial is None or found.initial.shape == found.images.shape
-        recipes.overlay(recipes.named("digits"), found.recipe)
+        loaded = set_files.load_set(root)
+        decoded, labels = loaded.decoded()
+        assert loaded.normalize(decoded).isfinite().all() and len(labels) == len(decoded)
+        assert loaded.initial is None or loaded.initial.shape == loaded.images.shape
+        recipes.overlay(recipes.named("digits"), loaded.recipe)
 
     return seeds, read
 
@@ -119,10 +119,10 @@ def recipe_files(root: Path, name: str, seeds: list[bytes]) -> FuzzTarget:
 
     def read(raw: bytes) -> None:
         (root / name).write_bytes(raw)
-        found = layers.resolve(FLAGS["condense"], {}, recipe=str(root / name))
-        assert recipes.overlay(found, layers.as_sections(found)) == found
-        if found.data.dataset not in ("digits", "fashion"):
-            load(found.data.dataset, data_dir=found.data.data_dir, nclass=found.data.nclass, size=found.data.size)
+        recipe = layers.resolve(FLAGS["condense"], {}, recipe=str(root / name))
+        assert recipes.overlay(recipe, layers.as_sections(recipe)) == recipe
+        if recipe.data.dataset not in ("digits", "fashion"):
+            load(recipe.data.dataset, data_dir=recipe.data.data_dir, nclass=recipe.data.nclass, size=recipe.data.size)
 
     return seeds, read
 

@@ -208,19 +208,6 @@ def test_members_of_another_share_are_others(digits: ImageData, tmp_path: Path) 
         pool_files.load([tmp_path], digits, NETWORK, length={"epochs": 1, "fraction": 0.5})
 
 
-def test_members_from_before_shares_saw_all_images(digits: ImageData, tmp_path: Path) -> None:
-    """Files that were written without the setting keep their names and are taken."""
-    made = early_stage.pretrain(digits, CONFIG, NETWORK, folder=tmp_path)
-    for file in tmp_path.iterdir():
-        tensors, meta = files.load_tensors(file, "member")
-        del meta["settings"]["fraction"]
-        files.save_tensors(file, tensors, "member", {key: meta[key] for key in meta if key not in ("kind", "version")})
-    again = early_stage.fill(digits, CONFIG, NETWORK, tmp_path)
-    assert [member.name for member in again.members] == [member.name for member in made.members]
-    assert len(list(tmp_path.iterdir())) == CONFIG.models and early_stage.is_described(again, CONFIG)
-    assert pool_files.file_name(CONFIG, digits, NETWORK) == "e1-seed0-617a95.safetensors"  # as it was then
-
-
 def test_batch_norm_comes_back_with_its_statistics(digits: ImageData, tmp_path: Path) -> None:
     network = replace(NETWORK, norm_type="batch")
     made = early_stage.pretrain(digits, replace(CONFIG, models=1), network, folder=tmp_path).members[0]

@@ -140,6 +140,7 @@ def different_classes(condensed: SyntheticSet, data: ImageData) -> str:
     ]
     if not parts:
         parts = [
-            f"the same in another order, {', '.join(condensed.classes)} in the set, {', '.join(data.classes)} in the data"
+            f"the same in another order, {', '.join(condensed.classes)} in the set, "
+            f"{', '.join(data.classes)} in the data"
         ]
     return "; ".join(parts)

@@ -133,8 +133,8 @@ def _with_test(data: ImageData, fraction: float, seed: int) -> ImageData:
         return data
     single = [name for name, count in zip(data.classes, data.counts, strict=True) if count == 1]
     log.warning(
-        "%s has no test set: %s of its %s images are taken for one, %g of each class (seed %d; --test_fraction 0 for none)"
-        "%s",
+        "%s has no test set: %s of its %s images are taken for one, %g of each class (seed %d; --test_fraction 0 for "
+        "none)%s",
         *(data.name, f"{len(out):,}", f"{len(data.labels):,}", fraction, seed),
         f"; none of {shown(single)}, of which there is one image" if single else "",
     )

@@ -159,8 +159,8 @@ def warn_other_images(fingerprint: Any, data: ImageData) -> None:
     """Say so when a set was made of other training images: a test set taken from them may be another one now."""
     if fingerprint and fingerprint != data.fingerprint:
         log.warning(
-            "the set was made of other training images (fingerprint %s) than %s has now (%s); where the test images are "
-            "a share of all, the set may have been made of some of them",
+            "the set was made of other training images (fingerprint %s) than %s has now (%s); where the test images "
+            "are a share of all, the set may have been made of some of them",
             *(fingerprint, data.name, data.fingerprint),
         )
 

@@ -25,7 +25,9 @@ from attar.evaluation import measure
 from attar.evaluation.protocol import CONDENSED
 from attar.models.for_data import build, describe
 from attar.sets.synthetic import SyntheticSet
-from attar.settings.config import CondenseConfig, EvaluateConfig, NetworkConfig, strategy_names
+from attar.settings.choices import strategy_names
+from attar.settings.condense_config import CondenseConfig
+from attar.settings.config import EvaluateConfig, NetworkConfig
 from attar.training.augment import augment
 from attar.training.batches import shuffled
 from attar.training.train_state import Batch, decay

@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from attar.errors import UserError
+from attar.errors import UserError, log
 from attar.runs import checkpoint
 from benchmarks import common
 
@@ -41,12 +41,12 @@ IMAGES = "-d imagenet --nclass 100 --data_dir images --size 8 --cache_dir run/ca
 
 @dataclass(frozen=True)
 class Case:
-    """A command that is killed and called again, what has to be there before, and what it makes."""
+    """A command that is killed and called again."""
 
     name: str
     command: str
     before: tuple[str, ...]  # commands that make what this one needs
-    makes: str = "run"  # a folder
+    makes: str = "run"  # the folder that is compared
 
 
 CASES = (
@@ -70,30 +70,30 @@ def attar(command: str, folder: Path, **more: Any) -> subprocess.Popen[str]:
 
 
 def finished(command: str, folder: Path) -> tuple[int, str]:
-    """Run attar to its end; its exit status and what it said."""
+    """Run attar to its end; its exit status and standard error."""
     with attar(command, folder) as process:
-        said = process.communicate()[1]
-    return process.returncode, said
+        output = process.communicate()[1]
+    return process.returncode, output
 
 
-def left(folder: Path) -> dict[str, Any]:
-    """What a command left, without what tells the time: file → content."""
-    found: dict[str, Any] = {}
+def contents_of(folder: Path) -> dict[str, Any]:
+    """{file: content} of a folder, without times."""
+    contents: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.is_dir() or name.startswith("checkpoint") or path.name == "report.html":
-            found[name.split("/")[0]] = "there"
+            contents[name.split("/")[0]] = "exists"
         elif path.name == "metrics.jsonl":
-            found[name] = [timeless(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+            contents[name] = [timeless(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
         elif path.suffix == ".json":
-            found[name] = timeless(json.loads(path.read_text(encoding="utf-8")))
+            contents[name] = timeless(json.loads(path.read_text(encoding="utf-8")))
         else:
-            found[name] = path.read_bytes()
-    return found
+            contents[name] = path.read_bytes()
+    return contents
 
 
 def timeless(values: dict[str, Any]) -> dict[str, Any]:
-    """An object without seconds, and without what a config.json says about the sessions of a run."""
+    """A JSON object without seconds, and without the sessions of a run that config.json records."""
     return {key: value for key, value in values.items() if key not in ("seconds", "attar")}
 
 
@@ -104,11 +104,11 @@ def kill(case: Case, kills: int, root: Path, draws: random.Random) -> dict[str, 
     (start / "quick.toml").write_text(QUICK, encoding="utf-8")
     for command in case.before:
         must(finished(command, start))
-    folder = shutil.copytree(start, root / case.name)  # always the same one: a cache belongs to its images' folder
+    folder = shutil.copytree(start, root / case.name)  # always the same path: a cache belongs to its images' folder
     began = time.perf_counter()
     must(finished(case.command, folder))
     duration = time.perf_counter() - began
-    wanted = left(folder / case.makes)
+    expected = contents_of(folder / case.makes)
     counts: Counter[str] = Counter()
     failures = []
     for _ in range(kills):
@@ -119,46 +119,48 @@ def kill(case: Case, kills: int, root: Path, draws: random.Random) -> dict[str, 
             time.sleep(moment)
             process.send_signal(signal.SIGKILL)
         counts["killed" if process.returncode == -signal.SIGKILL else "ended before"] += 1
-        status, said = finished(case.command, folder)
-        equal = status == 0 and left(folder / case.makes) == wanted
+        status, output = finished(case.command, folder)
+        equal = status == 0 and contents_of(folder / case.makes) == expected
         counts["equal" if equal else "different"] += 1
         if not equal:
-            failures.append({"moment": moment, "status": status, "said": said[-300:]})
+            failures.append({"moment": moment, "status": status, "said": output[-300:]})
     return {"seconds": duration, "kills": kills, **counts, "failures": failures}
 
 
 def must(done: tuple[int, str]) -> None:
-    """Stop where an undisturbed command fails."""
+    """Exit where an undisturbed command fails."""
     if done[0]:
         raise SystemExit(f"an undisturbed command failed: {done[1]}")
 
 
 def flip(flips: int, root: Path, draws: random.Random) -> dict[str, Any]:
-    """Damage a checkpoint at random places: half of them with another one to fall back to."""
+    """Damage a checkpoint at random places; in half of the cases there is another one to fall back to."""
     folder = root / "flips"
     folder.mkdir()
     (folder / "quick.toml").write_text(QUICK, encoding="utf-8")
     must(finished(CONDENSE, folder))
-    run, kept = folder / "run", folder / "kept"
+    run, copy = folder / "run", folder / "copy"
     values = checkpoint.read(run / checkpoint.CURRENT)
     checkpoint.write(run, {**values, "outer": values["outer"] - 1})  # the one before, and another to damage
-    shutil.copytree(run, kept)
+    shutil.copytree(run, copy)
     counts: Counter[str] = Counter()
+    warnings: list[str] = []
+    log.addFilter(lambda record: warnings.append(record.getMessage()))  # returns None: not shown
     for number in range(flips):
         shutil.rmtree(run)
-        shutil.copytree(kept, run)
+        shutil.copytree(copy, run)
         if number % 2:
             shutil.rmtree(run / checkpoint.PREVIOUS)
         damage(draws.choice(sorted((run / checkpoint.CURRENT).iterdir())), draws)
-        lines: list[str] = []
+        warnings.clear()
         try:
-            found = checkpoint.load(run, lines.append)
+            loaded = checkpoint.load(run)
         except UserError as error:
             counts["clear message" if "is damaged" in str(error) else "unclear"] += 1
         except Exception as error:
             counts[f"traceback {type(error).__name__}"] += 1
         else:
-            fell_back = found is not None and len(lines) == 1 and found["outer"] == values["outer"]
+            fell_back = loaded is not None and len(warnings) == 1 and loaded["outer"] == values["outer"]
             counts["previous one" if fell_back else "wrong"] += 1
     return {"flips": flips, **counts}
 
@@ -181,7 +183,7 @@ def fill(sizes: int, root: Path) -> dict[str, Any]:
     must(finished(f"pretrain -d digits {POOL}", straight))
     pool = shutil.copytree(straight / "pool", root / "disk-pool")
     must(finished(CONDENSE, straight))
-    wanted = left(straight / "run")
+    expected = contents_of(straight / "run")
     used = sum(path.stat().st_size for path in (straight / "run").rglob("*") if path.is_file())
     counts: Counter[str] = Counter()
     said: Counter[str] = Counter()
@@ -206,17 +208,17 @@ def fill(sizes: int, root: Path) -> dict[str, Any]:
             said[words.split("attar: error: ")[-1].split(" cannot")[0]] += 1
             subprocess.run(["mount", "-o", f"remount,size={4 * used}", disk], check=True)
             status, words = finished(command, disk)
-            counts["equal" if status == 0 and left(disk / "run") == wanted else "different"] += 1
+            counts["equal" if status == 0 and contents_of(disk / "run") == expected else "different"] += 1
         finally:
             subprocess.run(["umount", disk], check=True)
     return {"disks": sizes, **counts, "full at": dict(said)}
 
 
 def cost(root: Path, rounds: int = 5) -> dict[str, Any]:
-    """Seconds that one checkpoint takes, as a share of the time between two."""
-    every = checkpoint.interval(checkpoint.EVERY).seconds
+    """Seconds that one checkpoint takes, and their share of the interval between two."""
+    every = checkpoint.interval(checkpoint.DEFAULT_INTERVAL).seconds
     shapes = {"cifar10, ipc 10": (10, 10, 3, 32, 32), "imagenet, 20 classes, ipc 10": (20, 10, 3, 224, 224)}
-    found = {}
+    costs = {}
     for name, shape in shapes.items():
         values = {key: torch.rand(shape) for key in ("images", "momentum", "initial")}
         values["network"] = torch.rand(10_000_000)  # a ResNetAP-10 and its momentum
@@ -227,9 +229,9 @@ def cost(root: Path, rounds: int = 5) -> dict[str, Any]:
             seconds.append(time.perf_counter() - start)
         checkpoint.remove(root)
         median = statistics.median(seconds)
-        share = median / max(every, checkpoint.LEAST * median)
-        found[name] = {"seconds": median, "n": rounds, "interval": every, "share": share}
-    return found
+        share = median / max(every, checkpoint.MIN_CHECKPOINT_SPACING * median)
+        costs[name] = {"seconds": median, "n": rounds, "interval": every, "share": share}
+    return costs
 
 
 def main() -> None:

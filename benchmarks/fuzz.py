@@ -1,7 +1,7 @@
-"""Random bytes and mutated real files, fed to everything in attar that reads a file.
+"""Random bytes and mutated real files as input of everything in attar that reads a file.
 
-A reader may refuse (UserError) or take what it is given and have a sound result. A traceback, a hang, or a payload that
-ran is a fault. Each input follows from the seed, the target and its number, so a fault can be had again.
+A reader may refuse its input (UserError) or accept it with a sound result. A traceback, a hang, or a payload that ran
+is a fault. Each input follows from the seed, the target and its number, so a fault can be reproduced.
 
     python -m benchmarks.fuzz --inputs 5000 --json benchmarks/results/fuzz.json
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import pickle
 import re
@@ -29,9 +30,9 @@ import numpy as np
 from attar.errors import UserError
 from benchmarks.fuzz_targets import TARGETS
 
-LIMIT = 5.0  # seconds for one input
-LARGEST = 4096  # bytes of an input made of random bytes
-ODD = (
+TIME_LIMIT = 5.0  # seconds for one input
+MAX_RANDOM_BYTES = 4096  # of an input made of random bytes
+UNLIKELY_VALUES = (
     "",
     "\x00",
     "\ud800",
@@ -51,11 +52,20 @@ ODD = (
     [[]],
     {"a": {}},
 )
-BYTES = (b"\x00" * 4, b"\xff" * 4, b"\xff\xff\xff\x7f", b"\x80", b"\n", b"[" * 20000, b'{"a":' * 20000, b"\xed\xa0\x80")
+UNLIKELY_BYTES = (
+    b"\x00" * 4,
+    b"\xff" * 4,
+    b"\xff\xff\xff\x7f",
+    b"\x80",
+    b"\n",
+    b"[" * 20000,
+    b'{"a":' * 20000,
+    b"\xed\xa0\x80",
+)
 
 
 class Hung(BaseException):
-    """An input took longer than LIMIT. No reader's `except Exception` keeps it."""
+    """An input took longer than TIME_LIMIT. A BaseException, which no reader's `except Exception` catches."""
 
 
 @contextmanager
@@ -79,13 +89,13 @@ def mutated(seeds: Sequence[bytes], evil: Sequence[bytes], random: np.random.Ran
     """Random bytes, a seed as it is, or a seed with one to four changes; one seed in ten is a payload."""
     kind = random.randint(12)
     if kind == 0:
-        return random.bytes(random.randint(LARGEST))
-    chosen = evil if random.rand() < 0.1 else seeds
-    raw = chosen[random.randint(len(chosen))]
+        return random.bytes(random.randint(MAX_RANDOM_BYTES))
+    sources = evil if random.rand() < 0.1 else seeds
+    raw = sources[random.randint(len(sources))]
     if kind == 1:
         return raw
-    if kind < 6 and (found := _other_value(raw, random)) is not None:
-        return found
+    if kind < 6 and (changed := _other_value(raw, random)) is not None:
+        return changed
     for _ in range(random.randint(1, 5)):
         raw = _changed(raw, seeds, random)
     return raw
@@ -106,12 +116,12 @@ def _changed(raw: bytes, seeds: Sequence[bytes], random: np.random.RandomState) 
     if kind == 3:
         return raw[:at] + random.bytes(length) + raw[at + length * random.randint(2) :]
     if kind == 4:
-        piece = BYTES[random.randint(len(BYTES))]
+        piece = UNLIKELY_BYTES[random.randint(len(UNLIKELY_BYTES))]
         return raw[:at] + piece + raw[at + len(piece) * random.randint(2) :]
     if kind == 5:  # a number becomes another
-        found = list(re.finditer(rb"\d+", raw[:4096]))
-        if found:
-            spot = found[random.randint(len(found))]
+        numbers = list(re.finditer(rb"\d+", raw[:4096]))
+        if numbers:
+            spot = numbers[random.randint(len(numbers))]
             number = (b"0", b"-1", b"4294967296", b"99999999999999999999", b"1e999", b"nan")[random.randint(6)]
             return raw[: spot.start()] + number + raw[spot.end() :]
     other = seeds[random.randint(len(seeds))]
@@ -151,7 +161,7 @@ def _replaced(text: bytes, random: np.random.RandomState) -> bytes | None:
     elif isinstance(holder, dict) and random.rand() < 0.2:
         del holder[key]
     else:
-        holder[key] = ODD[random.randint(len(ODD))]
+        holder[key] = UNLIKELY_VALUES[random.randint(len(UNLIKELY_VALUES))]
     return json.dumps(tree).encode()
 
 
@@ -194,7 +204,7 @@ def feed(read: Callable[[bytes], None], raw: bytes, tally: Tally) -> str | None:
     start = time.perf_counter()
     tally.inputs += 1
     try:
-        with limited(LIMIT), warnings.catch_warnings():
+        with limited(TIME_LIMIT), warnings.catch_warnings():
             warnings.simplefilter("error")
             read(raw)
         tally.taken += 1
@@ -203,7 +213,7 @@ def feed(read: Callable[[bytes], None], raw: bytes, tally: Tally) -> str | None:
         tally.refused += 1
         return f"a message of several lines: {error!s:.200}" if "\n" in str(error) else None
     except Hung:
-        return f"longer than {LIMIT} s"
+        return f"longer than {TIME_LIMIT} s"
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:
@@ -224,11 +234,11 @@ def fuzz(inputs: int, seed: int = 0, only: Sequence[str] = ()) -> dict[str, Any]
     canary = root / "canary"
     try:
         with chdir(root):
-            for place, name in enumerate(names):
+            for position, name in enumerate(names):
                 (root / name).mkdir()
                 seeds, read = TARGETS[name](root / name)
                 evil = [*payloads(canary), b""]
-                for number in range(inputs // len(names) + (place < inputs % len(names))):
+                for number in range(inputs // len(names) + (position < inputs % len(names))):
                     raw = mutated(seeds, evil, np.random.RandomState([seed, list(TARGETS).index(name), number]))
                     wrong = feed(read, raw, tallies[name])
                     if canary.exists():
@@ -239,8 +249,8 @@ def fuzz(inputs: int, seed: int = 0, only: Sequence[str] = ()) -> dict[str, Any]
     finally:
         shutil.rmtree(root, ignore_errors=True)
     totals = {key: sum(vars(tally)[key] for tally in tallies.values()) for key in ("inputs", "refused", "taken")}
-    shown = {name: {**vars(tally), "slowest_s": round(tally.slowest_s, 3)} for name, tally in tallies.items()}
-    return {"seed": seed, **totals, "faults": faults, "targets": shown}
+    targets = {name: {**vars(tally), "slowest_s": round(tally.slowest_s, 3)} for name, tally in tallies.items()}
+    return {"seed": seed, **totals, "faults": faults, "targets": targets}
 
 
 def main() -> None:
@@ -249,13 +259,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=[], help=f"some of: {', '.join(TARGETS)}")
     parser.add_argument("--json", type=Path, help="write the result here too")
-    given = parser.parse_args()
+    options = parser.parse_args()
+    logging.getLogger("attar").setLevel(logging.ERROR)  # a warning for every damaged input would hide the rest
     start = time.perf_counter()
-    result = fuzz(given.inputs, given.seed, given.only)
+    result = fuzz(options.inputs, options.seed, options.only)
     text = json.dumps({**result, "seconds": round(time.perf_counter() - start, 1)}, indent=2)
     print(text)
-    if given.json is not None:
-        given.json.write_text(text + "\n", encoding="utf-8")
+    if options.json is not None:
+        options.json.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -64,14 +64,14 @@ class Loan:
     folder: Path
     work: Path
     bundle: Path
-    condensed: bool
+    small: bool
     machine: dict[str, Any] = field(default_factory=dict)
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     worker: Worker | None = None
 
     @property
     def device(self) -> str:
-        return "cpu" if self.condensed else "cuda"
+        return "cpu" if self.small else "cuda"
 
     def note(self, part: str, name: str, value: Any) -> None:
         """Keep a figure at once; what the machine is belongs to no part."""
@@ -199,8 +199,8 @@ def run_command(
 def tests(loan: Loan, deadline: float) -> str | None:
     """The tests that are marked `gpu`; a small run has those beside them that follow the same code on a CPU."""
     report, output = loan.work / "tests.xml", loan.folder / "tests.txt"
-    what = TESTS[:1] if loan.condensed else TESTS
-    marked = [] if loan.condensed else ["-m", "gpu"]
+    what = TESTS[:1] if loan.small else TESTS
+    marked = [] if loan.small else ["-m", "gpu"]
     # pytest-timeout may be missing here: its setting in pyproject.toml is then an unknown one
     plain = ["-o", "addopts=-ra", "-W", "ignore::pytest.PytestConfigWarning", "-W", SWITCHES, "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", *what, *marked, *plain, "-q", "--durations=5", f"--junitxml={report}"]
@@ -219,7 +219,7 @@ def tests(loan: Loan, deadline: float) -> str | None:
 def condensation(loan: Loan, deadline: float) -> str | None:
     """Fashion-MNIST, ten images per class: early-stage models and 2000 inner iterations."""
     size = ["--niter", "20", "--precision", "bf16"]
-    if loan.condensed:
+    if loan.small:
         size = ["--niter", "1", "--inner_loop", "2", "--width", "0.1", "--n_data", "64"]
         size += ["--pt_from", "1", "--pt_fraction", "0.02", "--model_num", "1"]
     run = loan.work / "run"
@@ -242,7 +242,7 @@ def evaluation(loan: Loan, deadline: float) -> str | None:
     run = loan.work / "run"
     if not (run / "condensed.safetensors").exists():
         return "there is no set"
-    size = ["--runs", "1", "--epochs", "2"] if loan.condensed else ["--runs", "3"]
+    size = ["--runs", "1", "--epochs", "2"] if loan.small else ["--runs", "3"]
     command = attar("evaluate", str(run), *size, "--yardsticks", "none", *where(loan))
     failed = run_command(command, loan.environment(), loan.folder / "log.txt", deadline, folder=loan.work)
     keep_run(loan, run)
@@ -322,7 +322,7 @@ def shared(loan: Loan, part: str, deadline: float) -> str | None:
     """A part of `gpu_parts`, in the process that the others had, or in a new one."""
     if loan.worker is None or not loan.worker.alive:
         command = [sys.executable, "-m", "benchmarks.gpu_parts", "--device", loan.device, "--folder", str(loan.folder)]
-        command += ["--small"] if loan.condensed else []
+        command += ["--small"] if loan.small else []
         loan.worker = Worker(command, loan.environment(), loan.folder / "log.txt")
     failed = loan.worker.run(part, deadline, lambda name, value: loan.note(part, name, value))
     if part == [name for name in LIMITS if name not in OWN][-1]:
@@ -371,7 +371,7 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def check(folder: Path, bundle: Path, *, condensed: bool) -> dict[str, Path]:
+def check(folder: Path, bundle: Path, *, small: bool) -> dict[str, Path]:
     """The carried wheels by package; where something is wrong nothing runs."""
     if folder.exists() and not folder.is_dir():
         fail(f"{folder} is no folder")
@@ -392,9 +392,9 @@ def check(folder: Path, bundle: Path, *, condensed: bool) -> dict[str, Path]:
     version = re.match(r"(\d+)\.(\d+)", torch.__version__)
     if version is None or tuple(map(int, version.groups())) < OLDEST:
         fail(f"attar needs torch 2.6 or newer, found {torch.__version__}")
-    if not condensed and torch.version.cuda is None:
+    if not small and torch.version.cuda is None:
         fail(f"torch {torch.__version__} is built without CUDA; --small runs every part on a CPU")
-    if not condensed and not torch.cuda.is_available():
+    if not small and not torch.cuda.is_available():
         fail("torch sees no GPU here; --small runs every part on a CPU")
     return {name: found[-1] for name, found in wheels.items()}
 
@@ -404,20 +404,20 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what runs is ended too
     arguments = parsed()
     folder, bundle = arguments.folder.absolute(), arguments.bundle.absolute()
-    wheels = check(folder, bundle, condensed=arguments.condensed)
+    wheels = check(folder, bundle, small=arguments.small)
     folder.mkdir(parents=True, exist_ok=True)
     with working() as work:
         for wheel in wheels.values():
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(work / "site")
-        loan = Loan(folder, work, bundle, arguments.condensed)
+        loan = Loan(folder, work, bundle, arguments.small)
         loan.machine = {
             "device": loan.device,
             "python": sys.version.split()[0],
             "began": time.strftime("%Y-%m-%d %H:%M"),
         }
         loan.machine["command"] = " ".join(
-            ["bash benchmarks/gpu.sh", folder.name, *(["--small"] if loan.condensed else [])]
+            ["bash benchmarks/gpu.sh", folder.name, *(["--small"] if loan.small else [])]
         )
         try:
             run_all(loan)

@@ -39,9 +39,9 @@ LARGE = {"shape": "cifar10", "ipc": 10, "width": 1.0, "n_data": 2000, "batch_rea
 class Parts:
     """What is measured on one device."""
 
-    def __init__(self, device: torch.device, folder: Path, *, condensed: bool, tell: Tell) -> None:
-        self.device, self.folder, self.condensed, self.tell = device, folder, condensed, tell
-        self.rounds = 1 if condensed else 7
+    def __init__(self, device: torch.device, folder: Path, *, small: bool, tell: Tell) -> None:
+        self.device, self.folder, self.small, self.tell = device, folder, small, tell
+        self.rounds = 1 if small else 7
         self.gpu = device.type == "cuda"
         self.precisions = ("bf16", "tf32", "float32") if self.gpu else ("bf16", "float32")
         self.flops = 0  # of a published iteration
@@ -52,7 +52,7 @@ class Parts:
         self, *, precision: str = "float32", compiled: bool = False, chunk: int | None = None, **more: Any
     ) -> Pair:
         """The published loop and attar; chunk: classes at once."""
-        sizes = (TINY if self.condensed else LARGE) | more
+        sizes = (TINY if self.small else LARGE) | more
         where = sizes.pop("device", self.device)
         choice = {"precision": precision, "compile": "on" if compiled else "off", "memory_gb": None}
         made = Pair(argparse.Namespace(size=None, factor=2, **(sizes | choice)), where)
@@ -63,7 +63,7 @@ class Parts:
     def clock(self, function: Callable[[], Any], precision: str) -> float:
         """Median milliseconds of a call, once it is what it will be: warmed up, recorded, replayed."""
         set_matmul_precision(precision, self.device)
-        for _ in range(1 if self.condensed else GRAPH_WARMUP + 2):
+        for _ in range(1 if self.small else GRAPH_WARMUP + 2):
             function()
         return 1e3 * statistics.median(common.timed(function, self.device) for _ in range(self.rounds))
 
@@ -71,7 +71,7 @@ class Parts:
 
     def gradients(self) -> None:
         """The image gradient here and on the CPU, for the same images, weights, rows and draws: eager and replayed."""
-        sizes = {} if self.condensed else {"width": 0.25, "n_data": 64}
+        sizes = {} if self.small else {"width": 0.25, "n_data": 64}
         host = self.pair(device=torch.device("cpu"), **sizes)
         rows, draws = host.inputs()
         assert host.state.network is not None
@@ -102,7 +102,7 @@ class Parts:
         draws: dict[str, Tensor],
     ) -> list[tuple[Tensor, float]]:
         """(gradient on the CPU, loss) of every call: eager, and the last ones replayed."""
-        sizes = {} if self.condensed else {"width": 0.25, "n_data": 64}
+        sizes = {} if self.small else {"width": 0.25, "n_data": 64}
         here, found = self.pair(precision=precision, chunk=chunk, **sizes), []
         set_matmul_precision(precision, self.device)
         for _ in range(GRAPH_WARMUP + 3):
@@ -127,7 +127,7 @@ class Parts:
         seconds = min(common.timed(partial(target.copy_, source), self.device) for _ in range(5))
         self.tell("copy, TB/s", 2 * 4 * count / seconds / 1e12)
         for precision in self.precisions:
-            rate = common.matmul_rate(self.device, precision, side=256 if self.condensed else None)
+            rate = common.matmul_rate(self.device, precision, side=256 if self.small else None)
             self.rate[precision] = rate
             self.tell(f"products {precision}, TFLOP/s", rate / 1e12)
 
@@ -236,14 +236,14 @@ def main() -> None:
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
-        if arguments.condensed:  # without the compiler: what it would get runs as it is, in one thread
+        if arguments.small:  # without the compiler: what it would get runs as it is, in one thread
             torch.set_num_threads(1)
             stack.enter_context(mock.patch.object(Compiled, "_compiler", lambda own: own.function))
         device = pick(arguments.device)
         parts = Parts(
             device,
             arguments.folder,
-            condensed=arguments.condensed,
+            small=arguments.small,
             tell=lambda name, value: say(figure=name, value=value),
         )
         said = False

@@ -1,7 +1,7 @@
 """A folder of generated JPEGs, laid out as ImageNet-100 is: train/<wnid>/*.JPEG and val/<wnid>/*.JPEG.
 
-A class is a shape, a texture inside it and a colour, over a background that says nothing. Position, size, angle,
-frequency, tint, light and noise differ from image to image, and a smaller shape of any class stands in the way. The
+A class is a shape, a texture inside it and a colour, over a background without information. Position, size, angle,
+frequency, tint, light and noise differ from image to image, and a smaller shape of any class distracts. The
 same arguments give the same files, however many processes draw them.
 
     python -m benchmarks.jpegs DIR --classes 100 --per_class 50 --side 64
@@ -39,18 +39,18 @@ TEXTURES: tuple[Callable[[Plane, Plane], Plane], ...] = (  # (u, v) in radians -
     lambda u, v: np.sin(np.hypot(u, v) * 1.5),
 )
 HUES = 4
-MOST = len(SHAPES) * len(TEXTURES) * HUES
-WIDER = 1.25  # width over height
+MAX_CLASSES = len(SHAPES) * len(TEXTURES) * HUES
+ASPECT_RATIO = 1.25  # width over height
 
 
 def draw(label: int, random: np.random.RandomState, side: int) -> Image.Image:
     """One image of a class, `side` pixels high."""
-    height, width = side, round(side * WIDER)
+    height, width = side, round(side * ASPECT_RATIO)
     y, x = np.mgrid[:height, :width] / side - 0.5
     slope = random.uniform(-0.3, 0.3, 2)
     grey = random.uniform(0.3, 0.7) + slope[0] * x + slope[1] * y
     light = grey[..., None] + random.uniform(-0.08, 0.08, 3)
-    paint(light, x, y, random.randint(MOST), random, random.uniform(0.08, 0.12))
+    paint(light, x, y, random.randint(MAX_CLASSES), random, random.uniform(0.08, 0.12))
     paint(light, x, y, label, random, random.uniform(0.3, 0.42))
     light = light * random.uniform(0.7, 1.2) + random.normal(0, 0.06, light.shape)
     return Image.fromarray((light.clip(0, 1) * 255).astype(np.uint8))
@@ -94,8 +94,8 @@ def make(
     workers: int = 1,
 ) -> int:
     """Write the whole folder. Returns the number of images."""
-    if not 2 <= classes <= MOST:
-        raise SystemExit(f"classes must be 2 to {MOST}, not {classes}")
+    if not 2 <= classes <= MAX_CLASSES:
+        raise SystemExit(f"classes must be 2 to {MAX_CLASSES}, not {classes}")
     one = partial(one_class, root, counts={"train": per_class, "val": test}, side=side, seed=seed)
     with ProcessPoolExecutor(workers) as pool:
         return sum(pool.map(one, range(classes)))
@@ -110,8 +110,8 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=64, help="height in pixels; the width is a quarter more")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="processes")
-    given = vars(parser.parse_args())
-    print(f"{make(**given)} images in {given['root']}")
+    options = vars(parser.parse_args())
+    print(f"{make(**options)} images in {options['root']}")
 
 
 if __name__ == "__main__":

@@ -41,17 +41,17 @@ def _png(image: Any) -> bytes:
 
 
 def seconds(folder: Path, cache: Path) -> float:
-    """One load, in this process."""
+    """Seconds of one load in this process."""
     os.environ["ATTAR_CACHE"] = str(cache)
     start = time.perf_counter()
     data = attar.load(folder)
-    taken = time.perf_counter() - start
+    elapsed = time.perf_counter() - start
     assert (len(data.images), data.size) == (60000, (28, 28))
-    return taken
+    return elapsed
 
 
 def help_seconds() -> float:
-    """`attar --help` in a process of its own."""
+    """Seconds of `attar --help` in a new process."""
     start = time.perf_counter()
     subprocess.run([sys.executable, "-m", "attar", "--help"], check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
@@ -61,21 +61,21 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--json", type=Path, help="write the result here too")
-    given = arguments.parse_args()
+    options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "fashion"
         folder.mkdir()
         write(folder, attar.load("fashion", device="cpu"))
-        caches = [Path(scratch) / f"cache{number}" for number in range(given.rounds)]
+        caches = [Path(scratch) / f"cache{number}" for number in range(options.rounds)]
         first = [seconds(folder, cache) for cache in caches]
         second = [seconds(folder, cache) for cache in caches]
     result = machine(torch.device("cpu")) | {
         "images": 70000,
         "first_load_s": summary(first),
         "second_load_s": summary(second),
-        "help_s": summary([help_seconds() for _ in range(given.rounds)]),
+        "help_s": summary([help_seconds() for _ in range(options.rounds)]),
     }
-    publish(result, given.json)
+    publish(result, options.json)
 
 
 if __name__ == "__main__":

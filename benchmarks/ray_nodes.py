@@ -40,13 +40,13 @@ def cluster(nodes: int) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     size = {"object_store_memory": STORE, "node_ip_address": "127.0.0.1"}
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **size})
+    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **size})
     try:
         for _ in range(nodes):
-            made.add_node(num_cpus=1, **size)
-        yield made
+            started.add_node(num_cpus=1, **size)
+        yield started
     finally:
-        made.shutdown()
+        started.shutdown()
 
 
 def condense(address: str, out: Path, settings: list[str], disturb: Callable[[], None] | None = None) -> float:
@@ -67,17 +67,17 @@ def seconds_of_parts(out: Path) -> float:
     """From the first part's beginning to the last one's end, by their metrics: without the start of the processes."""
     folders = sorted((out / "parts").iterdir())
     ends = [(folder / "result.json").stat().st_mtime for folder in folders]
-    spent = [json.loads((folder / "result.json").read_text(encoding="utf-8"))["seconds"] for folder in folders]
-    return max(ends) - min(end - own["condense"] for end, own in zip(ends, spent, strict=True))
+    seconds_of = [json.loads((folder / "result.json").read_text(encoding="utf-8"))["seconds"] for folder in folders]
+    return max(ends) - min(end - seconds["condense"] for end, seconds in zip(ends, seconds_of, strict=True))
 
 
 def digest(out: Path) -> str:
-    """What stands for a condensed set."""
+    """A hash of the condensed set."""
     return hashlib.sha256((out / "condensed.safetensors").read_bytes()).hexdigest()
 
 
 def wait_for(out: Path, steps: int) -> bool:
-    """Wait until some part is `steps` outer iterations far; False when none is within two minutes."""
+    """Wait until some part has made `steps` outer iterations; False when none has within two minutes."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         for path in out.glob("parts/*/metrics.jsonl"):
@@ -88,19 +88,19 @@ def wait_for(out: Path, steps: int) -> bool:
 
 
 def workers() -> list[int]:
-    """Processes that compute a task now, of the clusters that this process started."""
-    found = []
+    """The processes that compute a task now, on clusters that this process started."""
+    pids = []
     for status in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             if status.read_bytes().startswith(b"ray::_task"):
-                found.append(int(status.parent.name))
+                pids.append(int(status.parent.name))
         except OSError:  # it ended at this moment
             continue
-    return [pid for pid in found if is_ours(pid)]
+    return [pid for pid in pids if is_ours(pid)]
 
 
 def is_ours(pid: int) -> bool:
-    """Whether this process is among the parents of another."""
+    """Whether a process descends from this one."""
     while pid > 1:
         if pid == os.getpid():
             return True
@@ -133,8 +133,8 @@ def main() -> None:
         root = Path(name)
         digests = {}
         for what in ("one_node", *arguments.experiments):
-            with cluster(1 if what == "one_node" else 2) as made:
-                result[what] = experiment(made, root / what, settings, what)
+            with cluster(1 if what == "one_node" else 2) as started:
+                result[what] = experiment(started, root / what, settings, what)
                 digests[what] = digest(root / what)
     if "two_nodes" in result:
         result["ratio"] = result["one_node"]["parts_s"] / result["two_nodes"]["parts_s"]
@@ -146,9 +146,9 @@ def main() -> None:
     common.publish(result, arguments.json)
 
 
-def experiment(made: Any, out: Path, settings: list[str], what: str) -> dict[str, Any]:
-    """One run of all parts; `worker` and `node`: with one of them killed while parts are computed."""
-    told: dict[str, Any] = {}
+def experiment(started: Any, out: Path, settings: list[str], what: str) -> dict[str, Any]:
+    """One run of all parts; for `worker` and `node` one of them is killed while parts are computed."""
+    measured: dict[str, Any] = {}
 
     def kill() -> None:
         if not wait_for(out, 2):
@@ -157,15 +157,15 @@ def experiment(made: Any, out: Path, settings: list[str], what: str) -> dict[str
             pids = workers()[:1]
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
-            told["killed"] = len(pids)
+            measured["killed"] = len(pids)
         else:
-            made.remove_node(next(iter(made.worker_nodes)), allow_graceful=False)
-            told["killed"] = 1
+            started.remove_node(next(iter(started.worker_nodes)), allow_graceful=False)
+            measured["killed"] = 1
 
-    told["command_s"] = condense(made.address, out, settings, kill if what in ("worker", "node") else None)
-    told["parts_s"] = seconds_of_parts(out)
+    measured["command_s"] = condense(started.address, out, settings, kill if what in ("worker", "node") else None)
+    measured["parts_s"] = seconds_of_parts(out)
     continued = [path for path in out.glob("parts/*/config.json") if '"continued"' in path.read_text(encoding="utf-8")]
-    return told | {"parts_continued_from_a_checkpoint": len(continued)}
+    return measured | {"parts_continued_from_a_checkpoint": len(continued)}
 
 
 if __name__ == "__main__":

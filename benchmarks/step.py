@@ -32,7 +32,9 @@ from attar.data.images import ImageData
 from attar.engine.device import tensor_cores
 from attar.engine.precision import set_matmul_precision
 from attar.models.for_data import build, describe
-from attar.settings.config import CondenseConfig, NetworkConfig, strategy_names
+from attar.settings.choices import strategy_names
+from attar.settings.condense_config import CondenseConfig
+from attar.settings.config import NetworkConfig
 from attar.training.augment import draw, without
 from attar.training.pool import Member, Pool
 from benchmarks import common, reference

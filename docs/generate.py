@@ -1,4 +1,4 @@
-"""Pages that are written by the code itself: settings from the dataclasses, the Python reference from the docstrings.
+"""Generated pages: settings from the dataclasses, the Python reference from the docstrings.
 
 MkDocs calls `on_files` (see `hooks` in mkdocs.yml).
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from dataclasses import fields
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -20,8 +19,9 @@ from attar.settings.config import FLAGS, SECTIONS, Recipe
 from attar.settings.layers import as_sections
 from attar.settings.methods import METHODS, method_layer
 from attar.settings.recipes import RECIPES, overlay
+from attar.settings.schema import Setting, known_settings
 
-WIDTH = 100  # characters of a line of code
+MAX_SIGNATURE = 100  # characters of a signature on one line
 
 SETTINGS = """# Recipes and settings
 
@@ -33,8 +33,8 @@ nearest valid one.
 API = """# Python
 
 Everything a script needs is in `import attar`. Settings are keyword arguments with the names of the
-[settings](settings.md). What cannot be used raises `attar.UserError` (a `ValueError`), with the words that the command
-line prints.
+[settings](settings.md). Input that attar cannot use raises `attar.UserError` (a `ValueError`), with the message that
+the command line prints.
 """
 
 
@@ -59,34 +59,37 @@ def settings() -> str:
         changed = differences(overlay(base, method_layer(name, base, 10)), base)
         parts += [f"### {name}\n", f"{method.paper}.\n", *changed, ""]
     parts.append("## Settings\n")
+    default = as_sections(Recipe())
     for section, kind in SECTIONS.items():
         parts += [f"### [{section}]\n", f"{inspect.getdoc(kind)}\n"]
-        parts += table(("flags", "default", "what", "verbs"), [row(section, item) for item in fields(kind)])
-    parts += ["### How a verb runs\n", "These stand in no recipe; `attar VERB --help` says which a verb takes.\n"]
-    flags = [(code(f"--{name}", *others), help) for name, (_, help, others) in RUN_FLAGS.items()]
+        parts += table(
+            ("flags", "default", "what", "verbs"),
+            [row(section, name, details, default[section][name]) for name, details in known_settings(kind).items()],
+        )
+    parts += ["### How a verb runs\n", "These belong to no recipe; `attar VERB --help` lists those of a verb.\n"]
+    flags = [(code(f"--{name}", *flag.names), flag.help) for name, flag in RUN_FLAGS.items()]
     return "\n".join([*parts, *table(("flags", "what"), flags)])
 
 
 def differences(recipe: Recipe, base: Recipe | None = None) -> list[str]:
-    """One line per section."""
-    plain = as_sections(base or Recipe())
+    """What a recipe changes in another (by default in the defaults), one line per section."""
+    before = as_sections(base or Recipe())
     lines = []
     for section, values in as_sections(recipe).items():
-        changed = [f"`{key} = {json.dumps(value)}`" for key, value in values.items() if value != plain[section][key]]
+        changed = [f"`{key} = {json.dumps(value)}`" for key, value in values.items() if value != before[section][key]]
         lines += [f"- **{section}**: {', '.join(changed)}"] if changed else []
     return lines or ["The defaults." if base is None else "Nothing."]
 
 
-def row(section: str, item: Any) -> tuple[str, ...]:
-    """One setting."""
-    verbs = [verb for verb, table in FLAGS.items() if (section, item.name) in table.values()]
-    default = "" if item.default is None else f"`{json.dumps(item.default)}`"
-    known = item.metadata["setting"]
-    return code(f"--{item.name}", *known.names), default, known.help, ", ".join(verbs)
+def row(section: str, name: str, details: Setting, default: Any) -> tuple[str, ...]:
+    """One setting: its flags, its default, its help and the verbs that take it."""
+    verbs = [verb for verb, flags in FLAGS.items() if (section, name) in flags.values()]
+    value = "" if default is None else f"`{json.dumps(default)}`"
+    return code(f"--{name}", *details.names), value, details.help, ", ".join(verbs)
 
 
 def code(*words: str) -> str:
-    """Words as code, with no break inside."""
+    """Each word as code."""
     return " ".join(f"`{word}`" for word in words)
 
 
@@ -111,19 +114,19 @@ def api() -> str:
     for name in classes:
         parts += [f"### attar.{name}\n", signature(name, public[name]), documentation(public[name])]
         for method, value in members(public[name]):
-            own = value.fget if isinstance(value, property) else value
+            function = value.fget if isinstance(value, property) else value
             kind = "property" if isinstance(value, property) else "method"
-            head = "" if kind == "property" else signature(method, own)
-            parts += [f"#### {name}.{method}\n", f"*{kind}*\n", head, documentation(own)]
+            head = "" if kind == "property" else signature(method, function)
+            parts += [f"#### {name}.{method}\n", f"*{kind}*\n", head, documentation(function)]
     return "\n".join(parts)
 
 
 def members(kind: type) -> list[tuple[str, Any]]:
     """Public methods and properties that the class itself defines and describes."""
-    own = [(name, value) for name, value in vars(kind).items() if not name.startswith("_")]
+    public = [(name, value) for name, value in vars(kind).items() if not name.startswith("_")]
     return [
         (name, value)
-        for name, value in own
+        for name, value in public
         if (inspect.isfunction(value) and value.__doc__) or (isinstance(value, property) and value.__doc__)
     ]
 
@@ -132,20 +135,20 @@ def signature(name: str, value: Any) -> str:
     """The call as code, one argument a line where it is long."""
     if inspect.isclass(value) and issubclass(value, Exception):
         return ""
-    found = inspect.signature(value)
-    text = f"{name}{found}"
-    if len(text) > WIDTH:
-        returned = "" if found.return_annotation is found.empty else f" -> {found.return_annotation}"
-        text = "\n".join([f"{name}(", *(f"    {argument}," for argument in arguments(found)), f"){returned}"])
+    call = inspect.signature(value)
+    text = f"{name}{call}"
+    if len(text) > MAX_SIGNATURE:
+        returned = "" if call.return_annotation is call.empty else f" -> {call.return_annotation}"
+        text = "\n".join([f"{name}(", *(f"    {argument}," for argument in arguments(call)), f"){returned}"])
     text = re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)  # annotations are kept as strings
     return f"```python\n{text}\n```\n"
 
 
-def arguments(found: inspect.Signature) -> list[str]:
-    """The arguments with the signs that stand between their kinds."""
+def arguments(call: inspect.Signature) -> list[str]:
+    """The arguments, with the signs / and * between their kinds."""
     texts: list[str] = []
     last = None
-    for parameter in found.parameters.values():
+    for parameter in call.parameters.values():
         if last is parameter.POSITIONAL_ONLY and parameter.kind is not last:
             texts.append("/")
         if parameter.kind is parameter.KEYWORD_ONLY and last not in (parameter.KEYWORD_ONLY, parameter.VAR_POSITIONAL):

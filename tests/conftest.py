@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from attar.errors import log, once
+from helpers.command import TINY, call
 
 torch.set_num_threads(1)
 # No test opens the network, and none writes into the caches of whoever runs it.
@@ -32,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(no_device)
 
 
-class Lines(logging.Handler):
+class LogLines(logging.Handler):
     """Keeps what is logged."""
 
     def __init__(self) -> None:
@@ -46,7 +47,7 @@ class Lines(logging.Handler):
 @pytest.fixture
 def said() -> Iterator[list[str]]:
     """The lines that attar logs during the test, in order, from INFO upwards."""
-    handler, level = Lines(), log.level
+    handler, level = LogLines(), log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     yield handler.lines
@@ -55,8 +56,8 @@ def said() -> Iterator[list[str]]:
 
 
 @pytest.fixture(autouse=True)
-def _said_anew() -> None:
-    """What is said once in a process is said once in each test."""
+def no_line_was_said_before() -> None:
+    """`attar.errors.say_once` remembers its lines for the whole process; every test begins without any."""
     once.said.clear()
 
 
@@ -88,7 +89,6 @@ def run_attar() -> Callable[..., subprocess.CompletedProcess[str]]:
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a pool, pool/digits-convnet2-w0.05, and the run base/, made by the command line. Read only."""
-    from helpers.command import TINY, call  # here: GPU tests run also where the command line's packages are missing
 
     root = tmp_path_factory.mktemp("workspace")
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Readers of files, fed with rubbish: refusals of one line, sound results, nothing run. More in `benchmarks.fuzz`."""
+"""Readers of files with damaged input: refusals of one line, sound results, no code run. More in `benchmarks.fuzz`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from benchmarks import fuzz
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_rubbish(name: str) -> None:
+def test_damaged_files_are_refused_or_read_soundly(name: str) -> None:
     result = fuzz.fuzz(40, seed=1, only=[name])
     assert result["faults"] == []
     assert (result["inputs"], result["refused"] + result["taken"]) == (40, 40)
-    assert result["refused"] >= (0 if name == "cache" else 10)  # what is wrong with a cache is mended, not refused
+    assert result["refused"] >= (0 if name == "cache" else 10)  # a damaged cache is rebuilt, not refused
 
 
 def test_a_fault_is_seen() -> None:
@@ -30,13 +30,13 @@ def test_a_fault_is_seen() -> None:
     assert "KeyError at test_fuzz.py" in (fuzz.feed(lambda raw: {}["a"], b"", tally) or "")
     assert "several lines" in (fuzz.feed(several, b"", tally) or "")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fuzz, "LIMIT", 0.05)
+        patch.setattr(fuzz, "TIME_LIMIT", 0.05)
         assert "longer than" in (fuzz.feed(lambda raw: time.sleep(5), b"", tally) or "")
     assert tally.inputs == 3 and tally.slowest_s < 2
 
 
-def test_payloads_run_where_they_are_let(tmp_path: Path) -> None:
-    """Else their absence would show nothing."""
+def test_payloads_run_when_a_pickle_is_read_as_usual(tmp_path: Path) -> None:
+    """Otherwise it would show nothing that none of them ran."""
     import pickle
 
     for raw in fuzz.payloads(tmp_path / "canary")[:1] + fuzz.payloads(tmp_path / "canary")[-1:]:

@@ -1,4 +1,4 @@
-"""What users are told: errors of theirs, each one line that says what is wrong and what would be right, and the log."""
+"""Errors for users, each one line that says what is wrong and what would be right, and the logger `attar`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import difflib
 import logging
 from collections.abc import Iterable
 
-# All that attar has to say while it works. The command line and its workers put handlers on it; in Python warnings are
-# shown, and `logging.getLogger("attar").setLevel("INFO")` with a handler shows the rest.
+# The one logger of the package. The command line and its worker processes add handlers to it; in Python only warnings
+# are shown, unless the user adds a handler and sets the level to INFO.
 log = logging.getLogger("attar")
 
 
@@ -16,7 +16,7 @@ class UserError(ValueError):
 
 
 class Diverged(UserError):
-    """Numbers that are no longer finite, of a run or of a network."""
+    """An image, weight, loss or accuracy that is no longer finite."""
 
 
 class MissingError(UserError, FileNotFoundError):
@@ -34,7 +34,7 @@ class WriteError(UserError, OSError):
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
-    """The words that follow "unknown thing 'name'": the nearest valid name, then all of them."""
+    """The end of a message about an unknown name: the nearest valid name, if one is near, then all of them."""
     names = sorted(options)
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""
@@ -50,14 +50,14 @@ def choose(kind: str, name: str, options: Iterable[str]) -> str:
 
 
 class Once(logging.Filter):
-    """Lets each line that is marked `extra={"once": True}` pass a single time."""
+    """Drops a record marked `extra={"once": True}` whose message was logged before in this process."""
 
     def __init__(self) -> None:
         super().__init__()
         self.said: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the line is to be shown."""
+        """Whether the record is logged."""
         if not getattr(record, "once", False):
             return True
         line = record.getMessage()
@@ -71,12 +71,12 @@ log.addFilter(once)
 
 
 def say_once(line: str, level: int = logging.INFO) -> None:
-    """Log a line that many parts of a run would repeat."""
+    """Log a line at its first call in this process only: many parts of a run would repeat it."""
     log.log(level, "%s", line, extra={"once": True})
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, as one line."""
+    """The message of an error on one line; of an operating system's error its reason alone."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: held back while a state changes, and let through where nothing is lost."""
+"""SIGINT and SIGTERM: deferred while a state changes, and raised where nothing is lost."""
 
 from __future__ import annotations
 
@@ -14,60 +14,63 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM. The message says how to go on; `status` is what the command line exits with."""
+    """SIGINT or SIGTERM arrived. The message says how to continue; the command line exits with `status`."""
 
-    def __init__(self, number: int, words: str = "") -> None:
-        super().__init__(words)
+    def __init__(self, number: int, message: str = "") -> None:
+        super().__init__(message)
         self.number = number
 
     @property
     def status(self) -> int:
-        """128 and the signal's number, as shells count: 130 for SIGINT, 143 for SIGTERM."""
+        """The exit status by the convention of shells, 128 + signal: 130 for SIGINT, 143 for SIGTERM."""
         return 128 + self.number
 
 
-class Stop:
-    """What came while signals were held back. The first one waits for `check`; a second one comes through at once."""
+class DeferredSignal:
+    """The signal that arrived while signals were deferred, if any.
+
+    `check` raises the first one; a second one is raised at once.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self.open = False
+        self.raises_at_once = False
 
     def check(self) -> None:
-        """Raise `Interrupted` if a signal came."""
+        """Raise `Interrupted` if a signal arrived."""
         if self.received is not None:
             raise Interrupted(self.received)
 
     @contextmanager
-    def through(self) -> Iterator[None]:
-        """Signals come through at once in here, and one that came before does so now."""
+    def allowed(self) -> Iterator[None]:
+        """Raise signals at once in this block, and one that arrived earlier on entry."""
         self.check()
-        self.open = True
+        self.raises_at_once = True
         try:
             yield
         finally:
-            self.open = False
+            self.raises_at_once = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """The signals' handler."""
+        """The signal handler."""
         again = self.received is not None
         self.received = number
-        if not again and not self.open:
+        if not again and not self.raises_at_once:
             with suppress(RuntimeError):  # the signal came while a line was written
                 log.warning("stopping now" if AT_ONCE else "stopping at the next safe point; again stops now")
-        if again or self.open or AT_ONCE:
+        if again or self.raises_at_once or AT_ONCE:
             raise Interrupted(number)
 
 
-HELD: list[Stop] = []  # those that hold signals back now
-AT_ONCE: list[object] = []  # threads that are at something long which may be broken off
+DEFERRED: list[DeferredSignal] = []  # one for each `deferred` block that is active, the innermost last
+AT_ONCE: list[object] = []  # one for each `at_once` block that is active
 
 
 @contextmanager
 def at_once() -> Iterator[None]:
-    """Signals come through at once while a thread is in here, though they are held back: the step it serves is lost.
+    """Signals interrupt at once while a thread is in this block, even in a `deferred` one.
 
-    For what takes minutes and leaves nothing behind, such as compiling.
+    For what takes minutes and leaves nothing behind, such as compiling. The step that it belongs to is lost.
     """
     check()
     mark = object()
@@ -79,27 +82,27 @@ def at_once() -> Iterator[None]:
 
 
 def check() -> None:
-    """Raise `Interrupted` if a signal came that is held back: from within a step, which then is lost."""
-    for stop in HELD:
+    """Raise `Interrupted` if a deferred signal arrived. For use within a step, which is then lost."""
+    for stop in DEFERRED:
         stop.check()
 
 
 @contextmanager
-def held() -> Iterator[Stop]:
-    """Hold SIGINT and SIGTERM back. Outside the main thread, where Python has no signals, nothing changes."""
-    stop = Stop()
-    HELD.append(stop)
+def deferred() -> Iterator[DeferredSignal]:
+    """Defer SIGINT and SIGTERM to the end of the block. Has no effect outside the main thread (Python's rule)."""
+    stop = DeferredSignal()
+    DEFERRED.append(stop)
     try:
         with _handlers(stop.handle):
             yield stop
     finally:
-        HELD.remove(stop)
+        DEFERRED.remove(stop)
     stop.check()
 
 
 @contextmanager
-def raised() -> Iterator[None]:
-    """SIGTERM raises `Interrupted`, as SIGINT raises `KeyboardInterrupt`, so that what is half-written is removed."""
+def sigterm_raises() -> Iterator[None]:
+    """Make SIGTERM raise `Interrupted`, as SIGINT raises `KeyboardInterrupt`, so that `finally` blocks clean up."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         raise Interrupted(number)
@@ -110,12 +113,13 @@ def raised() -> Iterator[None]:
 
 @contextmanager
 def _handlers(handle: signal._HANDLER, *numbers: signal.Signals) -> Iterator[None]:
+    """Install a handler for the signals, both by default, and restore the previous handlers at the end."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handle) for number in numbers or SIGNALS}
+    previous = {number: signal.signal(number, handle) for number in numbers or SIGNALS}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -87,7 +87,7 @@ def test_a_machine_without_a_gpu_is_told_from_a_torch_without_cuda(
 ) -> None:
     def said() -> str:
         with pytest.raises(SystemExit) as stop:
-            gpu.check(tmp_path / "out", bundle, condensed=False)
+            gpu.check(tmp_path / "out", bundle, small=False)
         assert stop.value.code == 2
         return capsys.readouterr().err
 
@@ -100,7 +100,7 @@ def test_a_machine_without_a_gpu_is_told_from_a_torch_without_cuda(
     assert "needs torch 2.6 or newer, found 2.5.1" in said()
     monkeypatch.setattr(torch, "__version__", "2.11.0+cu130")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert set(gpu.check(tmp_path / "out", bundle, condensed=False)) == set(gpu.WHEELS)
+    assert set(gpu.check(tmp_path / "out", bundle, small=False)) == set(gpu.WHEELS)
 
 
 def test_all_parts_fit_into_nine_minutes() -> None:

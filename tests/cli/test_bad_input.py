@@ -221,7 +221,21 @@ def test_a_missing_data_set_says_what_to_put_where(
 
 def test_a_class_smaller_than_the_batch_is_no_bad_input(bench: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    call("condense", "-d", str(bench / "small"), "--ipc", "6", "--batch_real", "64", *TINY, "--out", "run", "--quiet")
+    call(
+        "condense",
+        "-d",
+        str(bench / "small"),
+        "--ipc",
+        "6",
+        "--batch_real",
+        "64",
+        "--method",
+        "accdd",
+        *TINY,
+        "--out",
+        "run",
+        "--quiet",
+    )
     assert attar.load_set(tmp_path / "run").labels.bincount().tolist() == [6, 6]
 
 
@@ -244,7 +258,7 @@ def test_a_class_smaller_than_the_batch_is_no_bad_input(bench: Path, tmp_path: P
         ("--inner_loop 0", "inner_loop must be at least 1, not 0"),
         ("--speedup 0", "speedup must be at least 1, not 0"),
         ("--pt_from 0", "epochs must be at least 1, not 0"),
-        ("--pt_fraction 0", "fraction must be above 0, not 0"),
+        ("--pt_fraction 0", "fraction must be above 0 and at most 1, not 0"),
         ("--pt_fraction 1.5", "fraction must be between 0 and 1, not 1.5"),
         ("--model_num 0", "models must be at least 1, not 0"),
         ("--n_data -1", "n_data must be at least 0, not -1"),
@@ -258,7 +272,7 @@ def test_a_class_smaller_than_the_batch_is_no_bad_input(bench: Path, tmp_path: P
         ("--weight_decay inf", "weight_decay must be at most 9.0072e+15, not inf"),
         ("--vmax nan", "vmax must be at least 0, not nan"),
         ("--vmin 0.5", "vmax (0.09) must not be below vmin (0.5)"),
-        ("--mom_img 1", "mom_img must be below 1, not 1.0"),
+        ("--mom_img 1", "mom_img must be at least 0 and below 1, not 1.0"),
         ("--mix_p 1.5", "mix_p must be between 0 and 1, not 1.5"),
         ("--width 0", "width must be above 0, not 0.0"),
         ("--depth 4", "a convnet of depth 4 leaves nothing of images of 8x8; the largest depth is 3"),

@@ -149,6 +149,7 @@ PRETRAIN = (
 )
 CONDENSE = "--reproduce -d digits -f 2 --ipc 10 -n convnet --model_path pool/digits-convnet2-w0.5"
 PART = "--reproduce -d digits --nclass 10 --pt_from 5 -f 3 --ipc 10 --nclass_sub 5 --phase 0 --model_num 2"
+ACCDD = ("--method", "accdd", *TINY)  # own data get another method by themselves, which takes no n_data
 SHORT = "--niter 1 --inner_loop 2 --n_data 64"
 
 
@@ -487,7 +488,7 @@ def test_pretrain_shows_and_keeps_each_member(here: Path, capsys: pytest.Capture
 def test_a_share_of_an_epoch_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     settings = [{"epochs": 1, "seed": 3, "fraction": 0.25}, {"epochs": 1, "seed": 4, "fraction": 1.0}]
     members = tuple(Member({}, {}, values, 0.5, f"model{values['seed']}") for values in settings)
-    printing.pool(SimpleNamespace(json=False), Pool(NetworkConfig(), {}, members))
+    printing.print_pool(SimpleNamespace(json=False), Pool(NetworkConfig(), {}, members))
     said = capsys.readouterr().out
     assert re.search(r"model3 +│ 1 x 0\.25 +│ 3 +│ 0\.500", said) and re.search(r"model4 +│ 1 +│ 4 +│ 0\.500", said)
 
@@ -556,7 +557,7 @@ def test_evaluating_a_folder_with_nothing_but_the_set(copied: Path) -> None:
     assert "<td>ipc</td>" in Path("bare/report.html").read_text(encoding="utf-8")
 
 
-# ---- a folder of one's own, of odd size ----
+# ---- a folder of the user's images, of odd size ----
 
 
 def paint(root: Path, sizes: list[tuple[int, int]], *, channels: int = 3, train: int = 6, test: int = 2) -> None:
@@ -576,7 +577,7 @@ def paint(root: Path, sizes: list[tuple[int, int]], *, channels: int = 3, train:
 def test_pngs_of_odd_size(decode_type: str, here: Path) -> None:
     """37x23 pixels and a grid of 3: neither side divides."""
     paint(here / "mine" / "bugs", [(37, 23)])
-    flags = ["-d", "mine/bugs", "--ipc", "2", "-f", "3", "--decode_type", decode_type, *TINY, "--quiet"]
+    flags = ["-d", "mine/bugs", "--ipc", "2", "-f", "3", "--decode_type", decode_type, *ACCDD, "--quiet"]
     call("pretrain", "-d", "mine/bugs", *POOL, "--quiet")
     before = members("pool/bugs-convnet3-w0.05")
     call("condense", *flags)
@@ -592,7 +593,7 @@ def test_pngs_of_odd_size(decode_type: str, here: Path) -> None:
 
 def test_mixed_sizes_with_size(here: Path) -> None:
     paint(here / "bugs", [(37, 23), (20, 41), (32, 32)], channels=1)
-    call("condense", "-d", "bugs", "--size", "32", "--ipc", "1", "-f", "2", *TINY, "--out", "run", "--quiet")
+    call("condense", "-d", "bugs", "--size", "32", "--ipc", "1", "-f", "2", *ACCDD, "--out", "run", "--quiet")
     assert images("run").shape == (3, 1, 32, 32)
     call("evaluate", "run", *QUICK, "--quiet")
     check_result(result("run"), "convnet3", n=2)
@@ -600,7 +601,7 @@ def test_mixed_sizes_with_size(here: Path) -> None:
 
 def test_a_folder_that_moved(here: Path) -> None:
     paint(here / "bugs", [(12, 12)])
-    call("condense", "-d", "bugs", "--ipc", "1", *TINY, "--out", "run", "--quiet")
+    call("condense", "-d", "bugs", "--ipc", "1", *ACCDD, "--out", "run", "--quiet")
     (here / "away").mkdir()
     shutil.move("bugs", "away/bugs")
     call("evaluate", "run", "-d", "away/bugs", *QUICK, "--quiet")
@@ -612,7 +613,7 @@ def test_a_folder_without_a_test_set(here: Path, capsys: pytest.CaptureFixture[s
     shutil.rmtree(here / "bugs" / "test")
     call("pretrain", "-d", "bugs", *POOL, "--test_fraction", "0")
     assert capsys.readouterr().out.count("unknown (no test images)") == 2
-    call("condense", "-d", "bugs", "--ipc", "1", *TINY, "--test_fraction", "0", "--out", "run", "--quiet")
+    call("condense", "-d", "bugs", "--ipc", "1", *ACCDD, "--test_fraction", "0", "--out", "run", "--quiet")
     assert images("run").shape == (3, 3, 12, 12)
 
 

@@ -21,6 +21,7 @@ from attar.cli.parser import main
 from attar.comparison import cells, figure, record, run, spec
 from attar.condensation import loop as condensation
 from attar.errors import UserError
+from attar.evaluation import measure
 from attar.runs import checkpoint
 from attar.sets import set_files
 from helpers.command import call
@@ -58,7 +59,7 @@ def changed(folder: Path, old: str = "", new: str = "", added: str = "") -> Path
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / record.RESULTS).read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in (out / record.RESULTS_FILE).read_text(encoding="utf-8").splitlines()]
 
 
 def numbers(out: Path) -> dict[str, Any]:
@@ -81,8 +82,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def without_long(done: Path, out: Path) -> Path:
     """A copy in which all is there but the last run."""
     shutil.copytree(done, out, ignore=shutil.ignore_patterns("long-*"))
-    kept = [line for line in (done / record.RESULTS).read_text().splitlines(keepends=True) if '"long"' not in line]
-    (out / record.RESULTS).write_text("".join(kept))
+    kept = [line for line in (done / record.RESULTS_FILE).read_text().splitlines(keepends=True) if '"long"' not in line]
+    (out / record.RESULTS_FILE).write_text("".join(kept))
     return out
 
 
@@ -94,8 +95,15 @@ def again(done: Path, tmp_path: Path) -> Path:
 
 
 def test_a_comparison_leaves_tables_a_figure_and_run_folders(done: Path) -> None:
-    wanted = {*record.FIGURES, record.TABLE_MD, record.TABLE_CSV, record.RESULTS, record.BEGUN, record.NETWORKS}
-    assert {path.name for path in done.iterdir()} == wanted | {record.CELLS, record.POOLS}
+    wanted = {
+        *record.FIGURES,
+        record.TABLE_MD,
+        record.TABLE_CSV,
+        record.RESULTS_FILE,
+        record.COMPARISON_FILE,
+        record.NETWORKS_FILE,
+    }
+    assert {path.name for path in done.iterdir()} == wanted | {record.CELLS_FOLDER, record.POOLS_FOLDER}
     names = [line["cell"] for line in lines(done)]
     assert names == [
         "whole epochs 1 seed 0",
@@ -108,9 +116,9 @@ def test_a_comparison_leaves_tables_a_figure_and_run_folders(done: Path) -> None
     assert set(long["seconds"]) == {"pretrain", "condense", "evaluate"}
     assert long["host"]["jobs"] == 1 and long["host"]["processor"] and long["host"]["versions"]["torch"]
     assert short["seconds"]["pretrain"] == long["seconds"]["pretrain"] > 0  # one pool, and each is charged for it
-    assert len(list((done / record.POOLS).iterdir())) == 1
+    assert len(list((done / record.POOLS_FOLDER).iterdir())) == 1
     assert short["initial"] == long["initial"]  # begun with the same images, whose networks were trained once
-    keys = [json.loads(line)["key"] for line in (done / record.NETWORKS).read_text().splitlines()]
+    keys = [json.loads(line)["key"] for line in (done / record.NETWORKS_FILE).read_text().splitlines()]
     assert len(keys) == len(set(keys)) == 2 * (1 + 1 + 2 + 1)  # whole, random, two sets, their common beginning
     condensed = set_files.load_set(done / long["folder"])
     assert (condensed.ipc, condensed.nclass) == (1, 4)
@@ -126,7 +134,7 @@ def test_the_verb_says_what_is_done(again: Path, tmp_path: Path, capsys: pytest.
     said = json.loads(capsys.readouterr().out)
     assert [row["entry"] for row in said["rows"]] == ["short", "long"] and said["folder"] == str(again)
     assert said["rows"][0]["accuracy"]["n"] == 1 and said["rows"][0]["ior"] is not None
-    redrawn = {Path(name) for name in (record.BEGUN, record.TABLE_MD, record.TABLE_CSV, *record.FIGURES)}
+    redrawn = {Path(name) for name in (record.COMPARISON_FILE, record.TABLE_MD, record.TABLE_CSV, *record.FIGURES)}
     after = stamps(again)
     assert after.keys() == before.keys()
     assert {path for path in after if after[path] != before[path]} <= redrawn
@@ -138,7 +146,7 @@ def test_killed_and_called_again_it_ends_with_the_same_numbers(done: Path, tmp_p
     out, path = without_long(done, tmp_path / "out"), changed(tmp_path)
     command = [sys.executable, "-m", "attar", "compare", str(path), "--out", str(out), "--save_every", "1it", "-q"]
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdin=subprocess.DEVNULL)
-    long = out / record.CELLS / "long-ipc1-seed0"
+    long = out / record.CELLS_FOLDER / "long-ipc1-seed0"
     try:
         deadline = time.monotonic() + 120
         while not ((long / "metrics.jsonl").exists() and (long / "metrics.jsonl").read_text().count("\n") >= 3):
@@ -188,16 +196,16 @@ def test_every_stage_goes_on(moment: str, done: Path, tmp_path: Path, monkeypatc
         patch.setattr(where, name, cut)
         with pytest.raises(Cut):
             attar.compare(path, out=out)
-    before = (out / record.NETWORKS).read_text() if (out / record.NETWORKS).exists() else ""
+    before = (out / record.NETWORKS_FILE).read_text() if (out / record.NETWORKS_FILE).exists() else ""
     assert moment != "evaluate" or "1 runs are missing" in (out / record.TABLE_MD).read_text()
     rows = attar.compare(path, out=out)
     wanted, found = numbers(done), numbers(out)
     assert found["short ipc 1 seed 0"] == wanted["short ipc 1 seed 0"]
-    text = (out / record.NETWORKS).read_text()
+    text = (out / record.NETWORKS_FILE).read_text()
     keys = [json.loads(line)["key"] for line in text.splitlines()]
     assert text.startswith(before) and len(keys) == len(set(keys))
     assert all(row["seconds"] == pytest.approx(row["pretrain"] + row["make"]) for row in rows)
-    told = [path.read_text().splitlines() for path in (out / record.POOLS).glob(f"*/{cells.SECONDS}")]
+    told = [path.read_text().splitlines() for path in (out / record.POOLS_FOLDER).glob(f"*/{cells.SECONDS_FILE}")]
     seconds = [json.loads(line)["seconds"] for line in told[0]]
     assert len(told) == 1 and len(seconds) == 2 and seconds[0] < seconds[1] == rows[0]["pretrain"]
 
@@ -288,17 +296,23 @@ def test_without_matplotlib_nothing_runs(tmp_path: Path, monkeypatch: pytest.Mon
     assert not (tmp_path / "out").exists()
 
 
+def remembering(evaluate: Callable[..., Any], seen: list[attar.ImageData]) -> Callable[..., Any]:
+    """`evaluate`, which adds the data that it tests on to `seen`."""
+
+    def evaluate_and_remember(condensed: attar.SyntheticSet, data: attar.ImageData, *args: Any, **kwargs: Any) -> Any:
+        seen.append(data)
+        return evaluate(condensed, data, *args, **kwargs)
+
+    return evaluate_and_remember
+
+
 def test_held_out_images_are_tested_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The test images are left alone: they could as well be another data set's. Every page says so."""
-    seen = []
-    function = cells.evaluate
-    monkeypatch.setattr(
-        cells,
-        "evaluate",
-        lambda condensed, data, *a, **k: seen.append(data) or function(condensed, data, *a, **k),
-    )
+    seen: list[attar.ImageData] = []
+    for module in (cells, measure):  # of yardsticks, and of the sets
+        monkeypatch.setattr(module, "evaluate", remembering(module.evaluate, seen))
     values = {
         **{"dataset": "digits", "ipc": 1, "holdout": 0.25, "width": 0.05, "runs": 1, "yardsticks": ["random_real"]},
         **{"niter": 1, "inner_loop": 1, "n_data": 64, "pt_from": 1, "model_num": 1, "evaluate": {"epochs": 1}},
@@ -306,10 +320,11 @@ def test_held_out_images_are_tested_on(
     }
     attar.compare(values, out=tmp_path / "out")
     whole = attar.load("digits")
+    assert len(seen) == 2
     assert {len(data.images) + len(data.test_images) for data in seen} == {len(whole.images)}
     assert {line["tested_on"] for line in lines(tmp_path / "out")} == {"held-out training images"}
     assert "on the held-out training images" in (tmp_path / "out" / record.TABLE_MD).read_text()
-    path = tmp_path / "out" / record.CELLS / "a-ipc1-seed0"
+    path = tmp_path / "out" / record.CELLS_FOLDER / "a-ipc1-seed0"
     page = (path / "report.html").read_text()
     assert "Held-out accuracy (" in page and ">Accuracy on held-out training images<" in page
     assert "Test accuracy" not in page and "real test set" not in page
@@ -336,7 +351,7 @@ def test_core_sets_stand_beside_the_others(done: Path, tmp_path: Path, monkeypat
     assert 0 < rows["herding"]["pretrain"] < rows["herding"]["seconds"]
     whole = attar.load("digits").images.float() / 255
     for name in ("random", "herding", "pixels"):
-        condensed = set_files.load_set(tmp_path / "out" / record.CELLS / f"{name}-ipc1-seed0")
+        condensed = set_files.load_set(tmp_path / "out" / record.CELLS_FOLDER / f"{name}-ipc1-seed0")
         assert (condensed.ipc, condensed.factor) == (1, 1)
         assert all(bool((whole == image).flatten(1).all(1).any()) for image in condensed.images)
 
@@ -394,7 +409,7 @@ def test_what_a_run_says_of_the_device_is_heard(jobs: int, tmp_path: Path, run_a
 
 def check_interrupted(out: Path, path: Path, done: Path) -> None:
     """The state of the run is there and no lock, and the same command ends with the same numbers."""
-    long = out / record.CELLS / "long-ipc1-seed0"
+    long = out / record.CELLS_FOLDER / "long-ipc1-seed0"
     assert checkpoint.exists(long) and not (long / ".lock").exists() and not (out / ".lock").exists()
     assert json.loads((long / "checkpoint" / "state.json").read_text())["state"]["outer"] >= 2
     call("compare", str(path), "--out", str(out), "--quiet", "--jobs", "1")
@@ -429,7 +444,7 @@ def test_a_signal_keeps_the_state_of_the_run(number: int, jobs: int, done: Path,
     process = subprocess.Popen(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    long = out / record.CELLS / "long-ipc1-seed0"
+    long = out / record.CELLS_FOLDER / "long-ipc1-seed0"
     deadline = time.monotonic() + 120
     while not ((long / "metrics.jsonl").exists() and (long / "metrics.jsonl").read_text().count("\n") >= 2):
         assert process.poll() is None and time.monotonic() < deadline

@@ -64,7 +64,7 @@ def test_points_stand_where_their_numbers_say(files: tuple[Path, Path]) -> None:
     assert per_decade > 0 > per_percent
     for found, wanted in zip(slow + fast + chosen, ROWS, strict=False):
         assert wanted.accuracy is not None and wanted.seconds is not None
-        seconds = max(wanted.seconds, figure.LEAST)
+        seconds = max(wanted.seconds, figure.MIN_SECONDS)
         assert found[0] == pytest.approx(x0 + per_decade * math.log10(seconds / 10), abs=0.01)
         assert found[1] == pytest.approx(y0 + per_percent * 100 * (wanted.accuracy.mean - 0.8), abs=0.01)
     assert len(points(root, "points-fast-ipc10")) == 1

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from attar.comparison import makers, spec
-from attar.comparison.spec import ComparisonPlan
+from attar.comparison.plan import ComparisonPlan, value_of
 from attar.errors import UserError
 
 SPECS = Path(__file__).parents[2] / "benchmarks"
@@ -96,7 +96,7 @@ def test_core_sets_take_what_they_need_of_the_common_settings() -> None:
     first, second = found.points[0].cell(0).recipe, found.points[0].cell(1).recipe
     assert (first.condense.ipc, first.condense.factor, first.pool.models, first.pool.epochs) == (1, 1, 1, 5)
     assert (first.pool.seed, second.pool.seed, second.condense.seed) == (0, 1, 1)
-    assert spec.value_of(found.points[0], "niter") is None and len(found.points) == 8
+    assert value_of(found.points[0], "niter") is None and len(found.points) == 8
 
 
 def test_methods_are_layers_and_common_settings_go_to_those_that_take_them() -> None:
@@ -115,7 +115,7 @@ def test_methods_are_layers_and_common_settings_go_to_those_that_take_them() -> 
         "ncf",
     )
     assert [makers.needs_pool(p.method, p.features, p.recipe) for p in (dm, ncfm, pooled)] == [False, True, True]
-    assert spec.value_of(dm, "models") is None and spec.value_of(ncfm, "models") == 2
+    assert value_of(dm, "models") is None and value_of(ncfm, "models") == 2
     assert pooled.recipe.condense.match == "feat" and pooled.recipe.condense.niter == 4
 
 
@@ -135,7 +135,7 @@ def test_every_place_of_a_grid_has_the_settings_that_mean_something_there(text: 
         *([("ipc", 1), ("perturb", True), ("vmax", vmax)] for vmax in (0.2, 0.3)),
     ]
     assert [point.recipe.condense.vmax for point in found] == [0.09, 0.2, 0.3]
-    assert [spec.value_of(point, "vmax") for point in found] == [None, 0.2, 0.3]
+    assert [value_of(point, "vmax") for point in found] == [None, 0.2, 0.3]
 
 
 def test_a_common_setting_goes_where_the_grid_of_an_entry_lets_it() -> None:
@@ -203,7 +203,7 @@ ENTRY = '\n[[entry]]\nname = "a"\n'
         (ENTRY, "no data are named; say dataset or recipe"),
         ('recipe = "digit"' + ENTRY, "unknown recipe 'digit'; did you mean 'digits'"),
         ("recipe = 3" + ENTRY, "recipe must be the name of a recipe, not 3"),
-        ('dataset = "digits"\nseed = 3' + ENTRY, "seed cannot be set in a comparison: the seeds stand in seeds"),
+        ('dataset = "digits"\nseed = 3' + ENTRY, "seed cannot be set in a comparison: its seeds are listed in seeds"),
         ('dataset = "digits"\nsedes = 3' + ENTRY, "unknown setting 'sedes'; did you mean 'seeds'"),
         ('dataset = "digits"\nruns = "three"' + ENTRY, "runs must be a whole number, not 'three'"),
         ('dataset = "digits"\n[evaluate]\nepoch = 3' + ENTRY, r"\[evaluate\] unknown setting 'epoch'; did you mean"),
@@ -238,7 +238,10 @@ ENTRY = '\n[[entry]]\nname = "a"\n'
         ('dataset = "digits"' + ENTRY + 'model_path = "p"', "model_path cannot be set in a comparison: early-stage"),
         ('dataset = "digits"' + ENTRY + "eval_at = [1]", "eval_at cannot be set in a comparison"),
         ('dataset = "digits"' + ENTRY + "nclass_sub = 2", "nclass_sub cannot be set in a comparison"),
-        ('dataset = "digits"' + ENTRY + "[entry.pool]\nseed = 2", "seed cannot be set in a comparison: every seed"),
+        (
+            'dataset = "digits"' + ENTRY + "[entry.pool]\nseed = 2",
+            "seed cannot be set in a comparison: each of its seeds",
+        ),
         ('dataset = "digits"' + ENTRY + 'method = "acdd"', "entry 'a': unknown method 'acdd'; did you mean 'accdd'"),
         (
             'dataset = "digits"' + ENTRY + 'method = "herding"\nniter = 3',

@@ -28,7 +28,7 @@ from attar.condensation.state import State, init
 from attar.data.images import ImageData
 from attar.engine.cuda_graphs import GRAPH_WARMUP, CudaGraph
 from attar.errors import UserError
-from attar.settings.config import CondenseConfig
+from attar.settings.condense_config import CondenseConfig
 from attar.training.batches import BatchDraw, make_batch
 from attar.training.pool import empty
 from attar.training.train_state import TrainState
@@ -265,7 +265,7 @@ def test_fresh_networks_are_those_of_their_seed() -> None:
     pool = empty(data, pool_of(data).network)
     cpu_generator, again = (torch.Generator().manual_seed(1) for _ in range(2))
     drawn = [network_init.fresh(pool, cpu_generator) for _ in range(3)]
-    seed = int(torch.randint(network_init.SEEDS, (1,), generator=again))
+    seed = int(torch.randint(network_init.MAX_SEED, (1,), generator=again))
     wanted = models.parameters_of(pool.build(seed))
     assert all(torch.equal(value, wanted[name]) for name, value in drawn[0].params.items())
     assert not torch.equal(drawn[0].params["blocks.0.weight"], drawn[1].params["blocks.0.weight"])

@@ -20,7 +20,9 @@ from attar.errors import UserError
 from attar.models.for_data import describe
 from attar.sets.decode import decoded_count
 from attar.sets.partition import concatenate
-from attar.settings.config import DECODES, INITS, MATCHES, METRICS, CondenseConfig, NetworkConfig, PoolConfig
+from attar.settings.choices import DECODE_TYPE_NAMES, INIT_NAMES, MATCH_NAMES, METRIC_NAMES
+from attar.settings.condense_config import CondenseConfig
+from attar.settings.config import NetworkConfig, PoolConfig
 from attar.training.early_stage import pretrain
 from attar.training.pool import Pool
 
@@ -37,8 +39,8 @@ def pool(digits: ImageData) -> Pool:
     return attar.pretrain(digits, epochs=1, models=2, depth=2, width=0.05, net_type="convnet")
 
 
-@pytest.mark.parametrize("match", MATCHES)
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("match", MATCH_NAMES)
+@pytest.mark.parametrize("metric", METRIC_NAMES)
 def test_every_metric_moves_the_images(metric: str, match: str, digits: ImageData, pool: Pool) -> None:
     setup = set_up(digits, pool, replace(TINY, metric=metric, match=match))
     state = init(setup)
@@ -55,8 +57,8 @@ def test_each_choice_makes_other_images(digits: ImageData, pool: Pool) -> None:
     """A setting that did nothing would repeat the first set."""
     changes: list[dict[str, Any]] = [
         {},
-        *({"metric": metric} for metric in METRICS if metric != TINY.metric),
-        *({"init": init} for init in INITS if init != TINY.init),
+        *({"metric": metric} for metric in METRIC_NAMES if metric != TINY.metric),
+        *({"init": init} for init in INIT_NAMES if init != TINY.init),
         {"decode_type": "multi"},
         {"match": "feat"},
         {"bias": True},
@@ -100,7 +102,7 @@ def test_bound_is_single_until_the_set_is_large(digits: ImageData, pool: Pool) -
 
 @pytest.mark.parametrize("factor", [1, 3, 5, 8])
 def test_factors_that_do_not_divide_the_side(factor: int, digits: ImageData, pool: Pool) -> None:
-    for decode_type in DECODES:
+    for decode_type in DECODE_TYPE_NAMES:
         condensed = condensation.run(
             digits, pool, replace(TINY, ipc=1, factor=factor, decode_type=decode_type, niter=1)
         )

@@ -21,7 +21,7 @@ from attar.condensation.gradients import Execution, ImageGradients, SweepInputs
 from attar.condensation.setup import Setup, set_up
 from attar.condensation.state import check_finite
 from attar.errors import UserError
-from attar.settings.config import strategy_names
+from attar.settings.choices import strategy_names
 from attar.training.augment import draw
 from attar.training.batches import BatchDraw, make_batch
 from helpers import naive

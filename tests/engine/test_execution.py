@@ -27,7 +27,8 @@ from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError, log, say_once
 from attar.models.for_data import build, describe
 from attar.settings import recipes
-from attar.settings.config import CondenseConfig, NetworkConfig
+from attar.settings.condense_config import CondenseConfig
+from attar.settings.config import NetworkConfig
 from attar.training.pool import Member, Pool
 from helpers.recording import Tape
 
@@ -178,9 +179,9 @@ def test_a_signal_that_ends_the_compiler_is_no_failure_of_it(said: list[str], mo
         return run
 
     monkeypatch.setattr(torch, "compile", killed)
-    with pytest.raises(signals.Interrupted), signals.held():
+    with pytest.raises(signals.Interrupted), signals.deferred():
         Compiled(lambda x: x + 1, lambda x: x + 2, CPU, "it")(torch.zeros(2))
-    assert not said and not signals.HELD
+    assert not said and not signals.DEFERRED
 
 
 def test_of_several_threads_one_compiles(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,7 +383,7 @@ def test_a_memory_budget_bounds_the_classes_side_by_side(monkeypatch: pytest.Mon
 
 
 def test_bounded_workers_never_run_more_at_once() -> None:
-    workers, running, seen = ThreadWorkers(CPU, most=2), [0], []
+    workers, running, seen = ThreadWorkers(CPU, max_at_once=2), [0], []
     workers.count = 2
     lock = threading.Lock()
 

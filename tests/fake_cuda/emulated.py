@@ -115,7 +115,7 @@ def minutes() -> dict[str, Any]:
     smaller = replace(recipe.condense, n_data=64)
     recipe = replace(recipe, network=replace(recipe.network, width=0.1), condense=smaller)
     seen: list[int] = []
-    short = mock.patch.object(schedule, "LONGEST", 2)  # steps in a chain
+    short = mock.patch.object(schedule, "MAX_STEPS_PER_GRAPH", 2)  # steps in a chain
     clock = mock.patch.object(schedule, "wait", lambda device: seen.append(gpu.recordings))
     with emulation.on() as gpu, short, clock:
         found = schedule.estimate(gpu.data(host), recipe)

@@ -18,7 +18,8 @@ from attar.condensation.image_step import pending
 from attar.condensation.setup import set_up
 from attar.data.images import ImageData
 from attar.models.for_data import describe
-from attar.settings.config import CondenseConfig, NetworkConfig
+from attar.settings.condense_config import CondenseConfig
+from attar.settings.config import NetworkConfig
 from attar.training import augment, batches
 from attar.training.augment import Draw
 from attar.training.pool import Member, Pool
@@ -86,7 +87,7 @@ class Recorder:
         monkeypatch.setattr(ImageData, "fetch", fetch)
         for name, found in (("draw", self.draws), ("random_subsets", self.subsets)):
             monkeypatch.setattr(condensation, name, noted(found, getattr(condensation, name)))
-        monkeypatch.setattr(batches, "augmented", noted(self.updates, augment.augmented))
+        monkeypatch.setattr(batches, "apply_augmentation", noted(self.updates, augment.apply_augmentation))
 
     def take(self, classes: int) -> dict[str, Any]:
         """What the last step used, in the form of `naive.sequential`."""

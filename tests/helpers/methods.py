@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attar.condensation import loop
 from attar.condensation.setup import set_up
-from attar.condensation.state import Values, init, restore, saved_compiled, snapshot
+from attar.condensation.state import SavedState, init, restore, saved_compiled, snapshot
 from attar.data.images import ImageData
 from attar.runs import checkpoint
 from attar.sets.synthetic import SyntheticSet
@@ -54,14 +54,14 @@ def pool_for(config: CondenseConfig, data: ImageData, dtype: torch.dtype = torch
     return replace(pool, members=tuple(members))
 
 
-def read_back(values: Values) -> Values:
+def read_back(values: SavedState) -> SavedState:
     """A state as a checkpoint gives it back."""
     tensors: dict[str, Tensor] = {}
     plain = json.loads(json.dumps(checkpoint.pack(values, tensors)))
     return checkpoint.unpack(plain, tensors)
 
 
-def states_of(data: ImageData, pool: Pool, config: CondenseConfig) -> tuple[list[Values], Tensor]:
+def states_of(data: ImageData, pool: Pool, config: CondenseConfig) -> tuple[list[SavedState], Tensor]:
     """Every state that a run could have kept, as a checkpoint gives it back, and its images."""
     setup = set_up(data, pool, config)
     state = init(setup)
@@ -69,7 +69,7 @@ def states_of(data: ImageData, pool: Pool, config: CondenseConfig) -> tuple[list
     return kept, loop.product(state, setup).images
 
 
-def finish(data: ImageData, pool: Pool, config: CondenseConfig, saved: Values) -> SyntheticSet:
+def finish(data: ImageData, pool: Pool, config: CondenseConfig, saved: SavedState) -> SyntheticSet:
     """The set of a run that goes on from a state."""
     setup = set_up(data, pool, config, saved_compiled(saved))
     state = restore(saved, setup)

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from attar import signals
 from attar.errors import UserError, WriteError
 from attar.runs import checkpoint
-from attar.runs.checkpoint import CURRENT, DAMAGED, FORMAT, PREVIOUS, Interval, Keeper
+from attar.runs.checkpoint import CURRENT, DAMAGED, FORMAT, PREVIOUS, CheckpointWriter, Interval
 
 FILES = ("tensors.safetensors", "state.json", "SHA256SUMS")
 
@@ -45,8 +45,19 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def silent(line: str) -> None:
-    raise AssertionError(line)
+@pytest.fixture
+def load_silently(caplog: pytest.LogCaptureFixture) -> Callable[[Path], Any]:
+    """`checkpoint.load`, which must say nothing."""
+
+    def load(run: Path) -> Any:
+        caplog.clear()
+        try:
+            return checkpoint.load(run)
+        finally:
+            assert caplog.messages == []
+
+    caplog.set_level("INFO", logger="attar")
+    return load
 
 
 @pytest.fixture
@@ -57,11 +68,11 @@ def two(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
-    assert checkpoint.load(tmp_path, silent) is None and not checkpoint.exists(tmp_path)
+def test_what_is_written_is_read(tmp_path: Path, load_silently: Callable[[Path], Any]) -> None:
+    assert load_silently(tmp_path) is None and not checkpoint.exists(tmp_path)
     for number in range(4):
         checkpoint.write(tmp_path, state(number))
-        assert same(checkpoint.load(tmp_path, silent), state(number))
+        assert same(load_silently(tmp_path), state(number))
         assert sorted(path.name for path in (tmp_path / CURRENT).iterdir()) == sorted(FILES)
         names = [CURRENT, PREVIOUS] if number else [CURRENT]
         assert sorted(path.name for path in tmp_path.iterdir()) == names
@@ -79,7 +90,9 @@ def test_the_checksums_can_be_checked_by_hand(two: Path) -> None:
     assert done.returncode == 0
 
 
-def test_any_flipped_bit_and_any_cut_is_found(two: Path) -> None:
+def test_any_flipped_bit_and_any_cut_is_found(
+    two: Path, load_silently: Callable[[Path], Any], caplog: pytest.LogCaptureFixture
+) -> None:
     """The one before is taken, after one line; a wrong state is never read."""
     kept = two.with_name("kept")
     shutil.copytree(two, kept)
@@ -92,39 +105,42 @@ def test_any_flipped_bit_and_any_cut_is_found(two: Path) -> None:
         path.write_bytes(
             whole[:place] if cut else whole[:place] + bytes([whole[place] ^ 1 << number % 8]) + whole[place + 1 :]
         )
-        lines: list[str] = []
-        assert same(checkpoint.load(two, lines.append), state(1)), (path.name, place, cut)
-        assert len(lines) == 1 and lines[0].startswith(f"{two / CURRENT} is damaged: ")
-        assert lines[0].endswith("; going on from the one before it")
+        caplog.clear()
+        assert same(checkpoint.load(two), state(1)), (path.name, place, cut)
+        (line,) = caplog.messages
+        assert line.startswith(f"{two / CURRENT} is damaged: ")
+        assert line.endswith("; going on from the one before it")
         assert sorted(item.name for item in two.iterdir()) == [CURRENT, DAMAGED]
-        assert same(checkpoint.load(two, silent), state(1))
+        assert same(load_silently(two), state(1))
         shutil.rmtree(two)
         shutil.copytree(kept, two)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_without_another_one_a_damaged_checkpoint_is_refused(name: str, two: Path) -> None:
+def test_without_another_one_a_damaged_checkpoint_is_refused(
+    name: str, two: Path, load_silently: Callable[[Path], Any]
+) -> None:
     (two / PREVIOUS / name).write_bytes(b"")
     (two / CURRENT / name).unlink()
     words = (
         f"{two / CURRENT} is damaged: No such file or directory, and there is no other; start again with --overwrite"
     )
     for _ in range(2):
-        with pytest.raises(checkpoint.Damaged) as raised:
-            checkpoint.load(two, silent)
+        with pytest.raises(checkpoint.DamagedCheckpoint) as raised:
+            load_silently(two)
         assert str(raised.value) == words
         checkpoint.finish(two)
 
 
-def test_a_later_format_is_not_taken_for_damage(two: Path) -> None:
+def test_a_later_format_is_not_taken_for_damage(two: Path, load_silently: Callable[[Path], Any]) -> None:
     folder = two / CURRENT
     plain = json.loads((folder / "state.json").read_text())
     plain["format"] = FORMAT + 1
     (folder / "state.json").write_text(json.dumps(plain))
     digests = {name: checkpoint._digest(folder / name) for name in FILES[:2]}
-    (folder / "SHA256SUMS").write_text(checkpoint._sums(digests))
+    (folder / "SHA256SUMS").write_text(checkpoint._checksum_text(digests))
     with pytest.raises(UserError, match=f"has format {FORMAT + 1}; this attar reads format {FORMAT}"):
-        checkpoint.load(two, silent)
+        load_silently(two)
     assert folder.exists()
 
 
@@ -135,13 +151,15 @@ def test_json_that_is_no_state(text: str, two: Path) -> None:
     folder = two / CURRENT
     (folder / "state.json").write_text(text)
     digests = {name: checkpoint._digest(folder / name) for name in FILES[:2]}
-    (folder / "SHA256SUMS").write_text(checkpoint._sums(digests))
-    with pytest.raises(checkpoint.Damaged):
+    (folder / "SHA256SUMS").write_text(checkpoint._checksum_text(digests))
+    with pytest.raises(checkpoint.DamagedCheckpoint):
         checkpoint.read(folder)
 
 
 @pytest.mark.parametrize("moment", range(1, 20))
-def test_a_full_disk_leaves_the_old_one_whole(moment: int, two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_one_whole(
+    moment: int, two: Path, monkeypatch: pytest.MonkeyPatch, load_silently: Callable[[Path], Any]
+) -> None:
     """Whatever is done to the disk, the nth of it fails."""
     calls: list[object] = []
 
@@ -172,7 +190,7 @@ def test_a_full_disk_leaves_the_old_one_whole(moment: int, two: Path, monkeypatc
         else:
             assert moment > 8
             numbers = (3,)
-    values = checkpoint.load(two, silent)
+    values = load_silently(two)
     assert values is not None and values["number"] in numbers
     assert same(values, state(values["number"]))
     assert not [path for path in two.iterdir() if path.name.startswith(".")]
@@ -232,7 +250,7 @@ def written(monkeypatch: pytest.MonkeyPatch, every: str, *, cost: float = 0.0, s
         clock.now += cost
 
     monkeypatch.setattr(checkpoint, "write", write)
-    keeper = Keeper(Path("run"), checkpoint.interval(every), signals.Stop())
+    keeper = CheckpointWriter(Path("run"), checkpoint.interval(every), signals.DeferredSignal())
     for _ in range(steps):
         clock.now += 1
         keeper(lambda: {})
@@ -248,28 +266,28 @@ def test_a_checkpoint_is_written_when_it_is_due(monkeypatch: pytest.MonkeyPatch)
     assert written(monkeypatch, "10s", cost=1.0) == [10, 61]
 
 
-def test_a_signal_writes_one_at_once(tmp_path: Path) -> None:
-    stop = signals.Stop()
-    keeper = Keeper(tmp_path, Interval(), stop)
+def test_a_signal_writes_one_at_once(tmp_path: Path, load_silently: Callable[[Path], Any]) -> None:
+    stop = signals.DeferredSignal()
+    keeper = CheckpointWriter(tmp_path, Interval(), stop)
     keeper(lambda: state(1))
     assert not checkpoint.exists(tmp_path)
     stop.handle(15, None)
     with pytest.raises(signals.Interrupted) as raised:
         keeper(lambda: state(2))
     assert raised.value.status == 143
-    assert same(checkpoint.load(tmp_path, silent), state(2))
+    assert same(load_silently(tmp_path), state(2))
 
 
 def test_a_second_signal_does_not_wait() -> None:
-    stop = signals.Stop()
+    stop = signals.DeferredSignal()
     stop.handle(2, None)
     with pytest.raises(signals.Interrupted) as raised:
         stop.handle(2, None)
     assert raised.value.status == 130
-    with pytest.raises(signals.Interrupted), stop.through():
+    with pytest.raises(signals.Interrupted), stop.allowed():
         raise AssertionError("not reached")
     with pytest.raises(signals.Interrupted):
         stop.check()
-    fresh = signals.Stop()
-    with pytest.raises(signals.Interrupted), fresh.through():
+    fresh = signals.DeferredSignal()
+    with pytest.raises(signals.Interrupted), fresh.allowed():
         fresh.handle(15, None)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,13 +24,20 @@ from attar.cli.parser import main
 from attar.condensation import loop as condensation
 from attar.condensation import state
 from attar.condensation.setup import set_up
-from attar.condensation.state import Values
+from attar.condensation.state import SavedState
 from attar.data.images import ImageData
 from attar.errors import UserError
 from attar.evaluation import measure
+from attar.evaluation import trained as trained_module
 from attar.evaluation.trained import TrainedNetworks
 from attar.runs import checkpoint, run_folder
-from attar.settings.config import CondenseConfig, EvaluateConfig, NetworkConfig
+from attar.runs.checkpoint import Interval
+from attar.runs.existing import Run
+from attar.runs.run_folder import RunFolder
+from attar.settings.condense_config import CondenseConfig
+from attar.settings.config import EvaluateConfig, NetworkConfig, Recipe
+from attar.stages import run as run_stage
+from attar.stages.run import RunOptions
 from attar.training.pool import Pool
 from helpers.command import POOL, call
 
@@ -56,14 +64,14 @@ class Cut(Exception):
 
 
 class Told:
-    """What a run tells, and the states it could have kept."""
+    """What a run tells, and the states it could have kept: it keeps one at every opportunity."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.events: list[dict[str, Any]] = []
-        self.states: list[Values] = []
+        self.states: list[SavedState] = []
         self.stop_after = stop_after
 
-    def keep(self, values: Callable[[], Values], now: bool) -> None:
+    def keep(self, values: Callable[[], SavedState], now: bool) -> None:
         tensors: dict[str, torch.Tensor] = {}
         plain = json.loads(json.dumps(checkpoint.pack(values(), tensors)))
         self.states.append(checkpoint.unpack(plain, tensors))
@@ -71,14 +79,20 @@ class Told:
             raise Cut
 
     def run(
-        self, data: ImageData, pool: Pool, config: CondenseConfig, saved: Values | None = None
+        self, data: ImageData, pool: Pool, config: CondenseConfig, saved: SavedState | None = None
     ) -> attar.SyntheticSet:
-        def evaluate(condensed: attar.SyntheticSet) -> dict[str, Any]:
-            return {"accuracy": {"convnet2": float(condensed.images.mean())}}
+        """What `condense_run` does between the run folder's first file and its last."""
 
-        return condensation.run(
-            data, pool, config, event=self.events.append, evaluation=evaluate, keep=self.keep, saved=saved
-        )
+        def accuracy(condensed: attar.SyntheticSet, *args: Any) -> dict[str, float]:
+            return {"convnet2": float(condensed.images.mean())}
+
+        setup = set_up(data, pool, config, state.saved_compiled(saved))
+        with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run_stage, "CheckpointWriter", lambda *args: self.keep)
+            patch.setattr(run_stage, "quick_accuracy", accuracy)
+            folder = RunFolder(Path(name), (self.events.append,))
+            run = Run(folder, Recipe(condense=config), {}, saved, False)
+            return run_stage.iterate(run, setup, RunOptions(Interval()))[0]
 
 
 def same(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -101,7 +115,7 @@ def test_a_run_goes_on_from_every_state_with_the_same_bits(momentum: float, digi
     ]
     # three evaluations, six inner iterations, the end
     assert [(kept["outer"], kept["inner"]) for kept in whole.states] == [
-        *((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2), (3, 0), (3, 0))
+        *((0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 0), (2, 1), (3, 0), (3, 0), (3, 0))
     ]
     for kept in whole.states:
         rest = Told()
@@ -191,7 +205,7 @@ def test_a_state_of_other_images_or_models_is_refused(digits: ImageData, pool: P
         Told().run(other, theirs, CONFIG, told.states[0])
 
 
-@pytest.mark.parametrize("key", ["images", "decks", "network", "generator", "outer", "belongs_to"])
+@pytest.mark.parametrize("key", ["images", "samplers", "network", "generator", "outer", "belongs_to"])
 def test_a_state_with_something_missing_is_refused(key: str, digits: ImageData, pool: Pool) -> None:
     told = Told(stop_after=2)
     with pytest.raises(Cut):
@@ -205,50 +219,51 @@ def test_a_state_with_something_missing_is_refused(key: str, digits: ImageData, 
         Told().run(digits, pool, CONFIG, values)
 
 
-def test_other_threads_are_told(digits: ImageData, pool: Pool) -> None:
+def test_other_threads_are_told(digits: ImageData, pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
     told = Told(stop_after=1)
     with pytest.raises(Cut):
         told.run(digits, pool, CONFIG)
-    lines: list[str] = []
-    values = {**told.states[-1], "threads": 7}
-    condensation.run(digits, pool, CONFIG, notice=lines.append, saved=values)
-    assert [line for line in lines if "began with" in line] == [
-        "the run began with threads 7 and goes on with threads 1: its images may differ in rounding from those of an "
-        "uninterrupted run"
+    caplog.clear()
+    Told().run(digits, pool, CONFIG, {**told.states[-1], "threads": 7})
+    assert [(record.levelname, record.getMessage()) for record in caplog.records if record.name == "attar"] == [
+        (
+            "WARNING",
+            "the run began with threads 7 and goes on with threads 1: its images may differ in rounding from those of "
+            "an uninterrupted run",
+        )
     ]
 
 
-def test_a_run_that_grows_stays_compiled_or_not() -> None:
+def test_a_run_that_grows_stays_compiled_or_not(digits: ImageData, pool: Pool) -> None:
     short = replace(CONFIG, niter=1, eval_at=())
     long = replace(short, niter=10**6)
-    kept: Values = {"config": {"niter": 1, "inner_loop": 2, "eval_at": []}, "class_bytes": 10**9, "compiled": False}
-    kept |= {"belongs_to": {"classes": [0, 1], "device": "cpu"}, **dict.fromkeys(state.PLAIN, 0)}
-    assert state.as_begun(long, kept).compile == "off"
-    assert state.as_begun(replace(long, compile="on"), kept).compile == "on"
-    assert state.as_begun(replace(short, niter=2), kept).compile == "auto"
-    assert state.as_begun(long, None) == long
-    kept["compiled"] = True
-    assert state.as_begun(long, kept).compile == "auto"
-    assert state.as_begun(replace(short, niter=2), kept).compile == "on", "whatever the rule says now"
 
+    def compiled(config: CondenseConfig, saved: SavedState | None) -> bool:
+        return set_up(digits, pool, config, state.saved_compiled(saved)).gradients.execution.compiled
 
-@pytest.mark.parametrize(("niter", "then"), [(2499, "off"), (2500, "on")])
-def test_a_run_of_before_that_was_kept_goes_on_as_it_began(niter: int, then: str) -> None:
-    """Two classes, two inner iterations: ten thousand calls were what compiled it."""
-    config = replace(CONFIG, niter=niter, eval_at=())
-    kept: Values = {"config": {"niter": niter, "inner_loop": 2, "eval_at": []}}
-    kept |= {"belongs_to": {"classes": [0, 1], "device": "cpu"}, **dict.fromkeys(state.PLAIN, 0)}
-    assert state.as_begun(config, kept).compile == then
+    assert [compiled(config, None) for config in (short, long)] == [False, True]
+    for began in (False, True):
+        for config in (short, long):
+            assert compiled(config, {"compiled": began}) == began, "whatever the rule says now"
+            assert compiled(replace(config, compile="on"), {"compiled": began})
+            assert not compiled(replace(config, compile="off"), {"compiled": began})
+    told = Told(stop_after=1)
+    with pytest.raises(Cut):
+        told.run(digits, pool, short)
+    assert told.states[0]["compiled"] is False
+    with pytest.raises(UserError, match="the checkpoint is no state of this run"):
+        state.saved_compiled({})
 
 
 def test_the_seconds_that_are_kept_are_those_of_the_beginning_too(
     digits: ImageData, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such as of the clustering that the first images come from."""
-    real, kept = state.init, []
-    monkeypatch.setattr(condensation, "init", lambda setup: time.sleep(0.3) or real(setup))
-    condensation.run(digits, pool, CONFIG, keep=lambda values, now: kept.append(values()["seconds"]))
-    assert kept[0] >= 0.3
+    real, told = state.init, Told(stop_after=0)
+    monkeypatch.setattr(run_stage, "init", lambda setup: time.sleep(0.3) or real(setup))
+    with pytest.raises(Cut):
+        told.run(digits, pool, CONFIG)
+    assert told.states[0]["seconds"] >= 0.3
 
 
 # ---- guards ----
@@ -288,7 +303,7 @@ def test_a_diverging_run_keeps_the_last_good_checkpoint(
     settings = {"ipc": 1, "factor": 2, "niter": 3, "inner_loop": 2, "n_data": 64, "save_every": "1it"}
     with pytest.raises(UserError, match=r"the images are no longer finite; lower .*checkpoint holds the last good"):
         attar.condense(digits, pool, folder=tmp_path / "run", recipe="digits", **settings)
-    values = checkpoint.load(tmp_path / "run", print)
+    values = checkpoint.load(tmp_path / "run")
     assert values is not None and (values["outer"], values["inner"]) == (1, 1)
     assert values["images"].isfinite().all()
 
@@ -349,7 +364,7 @@ def test_a_signal_and_the_same_command_again(number: signal.Signals, here: Path)
     if number != signal.SIGKILL:
         assert said.endswith("attar: interrupted; attar condense --resume run goes on\n") and "Traceback" not in said
     assert not Path("run/condensed.safetensors").exists()
-    values = checkpoint.load(Path("run"), print)
+    values = checkpoint.load(Path("run"))
     assert values is not None
     length = str(values["outer"] + 2)
     settings = json.loads(Path("run/config.json").read_text())
@@ -433,7 +448,7 @@ def test_an_evaluation_goes_on_with_the_next_seed(here: Path, monkeypatch: pytes
     flags = ["--runs", "2", "--epochs", "1", "--whole_epochs", "1", "--quiet"]
     shutil.copytree("whole", "run")
     call("evaluate", "whole", *flags)
-    dying = Dying(monkeypatch, (run_folder, "append"), (Path, "replace"))
+    dying = Dying(monkeypatch, (run_folder, "append"), (trained_module, "append"), (Path, "replace"))
     assert dying.repeat(["evaluate", "run", *flags]) > 3  # of 8 networks, the event, result and report
     results = [json.loads(Path(name, "result.json").read_text()) for name in ("run", "whole")]
     for result in results:
@@ -468,15 +483,19 @@ def test_going_on_and_growing(here: Path, capsys: pytest.CaptureFixture[str]) ->
     short = [flag if flag != "3" else "2" for flag in LONG]
     call("condense", "-d", "digits", *short, "--out", "run", "--resume", "auto")
     capsys.readouterr()
+    done = "run is done: 2 outer iterations; a larger --niter makes it longer\n"
+    product_is = "run/condensed.safetensors\nnext: attar evaluate run\n"
     call("condense", "-d", "digits", *short, "--out", "run", "--resume", "auto")
-    assert capsys.readouterr().out == "run is done: 2 outer iterations; a larger --niter makes it longer\n"
+    assert capsys.readouterr() == (product_is, done)
+    call("condense", "--resume", "run")
+    assert capsys.readouterr() == (product_is, done)
     call("condense", "--resume", "run", "--quiet")
-    assert capsys.readouterr().out == "run is done: 2 outer iterations; a larger --niter makes it longer\n"
+    assert capsys.readouterr() == (product_is, "")
     call("condense", "--resume", "run", "--niter", "3")
     said = capsys.readouterr()
     assert "going on with run after 2 of 3 outer iterations\n" in said.err
     assert "condense 3/3" in said.err
-    assert said.out == "run/condensed.safetensors\nnext: attar evaluate run\n"
+    assert said.out == product_is
     assert product("run") == product("whole")
     settings, result = (json.loads(Path("run", name).read_text()) for name in ("config.json", "result.json"))
     assert settings["condense"]["niter"] == 3
@@ -526,7 +545,7 @@ def test_what_is_refused_beside_resume(here: Path, capsys: pytest.CaptureFixture
 
 
 def test_two_runs_in_one_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with run_folder.opened(here / "whole"):
+    with run_folder.open_run_folder(here / "whole"):
         words = "another attar is at work in whole; wait until it is done, or name another folder"
         for command in (
             ("condense", "--resume", "whole", "--niter", "4"),
@@ -555,7 +574,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(here: Path, capsys: py
     assert product("run") == product("whole")
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     call("condense", "--resume", "run")  # all is there: what a run would go on from does not matter
-    assert capsys.readouterr().out.startswith("run is done: 3 outer iterations")
+    assert capsys.readouterr().err.startswith("run is done: 3 outer iterations")
     Path("run/result.json").unlink()
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     assert refused(capsys, "condense", "--resume", "run") == (

@@ -12,8 +12,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from attar.errors import UserError
-from attar.runs import run_folder
+from attar.errors import UserError, log, say_once
+from attar.runs import progress, run_folder
 from attar.runs.progress import Progress
 from attar.runs.run_folder import RunFolder
 
@@ -121,7 +121,7 @@ def test_the_command_as_it_was_typed(argv: list[str], command: str, monkeypatch:
 # ---- progress ----
 
 
-def watch(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, quiet: bool = False) -> tuple[Progress, io.StringIO]:
+def shown(*, terminal: bool, quiet: bool = False) -> tuple[Progress, io.StringIO]:
     text = io.StringIO()
     made = Progress(quiet=quiet)
     made.console = Console(file=text, force_terminal=terminal, quiet=quiet, width=120)
@@ -129,9 +129,9 @@ def watch(monkeypatch: pytest.MonkeyPatch, *, terminal: bool, quiet: bool = Fals
 
 
 def test_without_a_terminal_progress_is_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, text = watch(monkeypatch, terminal=False)
+    made, text = shown(terminal=False)
     clock = iter([0.0, 2.0, 4.0, 4.5, 6.0, 6.5])
-    monkeypatch.setattr(run_folder.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
     with made.stage("condense", 5, images=1000) as stage:
         for loss in range(5):
             stage.accuracy = None if loss < 3 else 0.815
@@ -147,9 +147,9 @@ def test_without_a_terminal_progress_is_plain_lines(monkeypatch: pytest.MonkeyPa
 
 def test_images_per_second_are_those_of_the_last_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first step may have waited for a compiler."""
-    made, text = watch(monkeypatch, terminal=False)
+    made, text = shown(terminal=False)
     clock = iter([0.0, *(100.0 + step for step in range(20))])
-    monkeypatch.setattr(run_folder.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
     with made.stage("condense", 20, images=300) as stage:
         for _ in range(20):
             stage.advance()
@@ -158,48 +158,57 @@ def test_images_per_second_are_those_of_the_last_steps(monkeypatch: pytest.Monke
     assert lines[-1] == "condense 20/20  119 s, 0 s left  300 images/s"
 
 
-def test_steps_from_several_threads_are_all_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, text = watch(monkeypatch, terminal=False)
+def test_steps_from_several_threads_are_all_counted() -> None:
+    made, text = shown(terminal=False)
     with made.stage("pretrain", 2000) as stage, ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda _: stage.advance(), range(2000)))
     assert text.getvalue().splitlines()[-1].startswith("pretrain 2000/2000 ")
 
 
-def test_on_a_terminal_there_is_a_bar_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, text = watch(monkeypatch, terminal=True)
+def test_on_a_terminal_there_is_a_bar_with_the_time_left() -> None:
+    made, text = shown(terminal=True)
     with made.stage("condense", 2, images=64) as stage:
         stage.advance("loss 1")
         stage.accuracy = 0.75
         stage.advance("loss 0.5")
-    shown = text.getvalue()
-    assert "images/s" in shown
-    assert "accuracy 75.0 %" in shown
-    assert "condense" in shown
-    assert "2/2" in shown
-    assert "left" in shown
-    assert "loss 0.5" in shown
-
-
-def test_the_result_as_json_or_in_words(capsys: pytest.CaptureFixture[str]) -> None:
-    for wanted in (False, True):
-        Progress(json=wanted).result({"accuracy": 0.5}, lambda: print("words"))
-    said = capsys.readouterr()
-    assert said.out.startswith("words\n") and json.loads(said.out.removeprefix("words\n")) == {"accuracy": 0.5}
-    assert said.err == ""
+    said = text.getvalue()
+    assert "images/s" in said
+    assert "accuracy 75.0 %" in said
+    assert "condense" in said
+    assert "2/2" in said
+    assert "left" in said
+    assert "loss 0.5" in said
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_quiet_says_nothing(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, text = watch(monkeypatch, terminal=terminal, quiet=True)
-    with made.stage("condense", 1) as stage:
-        made.say("line")
+def test_quiet_says_nothing(terminal: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    made, text = shown(terminal=terminal, quiet=True)
+    with made.listening(), made.stage("condense", 1) as stage:
+        made.line("line")
+        log.warning("a warning")
         stage.advance("done")
     assert text.getvalue() == ""
+    assert capsys.readouterr() == ("", "")  # nor does logging itself, which shows warnings that nobody handles
 
 
-def test_lines_are_printed_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_are_printed_as_they_are() -> None:
     """No markup, no wrapping, no colours: file names have brackets."""
-    made, text = watch(monkeypatch, terminal=False)
+    made, text = shown(terminal=False)
     line = "pool: [bold]x[/bold] " + "y" * 300
-    made.say(line)
+    made.line(line)
     assert text.getvalue() == line + "\n"
+
+
+def test_the_log_is_shown_while_a_command_runs() -> None:
+    made, text = shown(terminal=False)
+    line = "pool: [bold]x[/bold] " + "y" * 300
+    level, handlers = log.level, list(log.handlers)
+    log.info("before")
+    with made.listening():
+        log.info("%s", line)
+        for _ in range(2):
+            say_once("compiled")
+        log.debug("not shown")
+    log.info("after")
+    assert text.getvalue() == f"{line}\ncompiled\n"
+    assert (log.level, log.handlers) == (level, handlers)

@@ -31,10 +31,10 @@ def test_the_numbers_of_an_event() -> None:
 
 def test_unknown_and_missing_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="unknown log 'tensorbord'; did you mean 'tensorboard'"):
-        sinks.check(["tensorbord"])
+        sinks.check_sinks(["tensorbord"])
     monkeypatch.setattr(sinks, "find_spec", lambda name: None)
     with pytest.raises(MissingError, match=r"wandb is not installed; pip install 'attar\[wandb\]'"):
-        sinks.check(["wandb"])
+        sinks.check_sinks(["wandb"])
     with pytest.raises(SystemExit) as stop:
         main(["condense", "-d", "digits", "--log", "tensorboard", "--out", "nowhere"])
     assert stop.value.code == 2
@@ -52,7 +52,7 @@ def scalars(folder: Path) -> list[tuple[str, int, float]]:
 
 
 def test_tensorboard_reads_the_events(tmp_path: Path) -> None:
-    with sinks.opened(["tensorboard"], tmp_path, {}) as opened:
+    with sinks.open_sinks(["tensorboard"], tmp_path, {}) as opened:
         for event in (STEP, ON_THE_WAY, AT_THE_END):
             for sink in opened:
                 sink(event)
@@ -64,7 +64,7 @@ def test_tensorboard_reads_the_events(tmp_path: Path) -> None:
         ("final whole/convnet2", 3, pytest.approx(0.95)),
     ]
     assert scalars(tmp_path / "tensorboard") == expected
-    with sinks.opened(["tensorboard"], tmp_path, {}) as opened:  # the run again: what it wrote before is gone
+    with sinks.open_sinks(["tensorboard"], tmp_path, {}) as opened:  # the run again: what it wrote before is gone
         opened[0](STEP | {"outer": 1, "loss": 0.25})
     assert scalars(tmp_path / "tensorboard") == [("loss", 1, 0.25), ("seconds", 1, 1.25)]
 
@@ -77,7 +77,7 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"WANDB_{name}", str(tmp_path / name))
     run = tmp_path / "run"
     run.mkdir()
-    with sinks.opened(["wandb"], run, {"condense": {"ipc": 1}}) as opened:
+    with sinks.open_sinks(["wandb"], run, {"condense": {"ipc": 1}}) as opened:
         for event in (STEP, ON_THE_WAY, AT_THE_END):
             opened[0](event)
     import wandb

@@ -18,7 +18,8 @@ from attar.data.images import ImageData
 from attar.errors import UserError
 from attar.models.for_data import describe
 from attar.selection import clusters, embeddings
-from attar.settings.config import METHODS, CondenseConfig
+from attar.settings.choices import METHOD_NAMES
+from attar.settings.condense_config import CondenseConfig
 from attar.training.pool import Pool
 
 CLUSTER = CondenseConfig(
@@ -174,7 +175,7 @@ def test_bad_settings(digits: ImageData) -> None:
             CondenseConfig(**{name: 0})
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHOD_NAMES)
 def test_with_every_method(method: str, digits: ImageData) -> None:
     """A network that is fresh, early-stage or interpolated, matched by gradients or features: the batches follow it."""
     settings: dict[str, Any] = {"niter": 1, "inner_loop": 2, "batch_real": 16, "width": 0.05}

@@ -12,17 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attar.errors import UserError
-from attar.settings.config import (
-    FLAGS,
-    SECTIONS,
-    CondenseConfig,
-    DataConfig,
-    EvaluateConfig,
-    NetworkConfig,
-    PoolConfig,
-    Recipe,
-    strategy_names,
-)
+from attar.settings.choices import strategy_names
+from attar.settings.condense_config import CondenseConfig
+from attar.settings.config import FLAGS, SECTIONS, DataConfig, EvaluateConfig, NetworkConfig, PoolConfig, Recipe
 from attar.settings.schema import LARGEST_NUMBER, coerce, known_settings, replace, settings_of
 
 HINTS = {"int": int, "float": float, "bool": bool, "str": str, "names": tuple[str, ...], "numbers": tuple[int, ...]}
@@ -138,7 +130,7 @@ def test_counts_are_at_least_one(section: type, name: str) -> None:
         (lambda: CondenseConfig(match="gradient"), "unknown match 'gradient'; did you mean 'grad'?"),
         (lambda: CondenseConfig(init="mixed"), "unknown init 'mixed'; did you mean 'mix'?"),
         (lambda: CondenseConfig(decode_type="bond"), "unknown decode_type 'bond'; did you mean 'bound'?"),
-        (lambda: CondenseConfig(mom_img=1.0), "mom_img must be below 1, not 1.0"),
+        (lambda: CondenseConfig(mom_img=1.0), "mom_img must be at least 0 and below 1, not 1.0"),
         (lambda: CondenseConfig(vmin=0.5, vmax=0.1), "vmax (0.1) must not be below vmin (0.5)"),
         (lambda: CondenseConfig(phase=0), "phase needs nclass_sub: the number of classes of a part"),
         (lambda: EvaluateConfig(yardsticks=("hole",)), "unknown yardstick 'hole'; did you mean 'whole'?"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ import pytest
 
 from attar.errors import UserError
 from attar.settings import methods, recipes
-from attar.settings.config import CHOICES, FLAGS, SECTIONS, CondenseConfig, Recipe
-from attar.settings.config import METHODS as NAMES
+from attar.settings.choices import METHOD_NAMES
+from attar.settings.condense_config import CondenseConfig
+from attar.settings.config import FLAGS, PoolConfig, Recipe
 from attar.settings.layers import as_sections, resolve
 from attar.settings.methods import METHODS
 from attar.settings.recipes import named, overlay
@@ -28,13 +28,21 @@ def chosen(method: str, dataset: str = "fashion", **given: Any) -> Recipe:
 
 
 def test_every_method_has_a_paper_and_a_name() -> None:
-    assert tuple(METHODS) == NAMES
+    assert tuple(METHODS) == METHOD_NAMES
     assert all(method.paper[-4:].isdigit() or "2022" in method.paper for method in METHODS.values())
-    known = {item.name for item in fields(CondenseConfig)}
+    settings = known_settings(CondenseConfig)
     for method in METHODS.values():
-        assert {*method.means, *method.full, *method.short} <= known
-    every = [item for kind in SECTIONS.values() for item in known_settings(kind).values()]
-    assert {item.needs[0] for item in every if item.needs} <= known
+        assert {*method.means, *method.full, *method.short} <= settings.keys()
+        assert method.pool.keys() <= known_settings(PoolConfig).keys()
+
+
+def test_what_only_a_method_decides_is_marked() -> None:
+    """A recipe with another value of one of these can be the base of no other method."""
+    marked = {name for name, details in known_settings(CondenseConfig).items() if details.of_method}
+    assert marked >= {
+        *("method", "network_init", "sweeps_per_network", "warmup", "perturb", "match", "calibrate", "bias", "fc"),
+        *("update", "syn_epochs", "img_step", "img_space", "img_optim", "lr_scaled", "patience"),
+    }
 
 
 def test_accdd_is_the_default_and_changes_nothing() -> None:
@@ -45,8 +53,8 @@ def test_accdd_is_the_default_and_changes_nothing() -> None:
 
 # ---- the published settings ----
 
-# method: network_init, sweeps_per_network, perturb, match, metric, fc, update, factor, init, aug, lr_img, batch_real,
-# iterations
+# method: network_init, sweeps_per_network, perturb, match, metric, fc, update, factor, init, aug_type, lr_img,
+# batch_real, iterations
 PUBLISHED = {
     "idc": ("fresh", None, False, "grad", "l1", False, "real", 2, "mix", "color_crop_cutout", 1e-4, 64, 200_000),
     "idc-i": ("fresh", None, False, "grad", "l1", False, "real", 1, "random", "color_crop_cutout", 1e-4, 64, 200_000),
@@ -121,7 +129,7 @@ def test_what_of_idc_depends_on_the_data() -> None:
 
 
 @pytest.mark.parametrize("name", ["digits", "fashion-cpu"])
-@pytest.mark.parametrize("method", NAMES)
+@pytest.mark.parametrize("method", METHOD_NAMES)
 def test_a_short_recipe_keeps_its_schedule_and_its_pool(method: str, name: str) -> None:
     base, recipe = named(name), resolve(CONDENSE, {"method": method}, recipe=name)
     for setting in ("niter", "inner_loop", "batch_real", "n_data", "ipc"):
@@ -169,7 +177,7 @@ def test_flags_and_files_lie_on_top_of_the_method(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["digits", "fashion-cpu", "cifar10"])
-@pytest.mark.parametrize("method", NAMES)
+@pytest.mark.parametrize("method", METHOD_NAMES)
 def test_the_config_of_a_run_is_the_same_run_again(method: str, name: str, tmp_path: Path) -> None:
     recipe = resolve(CONDENSE, {"method": method, "ipc": 10}, recipe=name)
     (tmp_path / "config.json").write_text(json.dumps(as_sections(recipe) | {"attar": {}}), encoding="utf-8")
@@ -251,7 +259,9 @@ def test_a_flag_of_a_file_is_a_wish_and_a_table_is_not(tmp_path: Path) -> None:
 
 
 def test_every_choice_is_checked() -> None:
-    for name, options in CHOICES.items():
+    choices = {name: details.choices for name, details in known_settings(CondenseConfig).items() if details.choices}
+    assert {"method", "network_init", "match", "update", "img_step", "img_space", "img_optim"} <= choices.keys()
+    for name, options in choices.items():
         for option in options:
             if (name, option) not in (("img_optim", "adamw"),):
                 assert getattr(CondenseConfig(**{name: option}), name) == option
@@ -265,7 +275,7 @@ def test_a_method_is_short() -> None:
 
     text = inspect.getsource(methods)
     entry = text[text.index('    "dm": Method(') : text.index('    "ncfm": Method(')]
-    shared = text[text.index("RENEWED: Values") : text.index("def unmirrored")]
+    shared = text[text.index("RENEWED: SectionValues") : text.index("def unmirrored")]
     functions = [matching.feature_means, matching.feature_distance, methods.unmirrored]
     lines = [
         *entry.splitlines(),

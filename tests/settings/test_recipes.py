@@ -107,7 +107,7 @@ def test_a_data_set_has_its_own_recipe_and_any_other_the_default() -> None:
     assert resolve(CONDENSE, {}) == named("digits")
     for name in ("imagenet10", "imagenet100"):  # what loaded images are called
         assert resolve(CONDENSE, {"dataset": name}, published=True).condense == named(name).condense
-    for name in recipes.CHOICES:  # a folder of that name
+    for name in recipes.NAMED_ONLY:  # a folder of that name
         assert resolve(CONDENSE, {"dataset": name}).condense == named("default").condense
     assert resolve(CONDENSE, {"dataset": "imagenet", "nclass": 20}).condense == named("default").condense
 

@@ -41,7 +41,7 @@ class Lost(Exception):
 
 
 class OneProcess:
-    """A cluster as `ray_runner` sees it, without any: what is put is kept, and a task runs when it is asked for."""
+    """Stands in for the module ray: what is put stays in this process, and a task runs when its result is fetched."""
 
     ObjectRef = tuple
     exceptions = SimpleNamespace(RayTaskError=Failed, RayError=Lost)
@@ -119,7 +119,7 @@ def test_calls_come_back_in_order(ray: OneProcess) -> None:
     workers = RayWorkers(ray, CPU, 3)
     assert list(workers.map(lambda job: workers.call(double, job), range(50))) == [2 * job for job in range(50)]
     assert ray.wanted == [{"num_cpus": 1}] * 50
-    assert ray.options["max_retries"] == cluster.RETRIES and ray.options["retry_exceptions"] is False
+    assert ray.options["max_retries"] == cluster.MAX_RETRIES and ray.options["retry_exceptions"] is False
     workers.call(double, 1, many=True)
     assert ray.wanted[-1] == {"num_cpus": 3}
     assert RayWorkers(ray, torch.device("cuda"), 3).device.type == "cuda"
@@ -127,7 +127,7 @@ def test_calls_come_back_in_order(ray: OneProcess) -> None:
 
 
 def test_a_gpu_is_asked_for_where_the_data_live_on_one(ray: OneProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "moved", lambda value, device: value)
+    monkeypatch.setattr(cluster, "to_device", lambda value, device: value)
     assert RayWorkers(ray, torch.device("cuda"), 8).call(double, 4, many=True) == 8
     assert ray.wanted == [{"num_cpus": 1, "num_gpus": 1}]
 
@@ -215,26 +215,26 @@ def test_models_and_seeds_are_the_same_elsewhere(ray: OneProcess) -> None:
 def test_every_tensor_is_moved() -> None:
     member = Member({"w": torch.ones(2)}, {}, {"epochs": 1}, 0.5, "name")
     pool = Pool(attar.settings.config.NetworkConfig(), {"size": [8, 8]}, (member,))
-    found = cluster.moved({"pool": pool, "more": [torch.zeros(1), "x"]}, "meta")
+    found = cluster.to_device({"pool": pool, "more": [torch.zeros(1), "x"]}, "meta")
     assert found["pool"].members[0].params["w"].device.type == "meta"
     assert found["more"][0].device.type == "meta" and found["more"][1] == "x"
     assert (found["pool"].members[0].name, found["pool"].made_for) == ("name", {"size": [8, 8]})
 
 
-def test_what_ray_prints_is_kept_apart(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_ray_prints_is_kept_apart(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     """A worker that dies makes Ray print pages, on standard output."""
-    said: list[str] = []
+    caplog.set_level("INFO", logger="attar")
 
     def report() -> None:
         print("Task _task failed. There are 20 retries remaining, so the task will be retried.")
         print("Last 20 lines of the Raylet logs:")
 
-    with cluster.own_output(said.append):
+    with cluster.without_ray_reports():
         for name in ("ray_listen_error_messages", "mine"):
             thread = threading.Thread(target=report, name=name)
             thread.start()
             thread.join()
-    assert said == ["a Ray worker or node died; its task begins again"]
+    assert caplog.messages == ["a Ray worker or node died; its task begins again"]
     assert capsys.readouterr().out.count("Raylet") == 1
 
 

@@ -15,8 +15,8 @@ from attar import files
 from attar.cli.parser import main
 from attar.errors import UserError
 from attar.sets import set_files
-from attar.settings.config import CondenseConfig
-from attar.stages.condense import real_images
+from attar.settings.condense_config import CondenseConfig
+from attar.stages.run import images_per_step
 from helpers.command import call
 
 SMALL = ("--width", "0.05", "--niter", "2", "--inner_loop", "2", "--quiet")
@@ -26,7 +26,7 @@ METHODS = ("idc", "idc-i", "dc", "dsa", "dm", "ncfm")
 
 def test_only_an_update_on_real_images_reads_n_data() -> None:
     data, config = attar.load("digits", nclass=2), CondenseConfig(batch_real=8, n_data=50, inner_loop=3)
-    read = [real_images(data, replace(config, update=update)) for update in ("real", "synthetic", "none")]
+    read = [images_per_step(data, replace(config, update=update)) for update in ("real", "synthetic", "none")]
     assert read == [3 * (2 * 8 + 50), 3 * 2 * 8, 3 * 2 * 8]
 
 
@@ -81,7 +81,10 @@ def test_minutes_measure_the_method(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ("arguments", "words"),
     [
         (("pretrain", "-d", "digits", "--method", "dm"), "method dm takes no pool: its networks are fresh"),
-        (("condense", "--method", "idc", "--model_path", "pool"), "method idc takes no model_path here: it has source"),
+        (
+            ("condense", "--method", "idc", "--model_path", "pool"),
+            "method idc takes no model_path here: it has network_init fresh",
+        ),
         (("condense", "--method", "dmm"), "unknown method 'dmm'; did you mean 'dm'? valid: accdd, dc, dm, dsa, idc"),
     ],
 )

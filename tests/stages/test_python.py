@@ -76,14 +76,14 @@ def test_a_set_comes_back_from_its_file(digits: ImageData, condensed: attar.Synt
     assert first == second
 
 
-def test_images_of_ones_own() -> None:
+def test_arrays_of_the_user() -> None:
     """Arrays in, no test set: condensing needs none, evaluating says so."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (40, 3, 12, 10), generator=generator, dtype=torch.uint8)
     labels = torch.arange(4).repeat(10)
     data = attar.ImageData(images.numpy(), labels.numpy(), classes=["a", "b", "c", "d"], name="mine")
     pool = attar.pretrain(data, epochs=1, models=1, width=0.05)
-    condensed = attar.condense(data, pool, ipc=2, factor=3, **TINY)
+    condensed = attar.condense(data, pool, method="accdd", ipc=2, factor=3, **TINY)
     assert condensed.images.shape == (8, 3, 12, 10)
     assert condensed.recipe["data"]["dataset"] == "mine"
     with pytest.raises(attar.UserError, match="mine has no test images"):
@@ -115,6 +115,7 @@ def test_a_recipe_by_name(digits: ImageData) -> None:
         (lambda data: attar.condense(data, metric="l3"), "unknown metric 'l3'; did you mean 'l1'?"),
         (lambda data: attar.condense(data, recipe="digit"), "unknown recipe 'digit'; did you mean 'digits'?"),
         (lambda data: attar.load("digits", device="gpu"), "unknown device 'gpu'"),
+        (lambda data: attar.condense(data, nclass_sub=5, ray="local"), "ray condenses parts in run folders; name a"),
     ],
 )
 def test_the_same_words_as_on_the_command_line(call: Any, words: str, digits: ImageData) -> None:
@@ -153,7 +154,7 @@ def test_the_names_stay_functions_whatever_was_imported_before() -> None:
         "import attar\n"
         "print(all(callable(getattr(attar, name)) for name in attar.__all__), attar.condense.__module__)"
     )
-    assert run(code) == "True attar.stages.python"
+    assert run(code) == "True attar.stages.condense"
 
 
 def test_importing_attar_is_quick() -> None:

@@ -50,7 +50,7 @@ def test_fit_trains_for_its_epochs_with_the_schedule() -> None:
 @pytest.mark.parametrize("norm_type", ["instance", "batch"])
 def test_recorded_steps_are_the_steps(said: list[str], norm_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chains of two steps; the last batch of an epoch is smaller, the learning rate falls twice."""
-    monkeypatch.setattr(training_loop, "LONGEST", 2)
+    monkeypatch.setattr(training_loop, "MAX_STEPS_PER_GRAPH", 2)
     module, parameters = network(norm_type)
     plain, recorded = (
         start_training(module, parameters, models.buffers_of(module), lr=0.1, momentum=0.9, weight_decay=0.01)
@@ -89,7 +89,7 @@ def test_a_trainer_is_gone_when_nobody_holds_it() -> None:
     module, parameters = network()
     model = start_training(module, parameters, {}, lr=0.1, momentum=0.9, weight_decay=0)
     replayed = Trainer(model, as_it_is, record=Film(lambda: model))
-    replayed(drawn(2 * training_loop.LONGEST))
+    replayed(drawn(2 * training_loop.MAX_STEPS_PER_GRAPH))
     held = weakref.ref(next(iter(replayed.recorded.values())))
     gc.disable()
     try:

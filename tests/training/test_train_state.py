@@ -163,7 +163,7 @@ def test_shuffled_shows_every_row_once(n: int, batch: int, seed: int) -> None:
     parts = list(shuffled(n, batch, Generator().manual_seed(seed)))
     assert torch.cat(parts).sort().values.tolist() == list(range(n))
     assert [len(part) for part in parts] == [min(batch, n - i) for i in range(0, n, batch)]
-    fewer = torch.cat(list(shuffled(n, batch, Generator().manual_seed(seed), only=n // 3 + 1)))
+    fewer = torch.cat(list(shuffled(n, batch, Generator().manual_seed(seed), limit=n // 3 + 1)))
     assert fewer.tolist() == torch.cat(parts)[: n // 3 + 1].tolist()
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -209,5 +209,5 @@ def test_a_deck_goes_on_where_another_stood() -> None:
     other.generator.set_state(one.generator.get_state())
     assert all(torch.equal(one.draw(), other.draw()) for _ in range(5))
     for order, place in ((rows + 1, 0), (rows[:5], 0), (rows, 21), (rows, -1), (rows, 3.0), (rows, "3")):
-        with pytest.raises(ValueError, match="a deck of other rows"):
+        with pytest.raises(ValueError, match="the state of a sampler of other rows"):
             other.restore(order, place)  # type: ignore[arg-type]

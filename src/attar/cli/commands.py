@@ -1,7 +1,7 @@
-"""The verbs of the command line: each calls a stage and prints.
+"""The verbs of the command line: each one calls a stage and prints its result.
 
-`flags` are those that `takes` names, `settings` those of `attar.settings.config`. Nothing heavy is imported before a
-verb runs.
+`flags` holds the flags named in `takes`, `settings` those of `attar.settings.config` that the user gave. Heavy modules
+are imported inside the verbs.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ def demo(*, flags: Flags, settings: Settings) -> None:
     from attar.cli import printing
     from attar.stages.demo import demo as stage
 
-    with printing.progress(flags) as progress:
+    with printing.shown_progress(flags) as progress:
         result, measured, path = stage(
             folder=flags.out, overwrite=flags.overwrite, log=flags.log or (), progress=progress, **settings
         )
-    printing.show(flags, result, lambda: printing.accuracies(result, measured, path))
+    printing.print_result(flags, result, lambda: printing.print_accuracies(result, measured, path))
 
 
 @takes("recipe", "out", "ray", "quiet", "json")
 def pretrain(*, flags: Flags, settings: Settings) -> None:
     """Train early-stage models and keep them in a pool folder (default: pool/<data set>-<network>)."""
     from attar.cli import printing
-    from attar.stages.pretrain import DEFAULT
     from attar.stages.pretrain import pretrain as stage
+    from attar.stages.shared import DEFAULT_FOLDER
 
-    with printing.progress(flags) as progress:
-        folder = DEFAULT if flags.out is None else flags.out
+    with printing.shown_progress(flags) as progress:
+        folder = DEFAULT_FOLDER if flags.out is None else flags.out
         pool = stage(recipe=flags.recipe, folder=folder, ray=flags.ray, progress=progress, **settings)
-    printing.pool(flags, pool)
+    printing.print_pool(flags, pool)
 
 
 @takes(
@@ -49,30 +49,31 @@ def condense(*, flags: Flags, settings: Settings) -> None:
     from attar.cli import printing
     from attar.errors import UserError
     from attar.stages import condense as stage
+    from attar.stages.shared import DEFAULT_FOLDER
 
-    how: Settings = {"log": flags.log or (), "ray": flags.ray, "ray_cpus": flags.ray_cpus}
-    how |= {} if flags.save_every is None else {"save_every": flags.save_every}
+    options: Settings = {"log": flags.log or (), "ray": flags.ray, "ray_cpus": flags.ray_cpus}
+    options |= {} if flags.save_every is None else {"save_every": flags.save_every}
     if flags.resume is not None and flags.overwrite:
         raise UserError("--resume goes on with a run, and --overwrite replaces it; leave one out")
-    with printing.progress(flags) as progress:
+    with printing.shown_progress(flags) as progress:
         if flags.resume in (None, "auto"):
             condensed = stage.condense(
                 recipe=flags.recipe,
                 reproduce=flags.reproduce,
-                folder=stage.DEFAULT if flags.out is None else flags.out,
+                folder=DEFAULT_FOLDER if flags.out is None else flags.out,
                 overwrite=flags.overwrite,
                 resume=flags.resume == "auto",
                 minutes=flags.minutes,
                 progress=progress,
-                **how,
+                **options,
                 **settings,
             )
         else:
             for name in ("out", "recipe", "reproduce", "minutes"):
                 if getattr(flags, name):
                     raise UserError(f"--{name} cannot change what a run was begun with; leave it out beside --resume")
-            condensed = stage.resume_run(flags.resume, progress=progress, **how, **settings)
-    printing.run(flags, condensed)
+            condensed = stage.resume_run(flags.resume, progress=progress, **options, **settings)
+    printing.print_run(flags, condensed)
 
 
 @takes("features", "recipe", "out", "overwrite", "quiet", "json")
@@ -86,19 +87,20 @@ def select(method: str, /, *, flags: Flags, settings: Settings) -> None:
     """
     from attar.cli import printing
     from attar.stages import select as stage
+    from attar.stages.shared import DEFAULT_FOLDER
 
-    with printing.progress(flags) as progress:
+    with printing.shown_progress(flags) as progress:
         condensed = stage.select(
             None,
             method,
             features=flags.features,
             recipe=flags.recipe,
-            folder=stage.DEFAULT if flags.out is None else flags.out,
+            folder=DEFAULT_FOLDER if flags.out is None else flags.out,
             overwrite=flags.overwrite,
             progress=progress,
             **settings,
         )
-    printing.run(flags, condensed)
+    printing.print_run(flags, condensed)
 
 
 @takes("out", "overwrite", "json")
@@ -115,9 +117,9 @@ def merge(part: str, /, *parts: str, flags: Flags, settings: Settings) -> None:
     from attar.cli import printing
     from attar.stages.merge import merge as stage
 
-    with printing.progress(flags):
+    with printing.shown_progress(flags):
         condensed = stage([part, *parts], folder=flags.out, overwrite=flags.overwrite)
-    printing.run(flags, condensed)
+    printing.print_run(flags, condensed)
 
 
 @takes("factor", "decode_type", "normalized", "ray", "quiet", "json")
@@ -134,7 +136,7 @@ def evaluate(run: str, /, *, flags: Flags, settings: Settings) -> None:
     from attar.cli import printing
     from attar.stages.evaluate import evaluate_set
 
-    with printing.progress(flags) as progress:
+    with printing.shown_progress(flags) as progress:
         result, measured = evaluate_set(
             run,
             factor=flags.factor,
@@ -144,12 +146,12 @@ def evaluate(run: str, /, *, flags: Flags, settings: Settings) -> None:
             progress=progress,
             **settings,
         )
-    printing.show(flags, result, lambda: printing.accuracies(result, measured, Path(run)))
+    printing.print_result(flags, result, lambda: printing.print_accuracies(result, measured, Path(run)))
 
 
 @takes("out", "jobs", "save_every", "quiet", "json")
 def compare(spec: str, /, *, flags: Flags, settings: Settings) -> None:
-    """Compare methods and settings on one data set: a table, and accuracy against time. Again: it goes on.
+    """Compare methods and settings on one data set: a table, and accuracy against time. Run it again to resume.
 
     Parameters
     ----------
@@ -160,11 +162,11 @@ def compare(spec: str, /, *, flags: Flags, settings: Settings) -> None:
     from attar.comparison.run import run as stage
     from attar.runs import checkpoint
 
-    with printing.progress(flags) as progress:
+    with printing.shown_progress(flags) as progress:
         path = printing.comparison_folder(spec, flags.out)
         jobs = 1 if flags.jobs is None else flags.jobs
-        rows = stage(spec, path, jobs, flags.save_every or checkpoint.EVERY, progress)
-    printing.comparison(flags, rows, path)
+        rows = stage(spec, path, jobs, flags.save_every or checkpoint.DEFAULT_INTERVAL, progress)
+    printing.print_comparison(flags, rows, path)
 
 
 @takes("out", "quiet")
@@ -179,9 +181,9 @@ def inspect(data: str, /, *, flags: Flags, settings: Settings) -> None:
     from attar.cli import printing
     from attar.stages.inspect import inspect as stage
 
-    with printing.progress(flags) as progress:
-        found = stage(data, out=flags.out, progress=progress, **settings)
-    printing.inspection(found)
+    with printing.shown_progress(flags) as progress:
+        inspection = stage(data, out=flags.out, progress=progress, **settings)
+    printing.print_inspection(inspection)
 
 
 @takes("to", "out", "what", "overwrite")

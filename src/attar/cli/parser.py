@@ -1,6 +1,6 @@
-"""The command line: verbs that parse, call and print.
+"""The command line: builds the parser from the verbs and their flags, and turns errors into one line.
 
-Nothing heavy is imported before a verb runs, so that `attar --help` answers at once.
+Heavy modules are imported only when a verb runs, so that `attar --help` answers at once.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from attar.settings.config import FLAGS as SETTINGS
 from attar.settings.config import SECTIONS
 from attar.settings.schema import known_settings
 
-EXIT_USER = 2
-ADDRESS = re.compile(r"auto|local|ray://\S+|[^/\s]+:[0-9]+")  # of a Ray cluster
+EXIT_USER_ERROR = 2
+CLUSTER_ADDRESS = re.compile(r"auto|local|ray://\S+|[^/\s]+:[0-9]+")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        with signals.raised():
+        with signals.sigterm_raises():
             _app()(tokens, exit_on_error=False, print_error=False)
     except UnusedCliTokensError as error:
         _fail(f"unexpected argument '{(error.unused_tokens or [''])[0]}'; --help lists the flags")
@@ -57,23 +57,23 @@ def main(arguments: list[str] | None = None) -> None:
         print("; ".join(filter(None, ("attar: interrupted", str(error)))), file=sys.stderr, flush=True)
         status = error.status if isinstance(error, signals.Interrupted) else 130
         workers = sys.modules.get("attar.engine.workers")
-        if workers is not None and workers.busy():  # the interpreter would wait until the workers are done
+        if workers is not None and workers.busy():  # the interpreter would wait for the worker threads
             os._exit(status)
         sys.exit(status)
 
 
 def _complete(tokens: list[str]) -> list[str]:
-    """The address that `--ray` leaves out. What follows it is one only when it looks like one: a run may follow too."""
+    """Complete `--ray` without an address to `--ray=local`. The next token is an address only if it looks like one."""
     following = (*tokens[1:], "")
     return [
-        "--ray=local" if token == "--ray" and not ADDRESS.fullmatch(after) else token
+        "--ray=local" if token == "--ray" and not CLUSTER_ADDRESS.fullmatch(after) else token
         for token, after in zip(tokens, following, strict=True)
     ]
 
 
 def _fail(error: object) -> None:
     print(f"attar: error: {' '.join(str(error).split())}", file=sys.stderr)
-    sys.exit(EXIT_USER)
+    sys.exit(EXIT_USER_ERROR)
 
 
 def _app() -> App:
@@ -86,7 +86,7 @@ def _app() -> App:
         help=help,
         help_format="plaintext",
         version=__version__,
-        suppress_keyboard_interrupt=False,  # `main` says a word
+        suppress_keyboard_interrupt=False,  # `main` prints a line
     )
     for verb in commands.VERBS:
         app.command(_verb(verb))
@@ -95,9 +95,9 @@ def _app() -> App:
 
 
 def _verb(function: Callable[..., None]) -> Callable[..., None]:
-    """`function` with its flags described, and those of the settings (from the fields' metadata) after them.
+    """The function that cyclopts parses a verb with: its flags, and then those of its settings, from their fields.
 
-    A flag that was not given is not passed on as a setting.
+    Only settings that the user gave are passed on.
     """
     name = function.__name__
     parameters = [
@@ -112,15 +112,15 @@ def _verb(function: Callable[..., None]) -> Callable[..., None]:
         annotation: Any = Annotated[kind if kind is bool else kind | None, _parameter(flag, help, short, kind)]
         parameters.append(_keyword(flag, default, annotation))
     for section, field_name in dict.fromkeys(SETTINGS.get(name, {}).values()):
-        known = known_settings(SECTIONS[section])[field_name]
+        setting = known_settings(SECTIONS[section])[field_name]
         kind = get_type_hints(SECTIONS[section])[field_name]
-        annotation = Annotated[kind | None, _parameter(field_name, known.help, known.names, kind)]
+        annotation = Annotated[kind | None, _parameter(field_name, setting.help, setting.names, kind)]
         parameters.append(_keyword(field_name, None, annotation))
 
-    def verb(*args: Any, **given: Any) -> None:
-        chosen = {flag: given.pop(flag, False if FLAGS[flag].kind is bool else None) for flag in run_flags}
-        settings = {key: value for key, value in given.items() if value is not None}
-        function(*args, flags=SimpleNamespace(**chosen), settings=settings)
+    def verb(*args: Any, **values: Any) -> None:
+        flags = {flag: values.pop(flag, False if FLAGS[flag].kind is bool else None) for flag in run_flags}
+        settings = {key: value for key, value in values.items() if value is not None}
+        function(*args, flags=SimpleNamespace(**flags), settings=settings)
 
     verb.__name__, verb.__doc__ = name, function.__doc__
     verb.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -144,7 +144,7 @@ def _parameter(name: str, help: str, others: tuple[str, ...], kind: Any) -> Para
 
 
 def _whole_numbers(name: str) -> Callable[[Any, Sequence[Token]], int | tuple[int, ...]]:
-    """Reads the text of a flag as one whole number or several; 1.5 is refused, not rounded."""
+    """A converter from text to one or several whole numbers, which refuses 1.5 instead of rounding it."""
 
     def convert(kind: Any, tokens: Sequence[Token]) -> int | tuple[int, ...]:
         for token in tokens:

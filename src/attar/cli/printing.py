@@ -1,4 +1,4 @@
-"""What the verbs print: results on standard output, everything else on standard error."""
+"""Prints the results of the verbs on standard output, and progress on standard error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from attar.sets.synthetic import SyntheticSet
 from attar.settings.config import Recipe
 from attar.stages import schedule
 from attar.stages.inspect import Inspection
-from attar.stages.shared import RUNS, named_folder
+from attar.stages.shared import RUN_ROOT, named_folder
 from attar.training import early_stage
 from attar.training.pool import Pool
 
@@ -38,57 +38,57 @@ MEGABYTE = 1e6
 
 
 @contextmanager
-def progress(flags: Flags) -> Iterator[Progress]:
-    """Progress and the lines of the log on standard error, unless --quiet."""
-    shown = Progress(quiet=getattr(flags, "quiet", False))
-    with shown.listening():
-        yield shown
+def shown_progress(flags: Flags) -> Iterator[Progress]:
+    """Progress and the records of the log on standard error, unless --quiet."""
+    progress = Progress(quiet=getattr(flags, "quiet", False))
+    with progress.listening():
+        yield progress
 
 
-def show(flags: Flags, value: dict[str, Any], words: Callable[[], None]) -> None:
-    """What a verb ends with: the JSON object where that is asked for, else what `words` prints."""
+def print_result(flags: Flags, value: dict[str, Any], print_text: Callable[[], None]) -> None:
+    """Print `value` as JSON with --json, else call `print_text`."""
     if flags.json:
         print(json.dumps(value, indent=2))
     else:
-        words()
+        print_text()
 
 
-def run(flags: Flags, condensed: SyntheticSet) -> None:
-    """Where the product of a run is, and what can be done with it."""
+def print_run(flags: Flags, condensed: SyntheticSet) -> None:
+    """Print where the condensed set of a run is, and the next command."""
     path = condensed.folder
     assert path is not None
     folder = RunFolder(path)
     phase = folder.read(run_folder.CONFIG, "condense").get("condense", {}).get("phase")
-    then = f"attar evaluate {path}"
-    if phase is not None:  # the last digits of a part's folder are usually its phase
+    next_command = f"attar evaluate {path}"
+    if phase is not None:  # the name of a part's folder usually ends with its phase
         name = str(path).removesuffix(str(phase))
         parts = f"{name}*" if name != str(path) else "PART..."
-        then = f"attar merge {parts} --out DIR, when all parts are there"
-    words = f"{path / set_files.CONDENSED}\nnext: {then}"
-    show(flags, folder.read(run_folder.RESULT), lambda: print(words))
+        next_command = f"attar merge {parts} --out DIR, when all parts are there"
+    text = f"{path / set_files.CONDENSED}\nnext: {next_command}"
+    print_result(flags, folder.read(run_folder.RESULT), lambda: print(text))
 
 
-def pool(flags: Flags, trained: Pool) -> None:
-    """How long each model was trained, its seed and accuracy."""
+def print_pool(flags: Flags, trained: Pool) -> None:
+    """Print how long each model was trained, its seed and its accuracy."""
     file = trained.members[0].file
     folder = str(file.parent) if file is not None else ""
     members = [
         {"name": member.name, "accuracy": member.accuracy, "settings": member.settings} for member in trained.members
     ]
 
-    def words() -> None:
+    def print_table() -> None:
         table = Table("model", "epochs", "seed", "accuracy", title=folder)
         for member in trained.members:
             settings, fraction = member.settings, member.settings["fraction"]
             epochs = str(settings["epochs"]) + (f" x {fraction:g}" if fraction < 1 else "")
-            table.add_row(member.name, epochs, str(settings["seed"]), early_stage.shown(member.accuracy))
+            table.add_row(member.name, epochs, str(settings["seed"]), early_stage.format_accuracy(member.accuracy))
         Console().print(table)
 
-    show(flags, {"folder": folder, "members": members}, words)
+    print_result(flags, {"folder": folder, "members": members}, print_table)
 
 
-def accuracies(result: dict[str, Any], measured: dict[str, Any], path: Path) -> None:
-    """Accuracies in percent, mean ± std over n seeds, one row per network."""
+def print_accuracies(result: dict[str, Any], measured: dict[str, Any], path: Path) -> None:
+    """Print accuracies in percent, mean ± std over n seeds, one row per network."""
     kinds = [name for name in MEASURED if name in measured]
     stored = f"{result['ipc']} stored image{'s' * (result['ipc'] != 1)} per class"
     title = f"{result['dataset']}, {stored}, factor {result['factor']}: accuracy on {result['tested_on']}, %"
@@ -101,13 +101,13 @@ def accuracies(result: dict[str, Any], measured: dict[str, Any], path: Path) -> 
         fractions = [f"{name.upper()} {values[label]:+.3f} ({GAINS[name]})" for name, values in compared.items()]
         if fractions:
             print(f"{label}: {', '.join(fractions)}")
-    spent = ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items())
-    entry, used = next(iter(measured["accuracy"].values())), result["protocol"]
+    seconds = ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items())
+    entry, protocol_used = next(iter(measured["accuracy"].values())), result["protocol"]
     epochs = f"{entry['epochs']} epochs"
     if "whole" in measured:
         epochs += f" (whole set {next(iter(measured['whole'].values()))['epochs']})"
-    trained = f"augmentation {used['aug_type']}, CutMix {used['mix_p']:g}"
-    print(f"accuracy after the last of {epochs}, {trained}, mean ± std, n={entry['n']}; {spent} on {result['device']}")
+    training = f"{epochs}, augmentation {protocol_used['aug_type']}, CutMix {protocol_used['mix_p']:g}"
+    print(f"accuracy after the last of {training}, mean ± std, n={entry['n']}; {seconds} on {result['device']}")
     if (path / run_folder.REPORT).is_file():
         print(f"report: {path / run_folder.REPORT}")
 
@@ -118,37 +118,37 @@ def _percent(entry: dict[str, Any]) -> str:
 
 
 def comparison_folder(spec: str, out: str | None) -> Path:
-    """Where a comparison is kept."""
-    return named_folder(out) if out is not None else RUNS / Path(spec).stem
+    """The folder of a comparison: --out, or runs/<name of the file>."""
+    return named_folder(out) if out is not None else RUN_ROOT / Path(spec).stem
 
 
-def comparison(flags: Flags, rows: Sequence[Row], path: Path) -> None:
-    """The most important columns, and where the others are."""
+def print_comparison(flags: Flags, rows: Sequence[Row], path: Path) -> None:
+    """Print the most important columns of a comparison, and where the full table is."""
 
-    def words() -> None:
+    def print_table() -> None:
         names = tables.columns(rows)
         table = Table("entry", *names, "network", "accuracy", "n", "seconds", "IOR", "HLR", title=str(path))
         for row in rows:
             numbers = [tables.spread(row.accuracy), tables.count(row), tables.seconds(row.seconds)]
             compared = map(tables.fraction, (row.ior, row.hlr))
-            table.add_row(row.entry, *tables.shown(row), row.network, *numbers, *compared)
+            table.add_row(row.entry, *tables.setting_texts(row), row.network, *numbers, *compared)
         Console().print(table)
         print(f"accuracies as fractions, mean ± std over n seeds; {path / record.TABLE_MD}, {path / record.FIGURES[0]}")
 
-    show(flags, {"folder": str(path), "rows": [as_dict(row) for row in rows]}, words)
+    print_result(flags, {"folder": str(path), "rows": [as_dict(row) for row in rows]}, print_table)
 
 
-def inspection(found: Inspection) -> None:
-    """Classes, images, recipe and time. Raises `UserError` where the recipe does not fit the data."""
-    _describe(found.data)
-    print(f"picture: {found.picture}")
-    print(found.fitted or _named(found.recipe))
-    if found.estimate is None:
-        raise UserError(found.refused)
-    _estimate(found)
+def print_inspection(inspection: Inspection) -> None:
+    """Print classes, images, recipe and time. Raises `UserError` where the recipe does not fit the data."""
+    _print_data(inspection.data)
+    print(f"picture: {inspection.picture}")
+    print(inspection.fitted or _recipe_line(inspection.recipe))
+    if inspection.estimate is None:
+        raise UserError(inspection.refused)
+    _print_estimate(inspection)
 
 
-def _named(recipe: Recipe) -> str:
+def _recipe_line(recipe: Recipe) -> str:
     network, name = recipe.network, recipe.data.dataset
     label = models.label(network.net_type, network.depth, network.norm_type)
     return (
@@ -157,16 +157,16 @@ def _named(recipe: Recipe) -> str:
     )
 
 
-def _describe(data: ImageData) -> None:
+def _print_data(data: ImageData) -> None:
     table = Table("class", "training images", "test images", title=data.name)
-    tested = (
-        [0] * data.nclass if data.test_labels is None else data.test_labels.bincount(minlength=data.nclass).tolist()
-    )
-    for name, count, test in list(zip(data.classes, data.counts, tested, strict=True))[:MAX_CLASSES_LISTED]:
-        table.add_row(name, f"{count:,}", f"{test:,}")
+    test_counts = [0] * data.nclass
+    if data.test_labels is not None:
+        test_counts = data.test_labels.bincount(minlength=data.nclass).tolist()
+    for name, count, test_count in list(zip(data.classes, data.counts, test_counts, strict=True))[:MAX_CLASSES_LISTED]:
+        table.add_row(name, f"{count:,}", f"{test_count:,}")
     if data.nclass > MAX_CLASSES_LISTED:
         table.add_row(f"... {data.nclass - MAX_CLASSES_LISTED} more", "", "")
-    table.add_row("all", f"{sum(data.counts):,}", f"{sum(tested):,}")
+    table.add_row("all", f"{sum(data.counts):,}", f"{sum(test_counts):,}")
     Console().print(table)
     counts = data.counts
     print(f"{data.nclass} classes of {min(counts):,} to {max(counts):,} training images")
@@ -179,7 +179,7 @@ def _describe(data: ImageData) -> None:
             print(f"    {example}")
     if data.equal_test_images:
         print(
-            f"{data.equal_test_images:,} of {sum(tested):,} test images are equal to training images, pixel for pixel"
+            f"{data.equal_test_images:,} of {sum(test_counts):,} test images are equal to training images, pixel for pixel"
         )
     print(f"mean {_numbers(data.mean)}, std {_numbers(data.std)} per channel, in [0, 1]")
 
@@ -188,8 +188,8 @@ def _numbers(values: tuple[float, ...]) -> str:
     return " ".join(f"{value:.4f}" for value in values)
 
 
-def _estimate(found: Inspection) -> None:
-    data, recipe, estimate = found.data, found.recipe, found.estimate
+def _print_estimate(inspection: Inspection) -> None:
+    data, recipe, estimate = inspection.data, inspection.recipe, inspection.estimate
     assert estimate is not None
     condense = recipe.condense
     count = condense.outer_iterations * condense.inner_loop
@@ -202,15 +202,12 @@ def _estimate(found: Inspection) -> None:
     network = ", ".join(protocol.chosen_networks(recipe.evaluate, recipe.network))
     together = min(estimate.at_once, data.nclass)
     classes = "one class" if together == 1 else f"{together} classes"
-    megabytes = together * found.class_bytes / MEGABYTE
+    megabytes = together * inspection.class_bytes / MEGABYTE
     print(f"memory: about {megabytes:,.0f} MB for {classes} at a time with {network}, besides the images")
 
 
 def _time(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
+    """Seconds, minutes or hours, whichever reads best."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""Comparisons: what a spec asks for, what its folder remembers, the numbers, the tables and the figure.
+"""Comparisons: the spec and its grid, the folder, the runs, the numbers, the tables and the figure.
 
-How a cell is computed stands in `attar.comparison.cells`, how all of them are in `attar.comparison.show`.
+`attar.comparison.run` computes all runs of a comparison, `attar.comparison.cells` one of them.
 """

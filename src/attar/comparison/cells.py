@@ -1,4 +1,4 @@
-"""One cell of a comparison: early-stage models, a run folder, its accuracy; and the yardsticks beside the cells."""
+"""How one cell of a comparison is computed: early-stage models, a run folder, its accuracy; and the yardsticks."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import torch
 
 from attar import models
 from attar.comparison import makers, record
-from attar.comparison.record import Line, SharedNetworks
-from attar.comparison.spec import Cell, ComparisonPlan, seeded, slug
+from attar.comparison.plan import Cell, ComparisonPlan, seeded, slug
+from attar.comparison.record import ResultLine, SharedNetworks
 from attar.data.images import ImageData
 from attar.engine import device as devices
 from attar.engine.workers import ThreadWorkers
@@ -37,32 +37,32 @@ from attar.sets.synthetic import SyntheticSet
 from attar.settings import layers
 from attar.settings.config import EvaluateConfig, PoolConfig, Recipe
 from attar.stages.evaluate import measure_into
-from attar.stages.run import Options, condense_run
+from attar.stages.run import RunOptions, condense_run
 from attar.stages.select import select_into
 from attar.stages.shared import about_run
 from attar.training import early_stage
 from attar.training.pool import Member, Pool
 
-SECONDS = "seconds.jsonl"  # in a pool's folder: what its members took, in the order in which they were done
+SECONDS_FILE = "seconds.jsonl"  # in a pool's folder: seconds until each member was finished, in finishing order
 
 
 @dataclass(frozen=True)
 class Context:
-    """What all cells of a comparison share."""
+    """What all runs of a comparison share."""
 
-    out: Path
+    out: Path  # the folder of the comparison
     data: ImageData
-    every: Interval
-    command: str
-    jobs: int
+    every: Interval  # between checkpoints
+    command: str  # that started the comparison
+    jobs: int  # runs at once
 
 
 @dataclass(frozen=True)
 class Yardstick:
-    """What no entry changes: random real images at equal storage, or the whole training set."""
+    """A reference that is the same for all entries: random real images at equal storage, or the whole training set."""
 
-    kind: str
-    ipc: int | None
+    kind: str  # `protocol.RANDOM` or `protocol.WHOLE`
+    ipc: int | None  # None for the whole set
     seed: int
     recipe: Recipe
 
@@ -77,39 +77,39 @@ Task = Cell | Yardstick
 
 
 def tasks(plan: ComparisonPlan, data: ImageData) -> list[Task]:
-    """All that a comparison measures: random images per size and seed, the whole set once, then the cells."""
-    wanted, config = plan.recipe.evaluate.yardsticks, plan.recipe.evaluate
-    found: dict[str, Task] = {}
+    """Everything that a comparison measures: the whole set once, random images per size and seed, then the cells."""
+    config = plan.recipe.evaluate
+    yardsticks: dict[str, Task] = {}
 
     def add(kind: str, ipc: int | None, seed: int, config: EvaluateConfig) -> None:
-        one = Yardstick(kind, ipc, seed, replace(plan.recipe, evaluate=config))
-        found.setdefault(one.name, one)
+        yardstick = Yardstick(kind, ipc, seed, replace(plan.recipe, evaluate=config))
+        yardsticks.setdefault(yardstick.name, yardstick)
 
-    if WHOLE in wanted:
+    if WHOLE in config.yardsticks:
         add(WHOLE, None, 0, config)
-    for seed in plan.seeds if RANDOM in wanted else ():
+    for seed in plan.seeds if RANDOM in config.yardsticks else ():
         for point in plan.points:
             condense = point.recipe.condense
             shape = replace(blank(data, condense.ipc), factor=condense.factor, decode_type=condense.decode_type)
             epochs = protocol.epochs_for(shape, data, config)
             add(RANDOM, condense.ipc, seed, replace(seeded(config, seed), epochs=epochs))
-    return [*found.values(), *plan.cells]
+    return [*yardsticks.values(), *plan.cells]
 
 
 def blank(data: ImageData, ipc: int) -> SyntheticSet:
-    """A set without pictures, which stands for its size; it takes no memory."""
+    """A set of this size without images, for functions that only need the size. It takes no memory."""
     labels = torch.arange(data.nclass, device=data.device).repeat_interleave(ipc)
     images = torch.zeros(1, 1, 1, 1, device=data.device).expand(len(labels), data.channels, *data.size)
     return SyntheticSet(images, labels, classes=data.classes, mean=data.mean, std=data.std, source=data.name)
 
 
-def measure(context: Context, task: Task) -> Line:
-    """The line of a task, from wherever it was left."""
+def measure(context: Context, task: Task) -> ResultLine:
+    """Compute a task, or the rest of it where it was interrupted, and return its line of results."""
     return yardstick_line(context, task) if isinstance(task, Yardstick) else cell_line(context, task)
 
 
-def head(context: Context, task: Task) -> Line:
-    """What every line begins with."""
+def common_values(context: Context, task: Task) -> ResultLine:
+    """The values with which every line begins."""
     return {
         "cell": task.name,
         "dataset": context.data.name,
@@ -120,95 +120,99 @@ def head(context: Context, task: Task) -> Line:
 
 
 def host(device: torch.device, jobs: int) -> dict[str, Any]:
-    """All of this machine that numbers depend on, seconds above all."""
+    """The properties of this machine that the numbers depend on, above all the seconds."""
     threads = 1 if jobs > 1 else torch.get_num_threads()
     where = {"processor": devices.processor(), "device": devices.describe(device)}
     return {**where, "threads": threads, "jobs": jobs, "cores": devices.cores(), "versions": versions(device)}
 
 
 def versions(device: torch.device) -> dict[str, str]:
-    """What computes."""
+    """The versions of the software that computes."""
     environment = run_folder.environment(device)
     return {name: environment[name] for name in ("attar", "python", "torch")}
 
 
-def yardstick_line(context: Context, task: Yardstick) -> Line:
-    """Networks trained on random real images, or on all of them."""
+def yardstick_line(context: Context, task: Yardstick) -> ResultLine:
+    """The accuracy of networks that were trained on random real images, or on all of them."""
     config = replace(task.recipe.evaluate, yardsticks=(task.kind,))
     trained = SharedNetworks(context.out, None)
-    condensed = blank(context.data, task.ipc or 1)
-    network = task.recipe.network
-    measured = evaluate(condensed, context.data, config, network, trained=trained, yardsticks_only=True)
+    size, network = blank(context.data, task.ipc or 1), task.recipe.network
+    measured = evaluate(size, context.data, config, network, trained=trained, yardsticks_only=True)
     values = {"yardstick": task.kind, "ipc": task.ipc, "accuracy": measured[task.kind]}
-    return head(context, task) | values | {"seconds": {"evaluate": trained.seconds}}
+    return common_values(context, task) | values | {"seconds": {"evaluate": trained.seconds}}
 
 
-def cell_line(context: Context, cell: Cell) -> Line:
-    """A run folder with its set and its accuracy. One whose numbers did not stay finite, or whose pool's did not, has a
-    line that says so.
+def cell_line(context: Context, cell: Cell) -> ResultLine:
+    """Compute a cell in its run folder, and return its line of results.
+
+    Where the numbers of the run or of its pool became infinite, the line says so and has no accuracy.
     """
-    data, point, path = context.data, cell.point, context.out / record.CELLS / cell.folder
+    data, point, path = context.data, cell.point, context.out / record.CELLS_FOLDER / cell.folder
     condense = point.recipe.condense
-    line = head(context, cell) | {
+    line = common_values(context, cell) | {
         **{"entry": point.entry, "method": point.method, "point": point.settings},
-        **{"ipc": condense.ipc, "factor": condense.factor, "folder": f"{record.CELLS}/{cell.folder}"},
+        **{"ipc": condense.ipc, "factor": condense.factor, "folder": f"{record.CELLS_FOLDER}/{cell.folder}"},
         "settings": record.settings_of_line(cell.recipe),
     }
-    with run_folder.opened(path, wait=True) as folder:
+    with run_folder.open_run_folder(path, wait=True) as folder:
         try:
-            condensed, seconds = made(context, cell, folder)
+            condensed, seconds = make_set(context, cell, folder)
         except Diverged as error:
             return line | {"diverged": str(error), "accuracy": {}, "seconds": {}}
-        wanted = tuple(name for name in cell.recipe.evaluate.yardsticks if name == INITIAL)
-        recipe = replace(cell.recipe, evaluate=replace(cell.recipe.evaluate, yardsticks=wanted))
+        yardsticks = tuple(name for name in cell.recipe.evaluate.yardsticks if name == INITIAL)
+        recipe = replace(cell.recipe, evaluate=replace(cell.recipe.evaluate, yardsticks=yardsticks))
         trained = SharedNetworks(context.out, folder)
         _, measured = measure_into(folder, condensed, data, recipe, Progress(), None, trained)
         return line | {**measured, "seconds": seconds | {"evaluate": trained.seconds}}
 
 
-Made = tuple[SyntheticSet, dict[str, float]]  # a set, and its seconds by stage
+TimedSet = tuple[SyntheticSet, dict[str, float]]  # a set, and its seconds by stage
 
 
-def made(context: Context, cell: Cell, folder: run_folder.RunFolder) -> Made:
-    """The set of a cell: from the beginning, from its checkpoint, or read."""
+def make_set(context: Context, cell: Cell, folder: run_folder.RunFolder) -> TimedSet:
+    """The set of a cell: computed, from its checkpoint where there is one, or loaded where it is finished."""
     pool, seconds = Pool(cell.recipe.network, for_data.describe(context.data), ()), {}
     if makers.needs_pool(cell.point.method, cell.point.features, cell.recipe):
         pool, seconds["pretrain"] = early_models(context, cell.recipe)
-    make = condense if makers.maker(cell.point.method).condenses else select
+    make = _condense if makers.maker(cell.point.method).condenses else _select
     return make(context, cell, folder, pool, seconds)
 
 
 @contextmanager
-def beginning_with(words: str) -> Iterator[None]:
-    """Begin what attar logs in here with `words`."""
+def log_prefix(prefix: str) -> Iterator[None]:
+    """Let every line that attar logs in the context begin with `prefix`."""
 
-    def prefix(record: logging.LogRecord) -> bool:
-        record.msg, record.args = words + record.getMessage(), ()
+    def add_prefix(record: logging.LogRecord) -> bool:
+        record.msg, record.args = prefix + record.getMessage(), ()
         return True
 
-    log.filters.insert(0, prefix)  # before the filter that lets a line pass once
+    log.filters.insert(0, add_prefix)  # before the filter that lets a line pass once
     try:
         yield
     finally:
-        log.filters.remove(prefix)
+        log.filters.remove(add_prefix)
 
 
-def condense(context: Context, cell: Cell, folder: run_folder.RunFolder, pool: Pool, seconds: dict[str, float]) -> Made:
-    """As `attar condense` does it."""
+def _condense(
+    context: Context, cell: Cell, folder: run_folder.RunFolder, pool: Pool, seconds: dict[str, float]
+) -> TimedSet:
+    """Condense as `attar condense` does."""
     files = tuple(str(member.file) for member in pool.members)
     recipe = replace(cell.recipe, condense=replace(cell.recipe.condense, model_path=files))
     pooled = {"pool": [{"name": member.name, "accuracy": member.accuracy} for member in pool.members]}
     about = about_run(context.data, context.command) | pooled | {"seconds": seconds}
     run = existing.open_or_create(folder, recipe, about)
     if not run.finished:
-        torch.compiler.reset()  # it counts what one process compiles, and stops after a few
-        with beginning_with(f"{cell.name}: "):
-            condense_run(run, context.data, pool, Options(context.every, command=context.command))
+        torch.compiler.reset()  # the compiler stops after a few compilations in one process
+        with log_prefix(f"{cell.name}: "):
+            condense_run(run, context.data, pool, RunOptions(context.every, command=context.command))
     return set_files.load_set(folder.path), folder.read(run_folder.RESULT, "seconds")["seconds"]
 
 
-def select(context: Context, cell: Cell, folder: run_folder.RunFolder, pool: Pool, seconds: dict[str, float]) -> Made:
-    """As `attar select` does it."""
+def _select(
+    context: Context, cell: Cell, folder: run_folder.RunFolder, pool: Pool, seconds: dict[str, float]
+) -> TimedSet:
+    """Select real images as `attar select` does."""
     if not (folder.path / run_folder.RESULT).exists():
         run_folder.create(folder.path, overwrite=True)
         point = cell.point
@@ -220,40 +224,40 @@ def select(context: Context, cell: Cell, folder: run_folder.RunFolder, pool: Poo
 
 
 def early_models(context: Context, recipe: Recipe) -> tuple[Pool, float]:
-    """The pool of a cell and the seconds that all of its members took; cells that need the same one share it.
+    """The pool of a cell and the seconds of all of its members. Cells with the same settings of a pool share it.
 
-    A member without its seconds is trained again: somebody else's time would be missing. None is tested, which would
-    take time for a number that is only shown.
+    A member whose seconds are not recorded is trained again. Members are not tested: that would take time, and
+    no number of a comparison depends on it.
     """
     data, network = context.data.untested(), recipe.network
     singles = [
         replace(recipe.pool, seed=seed, models=1)
         for seed in range(recipe.pool.seed, recipe.pool.seed + recipe.pool.models)
     ]
-    folder = context.out / record.POOLS / pool_name(recipe)
+    folder = context.out / record.POOLS_FOLDER / pool_name(recipe)
     with held(folder, wait=True):
         clean(folder, f"*{SUFFIX}")
-        mend(folder / SECONDS)
-        told = {line["member"]: float(line["seconds"]) for line in record.lines(folder / SECONDS)}
+        mend(folder / SECONDS_FILE)
+        recorded = {line["member"]: float(line["seconds"]) for line in record.lines(folder / SECONDS_FILE)}
         for path in folder.glob(f"*{SUFFIX}"):
-            if path.stem not in told:
+            if path.stem not in recorded:
                 path.unlink()
-        before, start, guard = max(told.values(), default=0.0), time.perf_counter(), threading.Lock()
+        before, start, lock = max(recorded.values(), default=0.0), time.perf_counter(), threading.Lock()
 
-        def one(config: PoolConfig) -> Member:
+        def train(config: PoolConfig) -> Member:
             member = early_stage.pretrain(data, config, network, folder=folder).members[0]
-            with guard:
-                if member.name not in told:
-                    told[member.name] = before + time.perf_counter() - start
-                    append(folder / SECONDS, {"member": member.name, "seconds": told[member.name]})
+            with lock:
+                if member.name not in recorded:
+                    recorded[member.name] = before + time.perf_counter() - start
+                    append(folder / SECONDS_FILE, {"member": member.name, "seconds": recorded[member.name]})
             return member
 
-        members = tuple(ThreadWorkers(data.device).map(one, singles))
-    return Pool(network, for_data.describe(data), members), max(told.values())
+        members = tuple(ThreadWorkers(data.device).map(train, singles))
+    return Pool(network, for_data.describe(data), members), max(recorded.values())
 
 
 def pool_name(recipe: Recipe) -> str:
-    """A folder's name that stands for all settings of a pool."""
+    """The folder name of a pool, different for all different settings."""
     sections = layers.as_sections(recipe)
     digest = hashlib.sha256(json.dumps([sections["pool"], sections["network"]], sort_keys=True).encode()).hexdigest()
     network = models.label(recipe.network.net_type, recipe.network.depth, recipe.network.norm_type)

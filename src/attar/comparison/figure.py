@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from attar import files
 from attar.comparison.numbers import Row
-from attar.comparison.spec import ComparisonPlan, slug, words
+from attar.comparison.plan import ComparisonPlan, in_words, slug
 from attar.errors import MissingError
+from attar.settings.config import with_role
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,36 +26,37 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
-# Okabe and Ito's colours, told apart by colour-blind readers; in grey the markers and the lines tell
+# Okabe and Ito's colours, which colour-blind readers can tell apart; in print without colours, markers and dashes do
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 DASHES = ("-", "--", "-.", ":")
 INK, FAINT = "#1d1d22", "#8c8c96"
-LEAST = 0.1  # seconds: what takes less, such as a random choice, stands here
-PANEL, LEGEND, HEIGHT = 4.6, 2.4, 4.2  # inches
+MIN_SECONDS = 0.1  # smaller times, such as that of a random selection, are drawn here
+PANEL_WIDTH, LEGEND_WIDTH, HEIGHT = 4.6, 2.4, 4.2  # inches
 DPI = 160  # of the PNG
-SHOWN = ("ipc", "niter", "speedup")  # settings that a panel and its time axis show
-REACH, STEP = 5, 4  # half a marker, in points; between two places of a line that a label keeps clear of, in pixels
-PLACES = tuple(
+UNLABELLED = ("ipc", *with_role("condense", "length"))  # settings that the panel and its time axis show already
+MARKER_RADIUS = 5  # points
+LINE_STEP = 4  # pixels between the boxes along a line that labels keep clear of
+LABEL_OFFSETS = tuple(
     (distance * math.cos(angle), distance * math.sin(angle))
     for distance in (9, 14, 20, 28, 38)
     for angle in (math.pi * part / 8 for part in (0, 8, 4, 12, 2, 14, 6, 10, 1, 15, 7, 9, 3, 13, 5, 11))
-)  # points from a marker to where its label may stand, the best first
+)  # points from a marker to its label, the best place first
 
 
 def check() -> None:
-    """Raise `MissingError` where there is nothing to draw with."""
+    """Raise `MissingError` where matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingError("the figure needs matplotlib, which is not installed: pip install 'attar[compare]'")
 
 
 def write(paths: Sequence[Path], plan: ComparisonPlan, rows: Sequence[Row]) -> None:
-    """Draw into each of the paths, by their suffixes. Nothing is written where no row has an accuracy."""
+    """Write the figure to each path, in the format of its suffix. Where no row has an accuracy nothing is written."""
     import matplotlib
 
     network = next((row.network for row in rows if row.network), None)
-    shown = [row for row in rows if row.accuracy is not None and row.network == network]
-    if not shown:
+    drawn = [row for row in rows if row.accuracy is not None and row.network == network]
+    if not drawn:
         return
     style: dict[Any, Any] = {
         "svg.fonttype": "none",
@@ -63,13 +65,13 @@ def write(paths: Sequence[Path], plan: ComparisonPlan, rows: Sequence[Row]) -> N
         "font.family": "DejaVu Sans",
     }
     with matplotlib.rc_context({**dict(matplotlib.rcParamsDefault), **style}):
-        figure = draw(plan, shown, str(network))
+        figure = draw(plan, drawn, str(network))
         for path in paths:
             files.atomically(path, partial(_save, figure, path.suffix.lstrip(".")))
 
 
 def _save(figure: Figure, kind: str, path: Path) -> None:
-    """The same bytes for the same numbers: no date."""
+    """Without a date, so that the same numbers give the same bytes."""
     if kind == "svg":
         figure.savefig(path, format=kind, metadata={"Date": None})
     else:
@@ -77,29 +79,29 @@ def _save(figure: Figure, kind: str, path: Path) -> None:
 
 
 def draw(plan: ComparisonPlan, rows: Sequence[Row], network: str) -> Figure:
-    """The figure of rows that all have an accuracy, tested with one network."""
+    """The figure of rows that all have an accuracy with the same network."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     sizes = sorted({row.settings["ipc"] for row in rows})
-    figure = Figure(figsize=(PANEL * len(sizes) + LEGEND, HEIGHT), layout="constrained")
+    figure = Figure(figsize=(PANEL_WIDTH * len(sizes) + LEGEND_WIDTH, HEIGHT), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
     entries = list(dict.fromkeys(row.entry for row in rows))
     handles: dict[str, Any] = {}
     panels: dict[int, tuple[Axes, Sequence[Row]]] = {}
     for panel, ipc in zip(axes, sizes, strict=True):
-        own = [row for row in rows if row.settings["ipc"] == ipc]
-        panels[ipc] = panel, own
-        for place, entry in enumerate(entries):
-            series = sorted((row for row in own if row.entry == entry), key=at)
+        of_size = [row for row in rows if row.settings["ipc"] == ipc]
+        panels[ipc] = panel, of_size
+        for number, entry in enumerate(entries):
+            series = sorted((row for row in of_size if row.entry == entry), key=at)
             if series:
-                handles.setdefault(entry, _series(panel, series, place))
-        for name, line in _levels(panel, own).items():
+                handles.setdefault(entry, _series(panel, series, number))
+        for name, line in _levels(panel, of_size).items():
             handles.setdefault(name, line)
-        _axes(panel, own, ipc)
+        _axes(panel, of_size, ipc)
     axes[0].set_ylabel(f"accuracy on {plan.tested_on}, %")
-    # at the left, where no legend reaches, however long its names
+    # at the left, where even a long legend does not reach
     figure.suptitle(f"{plan.recipe.data.dataset}, tested with {network}", x=0.02, ha="left", color=INK, fontsize=11)
     figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
     _label(figure, panels, entries)
@@ -107,29 +109,29 @@ def draw(plan: ComparisonPlan, rows: Sequence[Row], network: str) -> Figure:
 
 
 def at(row: Row) -> float:
-    """Where a row stands on the time axis."""
-    return max(row.seconds or 0.0, LEAST)
+    """The place of a row on the time axis, in seconds."""
+    return max(row.seconds or 0.0, MIN_SECONDS)
 
 
 def percent(row: Row) -> float:
-    """Where a row stands on the other one."""
+    """The place of a row on the axis of accuracy, in per cent."""
     return 100 * row.accuracy.mean if row.accuracy is not None else math.nan
 
 
 def spread(row: Row) -> float:
-    """Half the length of its error bar."""
+    """Half the length of the error bar of a row, in per cent."""
     return 100 * (row.accuracy.std or 0.0) if row.accuracy is not None else 0.0
 
 
-def _series(panel: Axes, series: Sequence[Row], place: int) -> Any:
-    """The points of an entry, with error bars, joined in the order of their seconds."""
+def _series(panel: Axes, series: Sequence[Row], number: int) -> Any:
+    """The points of an entry with error bars, joined in the order of their seconds."""
     drawn = panel.errorbar(
         [at(row) for row in series],
         [percent(row) for row in series],
         yerr=[spread(row) for row in series],
-        color=COLOURS[place % len(COLOURS)],
-        marker=MARKERS[place % len(MARKERS)],
-        linestyle=DASHES[place % len(DASHES)],
+        color=COLOURS[number % len(COLOURS)],
+        marker=MARKERS[number % len(MARKERS)],
+        linestyle=DASHES[number % len(DASHES)],
         markersize=7,
         markeredgecolor="white",
         linewidth=1.2,
@@ -141,21 +143,21 @@ def _series(panel: Axes, series: Sequence[Row], place: int) -> Any:
 
 
 def _levels(panel: Axes, rows: Sequence[Row]) -> dict[str, Any]:
-    """The lines of the whole training set and of random real images."""
-    found = {}
+    """Horizontal lines for the whole training set and for random real images, by name."""
+    levels = {}
     kinds = {"whole": ("whole training set", (0, (6, 2))), "random_real": ("random real images", (0, (1, 2)))}
     for key, (name, dashes) in kinds.items():
         value = next((getattr(row, key) for row in rows if getattr(row, key) is not None), None)
         if value is not None:
             level, colour = 100 * value.mean, INK if key == "whole" else FAINT
-            found[name] = panel.axhline(
+            levels[name] = panel.axhline(
                 level, color=colour, linestyle=dashes, linewidth=1.3, gid=f"{key}-ipc{rows[0].settings['ipc']}"
             )
-    return found
+    return levels
 
 
 def _axes(panel: Axes, rows: Sequence[Row], ipc: int) -> None:
-    """A log axis that begins and ends with room, and says plain numbers."""
+    """A log axis of seconds with margins and plain numbers, and the titles of a panel."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     times = [at(row) for row in rows]
@@ -165,7 +167,9 @@ def _axes(panel: Axes, rows: Sequence[Row], ipc: int) -> None:
     decades = math.log10(max(times) / min(times) * room**2)
     subs = (1.0,) if decades > 2.5 else (1.0, 2.0, 5.0) if decades > 1 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
     panel.xaxis.set_major_locator(LogLocator(subs=subs))
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: ("≤ " if value == LEAST else "") + f"{value:g}"))
+    panel.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: ("≤ " if value == MIN_SECONDS else "") + f"{value:g}")
+    )
     panel.xaxis.set_minor_formatter(NullFormatter())
     panel.margins(y=0.12)
     panel.set_title(f"{ipc} image{'s' * (ipc != 1)} per class", fontsize=10)
@@ -177,19 +181,19 @@ def _axes(panel: Axes, rows: Sequence[Row], ipc: int) -> None:
 
 
 def _label(figure: Figure, panels: Mapping[int, tuple[Axes, Sequence[Row]]], entries: Sequence[str]) -> None:
-    """Beside each point of a series what its settings are, where no marker, no line and no other label is.
+    """Label each point of a series with its settings, where no marker, no line and no other label is.
 
-    How many iterations it has is not said: their seconds are the axis.
+    The number of iterations is left out, because their seconds are the axis.
     """
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # the places are fixed from here on
+    figure.set_layout_engine("none")  # from here on the panels must not move
     for panel, rows in panels.values():
         taken = [_marker(panel, row) for row in rows]
         taken += [box for line in panel.lines for box in _along(panel, line)]
-        own = [row.entry for row in rows]
+        names = [row.entry for row in rows]
         for row in rows:
-            if own.count(row.entry) > 1:
-                text = words({key: value for key, value in row.settings.items() if key not in SHOWN})
+            if names.count(row.entry) > 1:
+                text = in_words({key: value for key, value in row.settings.items() if key not in UNLABELLED})
                 if not text:
                     continue
                 colour = COLOURS[entries.index(row.entry) % len(COLOURS)]
@@ -200,34 +204,34 @@ def _label(figure: Figure, panels: Mapping[int, tuple[Axes, Sequence[Row]]], ent
 
 
 def _marker(panel: Axes, row: Row) -> Bbox:
-    """What a point and its error bar cover, in pixels."""
+    """The box of a point with its error bar, in pixels."""
     from matplotlib.transforms import Bbox
 
-    level, reach = percent(row), REACH * panel.figure.dpi / 72
+    level, reach = percent(row), MARKER_RADIUS * panel.figure.dpi / 72
     left, low = panel.transData.transform((at(row), level - spread(row)))
     right, high = panel.transData.transform((at(row), level + spread(row)))
     return Bbox([(left - reach, low - reach), (right + reach, high + reach)])
 
 
 def _along(panel: Axes, line: Line2D) -> list[Bbox]:
-    """What a line covers, as small boxes along it, in pixels."""
+    """Small boxes along a line, in pixels."""
     import numpy as np
     from matplotlib.transforms import Bbox
 
     corners = line.get_transform().transform(np.asarray(line.get_xydata()))
     boxes = []
     for (x0, y0), (x1, y1) in itertools.pairwise(corners):
-        for part in np.linspace(0, 1, 1 + math.ceil(math.hypot(x1 - x0, y1 - y0) / STEP)):
+        for part in np.linspace(0, 1, 1 + math.ceil(math.hypot(x1 - x0, y1 - y0) / LINE_STEP)):
             x, y = x0 + part * (x1 - x0), y0 + part * (y1 - y0)
             boxes.append(Bbox([(x - 1, y - 1), (x + 1, y + 1)]))
     return boxes
 
 
 def _place(text: Annotation, panel: Axes, taken: Sequence[Bbox]) -> Bbox:
-    """Move a label to the first place that is free; where none is, to the one that covers least."""
+    """Move a label to the first free place, or where there is none to the one that covers least. Returns its box."""
     inside = panel.get_window_extent()
     best: tuple[float, tuple[float, float]] | None = None
-    for x, y in PLACES:
+    for x, y in LABEL_OFFSETS:
         _move(text, x, y)
         box = text.get_window_extent()
         covered = sum(_area(box, other) for other in taken) + box.width * box.height - _area(box, inside)
@@ -247,7 +251,7 @@ def _move(text: Annotation, x: float, y: float) -> None:
 
 
 def _area(box: Bbox, other: Bbox) -> float:
-    """What two boxes share."""
+    """The area that two boxes share, in square pixels."""
     width = min(box.x1, other.x1) - max(box.x0, other.x0)
     height = min(box.y1, other.y1) - max(box.y0, other.y0)
     return max(width, 0.0) * max(height, 0.0)

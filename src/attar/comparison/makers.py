@@ -1,59 +1,66 @@
-"""What makes the set of an entry: one line per method. A new method is known to a comparison by its line here."""
+"""How each method of a comparison makes its set; a new method needs one line in `MAKERS`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attar.comparison.grid import Key
+from attar.comparison.grid import SettingKey
 from attar.errors import UserError, choose
-from attar.selection import coresets
+from attar.selection.coresets import CORESETS, FEATURE_NAMES
 from attar.settings import methods
-from attar.settings.config import METHODS, Recipe
+from attar.settings.choices import METHOD_NAMES
+from attar.settings.config import Recipe
 from attar.settings.schema import settings_of
 
-FEATURES = ("early", "pixels")  # what a core-set compares images by, the first where an entry does not say
+EARLY = FEATURE_NAMES[0]  # features of an early-stage model: what a core-set uses where the entry does not say
 
 
 @dataclass(frozen=True)
 class Maker:
-    """How a method comes to its set."""
+    """How a method makes its set."""
 
-    condenses: bool  # as `attar condense` does; else it chooses real images, as `attar select` does
-    compares: bool = False  # a choice that looks at features
+    condenses: bool  # as `attar condense` does; otherwise it selects real images, as `attar select` does
+    uses_features: bool = False  # whether the selection compares images by features
 
 
-# ---- the table: method → what makes its set ----
 MAKERS: dict[str, Maker] = {
-    **dict.fromkeys(METHODS, Maker(condenses=True)),
-    **{kind: Maker(condenses=False, compares=kind != "random") for kind in coresets.CORESETS},
+    **dict.fromkeys(METHOD_NAMES, Maker(condenses=True)),
+    **{kind: Maker(condenses=False, uses_features=kind != "random") for kind in CORESETS},
 }
 
 
 def maker(method: str) -> Maker:
-    """The method's line. Raises `UserError` with the nearest valid name."""
+    """The maker of a method. Raises `UserError` with the nearest valid name."""
     return MAKERS[choose("method", method, MAKERS)]
 
 
-def features_of(method: str, wanted: str | None) -> str | None:
-    """What the images are compared by; None where they are not. Raises `UserError` where that cannot be chosen."""
-    if wanted is None or maker(method).compares:
-        return choose("features", wanted or FEATURES[0], FEATURES) if maker(method).compares else None
-    raise UserError(f"the method {method} takes no features")
+def features_of(method: str, asked: str | None) -> str | None:
+    """The features by which a method compares images; None where it does not.
+
+    asked: those of the entry. Raises `UserError` for unknown ones, and for a method that uses none.
+    """
+    if maker(method).uses_features:
+        return choose("features", asked or EARLY, FEATURE_NAMES)
+    if asked is not None:
+        raise UserError(f"the method {method} takes no features")
+    return None
 
 
-def check_takes(method: str, features: str | None, key: Key, value: object, recipe: Recipe) -> None:
-    """Raise `UserError` where a setting means nothing to a method with the settings of `recipe`."""
+def check_takes(method: str, features: str | None, key: SettingKey, value: object, recipe: Recipe) -> None:
+    """Raise `UserError` where a setting has no effect on a method with the settings of `recipe`."""
     section, field = key
-    own = maker(method)
-    if own.condenses:
+    if maker(method).condenses:
         methods.check_explicit({section: {field: value}}, settings_of(recipe.condense))
-    elif key != ("condense", "ipc") and not (section == "pool" and features == FEATURES[0] and field != "models"):
-        by = f" with features {features}" if section == "pool" and own.compares and features != FEATURES[0] else ""
-        raise UserError(f"the method {method} takes no {field}{by}")
+        return
+    trains_one_model = features == EARLY  # a core-set takes the first model of a pool
+    if key == ("condense", "ipc") or (section == "pool" and trains_one_model and field != "models"):
+        return
+    by = f" with features {features}" if section == "pool" and features is not None and not trains_one_model else ""
+    raise UserError(f"the method {method} takes no {field}{by}")
 
 
-def takes(method: str, features: str | None, key: Key, recipe: Recipe) -> bool:
-    """Whether a setting means something to a method."""
+def takes(method: str, features: str | None, key: SettingKey, recipe: Recipe) -> bool:
+    """Whether a setting has an effect on a method."""
     try:
         check_takes(method, features, key, None, recipe)
     except UserError:
@@ -62,5 +69,5 @@ def takes(method: str, features: str | None, key: Key, recipe: Recipe) -> bool:
 
 
 def needs_pool(method: str, features: str | None, recipe: Recipe) -> bool:
-    """Whether early-stage models are trained first; their seconds are part of the set's."""
-    return recipe.condense.network_init != "fresh" if maker(method).condenses else features == "early"
+    """Whether early-stage models are trained first; their seconds count as those of the set."""
+    return recipe.condense.network_init != "fresh" if maker(method).condenses else features == EARLY

@@ -1,4 +1,4 @@
-"""From lines of results to the rows of a table: mean and standard deviation over condensation seeds."""
+"""The rows of a table from the lines of results: mean and standard deviation over condensation seeds."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from attar.comparison.record import Line
-from attar.comparison.spec import ComparisonPlan, Point, value_of
+from attar.comparison.plan import ComparisonPlan, Point, value_of
+from attar.comparison.record import ResultLine
 from attar.evaluation.protocol import RANDOM, SOFT, WHOLE
 
 
 @dataclass(frozen=True)
 class Mean:
-    """Of n values; the sample standard deviation, None of a single value."""
+    """The mean and the sample standard deviation of n values; a single value has none."""
 
     mean: float
     std: float | None
@@ -27,19 +27,19 @@ class Row:
 
     entry: str
     method: str
-    settings: dict[str, Any]  # what its grid says, which names it
-    columns: dict[str, Any]  # what it has for every setting that any grid names
+    settings: dict[str, Any]  # the values of the entry's own grid
+    columns: dict[str, Any]  # the values of all settings that any grid names
     network: str
-    accuracy: Mean | None  # over condensation seeds, each the mean of its runs; None: no seed came to an end
+    accuracy: Mean | None  # over condensation seeds, each the mean of its runs; None where every seed diverged
     runs: int  # networks per seed
-    diverged: int  # seeds whose numbers did not stay finite
-    initial: Mean | None  # the same set before it was optimised
-    random_real: Mean | None  # as many real images, drawn at random
-    whole: Mean | None  # the whole training set, over runs
-    soft: Mean | None  # of networks trained on a teacher's labels
-    seconds: float | None  # early-stage models and what follows, condensation or choice: the median over seeds
-    pretrain: float | None
-    make: float | None
+    diverged: int  # seeds with numbers that became infinite
+    initial: Mean | None  # of the sets before they were optimised
+    random_real: Mean | None  # of random real images at equal storage
+    whole: Mean | None  # of the whole training set, over runs
+    soft: Mean | None  # of networks that were trained on a teacher's soft labels
+    seconds: float | None  # the median over seeds of `pretrain` and `make` together
+    pretrain: float | None  # the median of the early-stage models
+    make: float | None  # the median of the condensation or selection
 
     @property
     def ior(self) -> float | None:
@@ -48,50 +48,56 @@ class Row:
 
     @property
     def hlr(self) -> float | None:
-        """Hard-label recovery: what is missing to the whole training set, a fraction."""
+        """Hard-label recovery: the accuracy of the whole training set less this one, a fraction."""
         return difference(self.whole, self.accuracy)
 
 
 def difference(more: Mean | None, less: Mean | None) -> float | None:
-    """Of two means, where both are known."""
+    """The difference of two means; None where one is missing."""
     return None if more is None or less is None else more.mean - less.mean
 
 
 def mean(values: Sequence[float]) -> Mean | None:
-    """None of nothing."""
+    """The mean of the values; None of no values."""
     if not values:
         return None
     return Mean(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
-def rows(plan: ComparisonPlan, lines: Iterable[Line]) -> list[Row]:
-    """One row per point of the plan and network, in the order of the spec; points without a line are left out."""
-    done = {line["cell"]: line for line in lines}
-    names = dict.fromkeys(key for point in plan.points for key in point.settings)
-    found = []
+def rows(plan: ComparisonPlan, lines: Iterable[ResultLine]) -> list[Row]:
+    """One row per point of the plan and network, in the order of the spec. Points without a line are left out."""
+    by_cell = {line["cell"]: line for line in lines}
+    columns = dict.fromkeys(name for point in plan.points for name in point.settings)
+    table = []
     for point in plan.points:
-        own = [done[cell.name] for cell in (point.cell(seed) for seed in plan.seeds) if cell.name in done]
-        networks = dict.fromkeys(name for line in own for name in line["accuracy"])
-        columns = {name: value_of(point, name) for name in names}
-        for network in networks or ("",) if own else ():
-            found.append(_row(plan, point, columns, network, own, list(done.values())))
-    return found
+        names = [point.cell(seed).name for seed in plan.seeds]
+        of_point = [by_cell[name] for name in names if name in by_cell]
+        networks = dict.fromkeys(network for line in of_point for network in line["accuracy"])
+        values = {name: value_of(point, name) for name in columns}
+        for network in networks or ("",) if of_point else ():
+            table.append(_row(plan, point, values, network, of_point, list(by_cell.values())))
+    return table
 
 
 def _row(
-    plan: ComparisonPlan, point: Point, columns: dict[str, Any], network: str, own: list[Line], lines: list[Line]
+    plan: ComparisonPlan,
+    point: Point,
+    columns: dict[str, Any],
+    network: str,
+    of_point: list[ResultLine],
+    lines: list[ResultLine],
 ) -> Row:
-    measured = [line for line in own if network in line["accuracy"]]
+    measured = [line for line in of_point if network in line["accuracy"]]
     epochs = {line["accuracy"][network]["epochs"] for line in measured}
     ipc = point.recipe.condense.ipc
 
-    def yardstick(name: str, **wanted: Any) -> list[Mapping[str, Any]]:
-        fitting = [line for line in lines if line.get("yardstick") == name]
-        fitting = [line for line in fitting if all(line[key] == value for key, value in wanted.items())]
+    def yardstick(name: str, **properties: Any) -> list[Mapping[str, Any]]:
+        of_kind = [line for line in lines if line.get("yardstick") == name]
+        fitting = [line for line in of_kind if all(line[key] == value for key, value in properties.items())]
         return [line["accuracy"][network] for line in fitting if network in line["accuracy"]]
 
     random = [entry["mean"] for entry in yardstick(RANDOM, ipc=ipc) if entry["epochs"] in epochs]
-    whole = [right for entry in yardstick(WHOLE) for right in entry["runs"]]
+    whole = [accuracy for entry in yardstick(WHOLE) for accuracy in entry["runs"]]
     initial = [line["initial"][network]["mean"] for line in measured if network in line.get("initial", {})]
     return Row(
         entry=point.entry,
@@ -101,7 +107,7 @@ def _row(
         network=network,
         accuracy=mean([line["accuracy"][network]["mean"] for line in measured]),
         runs=plan.recipe.evaluate.runs,
-        diverged=sum(bool(line.get("diverged")) for line in own),
+        diverged=sum(bool(line.get("diverged")) for line in of_point),
         initial=mean(initial),
         random_real=mean(random),
         whole=mean(whole),
@@ -112,8 +118,8 @@ def _row(
     )
 
 
-def made_in(line: Line) -> tuple[float, float]:
-    """The seconds that a set took: its early-stage models, and its condensation or choice; not its evaluation."""
+def made_in(line: ResultLine) -> tuple[float, float]:
+    """(seconds of the early-stage models, seconds of the condensation or selection) of a set."""
     seconds = line["seconds"]
     return seconds.get("pretrain", 0.0), seconds["condense"] if "condense" in seconds else seconds["select"]
 

@@ -1,4 +1,4 @@
-"""Independent jobs in processes of their own, each computing with one thread."""
+"""Independent items of work in separate processes, each computing with one thread."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from typing import Any, TypeVar
 from attar import signals
 from attar.errors import UserError
 
-Job = TypeVar("Job")
+WorkItem = TypeVar("WorkItem")
 
 
-def side_by_side(jobs: Sequence[Job], count: int, begin: Callable[[], Callable[[Job], Any]]) -> Iterator[Any]:
-    """The results of `jobs`, as they are done, from at most `count` processes.
+def side_by_side(
+    items: Sequence[WorkItem], count: int, begin: Callable[[], Callable[[WorkItem], Any]]
+) -> Iterator[Any]:
+    """Compute `items` in at most `count` processes, and yield the results in finishing order.
 
-    begin: called once in each process, gives the function of a job; it, the jobs and the results are pickled. What a
-    job raises is raised here. When this ends early the processes are terminated, as by SIGTERM, and waited for.
+    begin: called once in each process, returns the function that computes an item. It, the items and the results are
+    pickled. An exception of an item is raised here. When the caller stops early, the processes are terminated with
+    SIGTERM and joined.
     """
     context = multiprocessing.get_context("spawn")
-    waiting = list(jobs)
+    waiting = list(items)
     workers: dict[Connection, BaseProcess] = {}
     try:
         for _ in range(min(count, len(waiting))):
@@ -38,7 +41,7 @@ def side_by_side(jobs: Sequence[Job], count: int, begin: Callable[[], Callable[[
             for end in wait(list(busy)):
                 assert isinstance(end, Connection)
                 try:
-                    done, error = end.recv()
+                    result, error = end.recv()
                 except EOFError as ended:
                     workers[end].join()
                     status = workers[end].exitcode
@@ -49,7 +52,7 @@ def side_by_side(jobs: Sequence[Job], count: int, begin: Callable[[], Callable[[
                     end.send(waiting.pop(0))
                 else:
                     busy.remove(end)
-                yield done
+                yield result
     finally:
         for process in workers.values():
             process.terminate()
@@ -57,31 +60,31 @@ def side_by_side(jobs: Sequence[Job], count: int, begin: Callable[[], Callable[[
             process.join()
 
 
-def _work(end: Connection, begin: Callable[[], Callable[[Job], Any]]) -> None:
-    """A process: jobs from `end`, results to it, until it is terminated or the one that started it is gone."""
+def _work(end: Connection, begin: Callable[[], Callable[[WorkItem], Any]]) -> None:
+    """The main function of a process: receive items, send results, until it or its parent is terminated."""
     if hasattr(os, "setsid"):
-        os.setsid()  # the terminal's Ctrl-C is for the one that started this; it passes it on
+        os.setsid()  # Ctrl-C in the terminal reaches only the parent, which terminates this process
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     import torch
 
     torch.set_num_threads(1)
     try:
-        with signals.raised():
-            run = begin()
+        with signals.sigterm_raises():
+            compute = begin()
             while True:
-                job = end.recv()
+                item = end.recv()
                 try:
-                    done, error = run(job), None
+                    result, error = compute(item), None
                 except Exception as raised:
-                    done, error = None, raised
-                end.send((done, error))
+                    result, error = None, raised
+                end.send((result, error))
     except (KeyboardInterrupt, EOFError, BrokenPipeError):
         pass
 
 
 def _die_with_parent() -> None:
-    """A killed comparison leaves nobody at work in its folders."""
+    """End this process when its parent is killed, so that nothing writes into the folders any more."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])

@@ -1,12 +1,12 @@
-"""The folder of a comparison: what it was begun with, and one line for everything that is done.
+"""The folder of a comparison: its spec, and one line for every finished run.
 
 | file | content |
 |---|---|
-| `comparison.json` | the resolved spec, and the training images it is about |
-| `results.jsonl` | one line per finished cell, and per yardstick |
-| `evaluation.jsonl` | every network that an evaluation has trained: cells that need the same one share it |
-| `cells/`, `pools/` | a run folder per cell; early-stage models with the seconds that they took |
-| `table.md`, `table.csv`, `accuracy-vs-time.svg`, `.png` | what it is for |
+| `comparison.json` | the resolved spec, the fingerprint of the training images, and the machines |
+| `results.jsonl` | one line per finished cell and per yardstick |
+| `evaluation.jsonl` | the accuracy of every network that was trained: cells that need the same one share it |
+| `cells/`, `pools/` | a run folder per cell; early-stage models with their seconds |
+| `table.md`, `table.csv`, `accuracy-vs-time.svg`, `.png` | the result |
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from attar import files
-from attar.comparison import spec
-from attar.comparison.grid import PROTOCOL, label
-from attar.comparison.spec import ComparisonPlan
+from attar.comparison.grid import SHARED_SECTIONS, label
+from attar.comparison.plan import ComparisonPlan, as_json
 from attar.data.images import ImageData
 from attar.errors import UserError
 from attar.evaluation.trained import TrainedNetwork, TrainedNetworks
@@ -30,40 +29,41 @@ from attar.settings import layers
 from attar.settings.config import SECTIONS, Recipe, with_role
 from attar.settings.schema import settings_of
 
-BEGUN = "comparison.json"
-RESULTS = "results.jsonl"
-NETWORKS = "evaluation.jsonl"
-CELLS, POOLS = "cells", "pools"
+COMPARISON_FILE = "comparison.json"
+RESULTS_FILE = "results.jsonl"
+NETWORKS_FILE = "evaluation.jsonl"
+CELLS_FOLDER, POOLS_FOLDER = "cells", "pools"
 TABLE_MD, TABLE_CSV = "table.md", "table.csv"
 FIGURES = ("accuracy-vs-time.svg", "accuracy-vs-time.png")
-WRITTEN = (BEGUN, TABLE_MD, TABLE_CSV, *FIGURES)  # each one replaced whole
+REPLACED_FILES = (COMPARISON_FILE, TABLE_MD, TABLE_CSV, *FIGURES)  # written anew, and atomically, every time
 
-Line = dict[str, Any]
+ResultLine = dict[str, Any]
 
 
 class SharedNetworks(TrainedNetworks):
-    """The networks that a cell's evaluation has trained, and those of all other cells."""
+    """The networks that the evaluations of this cell and of all other cells have trained."""
 
     def __init__(self, out: Path, folder: RunFolder | None) -> None:
         super().__init__(folder.path if folder else None)
-        self.all = out / NETWORKS
+        self.all = out / NETWORKS_FILE
         for values in lines(self.all):
-            with suppress(KeyError, TypeError, ValueError):  # a line that cannot be read is computed again
+            with suppress(KeyError, TypeError, ValueError):  # the network of a damaged line is trained again
                 self.results[str(values["key"])] = TrainedNetwork(float(values["accuracy"]), int(values["images"]))
 
     def add(self, key: str, result: TrainedNetwork) -> None:
-        """Remember a network's result, for this cell and for all."""
+        """Remember the result of a network, for this cell and for all others."""
         super().add(key, result)
         with self.lock:
             files.append(self.all, {"key": key, **result._asdict()})
 
 
-def results(out: Path) -> list[Line]:
-    """What is done."""
-    return [line for line in lines(out / RESULTS) if isinstance(line.get("cell"), str)]
+def results(out: Path) -> list[ResultLine]:
+    """The lines of all finished runs and yardsticks."""
+    return [line for line in lines(out / RESULTS_FILE) if isinstance(line.get("cell"), str)]
 
 
-def lines(path: Path) -> Iterator[Line]:
+def lines(path: Path) -> Iterator[ResultLine]:
+    """The JSON objects of a file, one a line; damaged lines are left out."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     for line in text.splitlines():
         with suppress(ValueError, RecursionError):
@@ -73,87 +73,88 @@ def lines(path: Path) -> Iterator[Line]:
 
 
 def check_folder(out: Path) -> None:
-    """Raise `UserError` where a comparison cannot live: other files are there, or nothing can be written."""
+    """Raise `UserError` for a folder that holds other files or cannot be written."""
     run_folder.check_folder(out)
-    if out.is_dir() and not (out / BEGUN).exists():
-        found = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
-        if found:
-            raise UserError(f"{out} holds other files ({found[0]}); name another folder with --out")
+    if out.is_dir() and not (out / COMPARISON_FILE).exists():
+        names = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
+        if names:
+            raise UserError(f"{out} holds other files ({names[0]}); name another folder with --out")
 
 
 def check_same(out: Path, plan: ComparisonPlan, data: ImageData) -> None:
-    """Raise `UserError` where a folder holds another comparison; entries, points and seeds may have been added."""
-    if not (out / BEGUN).exists():
+    """Raise `UserError` for a folder with another comparison. Entries, values of a grid and seeds may be new."""
+    if not (out / COMPARISON_FILE).exists():
         return
-    kept, now = files.read_json(out / BEGUN), spec.plain(plan)
+    before, now = files.read_json(out / COMPARISON_FILE), as_json(plan)
     try:
-        for change in _changes(kept, now):
+        for change in _changes(before, now):
             raise UserError(
                 f"{out} holds a comparison with {change}; entries, values of a list and seeds can be added, the rest "
                 f"stays; name another folder with --out"
             )
-        same = kept["images"] == data.fingerprint
+        same_images = before["images"] == data.fingerprint
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{out / BEGUN} is damaged; name another folder with --out") from error
-    if not same:
+        raise UserError(f"{out / COMPARISON_FILE} is damaged; name another folder with --out") from error
+    if not same_images:
         raise UserError(f"{out} holds a comparison on other images of {data.name}; name another folder with --out")
 
 
-def _changes(kept: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """What was taken away or changed, in words."""
-    if kept["holdout"] != now["holdout"]:
-        yield f"holdout {kept['holdout']}, and {now['holdout']} is asked for"
-    for section in PROTOCOL:
-        yield from _differing(section, kept[section], now[section], "")
-    for seed in kept["seeds"]:
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """What was removed or changed, in words."""
+    if before["holdout"] != now["holdout"]:
+        yield f"holdout {before['holdout']}, and {now['holdout']} is asked for"
+    for section in SHARED_SECTIONS:
+        yield from _differing(section, before[section], now[section], "")
+    for seed in before["seeds"]:
         if seed not in now["seeds"]:
             yield f"seed {seed} in seeds, which is gone"
-    for name, points in kept["entries"].items():
+    for name, points in before["entries"].items():
         if name not in now["entries"]:
             yield f"entry '{name}', which is gone"
-        for at, sections in points.items():
-            there = now["entries"].get(name, {}).get(at)
-            if there is None:
-                yield f"{at} in entry '{name}', which is gone"
+        for settings, point in points.items():
+            point_now = now["entries"].get(name, {}).get(settings)
+            if point_now is None:
+                yield f"{settings} in entry '{name}', which is gone"
                 continue
             for key in ("method", "features"):
-                if sections[key] != there[key]:
-                    yield f"{key} {sections[key]} in entry '{name}', and {there[key]} is asked for"
+                if point[key] != point_now[key]:
+                    yield f"{key} {point[key]} in entry '{name}', and {point_now[key]} is asked for"
             for section in ("pool", "condense"):
-                yield from _differing(section, sections[section], there[section], f" in entry '{name}' at {at}")
+                yield from _differing(section, point[section], point_now[section], f" in entry '{name}' at {settings}")
 
 
-def _differing(section: str, kept: Mapping[str, Any], now: Mapping[str, Any], at: str) -> Iterator[str]:
-    movable = with_role(section, "place", "speed")
-    plain = settings_of(SECTIONS[section]())  # what was not there when the comparison began
-    for key in {**kept, **now}:
-        before = kept.get(key, plain.get(key))
-        if key not in movable and before != now.get(key):
-            yield f"{label((section, key))} {before}{at}, and {now.get(key)} is asked for"
+def _differing(section: str, before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> Iterator[str]:
+    """The settings of a section that changed, save for those that do not decide the numbers."""
+    free = with_role(section, "place", "speed")
+    default = settings_of(SECTIONS[section]())  # the value of settings that were added to attar since
+    for key in {**before, **now}:
+        value = before.get(key, default.get(key))
+        if key not in free and value != now.get(key):
+            yield f"{label((section, key))} {value}{where}, and {now.get(key)} is asked for"
 
 
-def begin(out: Path, plan: ComparisonPlan, data: ImageData) -> None:
-    """Write what the comparison is, with what was added to it."""
-    (out / CELLS).mkdir(parents=True, exist_ok=True)
-    files.clean(out, *WRITTEN)
-    for name in (RESULTS, NETWORKS):
+def create(out: Path, plan: ComparisonPlan, data: ImageData) -> None:
+    """Create the folder, or bring that of an interrupted comparison up to date."""
+    (out / CELLS_FOLDER).mkdir(parents=True, exist_ok=True)
+    files.clean(out, *REPLACED_FILES)
+    for name in (RESULTS_FILE, NETWORKS_FILE):
         files.mend(out / name)
-    files.write_json(out / BEGUN, {"images": data.fingerprint, "hosts": hosts(out), **spec.plain(plan)})
+    files.write_json(out / COMPARISON_FILE, {"images": data.fingerprint, "hosts": hosts(out), **as_json(plan)})
 
 
-def hosts(out: Path) -> list[Line]:
-    """The machines that worked on a comparison, and how."""
-    return list(files.read_json(out / BEGUN).get("hosts", [])) if (out / BEGUN).exists() else []
+def hosts(out: Path) -> list[ResultLine]:
+    """The machines that computed parts of a comparison, as `cells.host` describes them."""
+    return list(files.read_json(out / COMPARISON_FILE).get("hosts", [])) if (out / COMPARISON_FILE).exists() else []
 
 
-def add_machine(out: Path, host: Line) -> None:
-    """Note a machine before it begins: a run that it leaves unfinished has seconds of its too."""
-    known = hosts(out)
-    if not any(one.items() <= host.items() for one in known):  # an older line may say less
-        files.write_json(out / BEGUN, files.read_json(out / BEGUN) | {"hosts": [*known, host]})
+def add_machine(out: Path, host: ResultLine) -> None:
+    """Record a machine before it begins: even an unfinished run contains seconds of it."""
+    recorded = hosts(out)
+    if not any(one.items() <= host.items() for one in recorded):  # an older version recorded less
+        files.write_json(out / COMPARISON_FILE, files.read_json(out / COMPARISON_FILE) | {"hosts": [*recorded, host]})
 
 
-def settings_of_line(recipe: Recipe) -> Line:
-    """The settings that make a set, as a line of results has them."""
+def settings_of_line(recipe: Recipe) -> ResultLine:
+    """The settings that decide a set, as a line of results holds them."""
     sections = layers.as_sections(recipe)
     return {name: sections[name] for name in ("pool", "condense")}

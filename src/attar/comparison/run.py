@@ -1,4 +1,4 @@
-"""Methods × settings × seeds on one data set, under one protocol, in one folder."""
+"""Compare methods, settings and seeds on one data set under one protocol, in one folder."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from typing import Any
 import torch
 
 from attar import files
-from attar.comparison import figure, numbers, record, spec, tables
+from attar.comparison import figure, numbers, record, tables
+from attar.comparison import spec as specs
 from attar.comparison.cells import Context, Task, host, measure, tasks
 from attar.comparison.numbers import Row
+from attar.comparison.plan import ComparisonPlan
 from attar.comparison.processes import side_by_side
-from attar.comparison.record import Line
-from attar.comparison.spec import ComparisonPlan
+from attar.comparison.record import ResultLine
 from attar.condensation.setup import check_data
 from attar.data.images import ImageData
 from attar.engine.precision import check_precision
@@ -28,7 +29,7 @@ from attar.evaluation import protocol
 from attar.models import for_data
 from attar.runs import checkpoint, run_folder
 from attar.runs.checkpoint import Interval
-from attar.runs.progress import Lines, Progress
+from attar.runs.progress import Progress, ProgressHandler
 from attar.settings import auto, layers, recipes
 from attar.signals import Interrupted
 from attar.stages.shared import load_data
@@ -39,15 +40,26 @@ def compare(
     *,
     out: str | Path,
     jobs: int = 1,
-    save_every: str = checkpoint.EVERY,
+    save_every: str = checkpoint.DEFAULT_INTERVAL,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """Compare methods and settings as a spec says, in the folder `out`; the rows of its table, accuracies as fractions.
+    """Compare methods and settings on one data set, over several seeds and under one protocol.
 
-    spec: a TOML file, or what it holds as a dict. The same call again goes on where it was interrupted; entries, values
-    and seeds may be added. jobs: so many runs at once, with one thread each (times of more runs than cores, or of
-    several on one GPU, cannot be compared); a script that asks for more than one guards its own start with
-    `if __name__ == "__main__"`.
+    The same call again continues an interrupted comparison; entries, values of lists and seeds may be added.
+
+    Args:
+        spec: a TOML file, or its content as a dict.
+        out: the folder of the comparison.
+        jobs: runs at once, with one thread each. The times of more runs than cores, or of several on one GPU, cannot be
+            compared. A script that asks for more than one guards its start with `if __name__ == "__main__"`.
+        save_every: time or inner iterations between the checkpoints of a run, as for `condense`.
+        progress: where progress is shown; nowhere by default.
+
+    Returns:
+        The rows of the table, one for each point and network; accuracies are fractions.
+
+    Raises:
+        UserError: for a spec, data or folder that cannot be used, before anything is computed.
     """
     return [as_dict(row) for row in run(spec, Path(out), jobs, save_every, progress or Progress())]
 
@@ -58,29 +70,34 @@ def as_dict(row: Row) -> dict[str, Any]:
 
 
 def run(source: str | Path | Mapping[str, Any], out: Path, jobs: int, save_every: str, progress: Progress) -> list[Row]:
-    """Measure all that is missing. What can be refused is refused before anything is computed or written."""
+    """Compute all runs that are missing, and return the rows of the table.
+
+    Raises `UserError` before anything is computed or written, and `Interrupted` on SIGINT and SIGTERM.
+    """
     if jobs < 1:
         raise UserError(f"jobs must be at least 1, not {jobs}")
-    every = checkpoint.interval(save_every)
+    interval = checkpoint.interval(save_every)
     figure.check()
     plan, data = prepare(source, progress)
     record.check_folder(out)
-    wanted = tasks(plan, data)
-    context = Context(out, data, every, run_folder.command_line(), jobs)
+    every_task = tasks(plan, data)
+    context = Context(out, data, interval, run_folder.command_line(), jobs)
     with files.held(out):
         record.check_same(out, plan, data)
-        record.begin(out, plan, data)
+        record.create(out, plan, data)
         lines = record.results(out)
-        done = {line["cell"] for line in lines}
-        todo = [task for task in wanted if task.name not in done]
+        finished = {line["cell"] for line in lines}
+        todo = [task for task in every_task if task.name not in finished]
         if todo:
             record.add_machine(out, host(data.device, jobs))
+        left = len(todo)
         try:
             for line in measured(context, plan, todo, progress.quiet):
-                files.append(out / record.RESULTS, line)
+                left -= 1
+                files.append(out / record.RESULTS_FILE, line)
                 lines.append(line)
-                log.info("%s", f"[{len(wanted) - len(todo) + len(lines) - len(done)}/{len(wanted)}] {words(line)}")
-                write_tables(out, plan, lines, len(wanted) - len(lines))
+                log.info("[%d/%d] %s", len(every_task) - left, len(every_task), in_words(line))
+                write_tables(out, plan, lines, left)
         except KeyboardInterrupt as error:
             number = error.number if isinstance(error, Interrupted) else signal.SIGINT
             raise Interrupted(number, f"the same command goes on with {out}") from error
@@ -90,27 +107,27 @@ def run(source: str | Path | Mapping[str, Any], out: Path, jobs: int, save_every
 
 
 def prepare(source: str | Path | Mapping[str, Any], progress: Progress) -> tuple[ComparisonPlan, ImageData]:
-    """The plan and its real images, after all checks that need no network to be trained."""
+    """The plan of a spec and its real images, after all checks that need no trained network."""
     where = "" if isinstance(source, Mapping) else f"{source}: "
     if not isinstance(source, Mapping) and not Path(source).is_file():
         raise MissingError(f"there is no spec file {source}; a spec is a TOML file with an [[entry]] for each method")
     values = source if isinstance(source, Mapping) else layers.read(Path(source))
-    plan = spec.resolve(values, where)
+    plan = specs.resolve(values, where)
     data = real_images(plan, progress)
-    if values.get("recipe") is None and not recipes.has_own(plan.recipe.data.dataset):
-        plan = spec.resolve(values, where, auto.shape_of(data))
+    if values.get("recipe") is None and not recipes.has_recipe(plan.recipe.data.dataset):
+        plan = specs.resolve(values, where, auto.shape_of(data))
     check(plan, data, where)
     return plan, data
 
 
 def real_images(plan: ComparisonPlan, progress: Progress) -> ImageData:
-    """The training images, and what is tested on."""
+    """The training images of a plan, with the images that are tested on."""
     data = load_data(plan.recipe, progress)
     return data if plan.holdout is None else data.holdout(plan.holdout, plan.recipe.data.test_seed)
 
 
 def check(plan: ComparisonPlan, data: ImageData, where: str) -> None:
-    """Raise `UserError` where data, network and the settings of any point do not fit."""
+    """Raise `UserError` where data, network and the settings of a point do not fit each other."""
     if data.test_images is None:
         raise UserError(f"{where}{data.name} has no test images; holdout = 0.2 tests on a share of the training images")
     for_data.build(plan.recipe.network, for_data.describe(data), 0)
@@ -124,39 +141,39 @@ def check(plan: ComparisonPlan, data: ImageData, where: str) -> None:
             raise UserError(f"{where}entry '{point.entry}': {error}") from error
 
 
-def measured(context: Context, plan: ComparisonPlan, todo: Sequence[Task], quiet: bool) -> Iterator[Line]:
-    """The lines of all tasks: one after another here, or side by side in processes."""
+def measured(context: Context, plan: ComparisonPlan, todo: Sequence[Task], quiet: bool) -> Iterator[ResultLine]:
+    """The lines of results of all tasks: one after another in this process, or side by side in others."""
     if context.jobs == 1:
         warm_up()
         for task in todo:
-            with only_warnings():  # what a run says of itself would drown what the comparison says
+            with only_warnings():  # the messages of each run would hide those of the comparison
                 line = measure(context, task)
             yield line
         return
-    there = partial(begin, plan, context.out, context.every, context.command, context.jobs, quiet)
-    yield from side_by_side(todo, context.jobs, there)
+    start = partial(begin, plan, context.out, context.every, context.command, context.jobs, quiet)
+    yield from side_by_side(todo, context.jobs, start)
 
 
 def warm_up() -> None:
-    """What PyTorch imports at its first optimiser takes seconds, and they are no entry's."""
+    """Make PyTorch import what its first optimiser needs: these seconds must not count for an entry."""
     torch.optim.SGD([torch.zeros(1)], lr=0.1)
 
 
 def begin(
-    plan: ComparisonPlan, out: Path, every: Interval, command: str, jobs: int, quiet: bool
-) -> Callable[[Task], Line]:
-    """In a process of its own: the real images, and the function of a task. What all say is said once, not here."""
+    plan: ComparisonPlan, out: Path, interval: Interval, command: str, jobs: int, quiet: bool
+) -> Callable[[Task], ResultLine]:
+    """In a new process: load the real images, and return the function that computes a task."""
     silent = Progress()
-    with silent.listening():  # what was said of the data is said already
+    with silent.listening():  # the parent has already logged this
         data = real_images(plan, silent)
     warm_up()
     log.addHandler(Warnings(Progress(quiet=quiet)))
-    return partial(measure, Context(out, data, every, command, jobs))
+    return partial(measure, Context(out, data, interval, command, jobs))
 
 
 @contextmanager
 def only_warnings() -> Iterator[None]:
-    """Of what attar logs in here, the warnings: what the device cannot do."""
+    """Let attar log only warnings in the context, such as what the device cannot do."""
     level = log.level
     log.setLevel(logging.WARNING)
     try:
@@ -165,16 +182,16 @@ def only_warnings() -> Iterator[None]:
         log.setLevel(level)
 
 
-class Warnings(Lines):
-    """Of what a process of a comparison logs, the warnings: what its device cannot do."""
+class Warnings(ProgressHandler):
+    """The warnings that a process of a comparison logs, such as what its device cannot do."""
 
     def __init__(self, progress: Progress) -> None:
         super().__init__(progress)
         self.setLevel(logging.WARNING)
 
 
-def write_tables(out: Path, plan: ComparisonPlan, lines: Sequence[Line], left: int) -> list[Row]:
-    """Bring both tables up to date."""
+def write_tables(out: Path, plan: ComparisonPlan, lines: Sequence[ResultLine], left: int) -> list[Row]:
+    """Write both tables. left: runs that are not finished yet."""
     rows = numbers.rows(plan, lines)
     text = tables.to_markdown(plan, rows, lines, record.hosts(out), left)
     for name, content in ((record.TABLE_MD, text), (record.TABLE_CSV, tables.to_csv(rows))):
@@ -182,13 +199,13 @@ def write_tables(out: Path, plan: ComparisonPlan, lines: Sequence[Line], left: i
     return rows
 
 
-def words(line: Line) -> str:
-    """What a line is about, in a few words."""
+def in_words(line: ResultLine) -> str:
+    """A line of results for the log."""
     if line.get("diverged"):
         return f"{line['cell']}: {line['diverged']}"
     accuracy = ", ".join(f"{name} {entry['mean']:.3f}" for name, entry in line["accuracy"].items())
-    spent = ", ".join(f"{name} {value:.1f} s" for name, value in line["seconds"].items())
-    return f"{line['cell']}: {accuracy} ({spent})"
+    times = ", ".join(f"{name} {value:.1f} s" for name, value in line["seconds"].items())
+    return f"{line['cell']}: {accuracy} ({times})"
 
 
 def _write_text(content: str, path: Path) -> None:

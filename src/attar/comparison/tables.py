@@ -8,22 +8,22 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from attar.comparison.numbers import Mean, Row
-from attar.comparison.record import Line
-from attar.comparison.spec import ComparisonPlan
+from attar.comparison.plan import ComparisonPlan
+from attar.comparison.record import ResultLine
 
 
 def columns(rows: Sequence[Row]) -> list[str]:
-    """The settings that any grid names, in order; the images per class first."""
+    """The names of the settings that any grid names, images per class first."""
     return list(rows[0].columns) if rows else ["ipc"]
 
 
-def shown(row: Row) -> list[str]:
-    """A row's settings as text, nothing for what its method does not take."""
+def setting_texts(row: Row) -> list[str]:
+    """The settings of a row as text, empty where its method does not take one."""
     return ["" if value is None else str(value) for value in row.columns.values()]
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """Every number of a row in a column of its own, as exact as it is known."""
+    """All numbers of the rows, each in its own column, with all digits."""
     names = columns(rows)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -49,73 +49,73 @@ def _parts(value: Mean | None) -> tuple[Any, ...]:
 
 
 def to_markdown(
-    plan: ComparisonPlan, rows: Sequence[Row], lines: Sequence[Line], hosts: Sequence[Line], left: int
+    plan: ComparisonPlan, rows: Sequence[Row], lines: Sequence[ResultLine], hosts: Sequence[ResultLine], left: int
 ) -> str:
-    """The table for people, with what a number needs to be understood. left: cells that are not done yet."""
+    """The table for people, with notes on how the numbers were measured. left: runs that are not finished yet."""
     several = len({row.network for row in rows if row.network}) > 1
-    texts = [shown(row) for row in rows]
+    texts = [setting_texts(row) for row in rows]
     table = [
         ("entry", [row.entry for row in rows]),
         *((name, [text[at] for text in texts]) for at, name in enumerate(columns(rows))),
         *([("network", [row.network or "" for row in rows])] if several else []),
         ("accuracy", [spread(row.accuracy) for row in rows]),
-        *_known("soft labels", [spread(row.soft) for row in rows]),
+        *_column("soft labels", [spread(row.soft) for row in rows]),
         ("n", [count(row) for row in rows]),
         ("seconds", [seconds(row.seconds) for row in rows]),
         ("of them pretraining", [seconds(row.pretrain) for row in rows]),
-        *_known("initial", [spread(row.initial) for row in rows]),
-        *_known("random real", [spread(row.random_real) for row in rows]),
-        *_known("IOR", [fraction(row.ior) for row in rows]),
-        *_known("HLR", [fraction(row.hlr) for row in rows]),
+        *_column("initial", [spread(row.initial) for row in rows]),
+        *_column("random real", [spread(row.random_real) for row in rows]),
+        *_column("IOR", [fraction(row.ior) for row in rows]),
+        *_column("HLR", [fraction(row.hlr) for row in rows]),
     ]
-    drawn = [_line(head for head, _ in table), _line("---" for _ in table)]
-    drawn += map(_line, zip(*(cells for _, cells in table), strict=True))
-    return "\n".join([f"# {title(plan)}", "", *notes(plan, rows, lines, hosts, left), "", *drawn, ""])
+    table_lines = [_line(head for head, _ in table), _line("---" for _ in table)]
+    table_lines += map(_line, zip(*(cells for _, cells in table), strict=True))
+    return "\n".join([f"# {title(plan)}", "", *notes(plan, rows, lines, hosts, left), "", *table_lines, ""])
 
 
-def _known(head: str, cells: list[str]) -> list[tuple[str, list[str]]]:
-    """A column, where any row has a value for it."""
+def _column(head: str, cells: list[str]) -> list[tuple[str, list[str]]]:
+    """A column, or none where no row has a value for it."""
     return [(head, cells)] if any(cells) else []
 
 
 def title(plan: ComparisonPlan) -> str:
-    """What is compared on what."""
+    """The data set and the entries."""
     entries = dict.fromkeys(point.entry for point in plan.points)
     return f"{plan.recipe.data.dataset}: {', '.join(entries)}"
 
 
 def notes(
-    plan: ComparisonPlan, rows: Sequence[Row], lines: Sequence[Line], hosts: Sequence[Line], left: int
+    plan: ComparisonPlan, rows: Sequence[Row], lines: Sequence[ResultLine], hosts: Sequence[ResultLine], left: int
 ) -> list[str]:
-    """What the numbers are, line by line."""
+    """What the numbers of the table are, one note a line."""
     evaluation, seeds = plan.recipe.evaluate, len(plan.seeds)
     networks = ", ".join(dict.fromkeys(row.network for row in rows if row.network))
     epochs = sorted({entry["epochs"] for line in lines if "entry" in line for entry in line["accuracy"].values()})
-    found = [
+    texts = [
         f"Accuracy of fresh networks ({networks}) on the {plan.tested_on}, after the last of "
         f"{' or '.join(map(str, epochs))} epochs, as a fraction: mean ± standard deviation over n of {seeds} seeds, "
         f"each a set of its own and the mean of runs = {evaluation.runs}."
     ]
     whole = next((row.whole for row in rows if row.whole is not None), None)
     if whole is not None:
-        found.append(f"The whole training set, epochs {evaluation.whole_epochs}: {spread(whole)} over n = {whole.n}.")
+        texts.append(f"The whole training set, epochs {evaluation.whole_epochs}: {spread(whole)} over n = {whole.n}.")
     if any(row.ior is not None for row in rows):
-        found.append("IOR: accuracy less that of random real images at equal storage.")
+        texts.append("IOR: accuracy less that of random real images at equal storage.")
     if any(row.hlr is not None for row in rows):
-        found.append("HLR: accuracy of the whole set less this one.")
-    found.append(
+        texts.append("HLR: accuracy of the whole set less this one.")
+    texts.append(
         "Seconds: the median over seeds of the early-stage models, where a method needs them, and of the condensation "
         "or choice, without the evaluation. Entries with the same early-stage models share them, and each is charged "
         "their full time."
     )
-    found.append(timing(hosts))
+    texts.append(timing(hosts))
     if left:
-        found.append(f"Not complete: {left} runs are missing; the same command goes on.")
-    return [f"- {line}" for line in found]
+        texts.append(f"Not complete: {left} runs are missing; the same command goes on.")
+    return [f"- {line}" for line in texts]
 
 
-def timing(hosts: Sequence[Line]) -> str:
-    """Where the seconds were taken, and whether they can be compared."""
+def timing(hosts: Sequence[ResultLine]) -> str:
+    """On which machines the seconds were measured, and whether they can be compared."""
     words = f"Times: on {'; '.join(map(host, hosts))}."
     if len(hosts) > 1:
         words += " They are MIXED, from more than one machine, version or way to use it: compare accuracies, not times."
@@ -128,15 +128,15 @@ def timing(hosts: Sequence[Line]) -> str:
     return words
 
 
-def host(values: Line) -> str:
-    """The machine and how it was used."""
+def host(values: ResultLine) -> str:
+    """A machine, and how it was used, in words."""
     at_once = "one run at a time" if values["jobs"] == 1 else f"{values['jobs']} runs at once"
     threads = f"{values['threads']} thread{'s' * (values['threads'] != 1)}"
     return f"{values['processor']} ({values['device']}, {threads}, {at_once}{versions(values)})"
 
 
-def versions(values: Line) -> str:
-    """Such as `, attar 1.0, torch 2.9`, nothing where they were not noted."""
+def versions(values: ResultLine) -> str:
+    """The versions of the software, such as `, attar 1.0, torch 2.9`; empty where they were not recorded."""
     return "".join(f", {name} {number}" for name, number in values.get("versions", {}).items())
 
 
@@ -148,7 +148,7 @@ def spread(value: Mean | None) -> str:
 
 
 def fraction(value: float | None) -> str:
-    """Three digits, with a sign that is a minus."""
+    """Three digits, with a proper minus sign."""
     return "" if value is None else f"{value:.3f}".replace("-", "−")
 
 
@@ -158,7 +158,7 @@ def seconds(value: float | None) -> str:
 
 
 def count(row: Row) -> str:
-    """Seeds behind a mean, and those that came to nothing."""
+    """The number of seeds of a mean, and of those that diverged."""
     n = row.accuracy.n if row.accuracy is not None else 0
     return f"{n}" + (f" ({row.diverged} diverged)" if row.diverged else "")
 

@@ -1,9 +1,9 @@
-"""The gradient of the matching loss for the images: all classes at one point, one after another or together.
+"""The gradient of the matching loss with respect to the images, for all classes.
 
-The published loop visits the classes one after another and steps the whole image tensor after each; here all classes
-are computed at one point, and one step gives the same result (`image_step`). A class's gradient is one function,
-compiled once for all classes of a shape; on a GPU the whole sweep is recorded as one CUDA graph (`sweep`), and a memory
-budget says how many classes are computed at once (`memory`).
+The published loop visits the classes one after another and steps the whole image tensor after each. Here the gradients
+of all classes are computed for the same images, and one step gives the same result (`image_step`). The gradient of a
+class is one function, compiled once for each shape. On a GPU the whole sweep over the classes is recorded as one CUDA
+graph (`sweep`). A memory budget determines how many classes are computed at once (`memory`).
 """
 
 from __future__ import annotations
@@ -31,25 +31,28 @@ from attar.training.augment import Draw, apply, take
 
 
 class SweepInputs(NamedTuple):
-    """What one sweep over the classes reads."""
+    """The inputs of one sweep over the classes."""
 
     images: Tensor  # [C, ipc, ch, H, W], the stored images
     params: Mapping[str, Tensor]
-    real: Sequence[Tensor]  # per class [n_c, ch, H, W], normalised; looked up class by class
+    real: Sequence[Tensor]  # per class [n_c, ch, H, W], normalised; each is read when its class is computed
     draws: Draw  # C rows
-    subsets: Sequence[Tensor] | None = None  # per class int64 [m]: the decoded images that take part
-    frequencies: Tensor | None = None  # [T, d], of all classes
+    subsets: Sequence[Tensor] | None = None  # per class int64 [m]: the decoded images to match; None: all
+    frequencies: Tensor | None = None  # [T, d], shared by all classes; only where `match` is ncf
 
 
 class SweepResult(NamedTuple):
-    """What one sweep gives, left on the device."""
+    """The results of one sweep, on the device."""
 
-    gradient: Tensor  # as the images
+    gradient: Tensor  # shape of the images
     loss: Tensor  # a scalar, summed over the classes
 
 
 class ClassInputs(NamedTuple):
-    """What the loss of one class reads besides its images; of several classes together, each with a dimension more."""
+    """The inputs of one class's loss besides its images.
+
+    For several classes at once, all but `params` and `frequencies` have a further first dimension.
+    """
 
     params: Mapping[str, Tensor]
     real: Tensor  # [n, ch, H, W], normalised
@@ -59,57 +62,66 @@ class ClassInputs(NamedTuple):
     frequencies: Tensor | None  # [T, d]
 
 
-Step = Callable[[Tensor, ClassInputs], tuple[Tensor, Tensor]]  # a class's images → (their gradient, the loss)
+# (images, other inputs) of a class → (image gradient, loss)
+Step = Callable[[Tensor, ClassInputs], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How gradients are computed: the same numbers up to rounding."""
+    """How gradients are computed. Apart from rounding it does not change the results."""
 
     precision: str = "float32"
     compiled: bool = False
-    chunk: int = 1  # classes at once, as one batch
-    side_by_side: int | None = None  # classes at once on a CPU, each in a thread; as many as threads by default
-    class_bytes: int = 0  # what a class's step needs, see `memory.class_bytes`
+    chunk: int = 1  # classes computed at once by vmap
+    side_by_side: int | None = None  # classes at once on a CPU, each in one thread; None: one for each thread
+    class_bytes: int = 0  # memory of one class's step, see `memory.class_bytes`
 
 
 class ImageGradients:
-    """The gradients of all classes' matching losses for their stored images."""
+    """Computes the gradients of all classes' matching losses with respect to their stored images.
+
+    Args:
+        module: the network; its own tensors are not used.
+        matching: loss, distance and decoding.
+        normalize: images in [0, 1] → normalised images.
+        labels: int64 [C], the label of each row of the images.
+        execution: precision, compilation and parallelism.
+    """
 
     def __init__(
         self,
         module: Network,
         matching: Matching,
         normalize: Callable[[Tensor], Tensor],
-        labels: Tensor,  # int64 [C], the label of each row of the images
+        labels: Tensor,
         execution: Execution | None = None,
     ) -> None:
         self.module = module
-        self.called: nn.Module = Features(module) if matching.features else module
+        self.forward_module: nn.Module = Features(module) if matching.features else module
         self.matching = matching
         self.normalize = normalize
         self.labels = labels
         self.execution = execution or Execution()
         self.workers = ThreadWorkers(labels.device, self.execution.side_by_side)
-        self.chunk = self.execution.chunk  # smaller once the memory did not suffice
+        self.chunk = self.execution.chunk  # halved when memory runs out
         self.per_thread = threading.local()
         step = grad_and_value(self.class_loss)
-        self.step = self._compiled(step, self.eager_step)
-        self.grouped: dict[bool, Step] = {}  # whether subsets are given → many classes at once
+        self.step = self._compile_if_asked(step, self.eager_step)
+        self.grouped: dict[bool, Step] = {}  # whether there are subsets → the step of several classes
         for subset in (False, True):
             dims = ClassInputs(params=None, real=0, draw=0, subset=0 if subset else None, label=0, frequencies=None)  # type: ignore[arg-type]
-            together = torch.vmap(step, in_dims=(0, dims))
-            self.grouped[subset] = self._compiled(together, together)
+            vectorised = torch.vmap(step, in_dims=(0, dims))
+            self.grouped[subset] = self._compile_if_asked(vectorised, vectorised)
 
-    def _compiled(self, function: Step, eager: Step) -> Step:
+    def _compile_if_asked(self, function: Step, eager: Step) -> Step:
         return Compiled(function, eager, self.labels.device, "the sweep") if self.execution.compiled else eager
 
     def forward(self, module: nn.Module, params: Mapping[str, Tensor], images: Tensor) -> Tensor:
-        """Logits [n, C], or the last features [n, d] when features are matched; module: `called`, or a copy of it."""
+        """Logits [n, C], or the last features [n, d] if these are matched. module: `forward_module` or a copy."""
         prefix = "module." if self.matching.features else ""
-        named = {f"{prefix}{name}": value for name, value in params.items()}
+        tensors = {f"{prefix}{name}": value for name, value in params.items()}
         with autocast(self.execution.precision, images.device):
-            out = functional_call(module, named, (images,))
+            out = functional_call(module, tensors, (images,))
         return out.to(images.dtype)
 
     def class_loss(
@@ -119,9 +131,9 @@ class ImageGradients:
         gradient: Callable[..., dict[str, Tensor]] = gradient,
         module: nn.Module | None = None,
     ) -> Tensor:
-        """The matching loss L_c of one class: a scalar."""
+        """The matching loss L_c of one class, a scalar."""
         m = self.matching
-        forward = partial(self.forward, module or self.called)
+        forward = partial(self.forward, module or self.forward_module)
         decoded = decode_class(images, m.factor, m.decode_type)
         if inputs.subset is not None:
             decoded = decoded[inputs.subset]
@@ -130,22 +142,22 @@ class ImageGradients:
         return LOSSES[m.match](pair, m)
 
     def eager_step(self, images: Tensor, inputs: ClassInputs) -> tuple[Tensor, Tensor]:
-        """(∇ of `class_loss` for the images, the loss), by autograd."""
+        """The gradient of `class_loss` with respect to the images, and the loss, by autograd."""
         images = images.detach().requires_grad_()
-        loss = self.class_loss(images, inputs, eager_gradient, thread_module(self.per_thread, self.called))
+        loss = self.class_loss(images, inputs, eager_gradient, thread_module(self.per_thread, self.forward_module))
         return torch.autograd.grad(loss, images)[0], loss.detach()
 
     def __call__(self, inputs: SweepInputs) -> SweepResult:
-        """Gradient and loss of a sweep. Where memory is short, half the classes at once from then on."""
+        """Compute a sweep. When memory runs out, halve the number of classes at once, from now on, and try again."""
         while True:
             try:
                 return self._sweep(inputs._replace(params=dict(inputs.params)))
             except torch.OutOfMemoryError:
-                if _recording() or not self.halve():
+                if _is_recording() or not self.halve():
                     raise
 
     def halve(self) -> bool:
-        """Half the classes at once from now on, because memory was short; False where it is one already."""
+        """Halve the number of classes at once, from now on. Returns False if it is one already."""
         if self.chunk == 1:
             return False
         self.chunk = math.ceil(self.chunk / 2)
@@ -163,7 +175,7 @@ class ImageGradients:
         return SweepResult(torch.stack(grads), torch.stack(losses).sum())
 
     def _group(self, inputs: SweepInputs, rows: range) -> list[tuple[Tensor, Tensor]]:
-        """(image gradient, loss) of some classes: at once where their real batches have one shape."""
+        """(image gradient, loss) of some classes, by vmap if their real batches have the same shape."""
         batches = [inputs.real[row] for row in rows]
         subsets = [None if inputs.subsets is None else inputs.subsets[row] for row in rows]
         if len(rows) == 1 or len({len(batch) for batch in batches}) > 1:
@@ -176,23 +188,23 @@ class ImageGradients:
                 )
                 for row, batch, subset in zip(rows, batches, subsets, strict=True)
             ]
-        part = slice(rows.start, rows.stop)
-        draws = {name: value[part].unsqueeze(1) for name, value in inputs.draws.items()}
+        group = slice(rows.start, rows.stop)
+        draws = {name: value[group].unsqueeze(1) for name, value in inputs.draws.items()}
         stacked = None if inputs.subsets is None else torch.stack([subset for subset in subsets if subset is not None])
-        together = ClassInputs(
-            inputs.params, torch.stack(batches), draws, stacked, self.labels[part], inputs.frequencies
+        group_inputs = ClassInputs(
+            inputs.params, torch.stack(batches), draws, stacked, self.labels[group], inputs.frequencies
         )
-        grads, losses = self.grouped[stacked is not None](inputs.images[part], together)
+        grads, losses = self.grouped[stacked is not None](inputs.images[group], group_inputs)
         return list(zip(grads.unbind(), losses.unbind(), strict=True))
 
 
-def _recording() -> bool:
-    """Whether a CUDA graph is being recorded, in which no memory can be given back."""
+def _is_recording() -> bool:
+    """Whether a CUDA graph is being recorded; memory cannot be freed then."""
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def thread_module(per_thread: threading.local, module: nn.Module) -> nn.Module:
-    """The calling thread's copy of a module: a functional call swaps a module's tensors while it runs."""
+    """The calling thread's copy of a module, because `functional_call` replaces the module's tensors while it runs."""
     if not hasattr(per_thread, "module"):
         per_thread.module = copy.deepcopy(module)
     return per_thread.module

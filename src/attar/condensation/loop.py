@@ -1,8 +1,8 @@
 """Condensation (Acc-DD algorithm 1): one inner iteration and the whole loop, the same for every method.
 
-A method is what its settings choose: `network_init` (the network), `matching` (what is matched), `image_step` (how the
-images move) and `network_step` (how the network moves). Whatever changes during a run is in `State`; whatever does not
-is in `Setup`.
+The settings of a method choose: `network_init` (the network), `matching` (what is matched), `image_step` (how the
+images move) and `network_step` (how the network moves). Everything that changes during a run is in `State`, everything
+else in `Setup`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from attar.errors import UserError
 from attar.selection.embeddings import by_network, representatives
 from attar.sets.decode import decoded_count
 from attar.sets.synthetic import SyntheticSet
-from attar.settings.config import CondenseConfig, strategy_names
+from attar.settings.choices import strategy_names
+from attar.settings.condense_config import CondenseConfig
 from attar.training import train_state
 from attar.training.augment import draw
 from attar.training.pool import Pool
 
 
 def run(data: ImageData, pool: Pool, config: CondenseConfig) -> SyntheticSet:
-    """Condense from the beginning to the end, in memory. Raises `UserError` as `set_up` does, and `Diverged`."""
+    """Run a condensation in memory, from beginning to end. Raises `UserError` as `set_up` does, and `Diverged`."""
     setup = set_up(data, pool, config)
     state = init(setup)
     for _ in iterate(state, setup):
@@ -41,10 +42,10 @@ def run(data: ImageData, pool: Pool, config: CondenseConfig) -> SyntheticSet:
 
 
 def iterate(state: State, setup: Setup) -> Iterator[float | None]:
-    """Go on to the end of the run, an inner iteration at a time.
+    """Continue a run to its end, and yield after each inner iteration, with `state` updated.
 
-    Yields after each one, with `state` as it stands: None, or after the last one of an outer iteration the mean of its
-    losses. Raises `Diverged` when a loss, an image or a weight is not finite.
+    Yields the mean loss of an outer iteration after its last inner iteration, and None after the others. Raises
+    `Diverged` when a loss, an image or a weight is not finite.
     """
     config = setup.config
     while state.outer < config.outer_iterations:
@@ -56,7 +57,7 @@ def iterate(state: State, setup: Setup) -> Iterator[float | None]:
 
 
 def end_outer(state: State, setup: Setup) -> float:
-    """Count an outer iteration, and return the mean of its losses: the only time that they are read."""
+    """Count an outer iteration and return the mean of its losses. Only here are losses read from the device."""
     check_finite(state, setup.config)
     mean = float(torch.stack(state.losses).mean())
     state.outer += 1
@@ -73,7 +74,7 @@ def begin_outer(state: State, setup: Setup) -> State:
 
 
 def take_network(state: State, setup: Setup) -> None:
-    """A network from where the settings say, perturbed if they say so (Acc-DD sections 3.2, 3.3), its optimiser new."""
+    """Take the next network (Acc-DD section 3.2), perturb it if set (section 3.3), and reset its optimiser."""
     data, config = setup.data, setup.config
     initial = NETWORK_INITS[config.network_init](setup.pool, state.cpu_generator)
     params, buffers = (
@@ -83,41 +84,45 @@ def take_network(state: State, setup: Setup) -> None:
     if state.network is None:
         state.network = start_network(setup, params, buffers)
     if config.warmup:
-        params, buffers = warmed_up(state, setup, params, buffers)
+        params, buffers = warm_up(state, setup, params, buffers)
     if config.perturb:
         params = perturb(params, vmin=config.vmin, vmax=config.vmax, generator=state.generator)
     train_state.reset(state.network, params, buffers)
     state.member = initial.member
 
 
-def warmed_up(
+def warm_up(
     state: State, setup: Setup, params: dict[str, Tensor], buffers: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What a fresh network has become after a few epochs on real images (IDC on ImageNet)."""
+    """Train a fresh network for `warmup` epochs on real images (IDC on ImageNet). Returns its params and buffers."""
     assert state.network is not None
     train_state.reset(state.network, params, buffers)
     train_on_real(state, setup, setup.config.warmup * len(setup.data.labels))
-    learned = state.network.params, state.network.buffers
-    trained, statistics = ({name: value.detach().clone() for name, value in tensors.items()} for tensors in learned)
-    return trained, statistics
+    network = state.network
+    trained_params, trained_buffers = (
+        {name: value.detach().clone() for name, value in tensors.items()}
+        for tensors in (network.params, network.buffers)
+    )
+    return trained_params, trained_buffers
 
 
 def clamp(state: State, setup: Setup) -> Tensor:
-    """The images clamped at the moment of the published loop, which has not yet made the last steps of a sweep."""
+    """Clamp the published loop's images to [0, 1]. Returns the stored images, which include deferred steps."""
     deferred = image_step.deferred_step(state.momentum, setup.pending, state.optimizer, setup.image_optimizer)
     return (state.images + deferred).clamp(0, 1) - deferred
 
 
 def step(state: State, setup: Setup) -> tuple[State, Tensor]:
-    """One inner iteration: a sweep over the classes, then the network update. Returns the summed loss, unread.
+    """One inner iteration: a sweep over the classes, then the network update.
 
-    Raises `UserError` before the first `begin_outer`.
+    Returns the state and the loss summed over the classes, still on the device. Raises `UserError` before the first
+    `begin_outer`.
     """
     data, config = setup.data, setup.config
     if state.network is None:
         raise UserError("call begin_outer before step")
     if state.inner and config.sweeps_per_network and state.inner % config.sweeps_per_network == 0:
-        if config.img_space == "unit":  # NCFM clamps with each network; DC, DSA and DM never do
+        if config.img_space == "unit":  # NCFM clamps whenever it takes a network; DC, DSA and DM never clamp
             state.images = clamp(state, setup)
         take_network(state, setup)
     strategy = strategy_names(config.aug_type)
@@ -127,12 +132,12 @@ def step(state: State, setup: Setup) -> tuple[State, Tensor]:
     subsets = random_subsets(state, setup) if setup.draws_subset else None
     frequencies = draw_frequencies(state, setup)
     gradient, loss = setup.sweep.run(SweepInputs(state.images, params, rows, draws, subsets, frequencies))
-    loss = loss.clone()  # a replay overwrites its results
+    loss = loss.clone()  # the next replay of a CUDA graph overwrites its results
     objective = loss
     move_images(state, setup, gradient)
     if setup.calibration is not None:
-        trained = setup.pool.members[state.member].params
-        params = {name: send(value, data.device) for name, value in trained.items()}
+        member = setup.pool.members[state.member]
+        params = {name: send(value, data.device) for name, value in member.params.items()}
         draws = draw(strategy, len(rows), data.size, state.generator, choice_per_row=True)
         gradient, entropy = setup.calibration.run(SweepInputs(state.images, params, [], draws, subsets))
         objective = loss + config.calibrate * entropy
@@ -140,24 +145,24 @@ def step(state: State, setup: Setup) -> tuple[State, Tensor]:
     reduce_lr(state, setup, objective)
     update_network(state, setup)
     state.inner += 1
-    take_mean(state, setup)
+    update_mean(state, setup)
     return state, loss
 
 
 def matched_rows(state: State, setup: Setup) -> list[Tensor]:
-    """The real images of each class that this iteration matches: drawn, or the representatives of clusters (DREAM)."""
+    """Rows of the real images of each class to match: drawn at random, or representatives of clusters (DREAM)."""
     if setup.config.select == "random":
         return [sampler.draw() for sampler in state.samplers]
     if state.inner % setup.config.select_every == 0:
-        state.picks = clustered(state, setup)
+        state.picks = cluster_representatives(state, setup)
     return state.picks
 
 
-def clustered(state: State, setup: Setup) -> list[Tensor]:
-    """The images of each class nearest the centres of its clusters, as the network sees them now."""
+def cluster_representatives(state: State, setup: Setup) -> list[Tensor]:
+    """Rows of the images of each class nearest its cluster centres, in the current network's feature space."""
     data, config = setup.data, setup.config
     if state.network is None:
-        raise UserError("call begin_outer before clustered")
+        raise UserError("call begin_outer before cluster_representatives")
     embed = by_network(setup.module, state.network.params, state.network.buffers, config.precision)
     return [
         representatives(data, label, config.batch_real, embed, state.generator, config.select_from)
@@ -166,7 +171,7 @@ def clustered(state: State, setup: Setup) -> list[Tensor]:
 
 
 def draw_frequencies(state: State, setup: Setup) -> Tensor | None:
-    """Where characteristic functions are compared in a sweep, if they are: Gaussian, [T, d] (NCFM section 3)."""
+    """Gaussian frequencies [T, d] at which characteristic functions are compared (NCFM section 3), None otherwise."""
     if setup.config.match != "ncf":
         return None
     shape = (setup.config.frequencies, setup.features)
@@ -174,14 +179,14 @@ def draw_frequencies(state: State, setup: Setup) -> Tensor | None:
 
 
 def move_images(state: State, setup: Setup, gradient: Tensor) -> None:
-    """One step of the images."""
+    """Step the images."""
     state.images, state.momentum, state.optimizer = image_step.move(
         state.images, state.momentum, gradient, state.optimizer, setup.image_optimizer
     )
 
 
 def reduce_lr(state: State, setup: Setup, loss: Tensor) -> None:
-    """Perhaps halve the images' learning rate, and so that of the steps which the published loop has yet to make."""
+    """Halve the images' learning rate on a plateau of the loss, and with it the deferred steps."""
     if not setup.image_optimizer.patience:
         return
     before = image_step.deferred_step(state.momentum, setup.pending, state.optimizer, setup.image_optimizer)
@@ -193,26 +198,27 @@ def reduce_lr(state: State, setup: Setup, loss: Tensor) -> None:
     )
 
 
-def take_mean(state: State, setup: Setup) -> None:
-    """Take the images of this sweep into their mean: polynomial decay (Shamir & Zhang, ICML 2013, section 4).
+def update_mean(state: State, setup: Setup) -> None:
+    """Update the polynomial-decay average of the images over the sweeps (Shamir & Zhang, ICML 2013, section 4).
 
-    With the power η the t-th sweep of T weighs t(t + 1)…(t + η − 1), whatever T is, so that a run can grow.
+    With averaging power η the weight of sweep t is proportional to t(t + 1)…(t + η − 1). It does not depend on the
+    number of sweeps, so a run can be extended.
     """
     power = setup.config.averaging_power
     if power:
         count = state.outer * setup.config.inner_loop + state.inner
-        now = current(state, setup)
-        state.mean = now if state.mean is None else torch.lerp(state.mean, now, (power + 1) / (count + power))
+        images = current_images(state, setup)
+        state.mean = images if state.mean is None else torch.lerp(state.mean, images, (power + 1) / (count + power))
 
 
-def current(state: State, setup: Setup) -> Tensor:
-    """The images in [0, 1], with the last steps that the published loop has yet to make."""
+def current_images(state: State, setup: Setup) -> Tensor:
+    """The images of the published loop at this moment, without the deferred steps, clamped to [0, 1]."""
     deferred = image_step.deferred_step(state.momentum, setup.pending, state.optimizer, setup.image_optimizer)
     return (state.images + deferred).clamp(0, 1)
 
 
 def random_subsets(state: State, setup: Setup) -> list[Tensor]:
-    """Which decoded images of each class take part in a sweep."""
+    """Draw `batch_syn_max` of the decoded images of each class, int64, for a sweep."""
     config, device = setup.config, setup.data.device
     count = decoded_count(config.ipc, config.factor, config.decode_type)
     return [
@@ -221,9 +227,9 @@ def random_subsets(state: State, setup: Setup) -> list[Tensor]:
 
 
 def product(state: State, setup: Setup) -> SyntheticSet:
-    """The condensed set as it stands."""
+    """The condensed set at the current state."""
     data, config = setup.data, setup.config
-    images = current(state, setup) if state.mean is None else state.mean
+    images = current_images(state, setup) if state.mean is None else state.mean
     return SyntheticSet(
         images=images.flatten(0, 1),
         labels=torch.tensor(setup.labels, device=data.device).repeat_interleave(config.ipc),

@@ -1,7 +1,7 @@
-"""What is matched, and the distances (IDC section 3, Acc-DD section 3.1, DM section 3.2, NCFM section 3).
+"""Matching losses and distances (IDC section 3, Acc-DD section 3.1, DM section 3.2, NCFM section 3).
 
-Everything is a function of a parameter dict, so that gradients nest: the gradient of the synthetic images is a gradient
-through the network's own gradient.
+The losses are functions of a parameter dict, so that gradients can be nested: the gradient with respect to the
+synthetic images is taken through the gradient with respect to the parameters.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ Params = Mapping[str, Tensor]
 Forward = Callable[[Params, Tensor], Tensor]  # parameters, images [n, ch, H, W] → logits or features [n, d]
 Distance = Callable[[Tensor, Tensor], Tensor]
 
-CLASSIFIER = "classifier."
-WEIGHT = 300.0  # of the distance between characteristic functions (NCFM)
-AMPLITUDE = PHASE = 0.5  # the shares of their sizes and of their directions
-SMALLEST_SQUARE = 1e-12  # below it a distance has no slope
+CLASSIFIER_PREFIX = "classifier."  # of the names of the last layer's parameters
+DISTANCE_WEIGHT = 300.0  # factor of the distance between characteristic functions (NCFM)
+AMPLITUDE_WEIGHT = PHASE_WEIGHT = 0.5
+MIN_SQUARE = 1e-12  # clamped below, because the derivative of the square root is infinite at 0
 
 
 @dataclass(frozen=True)
 class Matching:
-    """What is matched, as plain values."""
+    """Which loss is matched, by which distance, and how stored images are decoded."""
 
-    metric: str
+    metric: str  # one of `DISTANCES`
     match: str  # one of `LOSSES`
-    bias: bool
-    fc: bool
+    bias: bool  # match gradients of biases and norm parameters too
+    fc: bool  # match gradients of the last layer too
     factor: int
     decode_type: str
 
     @property
     def features(self) -> bool:
-        """Whether a network's last features are wanted, not its logits."""
+        """Whether the loss uses the network's last features instead of its logits."""
         return self.match in ("feat", "ncf")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A class's two batches under one draw, and the network that sees them."""
+    """The real and the synthetic batch of a class, with the same augmentation, and the network."""
 
-    forward: Forward  # logits, or features where these are matched
+    forward: Forward  # gives logits, or features if `Matching.features`
     params: Params
     real: Tensor  # [n, ch, H, W], normalised and augmented
     synthetic: Tensor  # [m, ch, H, W]
@@ -56,13 +56,13 @@ class Pair:
 
 
 def class_gradients(pair: Pair, m: Matching) -> Tensor:
-    """Distance between the gradients of both batches; the real one is a constant."""
+    """Distance between the parameter gradients of both batches; that of the real batch is a constant."""
     names = matched_names(pair.params, bias=m.bias, fc=m.fc)
-    wanted, got = (
+    real, synthetic = (
         pair.gradient(pair.forward, pair.params, names, batch, pair.label.expand(len(batch)))
         for batch in (pair.real, pair.synthetic)
     )
-    return gradient_distance({name: value.detach() for name, value in wanted.items()}, got, m.metric)
+    return gradient_distance({name: value.detach() for name, value in real.items()}, synthetic, m.metric)
 
 
 def feature_means(pair: Pair, m: Matching) -> Tensor:
@@ -72,14 +72,14 @@ def feature_means(pair: Pair, m: Matching) -> Tensor:
 
 
 def feature_distributions(pair: Pair, m: Matching) -> Tensor:
-    """Distance between the characteristic functions of both batches' last features, of unit norm per image."""
+    """Distance between the characteristic functions of both batches' last features, normalised to unit length."""
     assert pair.frequencies is not None
     real, synthetic = (F.normalize(pair.forward(pair.params, batch), dim=1) for batch in (pair.real, pair.synthetic))
     return characteristic_distance(real.detach(), synthetic, pair.frequencies)
 
 
 def label_entropy(pair: Pair, m: Matching) -> Tensor:
-    """Mean cross-entropy of the synthetic batch: not a matching loss, but what calibration lowers (NCFM)."""
+    """Mean cross-entropy of the synthetic batch: not a matching loss, but the calibration loss of NCFM."""
     return F.cross_entropy(pair.forward(pair.params, pair.synthetic), pair.label.expand(len(pair.synthetic)))
 
 
@@ -92,13 +92,13 @@ LOSSES: dict[str, Callable[[Pair, Matching], Tensor]] = {
 
 
 def matched_names(params: Params, *, bias: bool = False, fc: bool = False) -> list[str]:
-    """The parameters whose gradients are matched: convolution weights (4-dimensional tensors).
+    """Names of the parameters whose gradients are matched: convolution weights (4-dimensional tensors).
 
-    `bias` adds biases and norm parameters, `fc` the last linear layer (with its bias when both are on).
+    `bias` adds biases and norm parameters, `fc` the weight of the last linear layer, and both together its bias.
     """
     names = []
     for name, value in params.items():
-        last = name.startswith(CLASSIFIER)
+        last = name.startswith(CLASSIFIER_PREFIX)
         if value.dim() == 4 or (value.dim() > 1 and last and fc) or (value.dim() == 1 and bias and (fc or not last)):
             names.append(name)
     return names
@@ -111,14 +111,14 @@ def gradient(
     images: Tensor,  # [n, ch, H, W], normalised and augmented
     labels: Tensor,  # int64 [n]
 ) -> dict[str, Tensor]:
-    """∇θ of the mean cross-entropy, for the named parameters only. Differentiable with respect to `images`.
+    """Gradient of the mean cross-entropy with respect to the named parameters, differentiable in `images`.
 
-    Made of nested functional gradients, which compile and vectorise; `eager_gradient` gives the same, run as it is.
+    By `torch.func`, which can be compiled and vectorised. `eager_gradient` gives the same.
     """
-    rest = {name: value for name, value in params.items() if name not in names}
+    others = {name: value for name, value in params.items() if name not in names}
 
-    def loss(chosen: dict[str, Tensor]) -> Tensor:
-        return F.cross_entropy(forward({**rest, **chosen}, images), labels)
+    def loss(matched: dict[str, Tensor]) -> Tensor:
+        return F.cross_entropy(forward({**others, **matched}, images), labels)
 
     return torch.func.grad(loss)({name: params[name] for name in names})
 
@@ -126,15 +126,15 @@ def gradient(
 def eager_gradient(
     forward: Forward, params: Params, names: Sequence[str], images: Tensor, labels: Tensor
 ) -> dict[str, Tensor]:
-    """`gradient` by autograd: cheaper where nothing is compiled. Not for use inside a functional transform."""
-    chosen = {name: params[name].detach().requires_grad_() for name in names}
-    loss = F.cross_entropy(forward({**params, **chosen}, images), labels)
-    grads = torch.autograd.grad(loss, list(chosen.values()), create_graph=images.requires_grad)
+    """As `gradient`, by autograd, which is faster when nothing is compiled. It cannot be used inside `torch.func`."""
+    matched = {name: params[name].detach().requires_grad_() for name in names}
+    loss = F.cross_entropy(forward({**params, **matched}, images), labels)
+    grads = torch.autograd.grad(loss, list(matched.values()), create_graph=images.requires_grad)
     return dict(zip(names, grads, strict=True))
 
 
 def gradient_distance(real: Params, synthetic: Params, metric: str) -> Tensor:
-    """Σ over tensors of the distance between two gradient dicts: a scalar."""
+    """The sum over all tensors of the distance between two gradient dicts, a scalar."""
     distance = _distance(metric)
     return torch.stack([distance(real[name], synthetic[name]) for name in real]).sum()
 
@@ -153,15 +153,15 @@ def characteristic_distance(
     (real_cos, real_sin, real_size), (cos, sin, size) = (
         _characteristic(features @ frequencies.T) for features in (real, synthetic)
     )
-    apart = (real_size - size).square()
-    turned = 2 * (real_size * size - (real_cos * cos + real_sin * sin))
-    return WEIGHT * (AMPLITUDE * apart + PHASE * turned.clamp(min=SMALLEST_SQUARE)).sqrt().mean()
+    amplitude = (real_size - size).square()
+    phase = 2 * (real_size * size - (real_cos * cos + real_sin * sin))
+    return DISTANCE_WEIGHT * (AMPLITUDE_WEIGHT * amplitude + PHASE_WEIGHT * phase.clamp(min=MIN_SQUARE)).sqrt().mean()
 
 
 def _characteristic(angles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Real part, imaginary part and size [T] of the mean of exp(i·angle) over n images; angles [n, T]."""
+    """Real part, imaginary part and absolute value [T] of the mean of exp(i·angle) over n images; angles [n, T]."""
     cos, sin = angles.cos().mean(dim=0), angles.sin().mean(dim=0)
-    return cos, sin, (cos.square() + sin.square()).clamp(min=SMALLEST_SQUARE**2).sqrt()
+    return cos, sin, (cos.square() + sin.square()).clamp(min=MIN_SQUARE**2).sqrt()
 
 
 def mse(real: Tensor, synthetic: Tensor) -> Tensor:

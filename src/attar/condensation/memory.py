@@ -1,4 +1,4 @@
-"""How many classes are computed at once within a memory budget."""
+"""Choose how many classes are computed at once, within a memory budget."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import torch
 from attar.errors import UserError
 from attar.models import Network, fixed_statistics
 
-LIVE_MAPS = (
-    8  # tensors that a class's step keeps per activation of the network (two passes, two backwards, second order)
-)
-FREE_MEMORY_FRACTION = 0.6  # of the free memory, when no budget is named
+# Tensors in memory at once per activation of the network: two forward passes, two backward passes, second derivatives
+TENSORS_PER_ACTIVATION = 8
+FREE_MEMORY_FRACTION = 0.6  # used when no budget is set
 
 
 def class_bytes(module: Network, channels: int, size: tuple[int, int], images: int) -> int:
-    """An estimate of the memory, in bytes, that one class's step needs for so many real and decoded images.
+    """Estimate the memory in bytes that one class's step needs for `images` real and decoded images together.
 
-    What the layers put out for one image is counted; `LIVE_MAPS` such tensors per image are alive at the worst moment.
+    It counts the outputs of all layers for one image, and assumes that `TENSORS_PER_ACTIVATION` times as many numbers
+    per image are in memory at the peak.
     """
     counts: list[int] = []
     hooks = [
@@ -31,27 +31,26 @@ def class_bytes(module: Network, channels: int, size: tuple[int, int], images: i
         module(torch.zeros((1, channels, *size), device=device))
     for hook in hooks:
         hook.remove()
-    return LIVE_MAPS * sum(counts) * 4 * images
+    return TENSORS_PER_ACTIVATION * sum(counts) * 4 * images
 
 
 def choose_chunk(per_class: int, classes: int, device: torch.device, budget_gb: float | None) -> int:
-    """How many classes are computed at once within a budget (in GB; by default a share of the free memory).
+    """How many classes vmap computes at once within a budget (in GB; by default a fraction of the free memory).
 
-    On a CPU it is one: vectorising over classes turns weight gradients into grouped convolutions, which are slower
-    there, and nothing is gained; `side_by_side` says how many threads a budget allows. Raises `UserError` when a named
-    budget does not hold one class.
+    On a CPU it is one: vmap over classes turns weight gradients into grouped convolutions, which are slower there.
+    `side_by_side` limits the threads instead. Raises `UserError` when the budget is too small for one class.
     """
-    most = side_by_side(per_class, budget_gb)
+    limit = side_by_side(per_class, budget_gb)
     if device.type == "cpu":
         return 1
-    if most is None:
-        most = max(1, int(FREE_MEMORY_FRACTION * torch.cuda.mem_get_info(device)[0] // per_class))
-    most = min(classes, most)
-    return math.ceil(classes / math.ceil(classes / most))  # groups of about equal size: two shapes at most to compile
+    if limit is None:
+        limit = max(1, int(FREE_MEMORY_FRACTION * torch.cuda.mem_get_info(device)[0] // per_class))
+    limit = min(classes, limit)
+    return math.ceil(classes / math.ceil(classes / limit))  # groups of about equal size: at most two shapes to compile
 
 
 def side_by_side(per_class: int, budget_gb: float | None) -> int | None:
-    """How many classes a named budget (in GB) holds, None without one. Raises `UserError` when it does not hold one."""
+    """How many classes fit into a budget in GB; None without one. Raises `UserError` when not even one fits."""
     if budget_gb is None:
         return None
     if budget_gb * 1e9 < per_class:

@@ -1,4 +1,4 @@
-"""Where the network of a sweep comes from: an early-stage model, a fresh one, or a point on a model's way."""
+"""Initial weights of a network: an early-stage model, fresh weights, or an interpolation of the two."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from attar import models
 from attar.engine.device import send
 from attar.training.pool import Pool
 
-SEEDS = 2**31  # of fresh networks
+MAX_SEED = 2**31  # exclusive, of fresh networks
 
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """The tensors that a network begins with; member: which one of the pool it comes from, if any."""
+    """The initial tensors of a network, and the index of the pool's member they come from (-1: none)."""
 
     params: dict[str, Tensor]
     buffers: dict[str, Tensor]
     member: int = -1
 
 
-def drawn(pool: Pool, cpu_generator: Generator) -> InitialWeights:
-    """A member as it is (Acc-DD section 3.2)."""
+def from_pool(pool: Pool, cpu_generator: Generator) -> InitialWeights:
+    """The weights of a member drawn from the pool (Acc-DD section 3.2)."""
     index = pool.draw_index(cpu_generator)
     return InitialWeights(pool.members[index].params, pool.members[index].buffers, index)
 
 
 def fresh(pool: Pool, cpu_generator: Generator) -> InitialWeights:
-    """New weights of the pool's architecture (DC, DSA, DM, IDC)."""
-    module = pool.build(int(torch.randint(SEEDS, (1,), generator=cpu_generator)))
+    """Fresh weights of the pool's architecture (DC, DSA, DM, IDC)."""
+    module = pool.build(int(torch.randint(MAX_SEED, (1,), generator=cpu_generator)))
     return InitialWeights(models.parameters_of(module), models.buffers_of(module))
 
 
 def interpolated(pool: Pool, cpu_generator: Generator) -> InitialWeights:
-    """u·θ_init + (1 − u)·θ_trained of a member, u ~ U(0, 1) (NCFM); its seed gives θ_init again."""
+    """u·θ_init + (1 − u)·θ_trained of a drawn member, u ~ U(0, 1) (NCFM). θ_init is made again from its seed."""
     index = pool.draw_index(cpu_generator)
-    member, share = pool.members[index], float(torch.rand((), generator=cpu_generator))
+    member, fraction = pool.members[index], float(torch.rand((), generator=cpu_generator))
     params = {}
-    for name, first in pool.start(index).items():
+    for name, initial in pool.start(index).items():
         trained = member.params[name]
-        params[name] = share * send(first, trained.device) + (1 - share) * trained
+        params[name] = fraction * send(initial, trained.device) + (1 - fraction) * trained
     return InitialWeights(params, member.buffers, index)
 
 
 NETWORK_INITS: dict[str, Callable[[Pool, Generator], InitialWeights]] = {
-    "pool": drawn,
+    "pool": from_pool,
     "fresh": fresh,
     "interpolated": interpolated,
 }

@@ -1,4 +1,4 @@
-"""How the network moves after each sweep: on real images, on the synthetic set, or not at all."""
+"""Train the network after each sweep: on real images, on the synthetic set, or not at all."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import torch
 from attar.condensation.setup import Setup
 from attar.condensation.state import State
 from attar.sets.decode import decode_class
-from attar.settings.config import strategy_names
+from attar.settings.choices import strategy_names
 from attar.training.augment import without
 from attar.training.batches import AugmentationSampler, BatchDraw, shuffled
 
 
 def update_network(state: State, setup: Setup) -> None:
-    """Train the network on, as the settings say."""
+    """Train the network as the setting `update` says."""
     UPDATES[setup.config.update](state, setup)
 
 
 def update_on_real(state: State, setup: Setup) -> None:
-    """SGD on real batches until `n_data` images were seen (IDC section 4.2)."""
+    """Train on real batches until `n_data` images were seen (IDC section 4.2)."""
     train_on_real(state, setup, setup.config.n_data)
 
 
 def train_on_real(state: State, setup: Setup, count: int) -> None:
-    """SGD on real batches until `count` images were seen."""
+    """Train on real batches until `count` images were seen."""
     sampler = augmentation_sampler(state, setup)
 
     def batches() -> Iterator[BatchDraw]:
@@ -40,11 +40,11 @@ def train_on_real(state: State, setup: Setup, count: int) -> None:
 
 
 def update_on_synthetic(state: State, setup: Setup) -> None:
-    """SGD for `syn_epochs` on the decoded set as it stands (DC section 3.2), but not for a network that is given up."""
+    """Train for `syn_epochs` on the current decoded set (DC section 3.2), unless the network will not be used again."""
     data, config = setup.data, setup.config
     if setup.is_last_use(state.inner + 1):
         return
-    images = [decode_class(own, config.factor, config.decode_type) for own in state.images]
+    images = [decode_class(stored, config.factor, config.decode_type) for stored in state.images]
     labels = setup.gradients.labels.repeat_interleave(len(images[0]))
     decoded = data.normalize(torch.cat(images))
     sampler = augmentation_sampler(state, setup)
@@ -59,7 +59,7 @@ def update_on_synthetic(state: State, setup: Setup) -> None:
 
 
 def augmentation_sampler(state: State, setup: Setup) -> AugmentationSampler:
-    """How the network update's batches are drawn."""
+    """The augmentation sampler of the network update; CutMix replaces cutout."""
     config = setup.config
     strategy = strategy_names(config.aug_type)
     if config.mix_p > 0:

@@ -1,4 +1,4 @@
-"""How steps of the network are computed: their gradients, side by side or compiled, and on a GPU recorded."""
+"""Training steps of the network: gradients by several threads or compiled, and on a GPU a recorded CUDA graph."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from attar.training.train_state import TrainState
 class NetworkGradients:
     """(params, buffers, images, targets) → (gradients, mean cross-entropy), for `train_state.step`.
 
-    A batch is split among the workers, each part's mean weighted by its share: not for networks with batch statistics.
+    A batch is split among the threads, and the results are averaged by the size of their parts. This does not work for
+    networks with batch norm.
     """
 
     def __init__(self, module: Network, execution: Execution, workers: ThreadWorkers) -> None:
@@ -42,7 +43,7 @@ class NetworkGradients:
     def loss(
         self, params: dict[str, Tensor], images: Tensor, targets: Tensor, module: nn.Module | None = None
     ) -> Tensor:
-        """The mean cross-entropy with soft targets [n, C]."""
+        """Mean cross-entropy with soft targets [n, C]."""
         with autocast(self.execution.precision, images.device):
             out = functional_call(module or self.module, params, (images,))
         return F.cross_entropy(out.to(targets.dtype), targets)
@@ -62,36 +63,37 @@ class NetworkGradients:
         parts = min(self.workers.count, len(images))
         if parts == 1:
             return self.step(params, images, targets)
-        jobs = list(zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True))
+        batches = list(zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True))
 
-        def compute(job: tuple[Tensor, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-            return self.step(params, *job)
+        def compute(batch: tuple[Tensor, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+            return self.step(params, *batch)
 
-        done = list(self.workers.map(compute, jobs))
-        shares = [len(part) / len(images) for part, _ in jobs]
+        results = list(self.workers.map(compute, batches))
+        weights = [len(part) / len(images) for part, _ in batches]
         grads = {
-            name: torch.stack([share * grad[name] for share, (grad, _) in zip(shares, done, strict=True)]).sum(dim=0)
+            name: torch.stack([w * grad[name] for w, (grad, _) in zip(weights, results, strict=True)]).sum(dim=0)
             for name in params
         }
-        return grads, torch.stack([share * loss for share, (_, loss) in zip(shares, done, strict=True)]).sum()
+        return grads, torch.stack([w * loss for w, (_, loss) in zip(weights, results, strict=True)]).sum()
 
 
 class NetworkTraining:
-    """The steps of the network update; on a GPU recorded for the model, which keeps its memory during a run.
+    """Makes the training steps of the network update, on a GPU as recorded CUDA graphs.
 
-    record: as for `Trainer`.
+    A graph belongs to the tensors of one model, which stay at the same addresses during a run. record: as for
+    `Trainer`.
     """
 
     def __init__(self, gradients: ImageGradients, data: ImageData, record: Record | None = None) -> None:
         module = gradients.module
-        running = any(True for _ in module.buffers())  # batch statistics: neither split nor functional
-        self.gradients = None if running else NetworkGradients(module, gradients.execution, gradients.workers)
+        batch_norm = any(True for _ in module.buffers())  # its statistics forbid splitting and `torch.func`
+        self.gradients = None if batch_norm else NetworkGradients(module, gradients.execution, gradients.workers)
         self.make = partial(make_batch, data)
         self.record = record
-        self.trainers: dict[int, Trainer] = {}  # a recording writes to its model's own memory
+        self.trainers: dict[int, Trainer] = {}  # by the id of the model
 
     def run(self, model: TrainState, batches: Iterable[BatchDraw]) -> None:
-        """A step of the model for each batch, in order."""
+        """Make one training step for each batch, in order."""
         if id(model) not in self.trainers:
             self.trainers[id(model)] = Trainer(model, self.make, gradients=self.gradients, record=self.record)
         self.trainers[id(model)](batches)

@@ -1,4 +1,4 @@
-"""What stays fixed in a condensation run: data, pool, settings, and what follows from them."""
+"""The fixed part of a condensation run: data, pool, settings, and everything derived from them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from attar.errors import UserError, say_once
 from attar.models import Network
 from attar.sets.decode import check_factor, decoded_count
 from attar.sets.partition import labels_of
-from attar.settings.config import CondenseConfig
+from attar.settings.condense_config import CondenseConfig
 from attar.training.pool import Pool
 
-MOST_SHAPES = 4  # sizes of the classes' real batches; each one is compiled for itself
+MAX_COMPILED_SHAPES = 4  # different sizes of the classes' real batches; each is compiled separately
 
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """What stays fixed: data, pool, settings, and what follows from them."""
+    """The fixed part of a run: data, pool, settings, and everything derived from them."""
 
     data: ImageData
     pool: Pool
@@ -38,28 +38,29 @@ class Setup:
     labels: list[int]  # global labels of the classes that are condensed
     module: Network
     gradients: ImageGradients
-    sweep: Sweep  # the same from rows of real images
-    calibration: SyntheticSweep | None  # the gradient of a trained network's cross-entropy
-    image_optimizer: ImageOptimizer  # how the images move
-    network_training: NetworkTraining  # steps of the network
-    draws_subset: bool  # a class decodes to more images than a matching step takes
+    sweep: Sweep  # `gradients` of rows of real images
+    calibration: SyntheticSweep | None  # gradients of a trained network's cross-entropy (NCFM)
+    image_optimizer: ImageOptimizer
+    network_training: NetworkTraining
+    draws_subset: bool  # a class decodes to more images than `batch_syn_max`
     pending: Tensor  # [C, 1, 1, 1, 1], see `image_step.pending`
 
     @property
     def features(self) -> int:
-        """How many features the networks' last layer sees."""
+        """The number of features that the classifier sees."""
         return self.module.classifier.in_features
 
     def is_last_use(self, inner: int) -> bool:
-        """Whether a network has served its last sweep after `inner` sweeps of an outer iteration."""
+        """Whether the network is replaced after `inner` sweeps of an outer iteration."""
         sweeps_per_network = self.config.sweeps_per_network
         return inner == self.config.inner_loop or (sweeps_per_network is not None and inner % sweeps_per_network == 0)
 
 
 def set_up(data: ImageData, pool: Pool, config: CondenseConfig, compiled: bool | None = None) -> Setup:
-    """Check that data, pool, settings and device fit together. Raises `UserError`.
+    """Prepare a run. Raises `UserError` when data, pool, settings and device do not fit together.
 
-    compiled: whether a run that goes on was compiled, so that `compile` auto leaves it so however long it becomes.
+    compiled: for a resumed run, whether it was compiled before. With `compile` auto it then stays so, even if the run
+    has become longer.
     """
     labels = check_data(data, config)
     if config.nclass_sub is not None and config.phase is None:
@@ -102,7 +103,7 @@ def set_up(data: ImageData, pool: Pool, config: CondenseConfig, compiled: bool |
 
 
 def check_pool(pool: Pool, data: ImageData, config: CondenseConfig) -> None:
-    """Raise `UserError` when a pool is not what the networks are taken from."""
+    """Raise `UserError` when a pool does not fit the data or the setting `network_init`."""
     pool.check(data)
     if config.network_init == "fresh":
         if len(pool):
@@ -117,7 +118,7 @@ def check_pool(pool: Pool, data: ImageData, config: CondenseConfig) -> None:
 
 
 def image_optimizer(data: ImageData, config: CondenseConfig, classes: int) -> ImageOptimizer:
-    """How the images move: a step of the whole sweep, or the published steps after each class in one."""
+    """The images' optimiser: one step per sweep. With `img_step` class it equals the published steps per class."""
     lr = config.lr_img
     if config.lr_scaled:
         lr = effective_lr(lr, config.ipc, data.size[0], config.base_size or data.size[0])
@@ -138,7 +139,7 @@ def image_optimizer(data: ImageData, config: CondenseConfig, classes: int) -> Im
 def choose_execution(
     module: Network, data: ImageData, labels: list[int], config: CondenseConfig, compiled: bool | None = None
 ) -> Execution:
-    """Precision, compilation and classes at once. Raises `UserError` where the device cannot do what is asked for."""
+    """Precision, compilation and number of classes at once. Raises `UserError` if the device does not support them."""
     check_precision(config.precision, data.device)
     set_matmul_precision(config.precision, data.device)
     decoded = min(decoded_count(config.ipc, config.factor, config.decode_type), config.batch_syn_max)
@@ -150,25 +151,25 @@ def choose_execution(
     if compiled is None or config.compile != "auto":
         calls = serial_steps(config, len(labels), data.device)
         compiled = worth_compiling(config.compile, calls, per_class, data.device)
-    if compiled and len(shapes) > MOST_SHAPES:
+    if compiled and len(shapes) > MAX_COMPILED_SHAPES:
         line = f"the real batches of the classes have {len(shapes)} sizes, too many to compile; going on without it"
         say_once(line, logging.WARNING)
         compiled = False
     if compiled:
         say_once("the sweep is compiled at the first iteration: half a minute or more, once per shape")
-    most = side_by_side(per_class, config.memory_gb)
-    return Execution(config.precision, compiled, chunk, most, per_class)
+    threads = side_by_side(per_class, config.memory_gb)
+    return Execution(config.precision, compiled, chunk, threads, per_class)
 
 
 def serial_steps(config: CondenseConfig, classes: int, device: torch.device) -> int:
-    """How many steps of a class a run makes one after another."""
+    """How many class gradients each thread of a run computes, one after another."""
     return config.outer_iterations * config.inner_loop * -(-classes // ThreadWorkers(device).count)
 
 
 def check_data(data: ImageData, config: CondenseConfig) -> list[int]:
-    """The labels that will be condensed. Raises `UserError` when the data cannot give what the settings ask for."""
+    """The labels of the classes to condense. Raises `UserError` when the settings do not fit the data."""
     check_factor(config.factor, data.size)
-    # Here, not in the config: batches for data of one's own follow from their shape.
+    # not checked in the config, because without a recipe `batch_real` is derived from the data
     if config.select_from is not None and config.select_from < config.batch_real:
         raise UserError(f"select_from ({config.select_from}) must not be below batch_real ({config.batch_real})")
     labels = labels_of(data.nclass, config.nclass_sub, config.phase)

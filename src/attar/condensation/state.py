@@ -1,4 +1,4 @@
-"""The state of a condensation: everything that changes while it runs, how it begins, and how it is kept."""
+"""The state of a condensation: everything that changes while it runs; its initial value, saving and restoring."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from attar.data.images import ImageData
 from attar.errors import Diverged, UserError, log
 from attar.selection.embeddings import Embed, by_network, pixels, representatives
 from attar.sets.decode import mix, noise
-from attar.settings.config import CondenseConfig, with_role
+from attar.settings.condense_config import CondenseConfig
+from attar.settings.config import with_role
 from attar.settings.schema import settings_of
 from attar.training import train_state
 from attar.training.batches import BatchSampler
 from attar.training.train_state import TrainState
 
-# Fields that are kept as they are.
+# Fields that are saved unchanged
 COUNTERS = ("outer", "inner", "evaluated", "events", "seconds")
 IMAGE_TENSORS = ("images", "momentum", "initial")
 
-Values = dict[str, Any]  # a kept state: tensors and plain values in dicts and lists
+SavedState = dict[str, Any]  # tensors and plain values in dicts and lists
 
 
 @dataclass
 class State:
-    """A run between two inner iterations."""
+    """The state of a run between two inner iterations."""
 
     images: Tensor  # float32 [C, ipc, ch, H, W]
     momentum: Tensor  # same shape
@@ -41,21 +42,21 @@ class State:
     samplers: list[BatchSampler]  # one per condensed class
     update_sampler: BatchSampler  # all real rows, for the network update
     generator: Generator  # on the data's device
-    cpu_generator: Generator  # on the CPU: which member of the pool is next
+    cpu_generator: Generator  # on the CPU, for seeds and members of the pool
     outer: int = 0  # finished outer iterations
     inner: int = 0  # finished inner iterations of the current outer one
     losses: list[Tensor] = field(default_factory=list)  # of the current outer iteration, scalars
-    member: int = -1  # of the pool, that the network comes from
-    optimizer: image_step.OptimizerState = field(default_factory=dict)  # what it remembers besides the momentum
+    member: int = -1  # index of the pool's member that the network comes from; -1: none
+    optimizer: image_step.OptimizerState = field(default_factory=dict)  # of the images, besides the momentum
     evaluated: int = -1  # the last outer iteration with an evaluation
-    events: int = 0  # told so far: lines of metrics.jsonl
-    seconds: float = 0.0  # so far, over all sessions
-    picks: list[Tensor] = field(default_factory=list)  # rows of each class's last clustering
-    mean: Tensor | None = None  # of the images over the sweeps, same shape, where it is the product
+    events: int = 0  # lines written to metrics.jsonl
+    seconds: float = 0.0  # of all sessions
+    picks: list[Tensor] = field(default_factory=list)  # per class, rows of the last clustering (DREAM)
+    mean: Tensor | None = None  # of the images over the sweeps, if it is the product
 
 
 def init(setup: Setup, images: Tensor | None = None) -> State:
-    """The state before the first iteration: initial images (unless they are known), no momentum, fresh decks."""
+    """The state before the first iteration. Without `images` the initial images are made as the setting `init` says."""
     data, config = setup.data, setup.config
     generator = Generator(data.device).manual_seed(config.seed)
     cpu_generator = Generator().manual_seed(config.seed)
@@ -76,12 +77,13 @@ def init(setup: Setup, images: Tensor | None = None) -> State:
 
 
 def first_embedding(setup: Setup) -> Embed:
-    """By the model of the pool that the run draws first, as it was trained; by pixels where there is no pool."""
+    """The embedding for the initial clustering: by the model that the run draws first; by pixels without a pool."""
     if not len(setup.pool):
         return pixels
     member = setup.pool.draw(Generator().manual_seed(setup.config.seed))
     params, buffers = (
-        {name: value.to(setup.data.device) for name, value in own.items()} for own in (member.params, member.buffers)
+        {name: value.to(setup.data.device) for name, value in tensors.items()}
+        for tensors in (member.params, member.buffers)
     )
     return by_network(setup.module, params, buffers, setup.config.precision)
 
@@ -89,10 +91,10 @@ def first_embedding(setup: Setup) -> Embed:
 def initial_images(
     data: ImageData, label: int, config: CondenseConfig, generator: Generator, embed: Embed | None = None
 ) -> Tensor:
-    """[ipc, ch, H, W] in [0, 1]: noise, real images, or grids of real images, drawn at random without replacement.
+    """The initial images of a class [ipc, ch, H, W] in [0, 1]: noise, real images, or grids of real images.
 
-    A class with fewer images than cells gives them again in a new order. embed: representatives of as many clusters as
-    there are cells instead, given again in the same order where there are too few (DREAM).
+    Real images are drawn at random without replacement; a class with too few images is shuffled and used again. With
+    `embed` they are the representatives of clusters (DREAM), repeated in the same order if there are too few.
     """
     if config.init == "noise":
         return noise(config.ipc, data.channels, data.size, generator)
@@ -108,7 +110,7 @@ def initial_images(
 
 
 def start_network(setup: Setup, params: dict[str, Tensor], buffers: dict[str, Tensor]) -> TrainState:
-    """The network that is trained along, with its optimiser."""
+    """The network of the sweeps with its optimiser, for the network update."""
     config = setup.config
     return train_state.start_training(
         setup.module, params, buffers, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
@@ -122,13 +124,13 @@ def check_finite(state: State, config: CondenseConfig) -> None:
         if not math.isfinite(loss):
             raise Diverged(f"the matching loss is {loss}; {rates}")
     params = state.network.params.values() if state.network is not None else ()
-    for what, values in (("images", (state.images, state.momentum)), ("network's weights", params)):
-        if not all(bool(value.isfinite().all()) for value in values):
-            raise Diverged(f"the {what} are no longer finite; {rates}")
+    for kind, tensors in (("images", (state.images, state.momentum)), ("network's weights", params)):
+        if not all(bool(value.isfinite().all()) for value in tensors):
+            raise Diverged(f"the {kind} are no longer finite; {rates}")
 
 
-def snapshot(state: State, setup: Setup) -> Values:
-    """All of a state, and what it belongs to. Raises `Diverged` for one that is not finite."""
+def snapshot(state: State, setup: Setup) -> SavedState:
+    """A state as tensors and plain values, with what it belongs to. Raises `Diverged` when it is not finite."""
     check_finite(state, setup.config)
     return {
         "belongs_to": belongs_to(setup),
@@ -144,22 +146,22 @@ def snapshot(state: State, setup: Setup) -> Values:
         "samplers": [
             {"order": sampler.order, "next": sampler.next} for sampler in (*state.samplers, state.update_sampler)
         ],
-        "network": learned(state.network),
+        "network": network_tensors(state.network),
         "member": state.member,
         "optimizer": state.optimizer,
         "mean": state.mean,
     }
 
 
-def learned(model: TrainState | None) -> dict[str, dict[str, Tensor]] | None:
-    """All tensors of a network under training."""
+def network_tensors(model: TrainState | None) -> dict[str, dict[str, Tensor]] | None:
+    """All tensors of a network under training and of its optimiser."""
     if model is None:
         return None
     return {"params": model.params, "buffers": model.buffers, "optimizer": train_state.optimizer_state(model)}
 
 
 def belongs_to(setup: Setup) -> dict[str, Any]:
-    """The images, classes, models and kind of device that a state belongs to."""
+    """The data, classes, pool and kind of device that a state belongs to."""
     return {
         "data": setup.data.fingerprint,
         "classes": setup.labels,
@@ -168,19 +170,19 @@ def belongs_to(setup: Setup) -> dict[str, Any]:
     }
 
 
-def restore(values: Values, setup: Setup) -> State:
-    """The state that `snapshot` kept. Raises `UserError` when it does not fit the setup."""
-    with _reading():
+def restore(values: SavedState, setup: Setup) -> State:
+    """The state from a `snapshot`. Raises `UserError` when it does not fit the setup."""
+    with _malformed_checkpoint():
         check_same(values, setup)
-        state = _restored(values, setup)
+        state = _rebuild_state(values, setup)
     for name, now in (("threads", torch.get_num_threads()), ("torch", torch.__version__)):
         if values[name] != now:
-            words = f"the run began with {name} {values[name]} and goes on with {name} {now}"
-            log.warning("%s: its images may differ in rounding from those of an uninterrupted run", words)
+            change = f"the run began with {name} {values[name]} and goes on with {name} {now}"
+            log.warning("%s: its images may differ in rounding from those of an uninterrupted run", change)
     return state
 
 
-def check_images(values: Values, data: ImageData) -> None:
+def check_images(values: SavedState, data: ImageData) -> None:
     """Raise `UserError` when a state belongs to other training images: before anything is computed or written."""
     if values.get("belongs_to", {}).get("data", data.fingerprint) != data.fingerprint:
         raise UserError(
@@ -189,30 +191,30 @@ def check_images(values: Values, data: ImageData) -> None:
         )
 
 
-def check_same(values: Values, setup: Setup) -> None:
-    """Raise `UserError` when a state belongs to other settings, images, models or another kind of device."""
+def check_same(values: SavedState, setup: Setup) -> None:
+    """Raise `UserError` when a saved state belongs to other settings, data, pool or another kind of device."""
     config = settings_of(setup.config)
-    free = with_role("condense", "length", "speed", "place")  # the pool is known by its content
-    for name, kept in values["config"].items():
-        if name not in free and config.get(name) != kept:
-            raise UserError(f"the checkpoint was made with {name} {kept}, not {config.get(name)}")
+    changeable = with_role("condense", "length", "speed", "place")  # the pool is compared by its digests
+    for name, saved in values["config"].items():
+        if name not in changeable and config.get(name) != saved:
+            raise UserError(f"the checkpoint was made with {name} {saved}, not {config.get(name)}")
     now = belongs_to(setup)
-    words = {
+    differences = {
         "data": "for other training images",
         "classes": "for other classes",
         "pool": "with another pool",
         "device": f"on another kind of device ({values['belongs_to']['device']}, not {now['device']})",
     }
-    for name, kept in values["belongs_to"].items():
-        if now[name] != kept:
-            raise UserError(f"the checkpoint was made {words[name]}; go on with what the run began with")
+    for name, saved in values["belongs_to"].items():
+        if now[name] != saved:
+            raise UserError(f"the checkpoint was made {differences[name]}; go on with what the run began with")
     if values["outer"] > setup.config.outer_iterations:
         raise UserError(
             f"the run has {values['outer']} outer iterations already, more than {setup.config.outer_iterations}"
         )
 
 
-def _restored(values: Values, setup: Setup) -> State:
+def _rebuild_state(values: SavedState, setup: Setup) -> State:
     data, device = setup.data, setup.data.device
     shape = (len(setup.labels), setup.config.ipc, data.channels, *data.size)
     state = init(setup, values["images"].to(device))
@@ -228,12 +230,12 @@ def _restored(values: Values, setup: Setup) -> State:
         raise ValueError(f"picks of {len(state.picks)} classes")
     state.generator.set_state(values["generator"])
     state.cpu_generator.set_state(values["cpu_generator"])
-    for sampler, kept in zip((*state.samplers, state.update_sampler), values["samplers"], strict=True):
-        sampler.restore(kept["order"], kept["next"])
+    for sampler, saved in zip((*state.samplers, state.update_sampler), values["samplers"], strict=True):
+        sampler.restore(saved["order"], saved["next"])
     if values["network"] is not None:
-        parts = _parts(values["network"], device)
-        state.network = start_network(setup, parts["params"], parts["buffers"])
-        train_state.restore_optimizer(state.network, parts["optimizer"])
+        tensors = _to_device(values["network"], device)
+        state.network = start_network(setup, tensors["params"], tensors["buffers"])
+        train_state.restore_optimizer(state.network, tensors["optimizer"])
     state.member = values["member"]
     if state.member not in range(-1, len(setup.pool)):
         raise ValueError(f"member {state.member} of a pool of {len(setup.pool)}")
@@ -248,19 +250,20 @@ def _restored(values: Values, setup: Setup) -> State:
     return state
 
 
-def _parts(kept: Values, device: torch.device) -> dict[str, dict[str, Tensor]]:
-    return {part: {name: value.to(device) for name, value in tensors.items()} for part, tensors in kept.items()}
+def _to_device(saved: SavedState, device: torch.device) -> dict[str, dict[str, Tensor]]:
+    """The tensors of a saved network on a device: params, buffers and optimizer."""
+    return {kind: {name: value.to(device) for name, value in tensors.items()} for kind, tensors in saved.items()}
 
 
-def saved_compiled(values: Values | None) -> bool | None:
-    """Whether the run whose state was kept was compiled; None without one. Raises `UserError` for a damaged state."""
-    with _reading():
+def saved_compiled(values: SavedState | None) -> bool | None:
+    """Whether the saved run was compiled; None without a saved state. Raises `UserError` for a damaged one."""
+    with _malformed_checkpoint():
         return None if values is None else bool(values["compiled"])
 
 
 @contextmanager
-def _reading() -> Iterator[None]:
-    """What goes wrong in here is the checkpoint's fault: its checksums fit, its content does not."""
+def _malformed_checkpoint() -> Iterator[None]:
+    """Turn errors in the block into a `UserError`: a checkpoint whose checksums are right has the wrong content."""
     try:
         yield
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:

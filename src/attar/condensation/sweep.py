@@ -1,4 +1,4 @@
-"""A sweep over the classes as a run makes it: from rows of real images, on a GPU recorded once and replayed."""
+"""A sweep over the classes from rows of real images; on a GPU it is a CUDA graph, recorded once and replayed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from attar.engine.cuda_graphs import CudaGraph
 
 
 class Sweep:
-    """`ImageGradients` of rows of real images, int64 [n_c] per class, in place of the images."""
+    """Computes `ImageGradients` with `real` given as rows of the data, int64 [n_c] per class."""
 
     def __init__(self, gradients: ImageGradients, data: ImageData) -> None:
         on_gpu = data.device.type == "cuda"
         self.data = data
-        self.upload = on_gpu and not isinstance(data.images, Tensor)  # a recording cannot read a file
+        self.upload = on_gpu and not isinstance(data.images, Tensor)  # a CUDA graph cannot read files
         make = data.scaled if self.upload else data.fetch
 
         def from_rows(inputs: SweepInputs) -> SweepResult:
@@ -30,31 +30,31 @@ class Sweep:
         )
 
     def run(self, inputs: SweepInputs) -> SweepResult:
-        """Gradient and loss; images that are not on the GPU are sent there first, as bytes."""
+        """Compute a sweep. Images that are not in the GPU's memory are sent there first, as bytes."""
         if self.upload:
             inputs = inputs._replace(real=[self.data.images[rows] for rows in inputs.real])
         return self.compute(inputs)
 
 
 class SyntheticSweep:
-    """`ImageGradients` of a loss that looks at no real images."""
+    """Computes `ImageGradients` of a loss that uses no real images."""
 
     def __init__(self, gradients: ImageGradients, data: ImageData) -> None:
-        def alone(inputs: SweepInputs) -> SweepResult:
+        def without_real(inputs: SweepInputs) -> SweepResult:
             blank = torch.zeros_like(inputs.images[0, :1])
             return gradients(inputs._replace(real=[blank] * len(inputs.images)))
 
         self.compute: Callable[[SweepInputs], SweepResult] = (
-            CudaGraph(alone, smaller=gradients.halve) if data.device.type == "cuda" else alone
+            CudaGraph(without_real, smaller=gradients.halve) if data.device.type == "cuda" else without_real
         )
 
     def run(self, inputs: SweepInputs) -> SweepResult:
-        """Gradient and loss; `inputs.real` is not read, and may be empty."""
+        """Compute a sweep. `inputs.real` is not read and may be empty."""
         return self.compute(inputs)
 
 
 class LazyBatches(Sequence[Tensor]):
-    """Real batches that are made when a class's turn comes, so that memory does not grow with the classes."""
+    """Real batches that are made only when they are read, so that memory does not grow with the number of classes."""
 
     def __init__(self, make: Callable[[Tensor], Tensor], rows: Sequence[Tensor]) -> None:
         self.make, self.rows = make, rows

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from attar.data.cache.mapped import Mapped
 from attar.errors import UserError, choose
+from attar.settings.choices import CHANNEL_AXIS_NAMES
 
 Array = np.ndarray | Tensor
-CHANNELS = ("first", "last")  # where arrays may have them
 USUAL_CHANNELS = (1, 3, 4)  # grey, colour, and colour with one more
 CHUNK_VALUES = 1 << 22  # pixels handled at once where uint8 becomes a wider type
 
@@ -101,7 +101,7 @@ def channel_axis(shape: Sequence[int], channels: str | None, what: str) -> int:
         UserError: where the rule does not tell.
     """
     if channels is not None:
-        return {"first": 1, "last": 3}[choose("channels", channels, CHANNELS)]
+        return {"first": 1, "last": 3}[choose("channels", channels, CHANNEL_AXIS_NAMES)]
     sides = {1: (shape[2], shape[3]), 3: (shape[1], shape[2])}
     likely = sorted((shape[axis], axis) for axis in sides if shape[axis] in USUAL_CHANNELS)
     if likely and (likely[0][0] == 1 or len(likely) == 1 or likely[0][0] < likely[1][0]):

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from attar.data.arrays import CHANNELS, check_nclass, check_size, stratified, usable_device
+from attar.data.arrays import check_nclass, check_size, stratified, usable_device
 from attar.data.images import ImageData
 from attar.data.labels import shown
 from attar.data.reading import LARGEST_SIDE, LARGEST_SIDE_CPU, Reading, ShowsStages, Silent
 from attar.data.sources import archives, cifar, digits, folder, hub, idx, imagenet, npz, objects, parquet, svhn, tree
 from attar.engine import device as devices
 from attar.errors import MissingError, UserError, choose, log, nearest
+from attar.settings.choices import CHANNEL_AXIS_NAMES
 
 # name -> reader(data_dir, nclass, size). A reader may use nclass and size to read less; `load` applies what it left.
 SOURCES: dict[str, Callable[[Path | None, int | None, int | None], ImageData]] = {
@@ -91,7 +92,7 @@ def load(
     if size is not None:
         check_size(size)
     if channels is not None:
-        choose("channels", channels, CHANNELS)
+        choose("channels", channels, CHANNEL_AXIS_NAMES)
     if test_fraction is not None and not 0 <= test_fraction < 1:
         raise UserError(f"test_fraction must be at least 0 and below 1, found {test_fraction}")
     if isinstance(source, ImageData):

@@ -1,4 +1,4 @@
-"""A function recorded once as a CUDA graph, and replayed."""
+"""Record a function once as a CUDA graph and replay it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from attar.errors import log
 
-GRAPH_WARMUP = 3  # calls before a CUDA graph is recorded, as PyTorch asks for
-Record = Callable[[Callable[[], Any]], tuple[Callable[[], None], Any]]  # a call → its replay, and what it fills
+GRAPH_WARMUP = 3  # eager calls before a CUDA graph is recorded; PyTorch requires a few
+# a call → (its replay, the results that each replay overwrites)
+Record = Callable[[Callable[[], Any]], tuple[Callable[[], None], Any]]
 Shapes = tuple[tuple[torch.Size, torch.dtype] | None, ...]
 
 
 def shapes_of(args: Any) -> Shapes:
-    """What code is compiled for: shape and type of each tensor in nested lists, tuples and dicts."""
+    """Shape and dtype of each tensor in nested lists, tuples and dicts: compiled code is valid for one such key."""
     return tuple((value.shape, value.dtype) if isinstance(value, Tensor) else None for value in tree_leaves(args))
 
 
@@ -25,8 +26,12 @@ class CudaGraph:
     """A function of tensors of fixed shapes, recorded as a CUDA graph after a few calls and replayed from then on.
 
     Arguments and results are nested lists, tuples and dicts of tensors. The results are overwritten by the next call.
-    `record` can be replaced to follow the logic without a GPU. smaller: has the function take less memory, and says
-    whether it could; it is asked where memory runs short while recording, and the warm-ups begin anew.
+
+    Args:
+        function: the function to record.
+        record: replaces `record_graph`, so that tests run without a GPU.
+        smaller: makes the function need less memory, and returns whether it could. It is called when recording runs
+            out of memory; if it succeeds, the warm-up starts again.
     """
 
     def __init__(
@@ -39,7 +44,7 @@ class CudaGraph:
         self.function = function
         self.record = record or record_graph
         self.smaller = smaller
-        self.side: Any = None  # one stream for all warm-ups: each has a workspace of its own
+        self.side: Any = None  # one stream for all warm-ups, because each new stream allocates a workspace
         self.calls = 0
         self.replay: Callable[[], None] | None = None
         self.static: list[Any] = []
@@ -61,7 +66,7 @@ class CudaGraph:
                 self.replay, self.result = self.record(lambda: self.function(*tree_unflatten(self.static, structure)))
             except RuntimeError as error:
                 reason, short = " ".join(str(error).split("\n")[0].split())[:160], short_of_memory(error)
-            if self.replay is None:  # here the error is gone, and with it what its frames held
+            if self.replay is None:  # outside of `except`: the traceback would keep the tensors of its frames alive
                 self.static = []
                 if short and self.smaller is not None and self.smaller():
                     self.calls = 0
@@ -74,27 +79,28 @@ class CudaGraph:
         return self.result
 
     def _copy(self, flat: list[Any]) -> None:
-        """New arguments into the recorded memory: all of a type by one call, there may be hundreds of small ones."""
+        """Copy new arguments into the recorded memory, one call per dtype: there may be hundreds of tensors."""
         by_type: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
-        for kept, value in zip(self.static, flat, strict=True):
-            if isinstance(kept, Tensor):
-                old, new = by_type.setdefault(kept.dtype, ([], []))
-                old.append(kept)
+        for static, value in zip(self.static, flat, strict=True):
+            if isinstance(static, Tensor):
+                old, new = by_type.setdefault(static.dtype, ([], []))
+                old.append(static)
                 new.append(value)
         for old, new in by_type.values():
             torch._foreach_copy_(old, new)
 
     def _fits(self, flat: list[Any]) -> bool:
+        """Whether the graph was recorded for such shapes and dtypes, and for the same values that are not tensors."""
         if len(flat) != len(self.static):
             return False
         return all(
-            kept.shape == value.shape and kept.dtype == value.dtype if isinstance(kept, Tensor) else kept == value
-            for kept, value in zip(self.static, flat, strict=True)
+            shapes_of(static) == shapes_of(value) if isinstance(static, Tensor) else static == value
+            for static, value in zip(self.static, flat, strict=True)
         )
 
 
 def short_of_memory(error: BaseException) -> bool:
-    """Whether an error comes from a lack of memory: ending a recording may raise another one behind it."""
+    """Whether an error, or one that it hides, is out of memory: ending a failed recording may raise another error."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, torch.OutOfMemoryError):
         cause = cause.__cause__ or cause.__context__
@@ -102,7 +108,7 @@ def short_of_memory(error: BaseException) -> bool:
 
 
 def on_side_stream(function: Callable[[], Any], side: Any) -> Any:
-    """One call on a side stream, in order with the current one: how a function is warmed up for recording."""
+    """Call a function on a side stream, synchronised with the current one, as warm-up before recording requires."""
     current = torch.cuda.current_stream()
     side.wait_stream(current)
     with torch.cuda.stream(side):
@@ -118,6 +124,6 @@ def record_graph(function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
         with torch.cuda.graph(graph):
             result = function()
     except BaseException:
-        torch.cuda.set_stream(current)  # a recording whose end fails as well leaves its own
+        torch.cuda.set_stream(current)  # after a failure at its end, `torch.cuda.graph` leaves its own stream current
         raise
     return graph.replay, result

@@ -1,4 +1,4 @@
-"""Where attar computes."""
+"""Choose the device, and set up PyTorch and the C library for it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from torch import Tensor
 
 from attar.errors import UserError
 
-MALLOPT = {  # of malloc.h
-    "M_ARENA_MAX": (-8, 1),  # one heap for all threads: those of other threads are small, and given back
-    "M_MMAP_MAX": (-4, 0),  # nothing outside of the heap
-    "M_TRIM_THRESHOLD": (-1, -1),  # nor is its end given back, however long
+MALLOPT = {  # name → (number in malloc.h, value)
+    "M_ARENA_MAX": (-8, 1),  # one heap for all threads, because heaps of other threads are always given back
+    "M_MMAP_MAX": (-4, 0),  # allocate everything in the heap
+    "M_TRIM_THRESHOLD": (-1, -1),  # never give the end of the heap back
 }
 
 
 def pick(name: str = "auto") -> torch.device:
-    """'auto' (a GPU when there is one), 'cpu', 'cuda', 'cuda:1', … Raises `UserError` when it is not there."""
+    """The device of a name, prepared for computing: 'auto' (a GPU if there is one), 'cpu', 'cuda', 'cuda:1', …
+
+    Raises `UserError` for an unknown name and for a device that does not exist.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -38,7 +41,7 @@ def pick(name: str = "auto") -> torch.device:
             raise UserError(f"device '{name}' does not exist: there are {torch.cuda.device_count()} GPUs")
     elif device != torch.device("cpu"):
         raise UserError(f"device '{name}' is not supported; valid: auto, cpu, cuda, cuda:0, ...")
-    keep_compiled()
+    cache_compiled_code()
     if device.type == "cuda":  # float32 means float32, until a run asks for tf32
         tensor_cores(products=False, convolutions=False)
         torch.set_flush_denormal(True)
@@ -48,9 +51,9 @@ def pick(name: str = "auto") -> torch.device:
 
 
 def tensor_cores(*, products: bool, convolutions: bool) -> None:
-    """Whether a GPU may compute float32 products and convolutions in tf32. PyTorch comes with convolutions only.
+    """Set whether a GPU computes float32 products and convolutions in tf32. PyTorch's default: convolutions only.
 
-    By the switches that every PyTorch since 1.7 has. Later ones name others, and may warn of these.
+    It uses the switches that every PyTorch since 1.7 has; newer versions may warn that these are deprecated.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Please use the new API")
@@ -58,34 +61,35 @@ def tensor_cores(*, products: bool, convolutions: bool) -> None:
         torch.backends.cudnn.allow_tf32 = convolutions
 
 
-def keep_compiled() -> None:
-    """Compiled code outlives the process, below ~/.cache/attar: the next start of the same shapes takes seconds.
+def cache_compiled_code() -> None:
+    """Cache compiled code in ~/.cache/attar, so that a later process compiles the same shapes in seconds.
 
-    Not where `TORCHINDUCTOR_CACHE_DIR` names another folder, or nothing can be written. PyTorch names its own with the
-    first optimiser, and makes the folder that is named.
+    Does nothing where `TORCHINDUCTOR_CACHE_DIR` is set or the folder cannot be written. It must run before the first
+    optimiser is made, because PyTorch then sets that variable itself. PyTorch creates the folder.
     """
-    with suppress(OSError, RuntimeError):  # there may be no home
+    with suppress(OSError, RuntimeError):  # there may be no home folder
         folder = Path.home() / ".cache" / "attar" / "inductor"
-        there = next(part for part in (folder, *folder.parents) if part.exists())
-        if there.is_dir() and os.access(there, os.W_OK):
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        if existing.is_dir() and os.access(existing, os.W_OK):
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
 def prepare_cpu() -> None:
-    """What makes PyTorch faster on a CPU, for the whole process: no denormals, and memory that is kept."""
-    torch.set_flush_denormal(True)  # late gradients are full of them, and a CPU takes them slowly
+    """Make PyTorch faster on a CPU, for the whole process: flush denormals to zero, and keep freed memory."""
+    torch.set_flush_denormal(True)  # gradients late in a run contain many denormals, which a CPU handles slowly
     keep_memory()
 
 
 def keep_memory() -> None:
     """Have the C library keep freed memory for the next tensor (GNU/Linux; elsewhere nothing changes).
 
-    By default it gives each large tensor back to the system, which then clears every page of the next one: that takes
-    up to half of a training step. A process keeps what it needed most until it ends. Not where the environment has
-    settings of its own for it (`MALLOC_…`, `GLIBC_TUNABLES`).
+    By default it returns the memory of each large tensor to the system, which clears every page of the next one; this
+    can take half of a training step. The process then keeps its peak memory until it ends. Does nothing where the
+    environment already configures malloc (`MALLOC_…`, `GLIBC_TUNABLES`).
     """
-    own = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", "")
-    if sys.platform != "linux" or own:
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    configured = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in tunables
+    if sys.platform != "linux" or configured:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -99,25 +103,25 @@ def describe(device: torch.device) -> str:
 
 
 def send(value: Tensor, device: torch.device) -> Tensor:
-    """The tensor on a device. The host goes on at once: what a GPU is sent from pageable memory would be waited for."""
+    """Copy a tensor to a device without blocking: from pageable memory the CPU would wait for a copy to a GPU."""
     if device.type == "cuda" and value.device.type == "cpu":
         value = value.pin_memory()
     return value.to(device, non_blocking=True)
 
 
 def wait(device: torch.device) -> None:
-    """Wait until what was begun there is done, for a clock."""
+    """Wait until all work queued on a GPU is done, before a time is taken."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """How many CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor() -> str:
-    """The name of this machine's CPU, as far as it is known."""
+    """The name of this machine's CPU; its architecture where the system does not tell the name."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

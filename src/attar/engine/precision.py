@@ -1,4 +1,4 @@
-"""At which precision a function computes."""
+"""Numeric precision: float32, tf32 or bf16."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from attar.errors import UserError, say_once
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Raise `UserError` for a precision that the device lacks; say so where it is slow."""
+    """Raise `UserError` for a precision that the device does not support; warn about one that is slow there."""
     if device.type == "cuda":
         major = torch.cuda.get_device_capability(device)[0]
         if precision != "float32" and major < 8:
@@ -28,7 +28,7 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 @contextmanager
 def autocast(precision: str, device: torch.device) -> Iterator[None]:
-    """Run what is inside at a precision: bf16 for convolutions and products, parameters and gradients in float32."""
+    """With bf16, compute convolutions and products in the block in bfloat16; parameters and gradients stay float32."""
     if precision == "bf16":
         with torch.autocast(device.type, dtype=torch.bfloat16):
             yield
@@ -37,6 +37,6 @@ def autocast(precision: str, device: torch.device) -> Iterator[None]:
 
 
 def set_matmul_precision(precision: str, device: torch.device) -> None:
-    """On a GPU: tensor cores for float32 products with tf32, true float32 without."""
+    """On a GPU, use tensor cores for float32 products if the precision is tf32, and true float32 otherwise."""
     if device.type == "cuda":
         tensor_cores(products=precision == "tf32", convolutions=precision == "tf32")

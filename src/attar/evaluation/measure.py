@@ -35,7 +35,8 @@ from attar.evaluation.trained import TrainedNetwork, TrainedNetworks
 from attar.evaluation.training_sets import fingerprint, training_set
 from attar.models.for_data import build, describe
 from attar.sets.synthetic import SyntheticSet
-from attar.settings.config import EvaluateConfig, NetworkConfig, strategy_names
+from attar.settings.choices import strategy_names
+from attar.settings.config import EvaluateConfig, NetworkConfig
 from attar.settings.schema import settings_of
 from attar.training.batches import AugmentationSampler, BatchDraw, make_batch, shuffled
 from attar.training.loop import Trainer, fit

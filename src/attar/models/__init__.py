@@ -1,4 +1,4 @@
-"""Networks by name: ConvNet of any depth, ResNetAP-10/18, ResNet-10/18, DenseNet-121, and those of timm."""
+"""Networks by name: ConvNet of any depth, ResNetAP-10/18, ResNet-10/18, DenseNet-121, and the networks of timm."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from attar.models.common import NORM_TYPES, Features, Network
 from attar.models.convnet import ConvNet
 from attar.models.densenet import LAYERS, DenseNet
 from attar.models.from_timm import PREFIX, TimmNetwork
-from attar.models.from_timm import has as timm_has
+from attar.models.from_timm import has_network as timm_has_network
 from attar.models.resnet import BLOCKS, ResNet
 from attar.models.resnetap import ResNetAP
 
@@ -41,16 +41,16 @@ NET_TYPES: dict[str, type[ConvNet] | type[ResNet] | type[DenseNet]] = {
     "densenet": DenseNet,
 }
 ALIASES = {"resnet_ap": "resnetap", "resnet-ap": "resnetap"}
-BUILDING = threading.Lock()
-DEPTHS = {"convnet": 3, "resnetap": 10, "resnet": 10, "densenet": 121}  # the defaults
-VALID = {"resnetap": tuple(BLOCKS), "resnet": tuple(BLOCKS), "densenet": tuple(LAYERS)}
+BUILD_LOCK = threading.Lock()
+DEFAULT_DEPTHS = {"convnet": 3, "resnetap": 10, "resnet": 10, "densenet": 121}
+VALID_DEPTHS = {"resnetap": tuple(BLOCKS), "resnet": tuple(BLOCKS), "densenet": tuple(LAYERS)}
 
 
 def parse(name: str, depth: int | None = None) -> tuple[str, int | None]:
-    """The network type and depth meant by `name` ("convnet", "ResNet_AP", "resnet18", …) and perhaps `depth`.
+    """The network type and depth of a name ("convnet", "ResNet_AP", "resnet18", …).
 
-    Without a depth in either place it is 3 for convnet, 10 for resnetap and resnet, 121 for densenet. A network of timm
-    ("timm:NAME", or its name alone where it is no other) has none.
+    If neither the name nor `depth` gives a depth, it is 3 for convnet, 10 for resnetap and resnet, 121 for densenet. A
+    network of timm ("timm:NAME", or NAME alone if attar has no network of that name) has depth None.
     Raises `UserError` for an unknown name, a depth that the type never has, or two different depths.
     """
     if name.strip().startswith(PREFIX):
@@ -59,33 +59,35 @@ def parse(name: str, depth: int | None = None) -> tuple[str, int | None]:
     assert match is not None  # the pattern matches every text
     stem = ALIASES.get(match[1], match[1])
     if stem not in NET_TYPES:
-        if timm_has(name.strip()):
+        if timm_has_network(name.strip()):
             return PREFIX + name.strip(), None
-        known = [*NET_TYPES, "resnet_ap", *(f"{kind}{default}" for kind, default in DEPTHS.items())]
-        choose("network", name, [*known, f"{PREFIX}NAME"])
-    named = int(match[2]) if match[2] else None
-    if named is not None and depth is not None and named != depth:
-        raise UserError(f"network '{name}' names depth {named}, but depth {depth} is asked for; give one of the two")
-    asked = named if depth is None else depth
-    chosen = DEPTHS[stem] if asked is None else asked
-    if stem == "convnet" and chosen < 1:
-        raise UserError(f"a convnet of depth {chosen} is impossible; depth must be at least 1")
-    if stem in VALID and chosen not in VALID[stem]:
-        raise UserError(f"{stem} has no depth {chosen}; valid: {', '.join(map(str, VALID[stem]))}")
-    return stem, chosen
+        names = [*NET_TYPES, "resnet_ap", *(f"{kind}{default}" for kind, default in DEFAULT_DEPTHS.items())]
+        choose("network", name, [*names, f"{PREFIX}NAME"])
+    depth_in_name = int(match[2]) if match[2] else None
+    if depth_in_name is not None and depth is not None and depth_in_name != depth:
+        raise UserError(
+            f"network '{name}' names depth {depth_in_name}, but depth {depth} is asked for; give one of the two"
+        )
+    if depth is None:
+        depth = DEFAULT_DEPTHS[stem] if depth_in_name is None else depth_in_name
+    if stem == "convnet" and depth < 1:
+        raise UserError(f"a convnet of depth {depth} is impossible; depth must be at least 1")
+    if stem in VALID_DEPTHS and depth not in VALID_DEPTHS[stem]:
+        raise UserError(f"{stem} has no depth {depth}; valid: {', '.join(map(str, VALID_DEPTHS[stem]))}")
+    return stem, depth
 
 
 def split_norm(name: str) -> tuple[str, str | None]:
-    """A name as `label` gives it, "resnet18-batch", in its parts; None where it names no norm."""
+    """Split a name made by `label`, such as "resnet18-batch", into network and norm (None if it names no norm)."""
     stem, _, norm_type = name.strip().rpartition("-")
     return (stem, norm_type.lower()) if stem and norm_type.lower() in NORM_TYPES else (name, None)
 
 
 def label(net_type: str, depth: int | None = None, norm_type: str = "instance") -> str:
     """A short name of the architecture: "convnet3", "resnetap10", "resnet18-batch" (norm only if not instance)."""
-    kind, chosen = parse(net_type, depth)
+    kind, depth = parse(net_type, depth)
     choose("norm_type", norm_type, NORM_TYPES)
-    return f"{kind}{'' if chosen is None else chosen}" + ("" if norm_type == "instance" else f"-{norm_type}")
+    return f"{kind}{'' if depth is None else depth}" + ("" if norm_type == "instance" else f"-{norm_type}")
 
 
 def build(
@@ -101,11 +103,11 @@ def build(
 ) -> Network:
     """A freshly initialised network on the CPU for images [n, channels, *size] and `nclass` outputs.
 
-    `net_type` and `depth` as in `parse`, `width` multiplies the channel counts. With a `seed` the same arguments give
-    the same bits and no global random state is touched; without one the start comes from torch's global generator.
+    `net_type` and `depth` are as in `parse`; `width` multiplies the channel counts. With a `seed` the same arguments
+    give the same bits and no global random state changes; without one torch's global generator initialises it.
     Raises `UserError` for unknown names and for depths, widths and sizes that do not fit.
     """
-    kind, chosen = parse(net_type, depth)
+    kind, parsed_depth = parse(net_type, depth)
     choose("norm_type", norm_type, NORM_TYPES)
     if not (math.isfinite(width) and width > 0):
         raise UserError(f"width {width} is impossible; it multiplies the channel counts and must be above 0")
@@ -114,18 +116,18 @@ def build(
             raise UserError(f"a network for {what} {count} is impossible; {what} must be at least 1")
 
     def make() -> Network:
-        if chosen is None:
+        if parsed_depth is None:
             return TimmNetwork(kind.removeprefix(PREFIX), channels=channels, nclass=nclass, size=size)
         return NET_TYPES[kind](
-            channels=channels, nclass=nclass, size=size, depth=chosen, width=width, norm_type=norm_type
+            channels=channels, nclass=nclass, size=size, depth=parsed_depth, width=width, norm_type=norm_type
         )
 
     with torch.device("cpu"):
         if seed is None:
             return make()
-        # one thread at a time: the initialisers of torch.nn draw from the one global generator
-        with BUILDING, torch.random.fork_rng(devices=[]):
-            # not torch.manual_seed, which would reseed every CUDA device as well
+        # one thread at a time, because the initialisers of torch.nn use the global generator
+        with BUILD_LOCK, torch.random.fork_rng(devices=[]):
+            # torch.manual_seed would also reseed every CUDA device
             torch.default_generator.manual_seed(seed)
             return make()
 
@@ -142,10 +144,10 @@ def buffers_of(module: nn.Module) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def fixed_statistics(module: nn.Module) -> Iterator[None]:
-    """Inside, batch norms in training mode use the statistics of the batch but leave their running ones alone.
+    """In this block, batch norms in training mode use the statistics of the batch and do not update running ones.
 
-    `torch.func.grad` and `torch.vmap` over a network with batch norm need this, because updating a captured buffer is
-    an error there; it also keeps gradient matching from changing what a network knows of the real data.
+    `torch.func.grad` and `torch.vmap` over a network with batch norm need this, because they cannot update a captured
+    buffer. It also keeps gradient matching from changing the running statistics of the real data.
     """
     # A BatchNorm that keeps its buffers while this flag is off still uses them in evaluation mode.
     tracking = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d) and layer.track_running_stats]

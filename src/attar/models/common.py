@@ -1,4 +1,4 @@
-"""What every network shares: the `Network` interface, the kinds of normalisation, channel counts scaled by width."""
+"""Parts that all networks share: the `Network` interface, norm layers, pooling, channel counts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from attar.errors import UserError, choose
 
 NORM_TYPES = ("instance", "batch", "layer", "group", "none")
+MIN_MAP_SIDE = 2  # pixels: networks that halve their maps stop there
 GROUPS = 4  # channel groups of norm_type "group"
 
 
@@ -28,7 +29,7 @@ class Network(nn.Module):
 
 
 class Features(nn.Module):
-    """A network's features as its call, for `torch.func.functional_call`."""
+    """A module that returns a network's features instead of its logits, for `torch.func.functional_call`."""
 
     def __init__(self, module: Network) -> None:
         super().__init__()
@@ -39,16 +40,16 @@ class Features(nn.Module):
         return self.module.features(x)
 
 
-WIDEST = 64  # squares in a row: the product's cost for each value grows with them
+MAX_SQUARES_PER_ROW = 64  # the cost of the matrix product per value grows with them
 
 
 class AveragePool(nn.Module):
     """The means of non-overlapping squares of `side`, [n, channels, h, w] → [n, channels, h // side, w // side].
 
-    PyTorch pools on a CPU one value at a time. There, where `side` divides h and w and a row has few squares, it is
-    one matrix product over rows of squares: 5 times as fast forward and backward, a ConvNet's training step 1.3 times.
-    Compiled code fuses the pooling with its neighbours, which a product would part. For a CPU it gets means over the
-    pixels of channels-last maps: PyTorch's own backward asks of every value whether it lies inside (docs/log.md,
+    On a CPU PyTorch pools one value at a time. If `side` divides h and w and a row has few squares, one matrix product
+    over rows of squares is 5 times as fast, forward and backward, and a ConvNet's training step 1.3 times. Compiled
+    code for a CPU takes means over the pixels of channels-last maps instead: a product could not be fused with the
+    neighbouring operations, and PyTorch's backward of pooling checks the bounds of every value (docs/log.md,
     25 November).
     """
 
@@ -63,23 +64,23 @@ class AveragePool(nn.Module):
         if torch.compiler.is_compiling():
             squares = (n, height // self.side, self.side, wide // self.side, self.side, channels)
             return x.permute(0, 2, 3, 1).reshape(squares).mean(dim=(2, 4)).permute(0, 3, 1, 2)
-        if wide > WIDEST * self.side:
+        if wide > MAX_SQUARES_PER_ROW * self.side:
             return F.avg_pool2d(x, self.side)
         means = torch.eye(wide // self.side, dtype=x.dtype).repeat_interleave(self.side, dim=0).repeat(self.side, 1)
         rows = x.reshape(-1, self.side * wide) @ (means / self.side**2)
         return rows.view(n, channels, height // self.side, wide // self.side)
 
     def extra_repr(self) -> str:
-        """What stands in the printed network."""
+        """The argument in the printed network."""
         return str(self.side)
 
 
 class Convolution(nn.Conv2d):
-    """The convolution that sees the images; PyTorch's, with its initialisation. Compiled for a CPU it is rewritten.
+    """PyTorch's convolution, for the layer that sees the images; rewritten when it is compiled for a CPU.
 
-    Maps of one channel are laid out as channels first and channels last at once, and compiled code takes the slower
-    reading for everything that follows. A second channel of zeros makes it channels last. The bias is added behind
-    the convolution, whose own gradient for it is slow with so few channels (docs/log.md, 25 November).
+    A tensor with one channel is channels-first and channels-last at the same time, and the compiler then chooses the
+    slower layout, channels-first, for all later layers. A second channel of zeros makes it choose channels-last. The
+    bias is added after the convolution, whose own bias gradient is slow with few channels (docs/log.md, 25 November).
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -114,13 +115,13 @@ def norm_layer(norm_type: str, channels: int) -> nn.Module:
                 f"choose a width whose channel counts are multiples of {GROUPS}"
             )
         return nn.GroupNorm(GROUPS, channels)
-    # The same numbers as nn.InstanceNorm2d(channels, affine=True) (2e-15 apart in float64, second derivatives
-    # included), but InstanceNorm2d copies its scale and shift once per image and goes through batch norm: with
-    # ConvNet-3, width 128, 64 images of 1x28x28 on two CPU threads the gradient of a gradient took .81 s with
-    # GroupNorm and .97 s with InstanceNorm2d (one thread 1.15 s and 1.60 s), forward and first gradient 5 % less.
+    # The same numbers as nn.InstanceNorm2d(channels, affine=True) (within 2e-15 in float64, second derivatives
+    # included), which copies scale and shift for each image and calls batch norm. With ConvNet-3, width 128, 64 images
+    # of 1x28x28 and two CPU threads the gradient of a gradient took 0.81 s with GroupNorm and 0.97 s with
+    # InstanceNorm2d (one thread: 1.15 s and 1.60 s); forward and first gradient took 5 % less.
     return nn.GroupNorm(channels, channels)
 
 
-def scaled(base: int, width: float) -> int:
+def scaled_channels(base: int, width: float) -> int:
     """`base` channels times `width`, rounded, at least one."""
     return max(1, round(base * width))

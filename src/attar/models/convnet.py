@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from attar.errors import UserError
-from attar.models.common import AveragePool, Convolution, Network, norm_layer, scaled
+from attar.models.common import AveragePool, Convolution, Network, norm_layer, scaled_channels
 
 CHANNELS = 128  # of every block at width 1
 
@@ -15,7 +15,7 @@ class ConvNet(Network):
 
     Every block has 128·`width` channels and halves the map (odd sides are floored). The convolutions have biases and
     the initialisation is PyTorch's. One-channel images of 28x28 are padded to 32x32 by the first convolution.
-    Raises `UserError` when `depth` is so large that nothing would be left of the map.
+    Raises `UserError` when `depth` is too large for the images: the map would have no pixel left.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class ConvNet(Network):
                 f"a convnet of depth {depth} leaves nothing of images of {size[0]}x{size[1]}; "
                 + (f"the largest depth is {largest}" if largest else "both sides must be at least 2")
             )
-        inner = scaled(CHANNELS, width)
+        inner = scaled_channels(CHANNELS, width)
         layers: list[nn.Module] = []
         for block in range(depth):
             convolution = Convolution(inner if block else channels, inner, 3, padding=1 if block else 1 + extra)

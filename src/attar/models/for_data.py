@@ -1,4 +1,4 @@
-"""The network that fits some data."""
+"""Build the network for a data set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from attar.settings.config import NetworkConfig
 
 
 def describe(data: ImageData) -> dict[str, Any]:
-    """What a network depends on in a data set."""
+    """The properties of a data set that a network depends on, as `made_for` in the files of a pool."""
     return {
         "dataset": data.name,
         "nclass": data.nclass,
@@ -21,7 +21,10 @@ def describe(data: ImageData) -> dict[str, Any]:
 
 
 def build(network: NetworkConfig, made_for: dict[str, Any], seed: int | None) -> models.Network:
-    """The network of `network` for images as `made_for` says; `seed` fixes its weights."""
+    """The network that `network` configures, for data with the properties `made_for` (see `describe`).
+
+    `seed` determines its initial weights; without one torch's global generator does.
+    """
     return models.build(
         network.net_type,
         depth=network.depth,

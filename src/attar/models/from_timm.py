@@ -1,4 +1,4 @@
-"""Networks of the package timm, for evaluation. The package is imported when one is asked for."""
+"""Networks of the package timm, for evaluation. The package is imported only when such a network is built."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from attar.models.common import Network
 PREFIX = "timm:"
 
 
-def package() -> Any:
-    """timm. Raises `MissingError`, one line, where it is not installed or cannot be loaded."""
+def import_timm() -> Any:
+    """The module timm. Raises `MissingError` when it is not installed or cannot be loaded."""
     try:
         return importlib.import_module("timm")
-    except (ImportError, RuntimeError) as error:  # a torchvision that does not fit torch raises RuntimeError
+    except (ImportError, RuntimeError) as error:  # an incompatible torchvision raises RuntimeError
         if isinstance(error, ImportError) and error.name == "timm":
             raise MissingError("networks of timm need the package timm; pip install 'attar[timm]'") from error
         words = " ".join(str(error).split())
@@ -28,23 +28,23 @@ def package() -> Any:
         ) from error
 
 
-def has(name: str) -> bool:
-    """Whether timm is there and has a network of that name."""
+def has_network(name: str) -> bool:
+    """Whether timm is installed and has a network of that name."""
     try:
-        return bool(package().is_model(name))
+        return bool(import_timm().is_model(name))
     except MissingError:
         return False
 
 
 class TimmNetwork(Network):
-    """timm's network of that name, untrained, for images [n, channels, *size]; width and norms are its own.
+    """The untrained network of timm with that name, for images [n, channels, *size]. Its width and norms are fixed.
 
-    Raises `MissingError` without timm, `UserError` for an unknown name and for images that the network does not take.
+    Raises `MissingError` without timm, `UserError` for an unknown name or an image size that the network refuses.
     """
 
     def __init__(self, name: str, *, channels: int, nclass: int, size: tuple[int, int]) -> None:
         super().__init__()
-        timm = package()
+        timm = import_timm()
         if not timm.is_model(name):
             near = difflib.get_close_matches(name, timm.list_models(), n=1, cutoff=0.5)
             hint = f"did you mean '{near[0]}'?" if near else "timm.list_models() lists all"
@@ -53,15 +53,15 @@ class TimmNetwork(Network):
         self.body.eval()
         try:
             with torch.no_grad():
-                found: Tensor = self.body(torch.zeros(1, channels, *size))
-            if found.dim() != 2:
-                raise ValueError(f"its features have the shape {list(found.shape)}")
+                features: Tensor = self.body(torch.zeros(1, channels, *size))
+            if features.dim() != 2:
+                raise ValueError(f"its features have the shape {list(features.shape)}")
         except (RuntimeError, ValueError, AssertionError) as error:
             words = " ".join(str(error).split())
             raise UserError(f"{name} of timm does not take images of {size[0]}x{size[1]}: {words}") from error
         self.body.train()
-        self.classifier = nn.Linear(found.shape[1], nclass)
+        self.classifier = nn.Linear(features.shape[1], nclass)
 
     def features(self, x: Tensor) -> Tensor:
-        found: Tensor = self.body(x)
-        return found
+        features: Tensor = self.body(x)
+        return features

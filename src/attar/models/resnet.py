@@ -6,11 +6,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attar.errors import UserError
-from attar.models.common import AveragePool, Convolution, Network, norm_layer, scaled
+from attar.models.common import MIN_MAP_SIDE, AveragePool, Convolution, Network, norm_layer, scaled_channels
 
 STAGES = (64, 128, 256, 512)  # channels at width 1
 BLOCKS = {10: 1, 18: 2}  # depth -> basic blocks in each stage
-SMALLEST = 2  # no map gets smaller than 2x2
 
 
 class Block(nn.Module):
@@ -30,15 +29,15 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.norm1(self.pool(self.conv1(x))))
-        # Averages and 1x1 convolutions commute: pooling first gives the same numbers for a quarter of the work.
+        # Pooling and 1x1 convolutions commute, and pooling first is a quarter of the work.
         return F.relu(self.norm2(self.conv2(out)) + self.shortcut(self.pool(x)))
 
 
 class ResNet(Network):
     """ResNet of `depth` 10 or 18 with 64-128-256-512 channels times `width`, for images [n, channels, *size].
 
-    The features are the averages of the last maps. Stages 2 to 4 each halve the map, but only while 2x2 remain: on
-    images of 8x8, for example, stage 4 keeps the size, since norms per image and channel would turn maps of one pixel
+    The features are the averages of the last maps. Stages 2 to 4 each halve the map, unless it would become smaller
+    than 2x2: on images of 8x8, for example, stage 4 keeps the size, because instance norm turns maps of one pixel
     into constants. Convolutions start He-normal (fan-out) and have no biases. The stem depends on the shorter side:
     up to 64, 3x3; up to 128, 3x3 with stride 2; above, 7x7 with stride 2 and max-pool 3 with stride 2.
     Raises `UserError` for images with a side below 2.
@@ -52,17 +51,17 @@ class ResNet(Network):
     ) -> None:
         super().__init__()
         side = min(size)
-        if side < SMALLEST:
+        if side < MIN_MAP_SIDE:
             raise UserError(f"images of {size[0]}x{size[1]} are too small for {self.name}; sides must be at least 2")
-        inner = scaled(STAGES[0], width)
+        inner = scaled_channels(STAGES[0], width)
         layers, reduction = self.stem_layers(channels, inner, side, norm_type)
         self.stem = nn.Sequential(*layers)
         side //= reduction
         blocks = []
         for stage, base in enumerate(STAGES):
-            outer = scaled(base, width)
+            outer = scaled_channels(base, width)
             for block in range(BLOCKS[depth]):
-                halve = stage > 0 and block == 0 and side // 2 >= SMALLEST
+                halve = stage > 0 and block == 0 and side // 2 >= MIN_MAP_SIDE
                 step = {"pool" if self.pooled else "stride": 2} if halve else {}
                 blocks.append(Block(inner, outer, norm_type, **step))
                 inner = outer
@@ -75,7 +74,7 @@ class ResNet(Network):
 
     @staticmethod
     def stem_layers(channels: int, inner: int, side: int, norm_type: str) -> tuple[list[nn.Module], int]:
-        """The layers before the first block for images of shorter side `side`, and by how much they shrink the map."""
+        """The layers before the first block for images of shorter side `side`, and how many times they shrink it."""
         norm = [norm_layer(norm_type, inner), nn.ReLU()]
         if side <= 64:
             return [Convolution(channels, inner, 3, 1, 1, bias=False), *norm], 1

@@ -1,4 +1,4 @@
-"""ResNetAP-10 and ResNetAP-18: ResNets that average-pool wherever a ResNet would stride (IDC, Kim et al. 2022)."""
+"""ResNetAP-10 and ResNetAP-18: ResNets with average pooling in place of strides (IDC, Kim et al. 2022)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ResNetAP(ResNet):
 
     @staticmethod
     def stem_layers(channels: int, inner: int, side: int, norm_type: str) -> tuple[list[nn.Module], int]:
-        """The layers before the first block for images of shorter side `side`, and by how much they shrink the map."""
+        """The layers before the first block for images of shorter side `side`, and how many times they shrink it."""
         norm = [norm_layer(norm_type, inner), nn.ReLU()]
         if side <= 64:
             return [Convolution(channels, inner, 3, padding=1, bias=False), *norm], 1

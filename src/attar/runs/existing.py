@@ -1,7 +1,7 @@
-"""A run in its folder: begun, gone on with, made longer, or read. The folder's lock is the caller's.
+"""Opens the run in a folder: a new run, one to resume, one to extend, or a finished one. The caller holds the lock.
 
-All that is needed to go on stands in the folder: the settings in `config.json`, the state in `checkpoint/`, and
-`metrics.jsonl` and the snapshots up to the state's position.
+The folder holds all that resuming needs: the settings in `config.json`, the state in `checkpoint/`, and `metrics.jsonl`
+and the snapshots up to the state's position.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from attar.condensation.state import Values
+from attar.condensation.state import SavedState
 from attar.errors import MissingError, UserError
 from attar.runs import checkpoint, run_folder
 from attar.runs.run_folder import RunFolder
@@ -21,22 +21,22 @@ from attar.settings.config import Recipe, with_role
 
 @dataclass(frozen=True)
 class Run:
-    """A run in its folder."""
+    """A run, its folder, and how much of it is done."""
 
     folder: RunFolder
-    recipe: Recipe  # with the length that is asked for now
-    about: dict[str, Any]  # what config.json says about the run itself
-    saved: Values | None  # the state to go on from; None: from the beginning
-    finished: bool  # all is there
-    new: bool = False  # nothing is there yet
+    recipe: Recipe  # with the length that this session asks for
+    about: dict[str, Any]  # the entry `attar` of config.json: command, environment, pool, seconds
+    saved: SavedState | None  # the state to resume from; None: from the beginning
+    finished: bool  # nothing is left to compute
+    new: bool = False  # the folder holds no run yet, or one that is replaced
 
 
 def exists(folder: RunFolder) -> bool:
-    """Whether there is a run in a folder."""
+    """Whether a folder holds a run."""
     return (folder.path / run_folder.CONFIG).exists()
 
 
-def kept_recipe(folder: RunFolder) -> Recipe:
+def saved_recipe(folder: RunFolder) -> Recipe:
     """The settings of the run in a folder. Raises `MissingError` or `UserError`."""
     if not exists(folder):
         raise MissingError(f"{folder.path} holds no run to go on with: it has no {run_folder.CONFIG}")
@@ -46,9 +46,9 @@ def kept_recipe(folder: RunFolder) -> Recipe:
 
 
 def open_or_create(folder: RunFolder, recipe: Recipe, about: Mapping[str, Any], *, overwrite: bool = False) -> Run:
-    """The run in a folder, to go on with as far as `recipe` says, or a new one. Nothing is written before `begin`.
+    """The run in a folder, to be resumed up to the length in `recipe`, or a new run. Writes nothing; see `begin`.
 
-    about: what config.json says about a new run; of it, one that goes on notes the command alone.
+    about: the entry `attar` of a new run's config.json; a resumed run keeps its own and adds only the command.
     Raises `UserError` where the folder holds another run, a longer one, or one without its checkpoint.
     """
     if overwrite or not exists(folder):
@@ -61,24 +61,25 @@ def open_or_create(folder: RunFolder, recipe: Recipe, about: Mapping[str, Any], 
 
 
 def begin(run: Run) -> None:
-    """Bring the folder up to date: nothing of a former run, config.json, what the state knows of events."""
+    """Prepare the folder: remove a replaced run, write config.json, drop the events after the state."""
     folder = run.folder
     if run.new:
         run_folder.create(folder.path, overwrite=True)
-    folder.snapshots()  # a damaged file is refused before the work, not after it
+    folder.snapshots()  # raises for a damaged file now, not after the work
     folder.write(run_folder.CONFIG, layers.as_sections(run.recipe) | {"attar": run.about})
     if not run.recipe.condense.is_split:
         folder.keep_events(run.saved["events"] if run.saved is not None else 0)
 
 
-def _existing(folder: RunFolder, asked: Recipe) -> Run:
-    kept = kept_recipe(folder)
-    check_same(folder, kept, asked)
+def _existing(folder: RunFolder, requested: Recipe) -> Run:
+    saved_settings = saved_recipe(folder)
+    check_same_run(folder, saved_settings, requested)
     changed = {section: with_role(section, "place", "speed") for section in ("data", "condense")}
-    if asked.condense.outer_iterations != kept.condense.outer_iterations:
+    if requested.condense.outer_iterations != saved_settings.condense.outer_iterations:
         changed["condense"] += with_role("condense", "length")
-    values = layers.as_sections(asked)
-    recipe = recipes.overlay(kept, {key: {name: values[key][name] for name in names} for key, names in changed.items()})
+    values = layers.as_sections(requested)
+    changes = {section: {name: values[section][name] for name in names} for section, names in changed.items()}
+    recipe = recipes.overlay(saved_settings, changes)
     about = folder.read(run_folder.CONFIG, "attar").get("attar", {})
     if is_finished(folder, recipe):
         return Run(folder, recipe, about, None, True)
@@ -88,9 +89,9 @@ def _existing(folder: RunFolder, asked: Recipe) -> Run:
     return Run(folder, recipe, about, saved, False)
 
 
-def check_same(folder: RunFolder, kept: Recipe, asked: Recipe) -> None:
-    """Raise `UserError` where `asked` is another run than the one that a folder holds (`kept`), or a shorter one."""
-    now, before = layers.as_sections(asked), layers.as_sections(kept)
+def check_same_run(folder: RunFolder, saved: Recipe, requested: Recipe) -> None:
+    """Raise `UserError` where `requested` is another run than the one in the folder (`saved`), or a shorter one."""
+    now, before = layers.as_sections(requested), layers.as_sections(saved)
     for section in ("data", "network", "pool", "condense"):
         free = with_role(section, "length", "place", "speed")
         for name, value in before[section].items():
@@ -99,34 +100,36 @@ def check_same(folder: RunFolder, kept: Recipe, asked: Recipe) -> None:
                     f"{folder.path} holds a run with {name} {value}, and {now[section][name]} is asked for; "
                     f"name another folder with --out, or replace the run with --overwrite"
                 )
-    done, length = (item.condense.outer_iterations for item in (kept, asked))
-    if length < done:
-        raise UserError(f"{folder.path} holds a run of {done} outer iterations; niter can make it longer, not {length}")
+    length, requested_length = (recipe.condense.outer_iterations for recipe in (saved, requested))
+    if requested_length < length:
+        raise UserError(
+            f"{folder.path} holds a run of {length} outer iterations; niter can make it longer, not {requested_length}"
+        )
 
 
-def keep_fitted(
-    kept: Recipe,
-    asked: Recipe,
+def keep_fitted_settings(
+    saved: Recipe,
+    requested: Recipe,
     fitted: Mapping[str, Sequence[str]],  # section → fields
-    explicit: Mapping[str, Mapping[str, Any]] | None = None,
+    explicit: Mapping[str, Mapping[str, Any]] | None = None,  # section → field → value
 ) -> Recipe:
-    """`asked` with what was fitted for the run when it began, save for the fields that are asked for explicitly.
+    """`requested`, with the `fitted` fields as they were fitted when the run began, except for explicit settings.
 
-    Fitted again on another device, or by a clock, it could be something else, and the run another one.
+    Fitting again, on another device or by the clock, could give other values, and so another run.
     """
-    values = layers.as_sections(kept)
+    values = layers.as_sections(saved)
     length = set(with_role("condense", "length"))
     layer = {}
     for section, names in fitted.items():
-        given = set((explicit or {}).get(section, {}))
-        if given & length:  # each of them speaks of the others
-            given |= length
-        layer[section] = {name: values[section][name] for name in names if name not in given}
-    return recipes.overlay(asked, layer)
+        overridden = set((explicit or {}).get(section, {}))
+        if overridden & length:  # one setting of the length overrides them all
+            overridden |= length
+        layer[section] = {name: values[section][name] for name in names if name not in overridden}
+    return recipes.overlay(requested, layer)
 
 
 def is_finished(folder: RunFolder, recipe: Recipe) -> bool:
-    """result.json is the last file of a run, and says how long it was."""
-    inner = recipe.condense.outer_iterations * recipe.condense.inner_loop
-    told = folder.read(run_folder.RESULT).get("inner_iterations")
-    return told == inner and (folder.path / set_files.CONDENSED).is_file()
+    """Whether the folder holds the result of a run of this length: result.json is the last file that a run writes."""
+    length = recipe.condense.outer_iterations * recipe.condense.inner_loop
+    finished_length = folder.read(run_folder.RESULT).get("inner_iterations")
+    return finished_length == length and (folder.path / set_files.CONDENSED).is_file()

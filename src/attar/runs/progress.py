@@ -1,4 +1,4 @@
-"""What a run says while it runs: bars on a terminal, lines elsewhere, and the lines of the log between them."""
+"""Progress of a run: bars on a terminal, plain lines elsewhere, with the records of the log between them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from rich.progress import Progress as Bars
 
 from attar.errors import log
 
-SECONDS_BETWEEN_LINES = 1.0  # two plain lines: an outer iteration of a real run takes longer
-STEPS_OF_RATE = 10  # over which images per second are counted: the first may have waited for a compiler
+SECONDS_BETWEEN_LINES = 1.0  # of plain progress; an outer iteration of a real run takes longer
+STEPS_OF_RATE = 10  # steps that images per second are averaged over: the first step may include a compilation
 
 
 class Progress:
     """Progress on standard error: a bar with the time left on a terminal, plain lines elsewhere.
 
-    quiet: say nothing, as in Python by default.
+    quiet: show nothing, the default in Python.
     """
 
     def __init__(self, *, quiet: bool = True) -> None:
@@ -31,16 +31,16 @@ class Progress:
         self.quiet = quiet
 
     def __reduce__(self) -> tuple[type[Progress], tuple[()]]:
-        return Progress, ()  # in another process it is quiet
+        return Progress, ()  # pickled for another process, it is quiet there
 
-    def line(self, words: str) -> None:
-        """One line."""
-        self.console.print(words, markup=False, highlight=False, soft_wrap=True)
+    def line(self, text: str) -> None:
+        """Print one line, as it is."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Show what attar logs in here, from INFO upwards; where quiet, nothing."""
-        handler: logging.Handler = logging.NullHandler() if self.quiet else Lines(self)
+        """Show the records of attar's logger within this block, from INFO upwards; nothing where quiet."""
+        handler: logging.Handler = logging.NullHandler() if self.quiet else ProgressHandler(self)
         level = log.level
         log.addHandler(handler)
         log.setLevel(logging.INFO)
@@ -52,9 +52,9 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str, total: int, done: int = 0, *, images: int = 0) -> Iterator[ProgressBar]:
-        """A stage of `total` steps, of which some are `done` before.
+        """A bar for `total` steps, `done` of which were made in an earlier session.
 
-        images: real images that a step reads, to say how many a second.
+        images: real images that a step reads, to show images per second.
         """
         with self.stages([name], total, done, images=images) as (stage,):
             yield stage
@@ -63,7 +63,7 @@ class Progress:
     def stages(
         self, names: Sequence[str], total: int, done: int = 0, *, images: int = 0
     ) -> Iterator[list[ProgressBar]]:
-        """Stages that go on side by side, each with its own bar."""
+        """Bars, one for each name, of stages that run at the same time."""
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -77,7 +77,7 @@ class Progress:
             yield [ProgressBar(self, name, total, done, images, bars) for name in names]
 
 
-class Lines(logging.Handler):
+class ProgressHandler(logging.Handler):
     """Log records as lines of a `Progress`, above its bars."""
 
     def __init__(self, progress: Progress) -> None:
@@ -90,34 +90,34 @@ class Lines(logging.Handler):
 
 
 class ProgressBar:
-    """One bar, or the lines in its place: one per step, at most one in `SECONDS_BETWEEN_LINES`, and the last."""
+    """One bar, or plain lines in its place: a line for a step, at most one in `SECONDS_BETWEEN_LINES`, and the last."""
 
     def __init__(self, progress: Progress, name: str, total: int, done: int, images: int, bars: Bars) -> None:
         self.progress, self.name, self.total, self.images, self.bars = progress, name, total, images, bars
         self.task = bars.add_task(name, total=total, completed=done, note="")
         self.first = self.done = done
         self.accuracy: float | None = None  # the last one that was measured, a fraction
-        self.lock = threading.Lock()  # members of a pool are trained side by side
+        self.lock = threading.Lock()  # members of a pool are trained in threads
         self.start = time.perf_counter()
         self.last_line = -math.inf
-        self.recent = deque([(self.start, done)], STEPS_OF_RATE + 1)  # (moment, steps done by then)
+        self.recent = deque([(self.start, done)], STEPS_OF_RATE + 1)  # (time, steps done by then)
 
     def advance(self, note: str = "") -> None:
-        """One step is done."""
+        """Count one step; `note` is shown beside it."""
         with self.lock:
             self.done += 1
             now = time.perf_counter()
             self.recent.append((now, self.done))
-            words = self.words(note)
-            self.bars.update(self.task, advance=1, note=words)
+            status = self.status(note)
+            self.bars.update(self.task, advance=1, note=status)
             if self.bars.disable and (now - self.last_line >= SECONDS_BETWEEN_LINES or self.done == self.total):
                 self.last_line = now
                 left = (now - self.start) / (self.done - self.first) * (self.total - self.done)
-                spent = f"{now - self.start:.0f} s, {left:.0f} s left"
-                self.progress.line(f"{self.name} {self.done}/{self.total}  {spent}  {words}".rstrip())
+                times = f"{now - self.start:.0f} s, {left:.0f} s left"
+                self.progress.line(f"{self.name} {self.done}/{self.total}  {times}  {status}".rstrip())
 
-    def words(self, note: str) -> str:
-        """The note, the images per second of the last steps, and the last accuracy."""
+    def status(self, note: str) -> str:
+        """The note, images per second over the last steps, and the last measured accuracy."""
         parts = [note] if note else []
         seconds = self.recent[-1][0] - self.recent[0][0]
         if self.images and seconds > 0:

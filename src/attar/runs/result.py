@@ -1,4 +1,4 @@
-"""The head of `result.json`."""
+"""The head of `result.json`: what the set is, of which data, made by what."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from attar.sets.synthetic import SyntheticSet
 
 
 def describe_result(condensed: SyntheticSet, data: ImageData) -> dict[str, Any]:
-    """The head of `result.json`."""
+    """The head of `result.json` for a set made from `data`."""
     real = int(torch.isin(data.labels, condensed.labels.to(data.labels.device)).sum())
     return describe_set(condensed, data.name, devices.describe(data.device), real) | {"tested_on": data.tested_on}
 
 
 def describe_set(condensed: SyntheticSet, dataset: str, device: str, real: int | None) -> dict[str, Any]:
-    """The head of `result.json`; `real`: training images of the set's classes, None where that is not known."""
+    """The head of `result.json`.
+
+    dataset, device: as they are shown; real: number of training images of the set's classes, None where unknown.
+    """
     pixels = math.prod(condensed.images.shape[1:])
     sizes = {
         "real": {"images": real or 0, "bytes": (real or 0) * pixels},

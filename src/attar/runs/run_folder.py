@@ -1,4 +1,4 @@
-"""The run folder: what a run leaves behind, and what it says while it runs."""
+"""The run folder: its files, who may write to it, and what a run records about itself."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ FILES = (CONFIG, METRICS, SNAPSHOTS, RESULT, IMAGES, REPORT, TRAINED_NETWORKS, s
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run's folder. `metrics.jsonl` grows line by line; every other file is replaced whole.
+    """The folder of one run. `metrics.jsonl` grows line by line; every other file is replaced atomically.
 
-    What is appended goes to the `sinks` too.
+    Events also go to the `sinks`.
     """
 
     path: Path
     sinks: tuple[Sink, ...] = ()
 
     def event(self, values: dict[str, Any]) -> None:
-        """Append one JSON object to `metrics.jsonl`."""
+        """Append one JSON object to `metrics.jsonl`, and send it to the sinks."""
         for sink in self.sinks:
             sink(values)
         append(self.path / METRICS, values)
 
     def keep_events(self, count: int) -> None:
-        """Forget all but the first `count` events: a run goes on from there."""
+        """Remove all but the first `count` events, for a run that resumes after these."""
         path = self.path / METRICS
         if path.exists():
             lines = path.read_bytes().splitlines(keepends=True)
@@ -63,9 +63,9 @@ class RunFolder:
         files.write_json(self.path / name, value)
 
     def read(self, name: str, *tables: str) -> dict[str, Any]:
-        """What `config.json` or `result.json` holds; nothing where there is none.
+        """The content of `config.json` or `result.json`; empty where there is no such file.
 
-        Raises `UserError` when it is damaged, or when one of `tables` stands in it and is none.
+        tables: keys whose values must be objects. Raises `UserError` for a damaged file.
         """
         path = self.path / name
         values = files.read_json(path) if path.exists() else {}
@@ -75,7 +75,7 @@ class RunFolder:
         return values
 
     def events(self) -> list[dict[str, Any]]:
-        """What was appended so far. Raises `UserError` for a damaged file."""
+        """All events in `metrics.jsonl`, the oldest first. Raises `UserError` for a damaged file."""
         path = self.path / METRICS
         if not path.exists():
             return []
@@ -88,23 +88,23 @@ class RunFolder:
         return events
 
     def snapshot(self, outer: int, condensed: SyntheticSet) -> None:
-        """Add the images as they are after `outer` outer iterations to `snapshots.safetensors`.
+        """Add the images after `outer` outer iterations to `snapshots.safetensors`.
 
-        A moment that is there already is replaced, so a run that goes on from an older state leaves what an undisturbed
-        one does.
+        A snapshot of the same iteration is replaced, so that a run resumed from an older state leaves the same file as
+        an uninterrupted one.
         """
         images, labels = snapshots.thumbnails(condensed.images, condensed.labels)
-        there = {old: pixels for old, pixels in self.snapshots()[1] if pixels.shape == images.shape}
-        self.keep_snapshots(labels, sorted({**there, outer: images}.items()))
+        earlier = {moment: pixels for moment, pixels in self.snapshots()[1] if pixels.shape == images.shape}
+        self.write_snapshots(labels, sorted({**earlier, outer: images}.items()))
 
-    def keep_snapshots(self, labels: Tensor, moments: Sequence[tuple[int, Tensor]]) -> None:
-        """Write what `snapshots` gives; no file where there is no moment."""
+    def write_snapshots(self, labels: Tensor, moments: Sequence[tuple[int, Tensor]]) -> None:
+        """Write labels and snapshots as `snapshots` returns them; no file where there are none."""
         if moments:
             tensors = {f"{outer:08d}": images for outer, images in moments}
             files.save_tensors(self.path / SNAPSHOTS, {**tensors, "labels": labels}, "snapshots", {})
 
     def snapshots(self) -> tuple[Tensor, list[tuple[int, Tensor]]]:
-        """Labels [n], and in order (outer iteration, uint8 [n, ch, h, w]); nothing where nothing was kept.
+        """Labels [n], and (outer iteration, uint8 [n, ch, h, w]) in order; empty where there is no file.
 
         Raises `UserError` for a damaged file.
         """
@@ -113,28 +113,29 @@ class RunFolder:
             return torch.empty(0, dtype=torch.int64), []
         tensors, _ = files.load_tensors(path, "snapshots")
         labels = tensors.pop("labels", None)
-        sound = labels is not None and all(
+        consistent = labels is not None and all(
             name.isdigit() and pixels.dtype == torch.uint8 and pixels.dim() == 4 and len(pixels) == len(labels)
             for name, pixels in tensors.items()
         )
-        if labels is None or not sound:
+        if labels is None or not consistent:
             raise UserError(f"{path} is damaged: its images and labels do not fit; remove it to go on without")
         return labels, [(int(name), tensors[name]) for name in sorted(tensors)]
 
     def discard(self) -> None:
-        """Remove what a run left: that came to nothing, or that another replaces."""
+        """Remove all files of a run: of one that failed without a checkpoint, or that is replaced."""
         checkpoint.remove(self.path)
         for name in FILES:
             (self.path / name).unlink(missing_ok=True)
-        with suppress(OSError):  # other files of the user
+        with suppress(OSError):  # the user has other files in it
             self.path.rmdir()
 
 
 @contextmanager
-def opened(path: Path, *, wait: bool = False) -> Iterator[RunFolder]:
-    """A run folder for this process alone, without what a killed one left half-written.
+def open_run_folder(path: Path, *, wait: bool = False) -> Iterator[RunFolder]:
+    """Lock a run folder for this process, and remove what a killed process left half-written in it.
 
-    Raises `UserError` where another process is at work in it; with `wait` it waits for its end, after one line.
+    wait: where another process holds the lock, wait for its end, after one line in the log.
+    Raises `UserError` where another process holds the lock.
     """
     check_folder(path)
     with files.held(path, wait=wait):
@@ -147,22 +148,24 @@ def opened(path: Path, *, wait: bool = False) -> Iterator[RunFolder]:
 def check_free(path: Path, *, overwrite: bool) -> None:
     """Raise `UserError` when `path` cannot become a run folder."""
     check_folder(path)
-    taken = [name for name in (*FILES, *checkpoint.FOLDERS) if (path / name).exists()]
-    if taken and not overwrite:
-        raise UserError(f"{path} already holds a run ({taken[0]}); name another folder with --out, or add --overwrite")
+    run_files = [name for name in (*FILES, *checkpoint.FOLDERS) if (path / name).exists()]
+    if run_files and not overwrite:
+        raise UserError(
+            f"{path} already holds a run ({run_files[0]}); name another folder with --out, or add --overwrite"
+        )
 
 
 def check_folder(path: Path) -> None:
-    """Raise `UserError` when `path` is no folder that can be written to, and cannot be made one."""
-    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    if not there.is_dir():
-        raise UserError(f"{path} cannot be a folder: {there} is a file; name another folder")
-    if not os.access(there, os.W_OK):
-        raise UserError(f"{path} cannot be written: {there} is read-only; name another folder")
+    """Raise `UserError` when `path` is neither a writable folder nor can be made one."""
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        raise UserError(f"{path} cannot be a folder: {existing} is a file; name another folder")
+    if not os.access(existing, os.W_OK):
+        raise UserError(f"{path} cannot be written: {existing} is read-only; name another folder")
 
 
 def create(path: Path, *, overwrite: bool) -> RunFolder:
-    """Make the folder, without a former run's files. Raises `UserError` as `check_free` does."""
+    """Make the folder, and remove the files of a run in it. Raises `UserError` as `check_free` does."""
     check_free(path, overwrite=overwrite)
     folder = RunFolder(path)
     folder.discard()
@@ -171,7 +174,7 @@ def create(path: Path, *, overwrite: bool) -> RunFolder:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What a number depends on besides the settings."""
+    """Versions and hardware: what numbers depend on besides the settings."""
     return {
         "attar": __version__,
         "python": platform.python_version(),
@@ -184,7 +187,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """The command that is running, as a user would type it."""
+    """The command of this process, as a user would type it."""
     script = Path(sys.argv[0]).name
     start = ["python", script] if script.endswith(".py") and script != "__main__.py" else ["attar"]
     return shlex.join([*start, *sys.argv[1:]])

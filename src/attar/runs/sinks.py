@@ -1,6 +1,6 @@
-"""Other places that a run's events go to besides `metrics.jsonl`: TensorBoard, Weights & Biases.
+"""TensorBoard and Weights & Biases: where the events of a run can go besides `metrics.jsonl`.
 
-Each is an optional package, imported when it is asked for.
+Each needs an optional package, which is imported only when it is used.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from attar.errors import MissingError, choose
 Sink = Callable[[dict[str, Any]], None]
 
 
-def check(names: Sequence[str]) -> None:
-    """Raise `UserError` for an unknown name, `MissingError` with pip's command for a package that is not there."""
+def check_sinks(names: Sequence[str]) -> None:
+    """Raise `UserError` for an unknown name, `MissingError` with pip's command for a missing package."""
     for name in names:
         choose("log", name, SINKS)
         if find_spec(name) is None:
@@ -26,9 +26,9 @@ def check(names: Sequence[str]) -> None:
 
 
 @contextmanager
-def opened(names: Sequence[str], folder: Path, settings: Mapping[str, Any]) -> Iterator[tuple[Sink, ...]]:
-    """The named sinks for the run in `folder`; they are closed at the end, whatever it is."""
-    check(names)
+def open_sinks(names: Sequence[str], folder: Path, settings: Mapping[str, Any]) -> Iterator[tuple[Sink, ...]]:
+    """The named sinks for the run in `folder`, closed at the end of the block."""
+    check_sinks(names)
     with ExitStack() as stack:
         yield tuple(stack.enter_context(SINKS[name](folder, settings)) for name in dict.fromkeys(names))
 
@@ -37,13 +37,13 @@ def numbers(event: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of an event by name: the loss and seconds of a step, the accuracies of an evaluation."""
     if event.get("event") == "step":
         return {key: float(event[key]) for key in ("loss", "seconds") if key in event}
-    found = {}
+    numbers_by_name = {}
     for kind, entries in event.items():
         for network, value in entries.items() if isinstance(entries, Mapping) else ():
             mean = value["mean"] if isinstance(value, Mapping) else value
-            # An accuracy on the way is that of one network; those at the end are means over the seeds.
-            found[f"{kind if event.get('outer') is not None else f'final {kind}'}/{network}"] = float(mean)
-    return found
+            # An accuracy during the run is of one network; those at the end are means over seeds.
+            numbers_by_name[f"{kind if event.get('outer') is not None else f'final {kind}'}/{network}"] = float(mean)
+    return numbers_by_name
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def tensorboard(folder: Path, settings: Mapping[str, Any]) -> Iterator[Sink]:
     def sink(event: dict[str, Any]) -> None:
         nonlocal writer, step
         step = step if event.get("outer") is None else event["outer"]
-        if writer is None:  # what a former run wrote from here on is not shown
+        if writer is None:  # hides what an earlier run wrote from this step on
             writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
         for name, value in numbers(event).items():
             writer.add_scalar(name, value, step)
@@ -71,9 +71,9 @@ def tensorboard(folder: Path, settings: Mapping[str, Any]) -> Iterator[Sink]:
 
 @contextmanager
 def wandb(folder: Path, settings: Mapping[str, Any]) -> Iterator[Sink]:
-    """A run of Weights & Biases, files in `wandb/` of the run folder. Its own variables say where it goes.
+    """A run of Weights & Biases, with files in `wandb/` of the run folder.
 
-    WANDB_PROJECT (default: attar), WANDB_MODE=offline, WANDB_ENTITY, ...
+    Configured by its environment variables: WANDB_PROJECT (default: attar), WANDB_MODE=offline, WANDB_ENTITY, ...
     """
     import wandb as library
 

@@ -13,7 +13,8 @@ from attar.errors import UserError, choose
 from attar.selection.clusters import distances
 from attar.selection.embeddings import Embed, by_network, embed_rows
 from attar.sets.synthetic import SyntheticSet
-from attar.settings.config import CondenseConfig, Recipe, with_role
+from attar.settings.condense_config import CondenseConfig
+from attar.settings.config import Recipe, with_role
 from attar.settings.schema import settings_of
 from attar.training.pool import Pool
 

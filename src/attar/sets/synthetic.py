@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from attar.errors import UserError
 from attar.sets.decode import decode_set
-from attar.settings.config import strategy_names
+from attar.settings.choices import strategy_names
 from attar.training.augment import apply, draw
 
 GALLERY_IMAGES, GALLERY_CLASSES = 10, 20  # of a class, and of a set, that a notebook shows

@@ -1,4 +1,4 @@
-"""Settings in layers: recipe, method, file, flags, one on top of the other."""
+"""A complete configuration from layers of settings: recipe, method, recipe file, flags; the later one wins."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from typing import Any
 from attar.errors import MissingError, UserError, choose, nearest
 from attar.settings import methods
 from attar.settings.auto import Shape
-from attar.settings.auto import shape_of as shape_of
-from attar.settings.config import (
-    SECTIONS,
-    Recipe,
-)
+from attar.settings.config import SECTIONS, Recipe
 from attar.settings.recipes import RECIPES, for_data, named, overlay
 from attar.settings.schema import settings_of, typed
 
+Layer = dict[str, dict[str, Any]]  # section → field → value
+
 
 def read(path: Path) -> dict[str, Any]:
-    """A recipe file: TOML, or JSON such as a run's `config.json`. Raises `MissingError` or `UserError`."""
+    """The content of a recipe file: TOML, or JSON such as a run's `config.json`. Raises `UserError`."""
     try:
         text = path.read_text(encoding="utf-8")
         values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
@@ -34,17 +32,17 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not valid {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no table of settings")
-    values.pop("attar", None)  # what config.json says about the run itself
+    values.pop("attar", None)  # in config.json: facts of the run, no settings
     return values
 
 
-def as_sections(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """The whole recipe as plain values: what `config.json` holds."""
+def as_sections(recipe: Recipe) -> Layer:
+    """The complete recipe as plain values, as `config.json` holds it."""
     return settings_of(recipe)
 
 
 def to_toml(name: str) -> str:
-    """The recipe of that name as a TOML file that starts from it; settings that are None stand as comments."""
+    """The recipe of that name as a TOML file that starts from it; settings without a value become comments."""
     lines = [f"recipe = {json.dumps(name)}", ""]
     for section, values in as_sections(named(name)).items():
         lines += [f"[{section}]", *(_toml_line(key, value) for key, value in values.items()), ""]
@@ -57,51 +55,64 @@ def _toml_line(key: str, value: Any) -> str:
 
 def resolve(
     flags: Mapping[str, tuple[str, str]],  # flag → (section, field)
-    overrides: Mapping[str, Any],  # flag → value, from the command line or the caller
+    overrides: Mapping[str, Any],  # flag → value, from the command line or from Python
     *,
     recipe: str | None = None,  # a name or a file
     published: bool = False,
-    shape: Shape | None = None,  # of data that may have no recipe of their own
+    shape: Shape | None = None,  # of the images, for data without a recipe
 ) -> Recipe:
-    """One complete configuration: the data set's recipe, the method's layer, the recipe file, then what was given.
+    """One complete configuration: the data set's recipe, the method's layer, the recipe file, then the overrides.
 
     A recipe file holds flags at its top level and any of the tables [data], [network], [pool], [condense], [evaluate];
-    `recipe = "name"` in it starts from another recipe than the data set's.
+    `recipe = "name"` in it starts from that recipe in place of the data set's. With `published`, data without published
+    settings are refused. Raises `UserError` for values that are unknown, invalid or without effect.
     """
     layers = [by_section(flags, overrides)]
     explicit_layers = [by_section(flags, _without_tables(overrides))]
     if recipe is not None and recipe not in RECIPES:
-        if not Path(recipe).suffix and not Path(recipe).is_file():
-            choose("recipe", recipe, RECIPES)
-        file = read(Path(recipe))
-        path, recipe = recipe, file.pop("recipe", None)
-        if not isinstance(recipe, str | None):
-            raise UserError(f"{path}: recipe must be the name of a recipe, not {recipe!r}")
-        layers.insert(0, by_section(flags, file, f"{path}: "))
-        explicit_layers.insert(0, by_section(flags, _without_tables(file), f"{path}: "))
+        path, values, recipe = _recipe_file(recipe)
+        layers.insert(0, by_section(flags, values, f"{path}: "))
+        explicit_layers.insert(0, by_section(flags, _without_tables(values), f"{path}: "))
         check_one_method(path, layers)
-    if recipe is None:
-        wanted = dict(item for layer in layers for item in layer.get("data", {}).items())
-        base = for_data(wanted.get("dataset", "digits"), wanted.get("nclass"), published=published, shape=shape)
-    elif published:
-        raise UserError(f"the published settings of the data set and the recipe '{recipe}' exclude each other")
-    else:
-        base = named(recipe)
+    base = _base(layers, recipe, published=published, shape=shape)
+    condense = {name: value for layer in layers for name, value in layer.get("condense", {}).items()}
+    if condense.get("method", base.condense.method) != base.condense.method:
+        layers.insert(0, methods.method_layer(condense["method"], base, condense.get("ipc", base.condense.ipc)))
     sections = as_sections(base)
-    asked = {name: value for layer in layers for name, value in layer.get("condense", {}).items()}
-    if asked.get("method", base.condense.method) != base.condense.method:
-        layers.insert(0, methods.method_layer(asked["method"], base, asked.get("ipc", base.condense.ipc)))
     for layer in layers:
         merge_layer(sections, layer)
     derive(sections, base, {name for layer in layers for name in layer.get("condense", {})})
-    chosen = overlay(base, sections)  # once, so that a flag may complete what the file says
+    resolved = overlay(base, sections)  # once, after all layers: a flag may complete a setting of the file
     for explicit in explicit_layers:
         methods.check_explicit(explicit, sections["condense"])
-    return chosen
+    return resolved
 
 
-def check_one_method(path: str, layers: list[dict[str, dict[str, Any]]]) -> None:
-    """Raise `UserError` when a file is for another method than the one that was given."""
+def _recipe_file(name: str) -> tuple[str, dict[str, Any], str | None]:
+    """(path, settings, the name of the recipe that it starts from) of a recipe file."""
+    if not Path(name).suffix and not Path(name).is_file():
+        choose("recipe", name, RECIPES)
+    values = read(Path(name))
+    start = values.pop("recipe", None)
+    if not isinstance(start, str | None):
+        raise UserError(f"{name}: recipe must be the name of a recipe, not {start!r}")
+    return name, values, start
+
+
+def _base(layers: list[Layer], recipe: str | None, *, published: bool, shape: Shape | None) -> Recipe:
+    """The recipe below all layers: the named one, or that of the data set that the layers name."""
+    if recipe is None:
+        data = {name: value for layer in layers for name, value in layer.get("data", {}).items()}
+        condense = {name: value for layer in layers for name, value in layer.get("condense", {}).items()}
+        asked = {name: condense[name] for name in ("ipc", "method") if name in condense}
+        return for_data(data.get("dataset", "digits"), data.get("nclass"), published=published, shape=shape, **asked)
+    if published:
+        raise UserError(f"the published settings of the data set and the recipe '{recipe}' exclude each other")
+    return named(recipe)
+
+
+def check_one_method(path: str, layers: list[Layer]) -> None:
+    """Raise `UserError` when a recipe file and the flags name different methods."""
     names = [layer["condense"]["method"] for layer in layers if "method" in layer.get("condense", {})]
     if len(set(names)) > 1:
         raise UserError(
@@ -111,12 +122,12 @@ def check_one_method(path: str, layers: list[dict[str, dict[str, Any]]]) -> None
 
 
 def _without_tables(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What was asked for by itself; a table may be a whole configuration, with settings that mean nothing in it."""
+    """The single settings. A table may be a complete section, in which some settings have no effect."""
     return {key: value for key, value in values.items() if not isinstance(value, Mapping)}
 
 
-def derive(sections: dict[str, dict[str, Any]], base: Recipe, overrides: set[str]) -> None:
-    """The published settings that follow from others, where they were not `overrides`."""
+def derive(sections: Layer, base: Recipe, overrides: set[str]) -> None:
+    """Set the published values that depend on other settings, except for the settings of [condense] in `overrides`."""
     data, condense = sections["data"], sections["condense"]
     ipc = condense["ipc"] if isinstance(condense["ipc"], int) else 0
     if data["dataset"] != base.data.dataset and "base_size" not in overrides:
@@ -124,33 +135,32 @@ def derive(sections: dict[str, dict[str, Any]], base: Recipe, overrides: set[str
     if str(data["dataset"]).startswith("imagenet") and data["nclass"] == 100 and ipc >= 20:
         condense["decode_type"] = condense["decode_type"] if "decode_type" in overrides else "bound"
     if data["dataset"] == "mnist" and condense["factor"] == 1 and "mix_p" not in overrides:
-        condense["mix_p"] = 0.5  # IDC turns CutMix off for MNIST with a factor above 1 only
+        condense["mix_p"] = 0.5  # IDC turns CutMix off for MNIST only with a factor above 1
 
 
-def merge_layer(sections: dict[str, dict[str, Any]], layer: Mapping[str, Mapping[str, Any]]) -> None:
-    """Add the settings of a layer, and drop those below that only made sense with what it replaces."""
+def merge_layer(sections: Layer, layer: Mapping[str, Mapping[str, Any]]) -> None:
+    """Put the settings of a layer on top of `sections`, and reset those that depended on a replaced value."""
     for name, values in layer.items():
-        below = sections[name]
+        section = sections[name]
         if "speedup" in values:
-            below["niter"] = None
-        if "net_type" in values and not _same_network(values["net_type"], below["net_type"]):
-            below["depth"] = None
-        below.update(values)
+            section["niter"] = None
+        if "net_type" in values and not _same_network(values["net_type"], section["net_type"]):
+            section["depth"] = None
+        section.update(values)
 
 
 def _same_network(name: str, other: str) -> bool:
-    """'ResNet_AP' and 'resnetap' are the same; 'convnet4' says its depth itself."""
+    """Whether two names mean the same network, such as 'ResNet_AP' and 'resnetap'; 'convnet4' names its depth too."""
     return re.sub("[_-]", "", name.lower()) == re.sub("[_-]", "", other.lower()) and not name[-1:].isdigit()
 
 
-def by_section(
-    flags: Mapping[str, tuple[str, str]], values: Mapping[str, Any], where: str = ""
-) -> dict[str, dict[str, Any]]:
-    """{flag: value} → {section: {field: value}}; a value that is a table is a section already.
+def by_section(flags: Mapping[str, tuple[str, str]], values: Mapping[str, Any], where: str = "") -> Layer:
+    """Flags and tables {flag or section: value} as {section: {field: value}}.
 
-    Hyphens and underscores are the same. Unknown names and wrong types raise `UserError`, which begins with `where`.
+    Hyphens and underscores are the same. Raises `UserError` for unknown names and wrong types; its message begins with
+    `where`.
     """
-    sections: dict[str, dict[str, Any]] = {}
+    sections: Layer = {}
     for key, value in values.items():
         flag = key.replace("-", "_")
         if isinstance(value, Mapping):

@@ -8,34 +8,27 @@ from typing import Any
 
 from attar.errors import UserError, choose
 from attar.settings import methods
-from attar.settings.auto import Shape, fitting
-from attar.settings.auto import shape_of as shape_of
-from attar.settings.config import (
-    SECTIONS,
-    CondenseConfig,
-    DataConfig,
-    EvaluateConfig,
-    NetworkConfig,
-    PoolConfig,
-    Recipe,
-)
+from attar.settings.auto import USUAL_IPC, Shape, fitting
+from attar.settings.condense_config import CondenseConfig
+from attar.settings.config import SECTIONS, DataConfig, EvaluateConfig, NetworkConfig, PoolConfig, Recipe
 from attar.settings.schema import replace
 
-FLIP = "color_crop_flip_scale_rotate"
-POOL_NO_FLIP = "color_crop_cutout_scale_rotate"  # a mirrored digit is another sign
-NO_FLIP = "color_crop_scale_rotate"
+AUGMENT_WITH_FLIP = "color_crop_flip_scale_rotate"
+# Of digits, which must not be mirrored
+AUGMENT_CUTOUT_WITHOUT_FLIP = "color_crop_cutout_scale_rotate"
+AUGMENT_WITHOUT_FLIP = "color_crop_scale_rotate"
 
 
 def digits() -> Recipe:
-    """8×8 handwritten digits: the demo, seconds on a CPU."""
+    """8×8 handwritten digits: the demo; takes seconds on a CPU."""
     return Recipe(
         data=DataConfig(dataset="digits"),
         network=NetworkConfig(depth=2, width=0.5),
-        pool=PoolConfig(epochs=2, aug_type="color_crop_scale_rotate", mix_p=0.5),
+        pool=PoolConfig(epochs=2, aug_type=AUGMENT_WITHOUT_FLIP, mix_p=0.5),
         condense=CondenseConfig(
             ipc=1, factor=1, init="random", metric="l1", lr_img=1e-3, base_size=8, niter=10, inner_loop=20
         ),
-        evaluate=EvaluateConfig(aug_type=NO_FLIP, epochs=300, whole_epochs=30),
+        evaluate=EvaluateConfig(aug_type=AUGMENT_WITHOUT_FLIP, epochs=300, whole_epochs=30),
     )
 
 
@@ -49,7 +42,7 @@ def cifar10() -> Recipe:
     return Recipe(
         data=DataConfig(dataset="cifar10"),
         condense=CondenseConfig(lr_img=1e-2, n_data=2000, base_size=32),
-        evaluate=EvaluateConfig(aug_type=FLIP, whole_epochs=200),
+        evaluate=EvaluateConfig(aug_type=AUGMENT_WITH_FLIP, whole_epochs=200),
     )
 
 
@@ -62,9 +55,9 @@ def svhn() -> Recipe:
     """SVHN, ConvNet-3."""
     return Recipe(
         data=DataConfig(dataset="svhn"),
-        pool=PoolConfig(aug_type=POOL_NO_FLIP),
+        pool=PoolConfig(aug_type=AUGMENT_CUTOUT_WITHOUT_FLIP),
         condense=CondenseConfig(lr_img=5e-3, n_data=500, base_size=32),
-        evaluate=EvaluateConfig(aug_type=NO_FLIP, whole_epochs=200),
+        evaluate=EvaluateConfig(aug_type=AUGMENT_WITHOUT_FLIP, whole_epochs=200),
     )
 
 
@@ -72,9 +65,9 @@ def mnist() -> Recipe:
     """MNIST, ConvNet-3: l1, matching with colour and crop only, no CutMix in the network update."""
     return Recipe(
         data=DataConfig(dataset="mnist"),
-        pool=PoolConfig(aug_type=POOL_NO_FLIP),
+        pool=PoolConfig(aug_type=AUGMENT_CUTOUT_WITHOUT_FLIP),
         condense=CondenseConfig(metric="l1", lr_img=1e-4, n_data=500, base_size=28, aug_type="color_crop", mix_p=0.0),
-        evaluate=EvaluateConfig(aug_type=NO_FLIP, whole_epochs=200),
+        evaluate=EvaluateConfig(aug_type=AUGMENT_WITHOUT_FLIP, whole_epochs=200),
     )
 
 
@@ -83,7 +76,7 @@ def fashion() -> Recipe:
     return Recipe(
         data=DataConfig(dataset="fashion"),
         condense=CondenseConfig(metric="l1", lr_img=1e-4, n_data=500, base_size=28),
-        evaluate=EvaluateConfig(aug_type=FLIP, whole_epochs=200),
+        evaluate=EvaluateConfig(aug_type=AUGMENT_WITH_FLIP, whole_epochs=200),
     )
 
 
@@ -101,14 +94,17 @@ def fashion_cpu() -> Recipe:
 
 
 def best() -> Recipe:
-    """Chosen at equal time on held-out images of `fashion_cpu`, above ncfm on new seeds (docs/results.md): perturbed
-    early-stage models under NCFM's matching without its calibration, representatives of clusters, the mean over sweeps.
+    """The most accurate combination on `fashion_cpu` at equal time (docs/results.md).
+
+    Perturbed early-stage models, NCFM's matching without its calibration, real images near the centres of clusters, and
+    the mean of the images over the sweeps. Chosen on held-out images, and above ncfm on test images with new seeds.
     """
     base = fashion_cpu()
     ncfm = methods.method_layer("ncfm", base, base.condense.ipc)["condense"]
-    chosen = {"network_init": "pool", "perturb": True, "select": "cluster", "select_from": 200, "averaging_power": 3}
-    own = {"calibrate": 0.0, "lr_img": 0.03, "niter": 50}
-    return dataclasses.replace(base, condense=replace(base.condense, ncfm | chosen | own))
+    accdd = {"network_init": "pool", "perturb": True}
+    added = {"select": "cluster", "select_from": 200, "averaging_power": 3}
+    tuned = {"calibrate": 0.0, "lr_img": 0.03, "niter": 50}
+    return dataclasses.replace(base, condense=replace(base.condense, ncfm | accdd | added | tuned))
 
 
 def imagenet10() -> Recipe:
@@ -120,7 +116,7 @@ def imagenet10() -> Recipe:
         condense=CondenseConfig(
             factor=3, metric="l1", lr_img=3e-3, n_data=500, base_size=224, full_niter=500, mix_p=1.0
         ),
-        evaluate=EvaluateConfig(aug_type=FLIP, mix_p=1.0, whole_epochs=300),
+        evaluate=EvaluateConfig(aug_type=AUGMENT_WITH_FLIP, mix_p=1.0, whole_epochs=300),
     )
 
 
@@ -147,7 +143,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "imagenet10": imagenet10,
     "imagenet100": imagenet100,
 }
-CHOICES = ("default", "fashion-cpu", "best")  # taken by their name: no data set has it as its own
+NAMED_ONLY = ("default", "fashion-cpu", "best")  # recipes that are not those of a data set of the same name
 
 
 def named(name: str) -> Recipe:
@@ -155,26 +151,38 @@ def named(name: str) -> Recipe:
     return RECIPES[choose("recipe", name, RECIPES)]()
 
 
-def has_own(dataset: str) -> bool:
-    """Whether there is a recipe of that data set."""
-    return dataset == "imagenet" or (dataset in RECIPES and dataset not in CHOICES)
+def has_recipe(dataset: str) -> bool:
+    """Whether there is a recipe for that data set."""
+    return dataset == "imagenet" or (dataset in RECIPES and dataset not in NAMED_ONLY)
 
 
-def for_data(dataset: str, nclass: int | None = None, *, published: bool = False, shape: Shape | None = None) -> Recipe:
-    """The recipe of a data set: its own, one that fits its `shape`, or `default` (which `published` refuses)."""
+def for_data(
+    dataset: str,
+    nclass: int | None = None,
+    *,
+    published: bool = False,
+    shape: Shape | None = None,
+    ipc: int = USUAL_IPC,
+    method: str | None = None,
+) -> Recipe:
+    """The recipe of a data set; without one, a recipe that fits `shape`, or `default` where no shape is known.
+
+    ipc, method: what is asked for, where that is known; the recipe that fits a shape depends on both.
+    Raises `UserError` for data without published settings where `published` insists on these.
+    """
     name = f"imagenet{nclass or 10}" if dataset == "imagenet" else dataset
-    if has_own(dataset) and name in RECIPES:
+    if has_recipe(dataset) and name in RECIPES:
         recipe = named(name)
     elif published:
-        known = ", ".join(key for key in RECIPES if key not in CHOICES)
-        raise UserError(f"there are no published settings for the data set '{name}', only for {known}")
+        names = ", ".join(key for key in RECIPES if key not in NAMED_ONLY)
+        raise UserError(f"there are no published settings for the data set '{name}', only for {names}")
     else:
-        recipe = fitting(shape) if shape is not None else default()
+        recipe = fitting(shape, ipc, method) if shape is not None else default()
     return overlay(recipe, {"data": {"dataset": dataset}})
 
 
 def overlay(recipe: Recipe, sections: Mapping[str, Mapping[str, Any]]) -> Recipe:
-    """`recipe` with {section: {field: value}} on top. Unknown sections, fields and wrong types raise `UserError`."""
+    """A copy of `recipe` with {section: {field: value}}. Unknown sections, fields and wrong types raise `UserError`."""
     changed = {}
     for name, values in sections.items():
         choose("section", name, SECTIONS)

@@ -1,4 +1,4 @@
-"""The embedded digits from data to report."""
+"""The demo: the embedded digits from data to report."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from attar.sets import snapshots
 from attar.settings import layers
 from attar.settings.config import FLAGS
 from attar.stages.evaluate import TrainedNetworks, measure_into
-from attar.stages.pretrain import train_pool
-from attar.stages.run import Options, condense_run
-from attar.stages.shared import RUNS, Stopwatch, about_run, check, load_data, named_folder
+from attar.stages.pretrain import describe_pool, train_pool
+from attar.stages.run import RunOptions, condense_run
+from attar.stages.shared import RUN_ROOT, Stopwatch, about_run, check_inputs, load_data, named_folder
 
 
 def demo(
@@ -26,17 +26,17 @@ def demo(
     progress: Progress | None = None,
     **settings: Any,
 ) -> tuple[dict[str, Any], dict[str, Any], Path]:
-    """Distil the digits, one image per class, and evaluate.
+    """Distil the digits, one image per class, and evaluate the set.
 
     Args:
-        folder: where the run is kept; by default runs/demo, in place of the demo before.
-        overwrite: replace the run that `folder` holds.
-        log: "tensorboard", "wandb" or both.
-        progress: where progress is shown; nowhere by default.
+        folder: the run folder; by default runs/demo, where a previous demo is replaced.
+        overwrite: replace the run in `folder`.
+        log: send the events of the run to "tensorboard", "wandb" or both as well.
+        progress: shows progress; nothing is shown by default.
         settings: ipc, seed and device.
 
     Returns:
-        What result.json holds, what of it was measured, and the folder.
+        The content of result.json, the accuracies of this evaluation, and the folder.
 
     Raises:
         UserError: where the folder holds another run.
@@ -45,21 +45,22 @@ def demo(
     recipe = layers.resolve(FLAGS["demo"], settings, recipe="digits")
     times = snapshots.moments(recipe.condense.outer_iterations)
     recipe = replace(recipe, condense=replace(recipe.condense, eval_at=(times[0], times[len(times) // 4], times[-1])))
-    path = named_folder(folder) if folder is not None else RUNS / "demo"
+    path = named_folder(folder) if folder is not None else RUN_ROOT / "demo"
     overwrite = overwrite or folder is None
-    sinks.check(log)
+    sinks.check_sinks(log)
     data = load_data(recipe, progress)
     run_folder.check_free(path, overwrite=overwrite)
-    check(data, recipe)
+    check_inputs(data, recipe)
     with Stopwatch() as pretraining:
         pool = train_pool(data, recipe, None, progress)
-    with run_folder.opened(path) as opened:
-        pooled = {"pool": [{"name": member.name, "accuracy": member.accuracy} for member in pool.members]}
-        about = about_run(data) | pooled | {"seconds": {"pretrain": pretraining.seconds}}
+    with run_folder.open_run_folder(path) as opened:
+        about = about_run(data) | describe_pool(pool) | {"seconds": {"pretrain": pretraining.seconds}}
         run = existing.open_or_create(opened, recipe, about, overwrite=overwrite)
-        options = Options(checkpoint.interval(checkpoint.EVERY), progress, tuple(log))
+        options = RunOptions(checkpoint.interval(checkpoint.DEFAULT_INTERVAL), progress, tuple(log))
         condensed = condense_run(run, data, pool, options)
-        with sinks.opened(log, path, layers.as_sections(recipe)) as sent:
-            told = replace(opened, sinks=sent)
-            result, measured = measure_into(told, condensed, data, recipe, progress, None, TrainedNetworks(path))
+        with sinks.open_sinks(log, path, layers.as_sections(recipe)) as event_sinks:
+            folder_with_sinks = replace(opened, sinks=event_sinks)
+            result, measured = measure_into(
+                folder_with_sinks, condensed, data, recipe, progress, None, TrainedNetworks(path)
+            )
     return result, measured, path

@@ -1,4 +1,4 @@
-"""Evaluation: accuracies of a condensed set beside its yardsticks."""
+"""Evaluation: accuracies of networks trained on a condensed set, and on the sets it is compared with."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from attar.sets import foreign, set_files
 from attar.sets.synthetic import SyntheticSet
 from attar.settings import auto, layers, recipes
 from attar.settings.config import FLAGS, Recipe
-from attar.stages.shared import load_data, ray_workers
+from attar.stages.shared import cluster_workers, load_data
 
 
 def evaluate(condensed: SyntheticSet | str | Path, data: Any = None, **settings: Any) -> dict[str, Any]:
-    """Train fresh networks on a condensed set, and on its yardsticks, and test them on real images.
+    """Train fresh networks on a condensed set, and on the sets it is compared with, and test them on real images.
 
     Args:
-        condensed: a set; or a run folder, whose result.json and report.html are brought up to date, a condensed file,
-            or images that were exported or made elsewhere.
-        data: the real images, or what `attar.load` takes; by default those that the set was made of.
-        recipe: a recipe's name, or a TOML file of settings; by default those of the run that made the set.
-        factor, decode_type, normalized: how images that do not say so themselves are decoded, and whether they hold
-            normalised values instead of [0, 1].
+        condensed: a set, a run folder (its result.json and report.html are updated), a condensed file, or images that
+            were exported or made by another tool.
+        data: an `ImageData`, or what `attar.load` takes; by default the data that the set was made from.
+        recipe: the name of a recipe, or a TOML file of settings; by default the settings of the run that made the set.
+        factor, decode_type, normalized: for images made by another tool: how they are decoded, and whether their values
+            are normalised instead of in [0, 1].
         ray: the address of a Ray cluster that trains the networks.
-        progress: where progress is shown; nowhere by default.
-        settings: the fields of `EvaluateConfig`, such as networks=["convnet"], runs=3, and width and norm_type.
+        progress: shows progress; nothing is shown by default.
+        settings: fields of `EvaluateConfig`, such as networks=["convnet"] and runs=3, and width and norm_type.
 
     Returns:
-        What `result.json` holds: accuracies as fractions, by kind of training set and network.
+        The content of `result.json`: accuracies as fractions, by kind of training set and network.
 
     Raises:
         UserError: where set and data do not fit each other.
@@ -61,58 +61,58 @@ def evaluate_set(
     progress: Progress | None = None,
     **settings: Any,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """As `evaluate`; what result.json holds, and what of it was measured now."""
+    """As `evaluate`; returns the content of result.json, and the accuracies of this evaluation alone."""
     progress = progress or Progress()
     path = None if isinstance(condensed, SyntheticSet) else Path(condensed)
     if path is not None and not path.exists():
         raise MissingError(f"there is no run folder or file {path}")
-    made_elsewhere = path is not None and foreign.is_foreign(path)
-    if not made_elsewhere and (factor is not None or decode_type is not None or normalized):
+    is_foreign_set = path is not None and foreign.is_foreign(path)
+    if not is_foreign_set and (factor is not None or decode_type is not None or normalized):
         raise UserError(f"{path} says itself how it is decoded; factor, decode_type and normalized are for other sets")
-    if path is not None and made_elsewhere:
-        given = _made_elsewhere(path, data, recipe, settings, factor, decode_type, normalized, progress)
+    if path is not None and is_foreign_set:
+        inputs = _foreign_set(path, data, recipe, settings, factor, decode_type, normalized, progress)
     else:
-        given = _made_by_attar(condensed, data, recipe, settings, progress)
-    check_set_fits(given.condensed, given.data)
-    warn_other_images(given.fingerprint, given.data)
-    folder_of = path if path is not None and path.is_dir() and not made_elsewhere else None
-    with run_folder.opened(folder_of) if folder_of else nullcontext() as folder:
-        small = given.condensed
+        inputs = _attar_set(condensed, data, recipe, settings, progress)
+    check_set_fits(inputs.condensed, inputs.data)
+    warn_other_images(inputs.fingerprint, inputs.data)
+    folder_of = path if path is not None and path.is_dir() and not is_foreign_set else None
+    with run_folder.open_run_folder(folder_of) if folder_of else nullcontext() as folder:
+        condensed = inputs.condensed
         if folder is not None and folder_of is not None:
             folder.read(run_folder.CONFIG, "attar")
-            small = set_files.load_set(folder_of)  # again: another process may have made the run longer meanwhile
-            check_tested(folder, given.data)
-        with ray_workers(ray, given.data.device, 1 if ray is not None else None) as workers:
+            condensed = set_files.load_set(folder_of)  # under the lock: another process may have extended the run
+            check_tested(folder, inputs.data)
+        with cluster_workers(ray, inputs.data.device, 1 if ray is not None else None) as workers:
             trained = TrainedNetworks(folder_of)
-            return measure_into(folder, small, given.data, given.recipe, progress, workers, trained)
+            return measure_into(folder, condensed, inputs.data, inputs.recipe, progress, workers, trained)
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
-    """What is evaluated, on which data, by which settings; fingerprint: of the images that the set was made of."""
+class EvaluationInputs:
+    """A set, the data it is tested on, and the settings."""
 
     condensed: SyntheticSet
     data: ImageData
     recipe: Recipe
-    fingerprint: Any
+    fingerprint: Any  # of the training images that the set was made from, if recorded
 
 
-def _made_by_attar(
+def _attar_set(
     condensed: SyntheticSet | str | Path,
     data: Any,
     recipe: str | Path | None,
     settings: dict[str, Any],
     progress: Progress,
-) -> Given:
-    small = condensed if isinstance(condensed, SyntheticSet) else set_files.load_set(Path(condensed))
-    base = recipes.overlay(Recipe(), small.recipe) if small.recipe else recipes.for_data(small.source)
+) -> EvaluationInputs:
+    condensed = condensed if isinstance(condensed, SyntheticSet) else set_files.load_set(Path(condensed))
+    base = recipes.overlay(Recipe(), condensed.recipe) if condensed.recipe else recipes.for_data(condensed.source)
     if recipe is not None:
         base = layers.resolve(FLAGS["evaluate"], {}, recipe=str(recipe))
-    chosen = recipes.overlay(base, layers.by_section(FLAGS["evaluate"], settings))
-    return Given(small, _images(data, chosen, progress), chosen, small.fingerprint)
+    resolved = recipes.overlay(base, layers.by_section(FLAGS["evaluate"], settings))
+    return EvaluationInputs(condensed, _images(data, resolved, progress), resolved, condensed.fingerprint)
 
 
-def _made_elsewhere(
+def _foreign_set(
     path: Path,
     data: Any,
     recipe: str | Path | None,
@@ -121,22 +121,24 @@ def _made_elsewhere(
     decode_type: str | None,
     normalized: bool,
     progress: Progress,
-) -> Given:
-    """Images that were exported or made by another tool, on the real data that the settings or they name."""
+) -> EvaluationInputs:
+    """Images that were exported or made by another tool, and the real data that the settings or the files name."""
     foreign_set = foreign.read(path)
     layer = layers.by_section(FLAGS["evaluate"], settings)
     if data is None and not foreign_set.recipe and "dataset" not in layer.get("data", {}):
         raise UserError(f"{path} does not say which data it stands for; name the real data with -d")
-    chosen = recipes.overlay(recipes.overlay(Recipe(), foreign_set.recipe), layer)
-    images = _images(data, chosen, progress)
+    resolved = recipes.overlay(recipes.overlay(Recipe(), foreign_set.recipe), layer)
+    images = _images(data, resolved, progress)
     if recipe is not None:
-        chosen = recipes.overlay(layers.resolve(FLAGS["evaluate"], {}, recipe=str(recipe)), layer)
+        resolved = recipes.overlay(layers.resolve(FLAGS["evaluate"], {}, recipe=str(recipe)), layer)
     elif not foreign_set.recipe:
         fitting = recipes.for_data(images.name, images.nclass, shape=auto.shape_of(images))
-        chosen = recipes.overlay(fitting, layer)
-    small = foreign.as_set(foreign_set, images, factor=factor, decode_type=decode_type, normalized=normalized)
-    log.info("%s: %d images, factor %d, decode type %s", path, len(small.labels), small.factor, small.decode_type)
-    return Given(small, images, chosen, foreign_set.meta.get("fingerprint"))
+        resolved = recipes.overlay(fitting, layer)
+    condensed = foreign.as_set(foreign_set, images, factor=factor, decode_type=decode_type, normalized=normalized)
+    log.info(
+        "%s: %d images, factor %d, decode type %s", path, len(condensed.labels), condensed.factor, condensed.decode_type
+    )
+    return EvaluationInputs(condensed, images, resolved, foreign_set.meta.get("fingerprint"))
 
 
 def _images(data: Any, recipe: Recipe, progress: Progress) -> ImageData:
@@ -146,7 +148,7 @@ def _images(data: Any, recipe: Recipe, progress: Progress) -> ImageData:
 
 
 def check_tested(folder: RunFolder, data: ImageData) -> None:
-    """Raise `UserError` where a folder's accuracies are of other images: settings are chosen by them (holdout)."""
+    """Raise `UserError` where the accuracies in a folder are on other test images, such as a holdout for tuning."""
     tested_on = folder.read(run_folder.RESULT).get("tested_on", data.tested_on)
     if tested_on != data.tested_on:
         raise UserError(
@@ -156,7 +158,7 @@ def check_tested(folder: RunFolder, data: ImageData) -> None:
 
 
 def warn_other_images(fingerprint: Any, data: ImageData) -> None:
-    """Say so when a set was made of other training images: a test set taken from them may be another one now."""
+    """Warn when a set was made from other training images: a test split taken from them may overlap with these."""
     if fingerprint and fingerprint != data.fingerprint:
         log.warning(
             "the set was made of other training images (fingerprint %s) than %s has now (%s); where the test images "
@@ -174,18 +176,18 @@ def measure_into(
     workers: ThreadWorkers | None,
     trained: TrainedNetworks,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Evaluate, and bring result.json and report.html of the run folder up to date: what result.json says, and what is
-    new in it.
+    """Evaluate, and update result.json and report.html of the run folder, if there is one.
 
-    Each network that is trained is kept in `trained` until all are, so that an interrupted evaluation goes on.
+    Returns the content of result.json, and the accuracies of this evaluation alone. `trained` records each network, so
+    that an interrupted evaluation resumes with the next one.
     """
     result = describe_result(condensed, data) | {"accuracy": {}, "seconds": {}}
     if folder is not None:
-        folder.events()  # a damaged file is refused before the work, not after it
+        folder.events()  # raises for a damaged file now, not after the work
         folder.snapshots()
         result |= folder.read(run_folder.RESULT, "seconds", "protocol", *MEASURED)
     protocol = protocol_of(recipe.evaluate, recipe.network, data)
-    if result.get("protocol", protocol) != protocol:  # numbers of two protocols must not stand side by side
+    if result.get("protocol", protocol) != protocol:  # numbers of two protocols cannot be compared
         result = {key: value for key, value in result.items() if key not in MEASURED}
     result |= describe_result(condensed, data)
     count = len(kinds_of(condensed, recipe.evaluate)) * recipe.evaluate.runs + recipe.evaluate.soft_labels
@@ -207,7 +209,7 @@ def measure_into(
     result = {key: value for key, value in result.items() if key not in GAINS} | gains(result)
     if folder is not None:
         event = {"event": "evaluation", "outer": None, **measured}
-        if folder.events()[-1:] != [event]:  # told already, by a session that ended before its report
+        if folder.events()[-1:] != [event]:  # a session that was interrupted later has written it
             folder.event(event)
         folder.write(run_folder.RESULT, result)
         write_report(folder, condensed, result)

@@ -1,4 +1,4 @@
-"""A condensed set for other tools."""
+"""Condensed sets for other tools: files in other formats, and the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ def export(
     what: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write the set of a run, or of a condensed file, in another format, by default beside the run's files."""
+    """Write the set of a run folder or condensed file in another format, by default into the run folder.
+
+    Returns the path that was written. Raises `UserError` for an unknown format or an occupied path.
+    """
     if to is None:
         raise UserError(f"name a format with --to; valid: {', '.join(FORMATS)}")
     choose("format", to, FORMATS)
@@ -30,5 +33,5 @@ def export(
 
 
 def push(run: str | Path, name: str, *, what: str | None = None, private: bool = False) -> str:
-    """Put the set of a run, or of a condensed file, onto the Hugging Face hub; its address there."""
+    """Upload the set of a run folder or condensed file to the Hugging Face hub; returns its address there."""
     return push_set(set_files.load_set(Path(run)), name, what=what, private=private)

@@ -1,4 +1,4 @@
-"""What is in a data set, and what distilling it will take on this machine."""
+"""The content of a data set, and the time and memory that distilling it takes on this machine."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ IMAGES_PER_CLASS = 8  # in the picture
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """What was found."""
+    """The data, the recipe for them, and the estimate."""
 
     data: ImageData
     picture: Path
     recipe: Recipe
-    fitted: str  # the line that says what was chosen for data of the user's own; empty where a recipe speaks of them
+    fitted: str  # says which settings were fitted to the user's data; empty where a recipe covers the data
     estimate: Estimate | None
-    class_bytes: int  # of memory that a class's step needs
-    refused: str = ""  # why no estimate was made
+    class_bytes: int  # memory for one class in a sweep
+    refused: str = ""  # why there is no estimate
 
 
 def inspect(
     data: Any, *, out: str | Path | None = None, progress: Progress | None = None, **settings: Any
 ) -> Inspection:
-    """Count a data set, draw some of it, choose a recipe and measure a few iterations of it.
+    """Count the images of a data set, draw some of them, choose a recipe and time a few of its iterations.
 
     Args:
-        data: what `attar.load` takes.
-        out: the picture's file; inspect-<data set>.png by default.
-        progress: where progress is shown; nowhere by default.
-        settings: of the data, and ipc and method.
+        data: an `ImageData`, or what `attar.load` takes.
+        out: the file of the picture; inspect-<data set>.png by default.
+        progress: shows progress; nothing is shown by default.
+        settings: fields of `DataConfig`, ipc and method.
 
     Returns:
-        What was found.
+        The data, the recipe for them, and the estimate.
 
     Raises:
         UserError: for data that cannot be read.
@@ -64,9 +64,9 @@ def inspect(
     condense = recipe.condense
     decoded = min(decoded_count(condense.ipc, condense.factor, condense.decode_type), condense.batch_syn_max)
     module = build(recipe.network, describe(images), 0)
-    working = class_bytes(module, images.channels, images.size, condense.batch_real + decoded)
+    memory = class_bytes(module, images.channels, images.size, condense.batch_real + decoded)
     try:
         check_data(images, condense)
     except UserError as error:
-        return Inspection(images, path, recipe, inputs.fitted, None, working, str(error))
-    return Inspection(images, path, recipe, inputs.fitted, schedule.estimate(images, recipe), working)
+        return Inspection(images, path, recipe, inputs.fitted, None, memory, str(error))
+    return Inspection(images, path, recipe, inputs.fitted, schedule.estimate(images, recipe), memory)

@@ -21,23 +21,23 @@ from attar.runs.run_folder import RunFolder
 from attar.sets import partition, set_files
 from attar.sets.snapshots import thumbnails
 from attar.sets.synthetic import SyntheticSet
-from attar.stages.shared import RUNS, named_folder
+from attar.stages.shared import RUN_ROOT, named_folder
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What is known of a part: its set, and what its run folder holds beside it, if it has one."""
+    """A part of a partition: its set, and what else its run folder holds, if it has one."""
 
     path: Path
     condensed: SyntheticSet
-    about: dict[str, Any]  # what config.json says about the run itself
+    about: dict[str, Any]  # the entry `attar` of config.json
     result: dict[str, Any]
     events: list[dict[str, Any]]
-    snapshots: tuple[Tensor, list[tuple[int, Tensor]]]  # as `RunFolder.snapshots` gives them
+    snapshots: tuple[Tensor, list[tuple[int, Tensor]]]  # as `RunFolder.snapshots` returns them
 
 
 def read_part(path: Path) -> Part:
-    """A part from its run folder or its condensed file. Raises `MissingError` or `UserError`."""
+    """Read a part from its run folder or its condensed file. Raises `MissingError` or `UserError`."""
     if not path.exists():
         raise MissingError(f"there is no run folder or file {path}")
     condensed = set_files.load_set(path)
@@ -49,8 +49,8 @@ def read_part(path: Path) -> Part:
     return Part(path, condensed, about, result, folder.events(), folder.snapshots())
 
 
-def whole_of(parts: Sequence[Part]) -> SyntheticSet:
-    """The set of all parts. Raises `UserError` unless they fit, and hold every class once."""
+def join_parts(parts: Sequence[Part]) -> SyntheticSet:
+    """The set of all parts together. Raises `UserError` unless the parts fit each other and hold every class once."""
     names = [str(part.path) for part in parts]
     condensed = partition.concatenate([part.condensed for part in parts], names)
     partition.check_whole(condensed)
@@ -62,67 +62,68 @@ def whole_of(parts: Sequence[Part]) -> SyntheticSet:
 
 
 def merge(parts: Sequence[str | Path], *, folder: str | Path | None = None, overwrite: bool = False) -> SyntheticSet:
-    """Join parts into a run folder. Parts that do not fit are refused before anything is written.
+    """Join the parts of a partition into a run folder. Parts that do not fit are refused before anything is written.
 
-    A folder that an interrupted merge left without its last file is made anew; one that holds the same parts joined
-    already is left as it is.
+    A folder that an interrupted merge left incomplete is written again; one that already holds the same set is left
+    unchanged.
 
     Args:
         parts: run folders or condensed files, in any order.
-        folder: where the whole set is written; runs/<data set>-ipc<ipc> by default.
-        overwrite: replace the run that `folder` holds.
+        folder: the run folder of the whole set; runs/<data set>-ipc<ipc> by default.
+        overwrite: replace the run in `folder`.
 
     Returns:
-        The whole set, which knows its folder.
+        The whole set.
 
     Raises:
-        UserError: where the parts do not fit, or do not hold every class once.
+        UserError: where the parts do not fit each other, or do not hold every class once.
     """
-    read = [read_part(Path(path)) for path in parts]
-    condensed = whole_of(read)
-    path = named_folder(folder) if folder is not None else RUNS / f"{condensed.source}-ipc{condensed.ipc}"
-    for part in read:
+    read_parts = [read_part(Path(path)) for path in parts]
+    condensed = join_parts(read_parts)
+    path = named_folder(folder) if folder is not None else RUN_ROOT / f"{condensed.source}-ipc{condensed.ipc}"
+    for part in read_parts:
         if path.is_dir() and path.samefile(part.path if part.path.is_dir() else part.path.parent):
             raise UserError(f"{path} is one of the parts; name another folder with --out")
     run_folder.check_folder(path)
-    ours = "parts" in RunFolder(path).read(run_folder.CONFIG, "attar").get("attar", {})
-    unfinished = ours and not (path / run_folder.RESULT).exists()
-    same = ours and not unfinished and torch.equal(set_files.load_set(path).images.cpu(), condensed.images.cpu())
-    if same and not overwrite:
+    is_merged = "parts" in RunFolder(path).read(run_folder.CONFIG, "attar").get("attar", {})
+    unfinished = is_merged and not (path / run_folder.RESULT).exists()
+    is_complete = is_merged and not unfinished
+    is_same = is_complete and torch.equal(set_files.load_set(path).images.cpu(), condensed.images.cpu())
+    if is_same and not overwrite:
         return replace(condensed, folder=path)
     run_folder.check_free(path, overwrite=overwrite or unfinished)
-    with run_folder.opened(path) as opened:
+    with run_folder.open_run_folder(path) as opened:
         run_folder.create(path, overwrite=overwrite or unfinished)
-        merge_into(opened, read, condensed, {"command": run_folder.command_line()}, {})
+        merge_into(opened, read_parts, condensed, {"command": run_folder.command_line()}, {})
     return replace(condensed, folder=path)
 
 
 def merge_into(
     folder: RunFolder, parts: Sequence[Part], condensed: SyntheticSet, about: dict[str, Any], seconds: dict[str, float]
 ) -> None:
-    """Leave in a run folder what a run of all classes leaves; result.json is written last.
+    """Write the files of a run of all classes, result.json last.
 
-    about: what config.json says about the run itself, besides the parts; seconds: what was spent outside the parts.
+    about: the entry `attar` of config.json, without the parts; seconds: spent outside the parts.
     """
     ordered = sorted(parts, key=lambda part: int(part.condensed.labels.min()))
-    folder.write(run_folder.CONFIG, condensed.recipe | {"attar": about | of_parts(ordered, about)})
-    lines = "".join(dumps(event) + "\n" for event in events_of(ordered))
+    folder.write(run_folder.CONFIG, condensed.recipe | {"attar": about | about_parts(ordered, about)})
+    lines = "".join(dumps(event) + "\n" for event in merged_events(ordered))
     if lines:
         files.atomically(folder.path / run_folder.METRICS, lambda name: name.write_text(lines, encoding="utf-8"))
-    labels, moments = snapshots_of(ordered)
-    folder.keep_snapshots(labels, moments)
+    labels, moments = merged_snapshots(ordered)
+    folder.write_snapshots(labels, moments)
     set_files.save_set(folder.path / set_files.CONDENSED, condensed)
     pictures.save_grid(folder.path / run_folder.IMAGES, condensed.images, condensed.labels, condensed.classes)
-    result = result_of(ordered, condensed, seconds)
+    result = merged_result(ordered, condensed, seconds)
     write_report(folder, condensed, result)
     folder.write(run_folder.RESULT, result)
 
 
-def of_parts(parts: Sequence[Part], about: dict[str, Any]) -> dict[str, Any]:
-    """What config.json says about the parts, as they are now; environment and pool of the first, if not in `about`."""
+def about_parts(parts: Sequence[Part], about: dict[str, Any]) -> dict[str, Any]:
+    """The parts for config.json, with environment and pool of the first one where `about` does not name them."""
     first = parts[0].about
-    known = {key: first[key] for key in ("environment", "pool") if key in first and key not in about}
-    return known | {
+    shared = {key: first[key] for key in ("environment", "pool") if key in first and key not in about}
+    return shared | {
         "parts": [
             {
                 "path": str(part.path),
@@ -135,15 +136,15 @@ def of_parts(parts: Sequence[Part], about: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def result_of(parts: Sequence[Part], condensed: SyntheticSet, seconds: dict[str, float]) -> dict[str, Any]:
-    """What `result.json` holds before an evaluation. Seconds are summed where every part knows its own."""
-    spent = [part.result.get("seconds", {}) for part in parts]
-    names = [name for name in ("pretrain", "condense") if all(name in own for own in spent)]
-    summed = {name: sum(own[name] for own in spent) for name in names}
+def merged_result(parts: Sequence[Part], condensed: SyntheticSet, seconds: dict[str, float]) -> dict[str, Any]:
+    """The content of `result.json` before an evaluation. Seconds are summed where all parts record them."""
+    part_seconds = [part.result.get("seconds", {}) for part in parts]
+    names = [name for name in ("pretrain", "condense") if all(name in recorded for recorded in part_seconds)]
+    summed = {name: sum(recorded[name] for recorded in part_seconds) for name in names}
     devices = ", ".join(dict.fromkeys(part.result.get("device", "unknown") for part in parts))
-    real = [real_images(part) for part in parts]
-    known = [count for count in real if count is not None]
-    result = describe_set(condensed, condensed.source, devices, sum(known) if len(known) == len(parts) else None)
+    counts = [count for part in parts if (count := real_images(part)) is not None]
+    real = sum(counts) if len(counts) == len(parts) else None
+    result = describe_set(condensed, condensed.source, devices, real)
     result |= {"accuracy": {}, "seconds": seconds | summed}
     result |= {"parts": len(parts), "seconds_are": "summed over the parts"}
     inner = {part.result.get("inner_iterations") for part in parts}
@@ -151,30 +152,30 @@ def result_of(parts: Sequence[Part], condensed: SyntheticSet, seconds: dict[str,
 
 
 def real_images(part: Part) -> int | None:
-    """The training images of a part's classes, where its result tells."""
+    """The number of training images of a part's classes, or None where its result does not say."""
     real = part.result.get("sizes", {}).get("real")
     count = real.get("images") if isinstance(real, dict) else None
     return count if isinstance(count, int) else None
 
 
-def snapshots_of(parts: Sequence[Part]) -> tuple[Tensor, list[tuple[int, Tensor]]]:
-    """The moments of all parts as those of one run, no larger than a run's own; none unless all kept the same ones."""
+def merged_snapshots(parts: Sequence[Part]) -> tuple[Tensor, list[tuple[int, Tensor]]]:
+    """The snapshots of all parts as those of one run and as small; none unless all parts have the same moments."""
     times = [[(outer, images.shape[1:]) for outer, images in part.snapshots[1]] for part in parts]
     labels = torch.cat([part.snapshots[0] for part in parts])
     if not times[0] or times.count(times[0]) < len(parts):
         return labels[:0], []
-    kept, joined = labels, []
+    joined_labels, joined = labels, []
     for moment in zip(*(part.snapshots[1] for part in parts), strict=True):
         images = torch.cat([images for _, images in moment]).float() / 255
-        condensed, kept = thumbnails(images, labels)
-        joined.append((moment[0][0], condensed))
-    return kept, joined
+        smaller, joined_labels = thumbnails(images, labels)
+        joined.append((moment[0][0], smaller))
+    return joined_labels, joined
 
 
-def events_of(parts: Sequence[Part]) -> list[dict[str, Any]]:
-    """The steps of all parts as those of one run: losses, which are sums over the classes, and seconds added up."""
+def merged_events(parts: Sequence[Part]) -> list[dict[str, Any]]:
+    """The steps of all parts as those of one run: losses, which are sums over classes, and seconds are summed."""
     steps = [[event for event in part.events if event.get("event") == "step"] for part in parts]
-    if len({tuple(event.get("outer") for event in own) for own in steps}) > 1:
+    if len({tuple(event.get("outer") for event in part_steps) for part_steps in steps}) > 1:
         return []
     return [
         {**events[0], "loss": sum(e["loss"] for e in events), "seconds": sum(e["seconds"] for e in events)}

@@ -1,4 +1,4 @@
-"""All parts of a partition, each in its own run folder, and then the whole set."""
+"""All parts of a partition, each condensed in its own run folder and then joined."""
 
 from __future__ import annotations
 
@@ -20,40 +20,41 @@ from attar.sets import partition, set_files
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.config import Recipe
 from attar.signals import Interrupted
-from attar.stages.merge import Part, merge_into, read_part, whole_of
-from attar.stages.run import Options, condense_run
+from attar.stages.merge import Part, join_parts, merge_into, read_part
+from attar.stages.pretrain import describe_pool
+from attar.stages.run import RunOptions, condense_run
 from attar.stages.shared import about_run
 from attar.training.pool import Pool
 
-PARTS = "parts"  # the folder below the run's own
+PARTS = "parts"  # folder of the parts, inside the run folder
 
 
 @dataclass(frozen=True)
-class Job:
-    """One part: its settings, its folder, and how it is carried out."""
+class PartJob:
+    """One part to condense: its settings, its run folder, and how the run is carried out."""
 
     recipe: Recipe
     path: Path
-    options: Options
+    options: RunOptions
 
 
-def parts_of(data: ImageData, recipe: Recipe) -> list[Recipe]:
-    """The settings of each part."""
+def settings_of_parts(data: ImageData, recipe: Recipe) -> list[Recipe]:
+    """The settings of each part, in the order of its classes."""
     count = partition.part_count(data.nclass, recipe.condense.nclass_sub or data.nclass)
     return [replace(recipe, condense=replace(recipe.condense, phase=phase)) for phase in range(count)]
 
 
 def condense_parts(
-    run: Run, data: ImageData, pool: Pool, options: Options, workers: ThreadWorkers | None = None
+    run: Run, data: ImageData, pool: Pool, options: RunOptions, workers: ThreadWorkers | None = None
 ) -> SyntheticSet:
-    """Condense all parts, one after another here or as tasks of `workers`, and merge them. Parts that are done stay."""
+    """Condense all parts, one after another here or as tasks of `workers`, and join them. Finished parts are kept."""
     path = run.folder.path
     command = options.command or run_folder.command_line()
     jobs = [
-        Job(part, path / PARTS / str(phase), replace(options, command=command, name=f"part {phase}"))
-        for phase, part in enumerate(parts_of(data, run.recipe))
+        PartJob(part, path / PARTS / str(phase), replace(options, command=command, name=f"part {phase}"))
+        for phase, part in enumerate(settings_of_parts(data, run.recipe))
     ]
-    set_up(data, pool, jobs[0].recipe.condense)
+    set_up(data, pool, jobs[0].recipe.condense)  # raises for all that does not fit, before anything is written
     existing.begin(run)
     try:
         if workers is None:
@@ -61,35 +62,36 @@ def condense_parts(
         else:
             parts = condense_remotely(data, pool, jobs, options.progress, workers)
     except BaseException as error:
-        if not any((job.path / run_folder.CONFIG).exists() for job in jobs):  # nothing was done that could go on
+        if not any((job.path / run_folder.CONFIG).exists() for job in jobs):  # nothing to resume from
             run.folder.discard()
         elif isinstance(error, KeyboardInterrupt):
             number = error.number if isinstance(error, Interrupted) else signal.SIGINT
             raise Interrupted(number, f"attar condense --resume {path} goes on") from error
         raise
-    condensed = whole_of(parts)
+    condensed = join_parts(parts)
     merge_into(run.folder, parts, condensed, run.about, run.about.get("seconds", {}))
     return replace(condensed, folder=path)
 
 
 def discard_parts(path: Path) -> None:
-    """Remove the run folders of the parts, as a run that is replaced is removed."""
+    """Remove the run folders of the parts, as part of a run that is replaced."""
     for old in (path / PARTS).glob("*"):
         if old.is_dir():
-            with run_folder.opened(old) as folder:
+            with run_folder.open_run_folder(old) as folder:
                 folder.discard()
-            with suppress(OSError):  # other files of the user
+            with suppress(OSError):  # the user has other files in it
                 old.rmdir()
 
 
-def condense_part(data: ImageData, pool: Pool, job: Job, *, remote: bool = False) -> Part:
-    """Condense one part in its run folder: from the beginning, from its last checkpoint, or read what is done."""
+def condense_part(data: ImageData, pool: Pool, job: PartJob, *, remote: bool = False) -> Part:
+    """Condense one part in its run folder: from the beginning or its last checkpoint; a finished part is read.
+
+    remote: in a task on the cluster, which may be restarted while the task before it still holds the lock.
+    """
     if remote:
         devices.pick(data.device.type)
-    # A task that is started again may find the one before it not quite dead
-    with run_folder.opened(job.path, wait=remote) as folder:
-        pooled = {"pool": [{"name": member.name, "accuracy": member.accuracy} for member in pool.members]}
-        about = about_run(data, job.options.command) | pooled | {"seconds": {}}
+    with run_folder.open_run_folder(job.path, wait=remote) as folder:
+        about = about_run(data, job.options.command) | describe_pool(pool) | {"seconds": {}}
         run = existing.open_or_create(folder, job.recipe, about)
         if run.finished:
             part = read_part(job.path)
@@ -100,30 +102,30 @@ def condense_part(data: ImageData, pool: Pool, job: Job, *, remote: bool = False
     return read_part(job.path)
 
 
-def condense_elsewhere(data: ImageData, pool: Pool, job: Job) -> Part:
+def condense_elsewhere(data: ImageData, pool: Pool, job: PartJob) -> Part:
     """`condense_part` in a task on another machine."""
     return condense_part(data, pool, job, remote=True)
 
 
 def condense_remotely(
-    data: ImageData, pool: Pool, jobs: list[Job], progress: Progress, workers: ThreadWorkers
+    data: ImageData, pool: Pool, jobs: list[PartJob], progress: Progress, workers: ThreadWorkers
 ) -> list[Part]:
-    """Every part as a task, with one line of progress each."""
+    """Condense each part as a task on the cluster, with a progress bar of its own."""
     names = [job.options.name for job in jobs]
     with ExitStack() as stack:
         bars = stack.enter_context(progress.stages(names, jobs[0].recipe.condense.outer_iterations))
 
-        def one(item: tuple[Job, ProgressBar]) -> Part:
+        def one(item: tuple[PartJob, ProgressBar]) -> Part:
             job, bar = item
-            there = replace(job, path=job.path.absolute())
+            remote_job = replace(job, path=job.path.absolute())
 
             def idle() -> None:
                 follow(job.path, bar)
 
-            part = workers.call(condense_elsewhere, data, pool, there, many=True, idle=idle)
+            part = workers.call(condense_elsewhere, data, pool, remote_job, many=True, idle=idle)
             part = replace(part, path=job.path)
-            if not (job.path / set_files.CONDENSED).exists():  # the node has a disk of its own
-                keep_part(part)
+            if not (job.path / set_files.CONDENSED).exists():  # the node does not share our disk
+                write_part(part)
             follow(job.path, bar)
             return part
 
@@ -131,26 +133,26 @@ def condense_remotely(
 
 
 def follow(path: Path, bar: ProgressBar) -> None:
-    """Bring a part's line of progress up to what its metrics.jsonl tells, where its disk is ours."""
+    """Advance the progress bar of a part to the steps in its metrics.jsonl, where the node shares our disk."""
     lines: list[str] = []
     with suppress(OSError):
         lines = (path / run_folder.METRICS).read_text(encoding="utf-8").splitlines()
     steps = []
     for line in lines:
-        with suppress(ValueError):  # the last one may be half-written
+        with suppress(ValueError):  # the last line may be half-written
             event = json.loads(line)
             steps += [event] if event.get("event") == "step" else []
     for event in steps[bar.done :]:
         bar.advance(f"loss {event['loss']:.4g}")
 
 
-def keep_part(part: Part) -> None:
-    """Leave in a part's run folder what came back from a node."""
-    with run_folder.opened(part.path) as folder:
+def write_part(part: Part) -> None:
+    """Write the run folder of a part that came back from a node."""
+    with run_folder.open_run_folder(part.path) as folder:
         run_folder.create(part.path, overwrite=True)
         folder.write(run_folder.CONFIG, part.condensed.recipe | {"attar": part.about})
         for event in part.events:
             folder.event(event)
-        folder.keep_snapshots(*part.snapshots)
+        folder.write_snapshots(*part.snapshots)
         set_files.save_set(part.path / set_files.CONDENSED, part.condensed)
         folder.write(run_folder.RESULT, part.result)

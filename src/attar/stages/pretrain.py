@@ -1,4 +1,4 @@
-"""Early-stage models: trained into a pool, or found for a condensation."""
+"""Early-stage models: trained and kept in a pool folder, or found for a condensation."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ from attar.errors import UserError, log
 from attar.runs import run_folder
 from attar.runs.progress import Progress
 from attar.settings.config import Recipe
-from attar.stages.shared import POOLS, named_folder, ray_workers, resolve_inputs
+from attar.stages.shared import DEFAULT_FOLDER, POOL_ROOT, cluster_workers, named_folder, resolve_inputs
 from attar.training import early_stage, pool_files
 from attar.training.pool import Pool, empty
-
-DEFAULT = object()  # the folder pool/<data set>-<network>
 
 
 def pretrain(
@@ -33,46 +31,41 @@ def pretrain(
     """Train early-stage models (Acc-DD section 3.2): a few networks, each for a few epochs only.
 
     Args:
-        data: what `attar.load` takes, or an `ImageData`.
-        recipe: a recipe's name, or a TOML file of settings.
-        folder: where the models are kept as they are done; those that lie there already are not trained again. None
-            keeps them in memory only.
-        ray: the address of a Ray cluster that trains them, each in a task of its own.
-        progress: where progress is shown; nowhere by default.
-        settings: the fields of `PoolConfig` and `NetworkConfig`, such as epochs=2, models=5, net_type="convnet".
+        data: an `ImageData`, or what `attar.load` takes.
+        recipe: the name of a recipe, or a TOML file of settings.
+        folder: where the models are saved, each as soon as it is trained; models that are already there are not trained
+            again. None keeps them in memory only.
+        ray: the address of a Ray cluster that trains the models, one task for each.
+        progress: shows progress; nothing is shown by default.
+        settings: fields of `PoolConfig` and `NetworkConfig`, such as epochs=2, models=5, net_type="convnet".
 
     Returns:
         The pool, on the device of the data.
 
     Raises:
-        UserError: for settings or data that do not fit, and where training diverges.
+        UserError: for settings or data that do not fit, or where training diverges.
     """
     progress = progress or Progress()
     inputs = resolve_inputs("pretrain", data, settings, recipe=recipe, progress=progress)
-    chosen, images = inputs.recipe, inputs.data
-    if chosen.condense.network_init == "fresh":
-        raise UserError(f"method {chosen.condense.method} takes no pool: its networks are fresh")
-    asked = inputs.explicit.get("pool", {})
-    if "seed" in asked and "models" not in asked:
-        chosen = replace(chosen, pool=replace(chosen.pool, models=1))
-    path = (
-        default_folder(images, chosen)
-        if folder is DEFAULT
-        else None
-        if folder is None
-        else named_folder(folder, chosen)
-    )
-    if path is not None:
+    config, images = inputs.recipe, inputs.data
+    if config.condense.network_init == "fresh":
+        raise UserError(f"method {config.condense.method} takes no pool: its networks are fresh")
+    explicit = inputs.explicit.get("pool", {})
+    if "seed" in explicit and "models" not in explicit:  # one seed means one model
+        config = replace(config, pool=replace(config.pool, models=1))
+    path = None
+    if folder is not None:
+        path = default_folder(images, config) if folder is DEFAULT_FOLDER else named_folder(folder, config)
         run_folder.check_folder(path)
-    with ray_workers(ray, images.device, 1 if ray is not None else None) as workers:
+    with cluster_workers(ray, images.device, 1 if ray is not None else None) as workers:
         if inputs.fitted:
             log.info(inputs.fitted)
-        return train_pool(images, chosen, path, progress, workers=workers)
+        return train_pool(images, config, path, progress, workers=workers)
 
 
 def default_folder(data: ImageData, recipe: Recipe) -> Path:
     """The pool folder of a data set and a network."""
-    return POOLS / pool_files.folder_name(data, recipe.network)
+    return POOL_ROOT / pool_files.folder_name(data, recipe.network)
 
 
 def train_pool(
@@ -84,9 +77,10 @@ def train_pool(
     fill: bool = False,
     workers: ThreadWorkers | None = None,
 ) -> Pool:
-    """The recipe's pool, with one step of progress per epoch; `fill`: other members of the folder may be part of it.
+    """The pool that a recipe describes: read from the folder as far as it is there, and trained where it is not.
 
-    One process at a time trains into a folder: another one waits, and finds the members there.
+    Only one process at a time trains into a folder; another one waits, and then reads the models.
+    fill: count models in the folder that were trained with other settings, such as another learning rate, too.
     """
     if folder is None:
         return _train(data, recipe, None, progress, fill=False, workers=workers)
@@ -106,7 +100,7 @@ def _train(
     workers: ThreadWorkers | None,
 ) -> Pool:
     config, network = recipe.pool, recipe.network
-    steps = config.epochs if workers is None else 1  # of a remote member nothing is heard until it is done
+    steps = config.epochs if workers is None else 1  # a model on the cluster reports only its end
     images = round(len(data.labels) * config.fraction) * config.epochs // steps
     with progress.stage("pretrain", config.models * steps, images=images) as stage:
         if fill and folder is not None:
@@ -123,11 +117,12 @@ def find_pool(
     workers: ThreadWorkers | None = None,
     keep: bool = True,
 ) -> tuple[Pool, tuple[str, ...]]:
-    """The pool that `model_path` names, else that of the default folder, and the files to name for the same pool again.
+    """The pool of a condensation, and the files that `model_path` has to name for the same pool again.
 
-    A pool that the recipe describes needs no files: the same is trained wherever it is missing. Fresh networks need
-    none. explicit: settings of [pool] that were asked for; the models of a named pool have to agree with these alone.
-    keep: whether models that are trained are kept in the default folder.
+    The pool is the one that `model_path` names, else that of the default folder; empty for fresh networks. No files are
+    returned for a pool that the recipe describes completely: it would be trained again with the same bits.
+    explicit: settings of [pool] that the caller set; the models of a named pool have to agree with these only.
+    keep: whether models that are trained are saved in the default folder.
     """
     if recipe.condense.network_init == "fresh":
         return empty(data, recipe.network), ()
@@ -136,21 +131,26 @@ def find_pool(
             [Path(name) for name in recipe.condense.model_path],
             data,
             recipe.network,
-            length=length_asked_for(recipe, explicit),
+            length=explicit_length(recipe, explicit),
             limit=recipe.pool.models if "models" in explicit else None,
         )
         log.info("pool: %d models from %s", len(pool), ", ".join(recipe.condense.model_path))
-        return pool, named_files(pool)
+        return pool, member_files(pool)
     folder = default_folder(data, recipe) if keep else None
     pool = train_pool(data, recipe, folder, progress, fill=keep, workers=workers)
-    return pool, () if early_stage.is_described(pool, recipe.pool) else named_files(pool)
+    return pool, () if early_stage.is_described(pool, recipe.pool) else member_files(pool)
 
 
-def named_files(pool: Pool) -> tuple[str, ...]:
-    """The files of a pool's models, of those that have one."""
+def member_files(pool: Pool) -> tuple[str, ...]:
+    """The files of a pool's models, as far as they were saved."""
     return tuple(str(member.file) for member in pool.members if member.file is not None)
 
 
-def length_asked_for(recipe: Recipe, explicit: Collection[str]) -> dict[str, float]:
-    """How long the models of a named pool have to be trained: what was asked for, nothing by default."""
+def describe_pool(pool: Pool) -> dict[str, Any]:
+    """The entry of config.json that names the models of a pool and their accuracies, as fractions."""
+    return {"pool": [{"name": member.name, "accuracy": member.accuracy} for member in pool.members]}
+
+
+def explicit_length(recipe: Recipe, explicit: Collection[str]) -> dict[str, float]:
+    """{setting: value} of how long the models of a named pool must have been trained; only what the caller set."""
     return {name: getattr(recipe.pool, name) for name in ("epochs", "fraction") if name in explicit}

@@ -1,4 +1,4 @@
-"""How long a run takes here: a few iterations are measured, and a schedule is fitted to the time there is."""
+"""How long a run takes on this machine, from a few timed iterations; and a schedule that fits a time limit."""
 
 from __future__ import annotations
 
@@ -21,27 +21,28 @@ from attar.engine.device import wait
 from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError, log
 from attar.models.for_data import build, describe
-from attar.settings.config import PoolConfig, Recipe, strategy_names
+from attar.settings.choices import strategy_names
+from attar.settings.config import PoolConfig, Recipe
 from attar.training import train_state
 from attar.training.batches import AugmentationSampler, BatchSampler, make_batch
-from attar.training.loop import LONGEST, Trainer
+from attar.training.loop import MAX_STEPS_PER_GRAPH, Trainer
 from attar.training.pool import Member, Pool
 
-WARMUP_CALLS = 1  # iterations before the clock runs, on a CPU
+WARMUP_CALLS = 1  # calls before the timed ones, on a CPU
 WARMUP_CALLS_ON_GPU = GRAPH_WARMUP + 2  # on a GPU: the warm-ups, the recording, and a replay
-MEASURED_CALLS = 3  # iterations under the clock
-POOL_SHARE = 0.5  # of the time there is, at most
-MIN_OUTER_ITERATIONS = 10  # outer iterations that a fitted schedule has at least: each one draws another model
+MEASURED_CALLS = 3  # timed calls
+MAX_POOL_FRACTION = 0.5  # of the time limit
+MIN_OUTER_ITERATIONS = 10  # of a fitted schedule: each outer iteration draws another model
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of the parts of a run on this machine, from a few measured iterations."""
+    """Seconds that the parts of a run take on this machine, from a few timed iterations."""
 
     epoch: float  # one epoch of an early-stage model; 0 where there are none
-    inner: float  # one inner iteration, of every part where there are several, with its share of a network's warm-up
-    at_once: int = 1  # models that are trained side by side
-    test: float = 0.0  # the accuracy of an early-stage model
+    inner: float  # one inner iteration of all parts, with its fraction of a network's warm-up
+    at_once: int = 1  # models that are trained at the same time
+    test: float = 0.0  # measuring the accuracy of an early-stage model
 
     def pool(self, config: PoolConfig) -> float:
         """Seconds of all early-stage models."""
@@ -53,9 +54,9 @@ class Estimate:
 
 
 def estimate(data: ImageData, recipe: Recipe, *, compiled: bool | None = None) -> Estimate:
-    """Measure an untrained network: steps of the pool's training and inner iterations. Nothing is kept.
+    """Time steps of pretraining and inner iterations with an untrained network. Nothing is written.
 
-    On a GPU what is measured is replayed, as in a run. compiled: whether it is compiled too; by default where the
+    On a GPU the timed calls are replayed, as in a run. compiled: whether they are compiled too; by default where the
     recipe says `on`, but not by `auto`, for which `fit` asks when it knows how long the run is.
     """
     module = build(recipe.network, describe(data), 0)
@@ -77,14 +78,12 @@ def estimate(data: ImageData, recipe: Recipe, *, compiled: bool | None = None) -
         state, _ = condensation.step(state, task)
 
     steps = -(-len(data.labels) // recipe.pool.batch_size)
-    warmup = recipe.condense.warmup / (
-        config.sweeps_per_network or config.inner_loop
-    )  # epochs for each inner iteration
+    warmup = recipe.condense.warmup / (config.sweeps_per_network or config.inner_loop)  # epochs per inner iteration
     epoch = 0.0 if fresh and not warmup else steps * _pool_step_seconds(data, recipe)
     each = _seconds(inner, data.device)
-    if config.select == "cluster":  # the measured iterations are between two clusterings
+    if config.select == "cluster":  # the timed iterations contain no clustering
         start = time.perf_counter()
-        float(condensation.clustered(state, task)[-1][0])
+        float(condensation.cluster_representatives(state, task)[-1][0])
         each += (time.perf_counter() - start) / min(recipe.condense.select_every, config.inner_loop)
     trained = 0.0 if fresh else epoch
     tested = 0 if data.test_labels is None else len(data.test_labels)
@@ -92,17 +91,17 @@ def estimate(data: ImageData, recipe: Recipe, *, compiled: bool | None = None) -
         epoch=trained,
         inner=parts * (each + warmup * epoch),
         at_once=ThreadWorkers(data.device).count,
-        test=trained * tested / len(data.labels) / 3,  # a step goes forward once and twice as much back
+        test=trained * tested / len(data.labels) / 3,  # a training step costs a forward pass and twice as much backward
     )
 
 
 def warm_calls(device: torch.device) -> int:
-    """How many calls come before the clock: until what is measured is what a run will do."""
+    """How many calls come before the timed ones: until these are what a run will do."""
     return WARMUP_CALLS_ON_GPU if device.type == "cuda" else WARMUP_CALLS
 
 
 def _pool_step_seconds(data: ImageData, recipe: Recipe) -> float:
-    """Seconds of one step of training a model of the pool; on a GPU as part of a recorded chain."""
+    """Seconds of one training step of an early-stage model; on a GPU as part of a recorded chain."""
     config = recipe.pool
     module = build(recipe.network, describe(data), 0).to(data.device)
     model = train_state.start_training(
@@ -117,7 +116,7 @@ def _pool_step_seconds(data: ImageData, recipe: Recipe) -> float:
     rows = BatchSampler(torch.arange(len(data.labels), device=data.device), config.batch_size, generator)
     sampler = AugmentationSampler(data, strategy_names(config.aug_type), config.mix_p, generator)
     trainer = Trainer(model, partial(make_batch, data))
-    count = LONGEST if data.device.type == "cuda" else 1
+    count = MAX_STEPS_PER_GRAPH if data.device.type == "cuda" else 1
 
     def chain() -> None:
         trainer([sampler.draw_rows(rows.draw()) for _ in range(count)])
@@ -137,13 +136,12 @@ def _seconds(step: Callable[[], None], device: torch.device) -> float:
 
 
 def fit(data: ImageData, recipe: Recipe, seconds: float, *, before: float = 0.0, pool_there: bool = False) -> Recipe:
-    """The recipe with as many iterations as fit into `seconds` for pool and condensation, `before` of which are gone.
+    """The recipe with as many iterations as fit into `seconds` for pretraining and condensation.
 
-    The pool gets half of the time at most, with fewer models and then fewer epochs where it would take more; inner
-    iterations get fewer where less than ten outer ones would fit. Raises UserError when the time does not hold one
-    model and one iteration.
-
-    pool_there: whether the models are trained already.
+    Pretraining gets half of the time at most: fewer models and then fewer epochs where it would take more. Outer
+    iterations are shortened where fewer than ten would fit.
+    before: seconds of the limit that are already spent; pool_there: whether the models are already trained.
+    Raises `UserError` when the time is too short for one model and one iteration, or limited to no number.
     """
     if not math.isfinite(seconds):
         raise UserError("minutes must be a number of minutes above 0")
@@ -173,20 +171,20 @@ def compiles(recipe: Recipe, data: ImageData) -> bool:
 
 def _fitted(recipe: Recipe, estimated: Estimate, seconds: float, start: float, pool_there: bool) -> tuple[Recipe, str]:
     """The recipe that fits into `seconds` since `start` (of `time.perf_counter`), and a line about it."""
-    pool = recipe.pool if pool_there else _smaller(recipe.pool, estimated, POOL_SHARE * seconds)
-    spent = 0.0 if pool_there else estimated.pool(pool)
-    left = seconds - (time.perf_counter() - start) - spent
+    pool = recipe.pool if pool_there else _smaller(recipe.pool, estimated, MAX_POOL_FRACTION * seconds)
+    pool_seconds = 0.0 if pool_there else estimated.pool(pool)
+    left = seconds - (time.perf_counter() - start) - pool_seconds
     total = int(left / estimated.inner)
-    serves = recipe.condense.sweeps_per_network or 1  # sweeps: an outer iteration holds one whole network at least
-    if total < serves:
-        least = (seconds - left + serves * estimated.inner) / 60
+    sweeps = recipe.condense.sweeps_per_network or 1  # an outer iteration uses a network for all its sweeps at least
+    if total < sweeps:
+        least = (seconds - left + sweeps * estimated.inner) / 60
         raise UserError(
-            f"minutes is too short: the pool takes about {spent:.1f} s and one iteration {estimated.inner:.2g} s on "
-            f"this machine; give at least {least:.2g}"
+            f"minutes is too short: the pool takes about {pool_seconds:.1f} s and one iteration {estimated.inner:.2g} "
+            f"s on this machine; give at least {least:.2g}"
         )
-    inner = max(serves, min(recipe.condense.inner_loop, total // MIN_OUTER_ITERATIONS) // serves * serves)
+    inner = max(sweeps, min(recipe.condense.inner_loop, total // MIN_OUTER_ITERATIONS) // sweeps * sweeps)
     outer = min(max(1, total // inner), recipe.condense.full_niter)
-    models_of = f", {pool.models} models of {pool.span} about {spent:.0f} s" if estimated.epoch else ""
+    models_of = f", {pool.models} models of {pool.span} about {pool_seconds:.0f} s" if estimated.epoch else ""
     words = (
         f"an iteration takes {estimated.inner:.3g} s here{models_of}: {outer} x {inner} iterations fit into "
         f"{seconds / 60:.3g} minutes"
@@ -195,7 +193,7 @@ def _fitted(recipe: Recipe, estimated: Estimate, seconds: float, start: float, p
 
 
 def _smaller(config: PoolConfig, estimated: Estimate, seconds: float) -> PoolConfig:
-    """The pool with as many epochs, and then models, as fit into `seconds`; one of each at least."""
+    """The pool with as many epochs, and then as many models, as fit into `seconds`, but at least one of each."""
     for epochs in range(config.epochs, 0, -1):
         for count in range(config.models, 0, -1):
             smaller = replace(config, models=count, epochs=epochs)

@@ -20,12 +20,19 @@ from attar.selection.embeddings import Embed
 from attar.sets import set_files
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.config import Recipe
-from attar.stages.pretrain import default_folder, length_asked_for, train_pool
-from attar.stages.shared import RUNS, Inputs, Stopwatch, about_run, check, named_folder, resolve_inputs
+from attar.stages.pretrain import default_folder, explicit_length, train_pool
+from attar.stages.shared import (
+    DEFAULT_FOLDER,
+    RUN_ROOT,
+    Inputs,
+    Stopwatch,
+    about_run,
+    check_inputs,
+    named_folder,
+    resolve_inputs,
+)
 from attar.training import early_stage, pool_files
 from attar.training.pool import Pool
-
-DEFAULT = object()  # the folder runs/<data set>-<method>-ipc<ipc>
 
 
 def select(
@@ -43,23 +50,23 @@ def select(
     """A core-set: real images of each class, as a `SyntheticSet` of factor 1.
 
     Args:
-        data: what `attar.load` takes, or an `ImageData`.
-        method: "random", "herding" (the mean of the chosen ones follows the mean of the class) or "kcenter" (the
-            farthest from those so far).
-        pool: early-stage models, the first of which embeds the images; trained first where there are none.
-        features: what images are compared by: "early" (the last features of an early-stage model, the default),
-            "pixels", or the file or folder of a pool.
-        recipe: a recipe's name, or a TOML file of settings.
-        folder: writes a run there: settings, the set, pictures, a report. None keeps nothing.
-        overwrite: replace the run that `folder` holds.
-        progress: where progress is shown; nowhere by default.
-        settings: ipc and seed; without a pool the fields of `NetworkConfig` and epochs too.
+        data: an `ImageData`, or what `attar.load` takes.
+        method: "random", "herding" (keeps the mean of the selected images near the mean of the class) or "kcenter" (the
+            next image is the farthest from those selected so far).
+        pool: early-stage models, the first of which embeds the images; trained first by default.
+        features: how images are embedded: "early" (the last features of an early-stage model, the default), "pixels",
+            or the file or folder of a pool.
+        recipe: the name of a recipe, or a TOML file of settings.
+        folder: the run folder: settings, the set, pictures, a report. None writes nothing.
+        overwrite: replace the run in `folder`.
+        progress: shows progress; nothing is shown by default.
+        settings: ipc and seed; without a pool also the fields of `NetworkConfig`, and epochs.
 
     Returns:
         The core-set, on the device of the data.
 
     Raises:
-        UserError: for an unknown method, and for a class of fewer than ipc images.
+        UserError: for an unknown method, or a class of fewer than ipc images.
     """
     progress = progress or Progress()
     choose("core-set", method, coresets.CORESETS)
@@ -72,25 +79,25 @@ def select(
     path = None
     if folder is not None:
         name = f"{inputs.data.name}-{method}-ipc{inputs.recipe.condense.ipc}"
-        path = RUNS / name if folder is DEFAULT else named_folder(folder, inputs.recipe)
+        path = RUN_ROOT / name if folder is DEFAULT_FOLDER else named_folder(folder, inputs.recipe)
         run_folder.check_free(path, overwrite=overwrite)
-    check(inputs.data, inputs.recipe)
+    check_inputs(inputs.data, inputs.recipe)
     coresets.check_coreset(inputs.data, method, inputs.recipe.condense.ipc)
-    compared_by: tuple[Embed, str] = (embeddings.pixels, "none" if method == "random" else "pixels")
+    embedding: tuple[Embed, str] = (embeddings.pixels, "none" if method == "random" else "pixels")
     seconds: dict[str, float] = {}
     if method != "random" and features != "pixels":
         with Stopwatch() as pretraining:
-            compared_by = by_model(inputs, pool, features, progress, keep=path is not None)
+            embedding = by_model(inputs, pool, features, progress, keep=path is not None)
         seconds["pretrain"] = pretraining.seconds
     if path is None:
-        return choose_images(inputs.data, method, inputs.recipe, compared_by[0], progress)
-    with run_folder.opened(path) as opened:
+        return choose_images(inputs.data, method, inputs.recipe, embedding[0], progress)
+    with run_folder.open_run_folder(path) as opened:
         run_folder.create(path, overwrite=overwrite)
-        return select_into(opened, inputs.data, method, inputs.recipe, compared_by, progress, seconds)
+        return select_into(opened, inputs.data, method, inputs.recipe, embedding, progress, seconds)
 
 
 def choose_images(data: ImageData, method: str, recipe: Recipe, embed: Embed, progress: Progress) -> SyntheticSet:
-    """The core-set, with the settings that made it."""
+    """Select the images, and record the settings in the set."""
     with progress.stage("select", data.nclass) as bar:
         condensed = coresets.select(
             data, method, recipe.condense.ipc, embed, seed=recipe.condense.seed, advance=bar.advance
@@ -104,29 +111,29 @@ def select_into(
     data: ImageData,
     method: str,
     recipe: Recipe,
-    compared_by: tuple[Embed, str],  # and in words
+    embedding: tuple[Embed, str],  # and its name
     progress: Progress,
-    seconds: dict[str, float],  # of what came before
+    seconds: dict[str, float],  # spent before, such as on pretraining
     *,
-    command: str | None = None,
+    command: str | None = None,  # that is recorded; the command of this process by default
 ) -> SyntheticSet:
-    """Choose, and leave what a run leaves; result.json is written last: a folder that has it is done."""
-    embed, words = compared_by
+    """Select the images and write the files of a run; result.json is written last and marks a finished run."""
+    embed, features = embedding
     with Stopwatch() as watch:
         condensed = choose_images(data, method, recipe, embed, progress)
-    about = about_run(data, command) | {"method": method, "features": words}
+    about = about_run(data, command) | {"method": method, "features": features}
     folder.write(run_folder.CONFIG, condensed.recipe | {"attar": about})
     set_files.save_set(folder.path / set_files.CONDENSED, condensed)
     pictures.save_grid(folder.path / run_folder.IMAGES, condensed.images, condensed.labels, condensed.classes)
-    spent = seconds | {"select": watch.seconds}
-    result = describe_result(condensed, data) | {"features": words, "accuracy": {}, "seconds": spent}
+    result = describe_result(condensed, data) | {"features": features, "accuracy": {}}
+    result["seconds"] = seconds | {"select": watch.seconds}
     write_report(folder, condensed, result)
     folder.write(run_folder.RESULT, result)
     return replace(condensed, folder=folder.path)
 
 
 def check_features(features: str | None) -> str:
-    """What embeds the images. Raises `UserError` for a name that is none, and no path."""
+    """The embedding, "early" by default. Raises `UserError` for an unknown name, `MissingError` for a missing path."""
     if features is None or features in coresets.FEATURE_NAMES:
         return features or "early"
     if not Path(features).exists():
@@ -137,10 +144,13 @@ def check_features(features: str | None) -> str:
 
 
 def by_model(inputs: Inputs, pool: Pool | None, features: str, progress: Progress, *, keep: bool) -> tuple[Embed, str]:
-    """The features of an early-stage model, and its name. keep: whether one that is trained is kept."""
+    """The embedding by the first model of a pool, and the name of the model.
+
+    keep: save a model that has to be trained in the default pool folder.
+    """
     data, recipe = inputs.data, inputs.recipe
     if features != "early":
-        length = length_asked_for(recipe, inputs.explicit.get("pool", {}))
+        length = explicit_length(recipe, inputs.explicit.get("pool", {}))
         pool = pool_files.load([Path(features)], data, recipe.network, length=length, limit=1)
     elif pool is None and keep:
         pool = train_pool(data, recipe, default_folder(data, recipe), progress)

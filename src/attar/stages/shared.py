@@ -1,4 +1,4 @@
-"""What several stages share: settings and real images of a call, checks before the work, workers elsewhere."""
+"""Shared by the stages: settings and real images of a call, checks before the work starts, workers on a cluster."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ from attar.settings import auto, layers, recipes
 from attar.settings.config import FLAGS, DataConfig, Recipe
 from attar.settings.schema import settings_of
 
-POOLS = Path("pool")
-RUNS = Path("runs")
+POOL_ROOT = Path("pool")
+RUN_ROOT = Path("runs")
+DEFAULT_FOLDER = object()  # means: the folder whose name follows from data, network, method and ipc
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +37,11 @@ class Inputs:
 
     recipe: Recipe
     data: ImageData
-    explicit: dict[str, dict[str, Any]]  # {section: {field: value}} that the caller asked for
-    fitted: str  # the line that says what was chosen for data of the user's own; empty where a recipe speaks of them
+    explicit: dict[str, dict[str, Any]]  # {section: {field: value}} that the caller set
+    fitted: str  # says which settings were fitted to the user's data; empty where a recipe covers the data
 
     def with_recipe(self, recipe: Recipe) -> Inputs:
-        """The same with other settings."""
+        """A copy with other settings."""
         return replace(self, recipe=recipe)
 
 
@@ -55,9 +56,10 @@ def resolve_inputs(
 ) -> Inputs:
     """Settings and real images of a call of `verb`.
 
-    data: None, where the settings name a data set; its name; or what `attar.load` takes. Where neither a recipe nor
-    published settings speak of the data, settings are chosen that fit them.
-    Raises `UserError` for settings of the data beside images that are loaded already.
+    data: None where the settings name a data set, the name of a data set, or what `attar.load` takes. Where no recipe
+    covers the data, the settings are fitted to the shape of the data.
+    published: insist on the published settings of the data set.
+    Raises `UserError` for settings of the data beside images that are already loaded.
     """
     recipe = None if recipe is None else str(recipe)
     if isinstance(data, str | Path):
@@ -65,23 +67,24 @@ def resolve_inputs(
     flags = FLAGS[verb]
     explicit = layers.by_section(flags, settings)
     if data is None:
-        chosen = layers.resolve(flags, settings, recipe=recipe, published=published)
-        images = load_data(chosen, progress)
-        own = recipe is None and not recipes.has_own(chosen.data.dataset)
+        resolved = layers.resolve(flags, settings, recipe=recipe, published=published)
+        images = load_data(resolved, progress)
+        fits = recipe is None and not recipes.has_recipe(resolved.data.dataset)
     else:
         images = data if isinstance(data, ImageData) else load_images(data)
-        if useless := sorted(explicit.get("data", {})):
-            raise UserError(f"{useless[0]} says how images are loaded, and these are; give it to attar.load")
-        own = recipe is None and not recipes.has_own(images.name)
-        settings = {"dataset": images.name, **settings} if own else settings
-        chosen = layers.resolve(flags, settings, recipe=recipe or (None if own else images.name), published=published)
-        chosen = recipes.overlay(chosen, {"data": {"dataset": images.name}})
+        if too_late := sorted(explicit.get("data", {})):
+            raise UserError(f"{too_late[0]} says how images are loaded, and these are; give it to attar.load")
+        fits = recipe is None and not recipes.has_recipe(images.name)
+        settings = {"dataset": images.name, **settings} if fits else settings
+        base = recipe or (None if fits else images.name)
+        resolved = layers.resolve(flags, settings, recipe=base, published=published)
+        resolved = recipes.overlay(resolved, {"data": {"dataset": images.name}})
     images.say_equal_images()
-    if not own:
-        return Inputs(_with_size(chosen, images), images, explicit, "")
+    if not fits:
+        return Inputs(_with_size(resolved, images), images, explicit, "")
     shape = auto.shape_of(images)
-    chosen = layers.resolve(flags, settings, shape=shape)
-    return Inputs(_with_size(chosen, images), images, explicit, auto.words(chosen, shape))
+    resolved = layers.resolve(flags, settings, shape=shape)
+    return Inputs(_with_size(resolved, images), images, explicit, auto.summary(resolved, shape))
 
 
 def _with_size(recipe: Recipe, data: ImageData) -> Recipe:
@@ -92,7 +95,7 @@ def _with_size(recipe: Recipe, data: ImageData) -> Recipe:
 
 
 def load_data(recipe: Recipe, progress: Progress) -> ImageData:
-    """The real images that a recipe names, on its device; `progress` shows a cache that is built."""
+    """The real images that a recipe names, on its device. `progress` shows the decoding of a large folder."""
     values = {name: getattr(recipe.data, name) for name in settings_of(DataConfig())}
     source, device = values.pop("dataset"), devices.pick(values.pop("device"))
     return load_images(source, device=device, progress=progress, **values)
@@ -108,14 +111,14 @@ def named_folder(out: str | Path, recipe: Recipe | None = None) -> Path:
 
 
 def run_name(data: ImageData, recipe: Recipe) -> str:
-    """The default run folder's name, such as `cifar10-ipc10` or `cifar10-dm-ipc10`."""
+    """The name of the default run folder, such as `cifar10-ipc10` or `cifar10-dm-ipc10`."""
     phase, method = recipe.condense.phase, recipe.condense.method
     name = data.name if method == "accdd" else f"{data.name}-{method}"
     return f"{name}-ipc{recipe.condense.ipc}" + ("" if phase is None else f"-phase{phase}")
 
 
-def check(data: ImageData, recipe: Recipe) -> None:
-    """Raise `UserError` for all that can be refused before a network is trained."""
+def check_inputs(data: ImageData, recipe: Recipe) -> None:
+    """Raise `UserError` for everything that can be refused before a network is trained."""
     check_data(data, recipe.condense)
     check_precision(recipe.condense.precision, data.device)
     protocol.chosen_networks(recipe.evaluate, recipe.network)
@@ -126,13 +129,16 @@ def check(data: ImageData, recipe: Recipe) -> None:
 
 
 def about_run(data: ImageData, command: str | None = None) -> dict[str, Any]:
-    """What config.json says about a run itself. command: what was typed, this process's own by default."""
+    """The entry `attar` of config.json: command (of this process by default) and environment."""
     return {"command": command or run_folder.command_line(), "environment": run_folder.environment(data.device)}
 
 
 @contextmanager
-def ray_workers(ray: str | None, device: torch.device, cpus: int | None = None) -> Iterator[ThreadWorkers | None]:
-    """Workers on the Ray cluster at the address `ray`; None, which stands for this machine's own, without one."""
+def cluster_workers(ray: str | None, device: torch.device, cpus: int | None = None) -> Iterator[ThreadWorkers | None]:
+    """Workers on the Ray cluster at the address `ray`; None, for the threads of this machine, without an address.
+
+    cpus: CPU threads of each part on the cluster. Raises `UserError` where `cpus` is given without `ray`.
+    """
     if ray is None:
         if cpus is not None:
             raise UserError("ray_cpus says how a Ray cluster is used; add --ray, or leave it out")
@@ -147,7 +153,7 @@ def ray_workers(ray: str | None, device: torch.device, cpus: int | None = None) 
 
 
 class Stopwatch:
-    """The seconds of a block: `with Stopwatch() as watch: …; watch.seconds`."""
+    """Measures the seconds of a block: `with Stopwatch() as watch: …; watch.seconds`."""
 
     seconds = 0.0
 

@@ -1,1 +1,1 @@
-"""Supervised training: augmentation, batches, one loop, and the early-stage models that it makes."""
+"""Supervised training: augmentation, batches, the training loop, and the early-stage models trained with it."""

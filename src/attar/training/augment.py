@@ -1,8 +1,8 @@
-"""Differentiable augmentation ("DSA"): draw parameters, apply parameters.
+"""Differentiable augmentation ("DSA"): `draw` draws random parameters, `apply` applies them to images.
 
-Two functions, so that one draw can be shared by the real and the synthetic images of a class (Siamese, DSA section
-3.1). A draw is a dict of tensors whose first dimension is 1 (shared by the batch) or n (one row per image). Everything
-is drawn on the generator's device and no value is read back, so a draw costs no synchronisation.
+These are two functions so that the real and the synthetic images of a class can share a draw (Siamese augmentation, DSA
+section 3.1). A draw is a dict of tensors whose first dimension is 1 (shared by the batch) or n (one row per image). All
+values are drawn on the generator's device and none is read back, so drawing does not synchronise with a GPU.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ Draw = dict[str, Tensor]
 
 
 class BatchAugmentation(NamedTuple):
-    """All that is drawn for a training batch of n images."""
+    """The random parameters for a training batch of n images."""
 
     draw: Draw  # n rows
-    box: Tensor | None  # [3] in [0, 1): side of CutMix's box, 0 where it is not applied, and its centre y, x
-    order: Tensor | None  # int64 [n], which image is pasted into which
+    box: Tensor | None  # [3] in [0, 1): CutMix's box: its side (0: no CutMix) and its centre y, x
+    order: Tensor | None  # int64 [n]: image order[i] is pasted into image i
 
 
-SCALE = 1.2  # largest zoom
-ROTATE = 15.0  # degrees
-CROP = 0.125  # share of the side
-CUTOUT = 0.5  # share of the side
+MAX_ZOOM = 1.2
+MAX_ROTATION = 15.0  # degrees
+MAX_SHIFT = 0.125  # fraction of the side
+CUTOUT_SIDE = 0.5  # fraction of the side
 WARPS = ("crop", "scale", "rotate")
 
 
@@ -44,8 +44,8 @@ def draw(
 ) -> Draw:
     """Draw the parameters of `strategy` for n rows.
 
-    Of crop, scale and rotate exactly one is applied: the same for all rows (per-sample mode, network training), or one
-    per row with `choice_per_row` (Siamese mode, where a row belongs to a whole class).
+    Exactly one of crop, scale and rotate is applied: the same one for all rows (network training), or with
+    `choice_per_row` one drawn for each row (Siamese augmentation, where a row belongs to a whole class).
     """
     height, width = size
 
@@ -70,13 +70,13 @@ def draw(
 
 
 def take(drawn: Draw, row: int | slice) -> Draw:
-    """The part of a draw that belongs to one row (kept as a first dimension of 1) or a slice of rows."""
+    """One row of a draw (as a first dimension of 1), or a slice of its rows."""
     rows = slice(row, row + 1) if isinstance(row, int) else row
     return {name: value[rows] for name, value in drawn.items()}
 
 
 def apply(images: Tensor, drawn: Draw) -> Tensor:
-    """Augment normalised images [n, ch, H, W] with a draw of 1 or n rows: flip, colour, one warp, cutout (DSA, IDC)."""
+    """Augment normalised images [n, ch, H, W] by a draw of 1 or n rows: flip, colour, one warp, cutout (DSA, IDC)."""
     if "flip" in drawn:
         images = torch.where(drawn["flip"].view(-1, 1, 1, 1), images.flip(3), images)
     if "color" in drawn:
@@ -97,15 +97,15 @@ def cutmix(
     p: float,
     generator: Generator,
 ) -> tuple[Tensor, Tensor]:
-    """CutMix with probability p: one box per batch, pasted from a random permutation of it (IDC's protocol).
+    """Apply CutMix with probability p: paste one box per batch from a random permutation of the batch (IDC's protocol).
 
-    Returns the images and soft targets [n, nclass], whose cross-entropy is the area-weighted mix of both losses.
+    Returns the images and soft targets [n, nclass]; their cross-entropy is the area-weighted mean of both losses.
     """
     return _paste(images, labels, nclass, *_draw_cutmix(len(images), p, generator))
 
 
 def _draw_cutmix(n: int, p: float, generator: Generator) -> tuple[Tensor | None, Tensor | None]:
-    """Box and order of a `BatchAugmentation`, with lambda ~ Beta(1, 1) = U(0, 1); None without CutMix."""
+    """Draw `box` and `order` of a `BatchAugmentation`, with λ ~ Beta(1, 1) = U(0, 1); None, None if p is 0."""
     if p <= 0:
         return None, None
     device = generator.device
@@ -117,7 +117,8 @@ def _draw_cutmix(n: int, p: float, generator: Generator) -> tuple[Tensor | None,
 def _paste(
     images: Tensor, labels: Tensor, nclass: int, box: Tensor | None, order: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    classes = torch.arange(nclass, device=labels.device)  # F.one_hot looks for the largest label
+    """Paste the box of each image's partner into it. Returns the images and soft targets [n, nclass]."""
+    classes = torch.arange(nclass, device=labels.device)  # F.one_hot would read the labels back from a GPU
     targets = (labels if labels.is_floating_point() else labels[:, None] == classes).to(images.dtype)
     if box is None or order is None:
         return images, targets
@@ -142,37 +143,39 @@ def augment(
     mix_p: float,
     generator: Generator,
 ) -> tuple[Tensor, Tensor]:
-    """A training batch: per-sample augmentation, then CutMix. Returns images and soft targets [n, nclass]."""
+    """Augment each image of a training batch, then apply CutMix. Returns the images and soft targets [n, nclass]."""
     size = (images.shape[2], images.shape[3])
     augmentation = draw_augmentation(strategy, len(images), size, mix_p, generator)
-    return augmented(images, labels, augmentation, nclass)
+    return apply_augmentation(images, labels, augmentation, nclass)
 
 
 def draw_augmentation(
     strategy: tuple[str, ...], n: int, size: tuple[int, int], mix_p: float, generator: Generator
 ) -> BatchAugmentation:
-    """The draws of `augment` for n images, to be applied later (`augmented`)."""
+    """Draw the random parameters of `augment` for n images, to be applied later by `apply_augmentation`."""
     return BatchAugmentation(draw(strategy, n, size, generator), *_draw_cutmix(n, mix_p, generator))
 
 
-def augmented(images: Tensor, labels: Tensor, augmentation: BatchAugmentation, nclass: int) -> tuple[Tensor, Tensor]:
-    """`augment` with what was drawn for it."""
+def apply_augmentation(
+    images: Tensor, labels: Tensor, augmentation: BatchAugmentation, nclass: int
+) -> tuple[Tensor, Tensor]:
+    """As `augment`, with parameters that were already drawn."""
     return _paste(apply(images, augmentation.draw), labels, nclass, augmentation.box, augmentation.order)
 
 
 def without(strategy: tuple[str, ...], name: str) -> tuple[str, ...]:
-    """`strategy` less one operation."""
+    """`strategy` without the operation `name`."""
     return tuple(item for item in strategy if item != name)
 
 
 def _shift(u: Tensor, size: tuple[int, int]) -> Tensor:
-    """u [n, 2] in [0, 1) → whole-pixel shifts (y, x), each up to round(.125 * side) in either direction."""
-    height, width = (round(CROP * side) for side in size)
+    """u [n, 2] in [0, 1) → shifts (y, x) in whole pixels, each up to round(0.125 · side) in either direction."""
+    height, width = (round(MAX_SHIFT * side) for side in size)
     return _pixels(u, 2 * height + 1, 2 * width + 1) - _pixels(torch.ones_like(u), height, width)
 
 
 def _pixels(u: Tensor, height: int, width: int) -> Tensor:
-    """u [n, 2] in [0, 1] → whole numbers (y, x) [n, 2]. Scalars only: a copy to the device would synchronise."""
+    """u [n, 2] in [0, 1] → whole numbers (y, x) [n, 2]. A tensor of the sizes would need a copy to the device."""
     return torch.stack([u[:, 0] * height, u[:, 1] * width], dim=1).floor().long()
 
 
@@ -184,12 +187,12 @@ def _matrix(name: str, u: Tensor, size: tuple[int, int]) -> Tensor:
         shift = _shift(u, size)
         rows = [one, zero, 2 * shift[:, 1] / width, zero, one, 2 * shift[:, 0] / height]
     elif name == "scale":
-        zoom = 1 / SCALE + u * (SCALE - 1 / SCALE)
+        zoom = 1 / MAX_ZOOM + u * (MAX_ZOOM - 1 / MAX_ZOOM)
         rows = [zoom[:, 0], zero, zero, zero, zoom[:, 1], zero]
     elif name == "rotate":
-        angle = (2 * u[:, 0] - 1) * math.radians(ROTATE)
+        angle = (2 * u[:, 0] - 1) * math.radians(MAX_ROTATION)
         cos, sin = torch.cos(angle), torch.sin(angle)
-        # affine_grid's axes both run from -1 to 1: the ratio keeps the rotation rigid on images that are not square
+        # both axes of affine_grid run from -1 to 1; the ratio keeps rotations of non-square images rigid
         rows = [cos, -sin * (height / width), zero, sin * (width / height), cos, zero]
     else:
         raise UserError(f"no sampling matrix for '{name}'")
@@ -197,6 +200,7 @@ def _matrix(name: str, u: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _color(images: Tensor, u: Tensor) -> Tensor:
+    """Change brightness, saturation and contrast (DSA); u [1 or n, 3] in [0, 1)."""
     brightness, saturation, contrast = (u[:, i].view(-1, 1, 1, 1) for i in range(3))
     images = images + (brightness - 0.5)
     mean = images.mean(dim=1, keepdim=True)
@@ -219,7 +223,8 @@ def _crop(images: Tensor, shift: Tensor) -> Tensor:
 
 
 def _warp(images: Tensor, matrices: Tensor) -> Tensor:
-    # affine_grid, written out: it has no rule for vmap
+    """Sample images bilinearly by matrices [1 or n, 2, 3] in `affine_grid`'s coordinates, zero outside."""
+    # written out because `affine_grid` does not support vmap
     height, width = images.shape[2:]
     y = (2 * torch.arange(height, device=images.device, dtype=images.dtype) + 1) / height - 1
     x = (2 * torch.arange(width, device=images.device, dtype=images.dtype) + 1) / width - 1
@@ -229,15 +234,16 @@ def _warp(images: Tensor, matrices: Tensor) -> Tensor:
 
 
 def _cutout(images: Tensor, centre: Tensor) -> Tensor:
+    """Set a box of half the side to zero (the mean colour); centre int64 [1 or n, 2], (y, x) in pixels."""
     height, width = images.shape[2:]
     rows, columns = (torch.arange(side, device=images.device) for side in (height, width))
-    inside_y = _in_box(rows, centre[:, :1], round(CUTOUT * height))
-    inside_x = _in_box(columns, centre[:, 1:], round(CUTOUT * width))
+    inside_y = _in_box(rows, centre[:, :1], round(CUTOUT_SIDE * height))
+    inside_x = _in_box(columns, centre[:, 1:], round(CUTOUT_SIDE * width))
     box = inside_y[:, None, :, None] & inside_x[:, None, None, :]
     return images.masked_fill(box, 0.0)
 
 
 def _in_box(index: Tensor, centre: Tensor, side: Tensor | int) -> Tensor:
-    """Which of `index` lie in the `side` pixels around `centre` (the border clips the box)."""
+    """Which of the pixels `index` lie among the `side` pixels around `centre`."""
     start = centre - side // 2
     return (index >= start) & (index < start + side)

@@ -1,4 +1,4 @@
-"""Early-stage models (Acc-DD section 3.2): train a few networks for a few epochs, and keep them."""
+"""Early-stage models (Acc-DD section 3.2): train a few networks for a few epochs each, and save them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from attar.data.images import ImageData
 from attar.engine.workers import ThreadWorkers
 from attar.errors import Diverged, log
 from attar.models.for_data import build, describe
-from attar.settings.config import NetworkConfig, PoolConfig, strategy_names
+from attar.settings.choices import strategy_names
+from attar.settings.config import NetworkConfig, PoolConfig
 from attar.settings.schema import settings_of
 from attar.training.batches import AugmentationSampler, BatchDraw, make_batch, shuffled
 from attar.training.loop import Trainer, fit
 from attar.training.pool import Member, Pool
-from attar.training.pool_files import _load_fitting, _of_folder, _resolved, as_long, file_name
+from attar.training.pool_files import file_name, has_length, load_matching, load_matching_in, resolved_architecture
 from attar.training.train_state import accuracy, start_training
 
-Advance = Callable[[str], None]  # called with a few words when a part of the work is done
+Advance = Callable[[str], None]  # called with a short message after each epoch or model
 
 
 def pretrain(
@@ -34,18 +35,18 @@ def pretrain(
     advance: Advance = lambda words: None,
     workers: ThreadWorkers | None = None,
 ) -> Pool:
-    """Train `config.models` members with seeds from `config.seed` up, and keep each in `folder` as it is done.
+    """Train `config.models` members with consecutive seeds from `config.seed`, and save each in `folder`.
 
-    A member that stands in the folder already, with the same settings, is taken from there. workers: who trains, this
-    machine's by default.
+    A member with the same settings that is in the folder already is read instead. workers: train the members; by
+    default threads of this process.
     """
-    build(network, describe(data), 0)  # refuse a network that does not fit before anything is written
+    build(network, describe(data), 0)  # raise for a network that does not fit before anything is written
     workers = workers or ThreadWorkers(data.device)
 
-    def one(single: PoolConfig) -> Member:
-        return _member(data, single, network, folder, advance, workers)
+    def find(member_config: PoolConfig) -> Member:
+        return _find_member(data, member_config, network, folder, advance, workers)
 
-    return Pool(network, describe(data), tuple(workers.map(one, _singles(config))))
+    return Pool(network, describe(data), tuple(workers.map(find, _member_configs(config))))
 
 
 def fill(
@@ -57,41 +58,42 @@ def fill(
     advance: Advance = lambda words: None,
     workers: ThreadWorkers | None = None,
 ) -> Pool:
-    """`config.models` members of `folder` that were trained as long as `config` says; missing ones are trained.
+    """Read `config.models` members from `folder` that were trained as long as `config` says, and train missing ones.
 
-    The members that `config` describes come first, so that what others put into the folder changes nothing for a pool
+    Members with exactly the settings of `config` come first, so that other files in the folder do not change a pool
     that is complete.
     """
     build(network, describe(data), 0)
-    kept, _ = _of_folder(folder, data, network)
+    members, _ = load_matching_in(folder, data, network)
     length = {"epochs": config.epochs, "fraction": config.fraction}
-    there = {member.name: member for member in kept if as_long(member, length)}
-    own = {file_name(one, data, network).removesuffix(files.SUFFIX): one for one in _singles(config)}
-    missing = [name for name in own if name not in there][: max(0, config.models - len(there))]
+    saved = {member.name: member for member in members if has_length(member, length)}
+    configs = {file_name(one, data, network).removesuffix(files.SUFFIX): one for one in _member_configs(config)}
+    missing = [name for name in configs if name not in saved][: max(0, config.models - len(saved))]
     log.info("pool: %d models of %s in %s, %d to train", config.models, config.span, folder, len(missing))
-    wanted = [name for name in own if name in there or name in missing] + [name for name in there if name not in own]
+    names = [name for name in configs if name in saved or name in missing]
+    names += [name for name in saved if name not in configs]
     workers = workers or ThreadWorkers(data.device)
 
-    def one(name: str) -> Member:
-        if name not in there:
-            return _member(data, own[name], network, folder, advance, workers)
-        log.info("%s: there already, accuracy %s", name, shown(there[name].accuracy))
-        return there[name]
+    def find(name: str) -> Member:
+        if name not in saved:
+            return _find_member(data, configs[name], network, folder, advance, workers)
+        log.info("%s: there already, accuracy %s", name, format_accuracy(saved[name].accuracy))
+        return saved[name]
 
-    return Pool(network, describe(data), tuple(workers.map(one, wanted[: config.models])))
+    return Pool(network, describe(data), tuple(workers.map(find, names[: config.models])))
 
 
 def is_described(pool: Pool, config: PoolConfig) -> bool:
-    """Whether the pool holds what `config` says, and nothing else."""
-    return [member.settings for member in pool.members] == [settings_of(one) for one in _singles(config)]
+    """Whether the pool's members are exactly those that `pretrain` would train with `config`."""
+    return [member.settings for member in pool.members] == [settings_of(one) for one in _member_configs(config)]
 
 
-def _singles(config: PoolConfig) -> list[PoolConfig]:
-    """The settings of each member."""
+def _member_configs(config: PoolConfig) -> list[PoolConfig]:
+    """The settings of each member of the pool."""
     return [replace(config, seed=seed, models=1) for seed in range(config.seed, config.seed + config.models)]
 
 
-def _member(
+def _find_member(
     data: ImageData,
     config: PoolConfig,
     network: NetworkConfig,
@@ -99,20 +101,20 @@ def _member(
     advance: Advance,
     workers: ThreadWorkers,
 ) -> Member:
-    """One member: taken from the folder, or trained and kept there."""
+    """Read a member from the folder, or train it and save it there."""
     path = folder / file_name(config, data, network) if folder else None
     if path is not None and path.exists():
-        member = _load_fitting(path, data, network)
-        log.info("%s: there already, accuracy %s", member.name, shown(member.accuracy))
+        member = load_matching(path, data, network)
+        log.info("%s: there already, accuracy %s", member.name, format_accuracy(member.accuracy))
         return member
-    if workers.remote:  # nothing is heard of it until it is done
+    if workers.remote:  # no messages arrive before the model is trained
         member = workers.call(train_member, data, config, network)
-        advance(f"{member.name}: accuracy {shown(member.accuracy)}")
+        advance(f"{member.name}: accuracy {format_accuracy(member.accuracy)}")
     else:
         member = train_member(data, config, network, advance)
     if path is None:
         return member
-    meta = {"network": _resolved(network), "made_for": describe(data), "settings": member.settings}
+    meta = {"network": resolved_architecture(network), "made_for": describe(data), "settings": member.settings}
     tensors = {f"params.{k}": v for k, v in member.params.items()}
     tensors |= {f"buffers.{k}": v for k, v in member.buffers.items()}
     files.save_tensors(path, tensors, "member", {**meta, "accuracy": member.accuracy})
@@ -122,7 +124,10 @@ def _member(
 def train_member(
     data: ImageData, config: PoolConfig, network: NetworkConfig, advance: Advance = lambda words: None
 ) -> Member:
-    """Train one early-stage model. Its last epoch is kept; its accuracy is for show and chooses nothing."""
+    """Train one early-stage model, and return it after its last epoch. Its test accuracy is only reported.
+
+    Raises `Diverged` when a parameter is not finite.
+    """
     generator = Generator(data.device).manual_seed(config.seed)
     module = build(network, describe(data), config.seed).to(data.device)
     model = start_training(
@@ -135,28 +140,28 @@ def train_member(
         optimizer=config.optimizer,
     )
 
-    def after(epoch: int) -> None:
+    def after_epoch(epoch: int) -> None:
         advance(f"{name}: epoch {epoch + 1} of {config.epochs}")
 
     name = file_name(config, data, network).removesuffix(files.SUFFIX)
     sampler = AugmentationSampler(data, strategy_names(config.aug_type), config.mix_p, generator)
     trainer = Trainer(model, partial(make_batch, data))
-    fit(trainer, lambda: real_batches(data, config, sampler), config.epochs, after_epoch=after)
+    fit(trainer, lambda: real_batches(data, config, sampler), config.epochs, after_epoch=after_epoch)
     params = {key: value.detach() for key, value in model.params.items()}
     if not all(bool(value.isfinite().all()) for value in params.values()):
         raise Diverged(f"{name} diverged in training; lower the learning rate (lr is {config.lr:g})")
-    result = accuracy(model, data.test_batches()) if data.test_images is not None else None
-    log.info("%s: accuracy %s", name, shown(result))
-    return Member(params, model.buffers, settings_of(config), result, name)
+    test_accuracy = accuracy(model, data.test_batches()) if data.test_images is not None else None
+    log.info("%s: accuracy %s", name, format_accuracy(test_accuracy))
+    return Member(params, model.buffers, settings_of(config), test_accuracy, name)
 
 
-def shown(accuracy: float | None) -> str:
-    """An accuracy as a fraction, for people."""
+def format_accuracy(accuracy: float | None) -> str:
+    """An accuracy as text: a fraction with three digits."""
     return "unknown (no test images)" if accuracy is None else f"{accuracy:.3f}"
 
 
 def real_batches(data: ImageData, config: PoolConfig, sampler: AugmentationSampler) -> Iterator[BatchDraw]:
-    """One epoch of real batches, over `config.fraction` of the images."""
-    images = max(1, round(config.fraction * len(data.labels)))
-    for rows in shuffled(len(data.labels), config.batch_size, sampler.generator, only=images):
+    """Draw one epoch of batches over `config.fraction` of the real images."""
+    count = max(1, round(config.fraction * len(data.labels)))
+    for rows in shuffled(len(data.labels), config.batch_size, sampler.generator, limit=count):
         yield sampler.draw_rows(rows)

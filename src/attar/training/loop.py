@@ -1,7 +1,7 @@
-"""The one supervised loop: the pool, the network update and the evaluation all train with it.
+"""The supervised training loop of the pool, the network update and the evaluation.
 
-What is random about a batch is drawn first (`BatchSampler`), the batch itself is made with the step that takes it
-(`Trainer`): on a GPU many such steps are one CUDA graph, in which nothing can be drawn.
+The random draws of a batch are made first (`batches.BatchDraw`), and its images are computed together with the training
+step (`Trainer`), because on a GPU many steps are one CUDA graph, in which no random numbers can be drawn.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ from attar.engine.cuda_graphs import CudaGraph, Record, Shapes, record_graph, sh
 from attar.training.batches import BatchDraw
 from attar.training.train_state import Batch, Gradients, TrainState, decay, step
 
-LONGEST = 32  # steps in one CUDA graph
+MAX_STEPS_PER_GRAPH = 32  # training steps in one CUDA graph
 
 
 class Trainer:
-    """A learner's steps. On a GPU `LONGEST` of them at a time are recorded as one CUDA graph, and replayed.
+    """Trains a model by one step per batch. On a GPU up to `MAX_STEPS_PER_GRAPH` steps are one recorded CUDA graph.
 
-    record: how a call is recorded, in CUDA's place; None where nothing is.
+    Args:
+        model: the network under training, which is changed in place.
+        make: computes the images and targets of a batch.
+        gradients: as for `train_state.step`.
+        record: replaces the recording of a CUDA graph, in tests. By default steps are recorded on a GPU only.
     """
 
     def __init__(
@@ -38,27 +42,28 @@ class Trainer:
         device = next(iter(model.params.values())).device
         self.model, self.make, self.gradients = model, make, gradients
         self.record = record_graph if record is None and device.type == "cuda" else record
-        if not isinstance(model.optimizer, torch.optim.SGD):  # the others count their steps on the host
+        if not isinstance(model.optimizer, torch.optim.SGD):  # Adam counts its steps on the CPU
             self.record = None
-        self.recorded: dict[tuple[Any, ...], CudaGraph] = {}  # by rates and shapes
+        self.recorded: dict[tuple[Any, ...], CudaGraph] = {}  # by learning rates and shapes
 
     def __call__(self, batches: Iterable[BatchDraw]) -> None:
-        """A step for each batch, in order."""
+        """Make one training step for each batch, in order."""
         if self.record is None:
-            for drawn in batches:
-                step(self.model, *self.make(drawn), self.gradients)
+            for batch in batches:
+                step(self.model, *self.make(batch), self.gradients)
             return
-        coming = iter(batches)
-        while chain := list(islice(coming, LONGEST)):
-            self._replayed(chain)(chain)
+        remaining = iter(batches)
+        while chain := list(islice(remaining, MAX_STEPS_PER_GRAPH)):
+            self._graph_of(chain)(chain)
 
-    def _replayed(self, chain: list[BatchDraw]) -> CudaGraph:
-        """The steps over batches of such shapes, at the present learning rate: a recording knows no other."""
+    def _graph_of(self, chain: list[BatchDraw]) -> CudaGraph:
+        """The CUDA graph of steps over batches of these shapes, at the current learning rate, which is recorded too."""
         rates = tuple(group["lr"] for group in self.model.optimizer.param_groups)
         key: tuple[tuple[float, ...], Shapes] = (rates, shapes_of(chain))
         if key not in self.recorded:
-            self.recorded = {old: kept for old, kept in self.recorded.items() if old[0] == rates}  # rates only fall
-            # no method of this object: a circle would keep recordings and their memory until Python looks for circles
+            # learning rates only fall, so graphs of earlier ones are not used again
+            self.recorded = {other: graph for other, graph in self.recorded.items() if other[0] == rates}
+            # not a bound method: a reference cycle would keep graphs and their memory until the garbage collector runs
             steps = partial(_steps, self.model, self.make, self.gradients)
             self.recorded[key] = CudaGraph(steps, self.record)
         return self.recorded[key]
@@ -67,8 +72,8 @@ class Trainer:
 def _steps(
     model: TrainState, make: Callable[[BatchDraw], Batch], gradients: Gradients | None, chain: list[BatchDraw]
 ) -> list[Tensor]:
-    """The losses of a step for each batch."""
-    return [step(model, *make(drawn), gradients) for drawn in chain]
+    """Make one training step for each batch. Returns the losses."""
+    return [step(model, *make(batch), gradients) for batch in chain]
 
 
 def fit(
@@ -78,7 +83,14 @@ def fit(
     *,
     after_epoch: Callable[[int], None] | None = None,
 ) -> None:
-    """Train for `epochs`, each over one call of `epoch_batches`, with the step decay of `decay`."""
+    """Train for some epochs, with the step decay of `train_state.decay`.
+
+    Args:
+        trainer: makes the training steps.
+        epoch_batches: called once for each epoch; gives its batches.
+        epochs: how many epochs.
+        after_epoch: called after each epoch with its number, from 0.
+    """
     model = trainer.model
     rates = [group["lr"] for group in model.optimizer.param_groups]
     for epoch in range(epochs):

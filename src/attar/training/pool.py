@@ -1,4 +1,4 @@
-"""A pool of early-stage models (Acc-DD section 3.2), whatever trained them."""
+"""A pool of early-stage models (Acc-DD section 3.2) in memory."""
 
 from __future__ import annotations
 
@@ -21,28 +21,34 @@ from attar.settings.config import NetworkConfig
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One early-stage model: its tensors, the settings it was trained with, its accuracy on the test images, if any."""
+    """One early-stage model: its tensors, its training settings, and its test accuracy (None without test images)."""
 
     params: dict[str, Tensor]
     buffers: dict[str, Tensor]
     settings: dict[str, Any]
     accuracy: float | None  # a fraction
     name: str
-    file: Path | None = None  # where it is kept
+    file: Path | None = None  # the file it was read from or saved in
 
     @cached_property
     def digest(self) -> str:
-        """Twelve digits that stand for the tensors."""
-        found = hashlib.sha256()
+        """The first twelve hexadecimal digits of a SHA-256 of the tensors."""
+        digest = hashlib.sha256()
         for name, value in sorted((self.params | self.buffers).items()):
-            found.update(f"{name} {tuple(value.shape)}".encode())
-            found.update(value.cpu().numpy().tobytes())
-        return found.hexdigest()[:12]
+            digest.update(f"{name} {tuple(value.shape)}".encode())
+            digest.update(value.cpu().numpy().tobytes())
+        return digest.hexdigest()[:12]
 
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Networks of one architecture, made for one data set."""
+    """Early-stage models of one architecture, trained on one data set.
+
+    Attributes:
+        network: the architecture.
+        made_for: properties of the data set, see `models.for_data.describe`.
+        members: the models; none for methods that condense on fresh networks.
+    """
 
     network: NetworkConfig
     made_for: dict[str, Any]  # dataset, nclass, channels, size, images (a fingerprint)
@@ -52,41 +58,41 @@ class Pool:
         return len(self.members)
 
     def build(self, seed: int | None = None) -> models.Network:
-        """A network of the pool's architecture, with fresh weights."""
+        """A network of the pool's architecture with fresh weights, which `seed` determines."""
         return build(self.network, self.made_for, seed)
 
     def draw(self, generator: Generator) -> Member:
-        """A member, uniformly."""
+        """Draw a member uniformly."""
         return self.members[self.draw_index(generator)]
 
     def draw_index(self, generator: Generator) -> int:
-        """The number of a member, uniformly. It is drawn on the CPU, where it is needed."""
+        """Draw the index of a member uniformly. The generator must be on the CPU, where the index is used."""
         return int(torch.randint(len(self.members), (1,), generator=generator))
 
     def start(self, index: int) -> dict[str, Tensor]:
-        """The parameters that a member's training began with, on the CPU: its seed makes them again."""
+        """The initial parameters of a member's training, on the CPU, made again from its seed."""
         return models.parameters_of(self.build(self.members[index].settings["seed"]))
 
     def check(self, data: ImageData) -> None:
         """Raise `UserError` when the pool was made for other images than `data`."""
-        for misfit in _misfits(self.made_for, describe(data)):
-            raise UserError(f"the pool was made for {misfit}; `attar pretrain` trains one for these data")
+        for difference in data_differences(self.made_for, describe(data)):
+            raise UserError(f"the pool was made for {difference}; `attar pretrain` trains one for these data")
 
 
 def empty(data: ImageData, network: NetworkConfig) -> Pool:
-    """An architecture without models, for what condenses on fresh networks."""
+    """A pool of an architecture without models, for methods that condense on fresh networks."""
     return Pool(network, describe(data), ())
 
 
-def _misfits(own: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:
-    """Where `made_for` differs from what the data are, in words."""
-    for key, value in wanted.items():
-        if own.get(key) != value:
-            yield f"{_words(key, own.get(key))}, not for {_words(key, value)}"
+def data_differences(made_for: dict[str, Any], described: dict[str, Any]) -> Iterator[str]:
+    """Yield each difference between the data that a model was trained on and data as `describe` gives them, as text."""
+    for key, value in described.items():
+        if made_for.get(key) != value:
+            yield f"{_property_text(key, made_for.get(key))}, not for {_property_text(key, value)}"
 
 
-def _words(key: str, value: Any) -> str:
+def _property_text(key: str, value: Any) -> str:
     if key == "size":
         return f"images of {'x'.join(map(str, value)) if isinstance(value, list) else value}"
-    words = {"dataset": "the data set '{}'", "nclass": "{} classes", "images": "the training images {}"}
-    return words.get(key, "images of {} channels").format(value)
+    texts = {"dataset": "the data set '{}'", "nclass": "{} classes", "images": "the training images {}"}
+    return texts.get(key, "images of {} channels").format(value)

@@ -1,4 +1,4 @@
-"""The files of a pool of early-stage models."""
+"""Name and read the files of a pool of early-stage models: one safetensors file for each model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from attar.errors import MissingError, UserError
 from attar.models.for_data import build, describe
 from attar.settings.config import NetworkConfig, PoolConfig
 from attar.settings.schema import settings_of
-from attar.training.pool import Member, Pool, _misfits
+from attar.training.pool import Member, Pool, data_differences
 
 
 def folder_name(data: ImageData, network: NetworkConfig) -> str:
@@ -27,27 +27,27 @@ def folder_name(data: ImageData, network: NetworkConfig) -> str:
 
 
 def file_name(config: PoolConfig, data: ImageData, network: NetworkConfig) -> str:
-    """The member's file: epochs, seed, and six digits that stand for the other settings, the data and the network."""
-    rest = {key: value for key, value in settings_of(config).items() if key not in ("epochs", "seed", "models")}
-    text = json.dumps([rest, describe(data), _resolved(network)], sort_keys=True)
+    """A member's file name: epochs, seed, and six digits of a hash of all other settings, the data and the network."""
+    others = {key: value for key, value in settings_of(config).items() if key not in ("epochs", "seed", "models")}
+    text = json.dumps([others, describe(data), resolved_architecture(network)], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:6]
     return f"e{config.epochs}-seed{config.seed}-{digest}{files.SUFFIX}"
 
 
 def load_member(path: Path, device: torch.device | str = "cpu") -> tuple[Member, dict[str, Any]]:
-    """Read one member and its metadata. Raises `UserError` for a damaged or foreign file."""
+    """Read one member and its metadata onto a device. Raises `UserError` when the file is damaged or not a member."""
     tensors, meta = files.load_tensors(path, "member")
-    parts: dict[str, dict[str, Tensor]] = {"params": {}, "buffers": {}}
+    weights: dict[str, dict[str, Tensor]] = {"params": {}, "buffers": {}}
     for key, value in tensors.items():
-        part, _, name = key.partition(".")
-        if part in parts:
-            parts[part][name] = value.to(device)
-    for key, kind in (("settings", dict), ("network", dict), ("made_for", dict), ("accuracy", float | None)):
-        if key not in meta or not isinstance(meta[key], kind):
+        kind, _, name = key.partition(".")
+        if kind in weights:
+            weights[kind][name] = value.to(device)
+    for key, expected_type in (("settings", dict), ("network", dict), ("made_for", dict), ("accuracy", float | None)):
+        if key not in meta or not isinstance(meta[key], expected_type):
             raise UserError(f"{path} is no early-stage model: its '{key}' is missing or damaged")
     if not {"epochs", "seed"} <= meta["settings"].keys():
         raise UserError(f"{path} is no early-stage model: its 'settings' lack epochs or seed")
-    return Member(parts["params"], parts["buffers"], meta["settings"], meta["accuracy"], path.stem, path), meta
+    return Member(weights["params"], weights["buffers"], meta["settings"], meta["accuracy"], path.stem, path), meta
 
 
 def load(
@@ -58,81 +58,96 @@ def load(
     length: Mapping[str, float] | None = None,
     limit: int | None = None,
 ) -> Pool:
-    """Read a pool: files, or folders of them (in the order of their names), onto the data's device.
+    """Read a pool onto the data's device.
 
-    length: take only members of these `epochs`, this `fraction` of the images; limit: at most so many. Of a folder
-    those that fit are taken.
-    Raises `UserError` when a named file was made for other data or another network, or nothing is left.
+    Args:
+        paths: files of members, or folders, whose members are read in the order of their names. Members in a folder
+            that were made for other data or another network are left out.
+        data: the data set that the members must have been trained on.
+        network: the architecture that they must have.
+        length: take only members with these `epochs` and this `fraction` of the images.
+        limit: read at most this many members.
+
+    Raises:
+        MissingError: when a path does not exist.
+        UserError: when a named file was made for other data or another network, or no member is left.
     """
-    members = _fitting(paths, data, network, length or {})
+    members = _load_all_matching(paths, data, network, length or {})
     if not members:
         named = ", ".join(str(path) for path in paths)
         flags = {"epochs": "pt_from", "fraction": "pt_fraction"}
-        wanted = " and ".join(f"{flags[name]} {value:g}" for name, value in (length or {}).items())
+        lengths = " and ".join(f"{flags[name]} {value:g}" for name, value in (length or {}).items())
         raise UserError(
-            f"{named} holds no early-stage model{wanted and f' with {wanted}'}; `attar pretrain` trains some"
+            f"{named} holds no early-stage model{lengths and f' with {lengths}'}; `attar pretrain` trains some"
         )
     return Pool(network, describe(data), tuple(members[:limit]))
 
 
-def _fitting(paths: list[Path], data: ImageData, network: NetworkConfig, length: Mapping[str, float]) -> list[Member]:
-    """The members that fit. Raises `UserError` for a named file that does not, and for a folder where none does."""
-    members = []
+def _load_all_matching(
+    paths: list[Path], data: ImageData, network: NetworkConfig, length: Mapping[str, float]
+) -> list[Member]:
+    """The members that match. Raises `Mismatch` for a named file that does not, and for a folder where none does."""
+    members: list[Member] = []
     for path in paths:
         if not path.exists():
             raise MissingError(f"there is no pool at {path}; `attar pretrain` makes one")
         if path.is_dir():
-            found, misfit = _of_folder(path, data, network)
-            if misfit is not None and not found:
-                raise misfit
+            matching, mismatch = load_matching_in(path, data, network)
+            if mismatch is not None and not matching:
+                raise mismatch
         else:
-            found = [_load_fitting(path, data, network)]
-        members += [member for member in found if as_long(member, length)]
+            matching = [load_matching(path, data, network)]
+        members += [member for member in matching if has_length(member, length)]
     return members
 
 
-def _of_folder(folder: Path, data: ImageData, network: NetworkConfig) -> tuple[list[Member], Misfit | None]:
-    """The members that fit, in the order of their names, and what is wrong with the first that does not."""
-    found, misfit = [], None
+def load_matching_in(folder: Path, data: ImageData, network: NetworkConfig) -> tuple[list[Member], Mismatch | None]:
+    """The members in a folder that match, in the order of their names, and the error of the first that does not."""
+    members, mismatch = [], None
     for path in sorted(folder.glob(f"*{files.SUFFIX}")):
         try:
-            found.append(_load_fitting(path, data, network))
-        except Misfit as error:
-            misfit = misfit or error
-    return found, misfit
+            members.append(load_matching(path, data, network))
+        except Mismatch as error:
+            mismatch = mismatch or error
+    return members, mismatch
 
 
-class Misfit(UserError):
-    """A member that was made for other data or another network."""
+class Mismatch(UserError):
+    """A member was made for other data or another network."""
 
 
-def _load_fitting(path: Path, data: ImageData, network: NetworkConfig) -> Member:
+def load_matching(path: Path, data: ImageData, network: NetworkConfig) -> Member:
+    """Read one member. Raises `Mismatch` if it was made for other data or another network, `UserError` if damaged."""
     member, meta = load_member(path, data.device)
-    for misfit in _misfits(meta["made_for"], describe(data)):
-        raise Misfit(f"{path} was made for {misfit}; `attar pretrain` trains one for these data")
-    for key, value in _resolved(network).items():
+    for difference in data_differences(meta["made_for"], describe(data)):
+        raise Mismatch(f"{path} was made for {difference}; `attar pretrain` trains one for these data")
+    architecture = resolved_architecture(network)
+    for key, value in architecture.items():
         if meta["network"].get(key) != value:
-            raise Misfit(
+            raise Mismatch(
                 f"{path} has {key} {meta['network'].get(key)}, but {value} is asked for; ask for the same, or train "
                 f"another with `attar pretrain`"
             )
     module = build(network, describe(data), 0)
-    for what, own, wanted in (
+    for kind, tensors, expected in (
         ("parameters", member.params, models.parameters_of(module)),
         ("buffers", member.buffers, models.buffers_of(module)),
     ):
-        if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in wanted.items()}:
-            raise UserError(f"{path} is damaged: its {what} are not those of a {_resolved(network)['architecture']}")
-        if any(value.dtype != wanted[name].dtype or not bool(value.isfinite().all()) for name, value in own.items()):
-            raise UserError(f"{path} is damaged: its {what} are no finite numbers of the right kind")
+        shapes = {name: value.shape for name, value in tensors.items()}
+        if shapes != {name: value.shape for name, value in expected.items()}:
+            raise UserError(f"{path} is damaged: its {kind} are not those of a {architecture['architecture']}")
+        for name, value in tensors.items():
+            if value.dtype != expected[name].dtype or not bool(value.isfinite().all()):
+                raise UserError(f"{path} is damaged: its {kind} are no finite numbers of the right kind")
     return member
 
 
-def _resolved(network: NetworkConfig) -> dict[str, Any]:
+def resolved_architecture(network: NetworkConfig) -> dict[str, Any]:
+    """Architecture with its depth, width and norm, as the metadata of a member's file record them."""
     label = models.label(network.net_type, network.depth)
     return {"architecture": label, "width": network.width, "norm_type": network.norm_type}
 
 
-def as_long(member: Member, length: Mapping[str, float]) -> bool:
-    """Whether a member was trained so long: `epochs`, `fraction` of the images, or only one of them."""
+def has_length(member: Member, length: Mapping[str, float]) -> bool:
+    """Whether a member was trained with these `epochs` and this `fraction` of the images; either may be left out."""
     return length.items() <= member.settings.items()

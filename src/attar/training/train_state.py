@@ -1,4 +1,4 @@
-"""A network under training: its tensors, its optimiser, a step, the schedule."""
+"""A network under training: its tensors and optimiser, a training step, the learning rate schedule."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ from torch.func import functional_call
 
 from attar.errors import choose
 
+# (params, buffers, images, targets) → (gradients by parameter, the loss)
 Gradients = Callable[[dict[str, Tensor], dict[str, Tensor], Tensor, Tensor], tuple[dict[str, Tensor], Tensor]]
 Batch = tuple[Tensor, Tensor]  # images [n, ch, H, W] normalised and augmented, targets float [n, C]
 
 
 @dataclass
 class TrainState:
-    """A network under training: a module that only gives the shape, its tensors, and their optimiser.
+    """A network under training. Calling it gives the logits [n, C] of images.
 
-    params: leaf tensors that the optimiser updates in place; buffers: running statistics of batch norm, if any.
+    Attributes:
+        module: defines the architecture; its own tensors are not used.
+        params: leaf tensors that the optimiser updates in place.
+        buffers: running statistics of batch norm, if any.
+        optimizer: the optimiser of `params`.
     """
 
     module: nn.Module
@@ -42,7 +47,7 @@ def start_training(
     weight_decay: float,
     optimizer: str = "sgd",
 ) -> TrainState:
-    """Put an optimiser (sgd, adam or adamw) on copies of `params` and `buffers`."""
+    """Copy `params` and `buffers`, and make an optimiser (sgd, adam or adamw) for the copies."""
     leaves = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
     copies = {name: value.detach().clone() for name, value in buffers.items()}
     makers: dict[str, Callable[[], torch.optim.Optimizer]] = {
@@ -54,33 +59,33 @@ def start_training(
 
 
 def reset(model: TrainState, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> None:
-    """Start again from `params` and `buffers` with a fresh optimiser state of SGD, in the same memory."""
+    """Restart from `params` and `buffers` with zero momentum of SGD, in the same memory, which CUDA graphs rely on."""
     with torch.no_grad():
-        for own, given in ((model.params, params), (model.buffers, buffers)):
-            for name, value in own.items():
-                value.copy_(given[name])
+        for tensors, new_values in ((model.params, params), (model.buffers, buffers)):
+            for name, value in tensors.items():
+                value.copy_(new_values[name])
         for state in model.optimizer.state.values():
-            state["momentum_buffer"].zero_()  # μ·0 + g is what a first step starts from
+            state["momentum_buffer"].zero_()  # μ·0 + g = g, the buffer after a first step
 
 
 def optimizer_state(model: TrainState) -> dict[str, Tensor]:
-    """What the optimiser keeps, as "parameter/what"."""
-    kept = model.optimizer.state
-    return {f"{name}/{key}": kept[leaf][key] for name, leaf in model.params.items() for key in kept.get(leaf, {})}
+    """The tensors in the optimiser's state, with keys such as "classifier.weight/momentum_buffer"."""
+    state = model.optimizer.state
+    return {f"{name}/{key}": state[leaf][key] for name, leaf in model.params.items() for key in state.get(leaf, {})}
 
 
 def restore_optimizer(model: TrainState, values: Mapping[str, Tensor]) -> None:
-    """Give the optimiser what `optimizer_state` found."""
+    """Put back the optimiser's state that `optimizer_state` returned."""
     for path, value in values.items():
         name, _, key = path.rpartition("/")
-        # Adam counts its steps on the CPU, wherever its tensors are
+        # Adam keeps its step count on the CPU
         model.optimizer.state[model.params[name]][key] = value.cpu() if key == "step" else value
 
 
 def step(model: TrainState, images: Tensor, targets: Tensor, gradients: Gradients | None = None) -> Tensor:
-    """One step of the mean cross-entropy with soft targets [n, C]. Returns the loss, still on the device.
+    """Make one step on the mean cross-entropy with soft targets [n, C]. Returns the loss, still on the device.
 
-    gradients: computes (gradients, loss) in autograd's place, compiled or at another precision.
+    gradients: computes the gradients and the loss instead of autograd, e.g. compiled or at another precision.
     """
     model.module.train()
     leaves = model.params
@@ -88,8 +93,8 @@ def step(model: TrainState, images: Tensor, targets: Tensor, gradients: Gradient
         loss = F.cross_entropy(model(images), targets)
         grads = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
     else:
-        plain = {name: value.detach() for name, value in leaves.items()}
-        grads, loss = gradients(plain, model.buffers, images, targets)
+        params = {name: value.detach() for name, value in leaves.items()}
+        grads, loss = gradients(params, model.buffers, images, targets)
     for name, leaf in leaves.items():
         leaf.grad = grads[name]
     model.optimizer.step()
@@ -97,17 +102,17 @@ def step(model: TrainState, images: Tensor, targets: Tensor, gradients: Gradient
 
 
 def decay(epoch: int, epochs: int) -> float:
-    """What the learning rate is multiplied by in `epoch` (counted from 0): ×.2 at 2/3 and again at 5/6 of `epochs`."""
+    """Factor of the learning rate in `epoch` (from 0): 0.2 after 2/3 of `epochs`, 0.04 after 5/6."""
     return 0.2 ** ((3 * epoch >= 2 * epochs) + (6 * epoch >= 5 * epochs))
 
 
 @torch.no_grad()
 def accuracy(model: TrainState, batches: Iterable[Batch]) -> float:
-    """Share of images whose largest logit is their label (labels int64 [n] as targets)."""
+    """Fraction of the images that are classified correctly; the batches have labels int64 [n] as targets."""
     model.module.eval()
-    right, count = [], 0
+    correct, count = [], 0
     for images, labels in batches:
-        right.append((model(images).argmax(dim=1) == labels).sum())
+        correct.append((model(images).argmax(dim=1) == labels).sum())
         count += len(labels)
     model.module.train()
-    return float(torch.stack(right).sum()) / count
+    return float(torch.stack(correct).sum()) / count

@@ -1,0 +1,40 @@
+"""The names that settings with a fixed choice accept."""
+
+from __future__ import annotations
+
+from attar.errors import UserError, choose
+
+AUGMENTATION_NAMES = ("color", "crop", "cutout", "flip", "scale", "rotate")
+METRIC_NAMES = ("mse", "l1", "l1_mean", "cos")
+METHOD_NAMES = ("accdd", "idc", "idc-i", "dc", "dsa", "dm", "ncfm")
+NETWORK_INIT_NAMES = ("pool", "fresh", "interpolated")
+PRETRAINED_INIT_NAMES = ("pool", "interpolated")  # those of NETWORK_INIT_NAMES that need early-stage models
+MATCH_NAMES = ("grad", "feat", "ncf")
+UPDATE_NAMES = ("real", "synthetic", "none")
+TRAINING_UPDATE_NAMES = ("real", "synthetic")  # those of UPDATE_NAMES that train the network
+IMG_STEP_NAMES = ("class", "sweep")
+IMG_SPACE_NAMES = ("unit", "normalized")
+IMG_OPTIMIZER_NAMES = ("sgd", "adamw")
+INIT_NAMES = ("mix", "random", "noise")
+SELECT_NAMES = ("random", "cluster")
+DECODE_TYPE_NAMES = ("single", "multi", "bound")
+OPTIMIZER_NAMES = ("sgd", "adam", "adamw")
+PRECISION_NAMES = ("float32", "tf32", "bf16")
+COMPILE_NAMES = ("auto", "on", "off")
+CHANNEL_AXIS_NAMES = ("first", "last")
+YARDSTICK_NAMES = ("initial", "random_real", "whole")
+
+
+def strategy_names(strategy: str) -> tuple[str, ...]:
+    """The operations of an augmentation strategy: 'color_crop' is ('color', 'crop'), so is 'color-crop', 'none' is ().
+
+    Raises `UserError` for an unknown operation and for one that is named twice.
+    """
+    if strategy.strip().lower() in ("none", ""):
+        return ()
+    names = tuple(strategy.strip().lower().replace("-", "_").split("_"))
+    for name in names:
+        choose("augmentation", name, AUGMENTATION_NAMES)
+    if len(set(names)) < len(names):
+        raise UserError(f"augmentation '{strategy}' names an operation twice")
+    return names

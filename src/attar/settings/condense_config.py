@@ -1,0 +1,311 @@
+"""The settings of a condensation: a section of a recipe, `[condense]`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attar.errors import UserError
+from attar.settings import choices
+from attar.settings.schema import (
+    ABOVE_ZERO,
+    AT_LEAST_ONE,
+    AT_LEAST_ZERO,
+    PROBABILITY,
+    Limits,
+    check_values,
+    setting,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CondenseConfig:
+    """The synthetic set, where the network comes from, what is matched, how images and network move, and how long."""
+
+    method: str = setting(
+        "accdd",
+        "accdd, idc, idc-i, dc, dsa, dm or ncfm: sets what follows, flags go on top",
+        choices=choices.METHOD_NAMES,
+        of_method=True,
+        fitted_to=("data",),
+    )
+    ipc: int = setting(10, "stored images per class", limits=AT_LEAST_ONE, role="set")
+    factor: int = setting(
+        2,
+        "each stored image is a FACTOR x FACTOR grid of training images",
+        "-f",
+        limits=AT_LEAST_ONE,
+        role="set",
+        fitted_to=("data",),
+    )
+    init: str = setting(
+        "mix",
+        "mix (real images in every cell), random (real images) or noise",
+        choices=choices.INIT_NAMES,
+        fitted_to=("data",),
+    )
+    decode_type: str = setting("single", "single, multi (all factors 1..f) or bound", choices=choices.DECODE_TYPE_NAMES)
+    speedup: int = setting(
+        10,
+        "run the published number of outer iterations divided by SPEEDUP: 5, 10 or 20",
+        limits=AT_LEAST_ONE,
+        role="length",
+        fitted_to=("minutes",),
+    )
+    niter: int | None = setting(
+        None, "outer iterations; overrides --speedup", limits=AT_LEAST_ONE, role="length", fitted_to=("data", "minutes")
+    )
+    full_niter: int = setting(
+        2000,
+        "outer iterations that --speedup divides (IDC: 2000, ImageNet 500)",
+        limits=AT_LEAST_ONE,
+        role="length",
+        fitted_to=("data",),
+    )
+    inner_loop: int = setting(
+        100, "sweeps over the classes per outer iteration", limits=AT_LEAST_ONE, fitted_to=("data", "minutes")
+    )
+    lr_img: float = setting(
+        5e-3, "image learning rate at ipc 10 and the usual side", limits=ABOVE_ZERO, fitted_to=("data",)
+    )
+    mom_img: float = setting(
+        0.5, "momentum of the image update", limits=Limits(0, 1, high_included=False), needs=("img_optim", ("sgd",))
+    )
+    base_size: int | None = setting(
+        None,
+        "the side at which --lr_img holds (default: the data set's own)",
+        limits=AT_LEAST_ONE,
+        needs=("lr_scaled", (True,)),
+    )
+    lr_scaled: bool = setting(
+        True, "scale the image learning rate with ipc and side (IDC's rule)", of_method=True, fitted_to=("data",)
+    )
+    img_step: str = setting(
+        "class",
+        "class (a step after each class, as published) or sweep (one for their sum)",
+        choices=choices.IMG_STEP_NAMES,
+        of_method=True,
+        fitted_to=("data",),
+    )
+    img_space: str = setting(
+        "unit",
+        "the pixels that a step moves: unit ([0, 1]) or normalized (by mean and std)",
+        choices=choices.IMG_SPACE_NAMES,
+        of_method=True,
+    )
+    img_optim: str = setting(
+        "sgd",
+        "optimiser of the images: sgd or adamw",
+        choices=choices.IMG_OPTIMIZER_NAMES,
+        of_method=True,
+        fitted_to=("data",),
+    )
+    patience: int = setting(
+        0,
+        "halve the image learning rate after PATIENCE sweeps without a lower loss; 0: never",
+        limits=AT_LEAST_ZERO,
+        of_method=True,
+        fitted_to=("data",),
+    )
+    averaging_power: int = setting(
+        0,
+        "the set is the mean of the images over the sweeps, weighted with t^AVERAGING_POWER; 0: off",
+        limits=AT_LEAST_ZERO,
+        fitted_to=("data",),
+    )
+    metric: str = setting(
+        "mse",
+        "distance between gradients or features: mse, l1, l1_mean or cos",
+        choices=choices.METRIC_NAMES,
+        needs=("match", ("grad", "feat")),
+        fitted_to=("data",),
+    )
+    match: str = setting(
+        "grad",
+        "grad (class gradients), feat (means of features) or ncf (their distribution)",
+        choices=choices.MATCH_NAMES,
+        of_method=True,
+        fitted_to=("data",),
+    )
+    frequencies: int = setting(
+        4096,
+        "frequencies at which match ncf compares characteristic functions",
+        limits=AT_LEAST_ONE,
+        needs=("match", ("ncf",)),
+        fitted_to=("data",),
+    )
+    calibrate: float = setting(
+        0.0,
+        "weight of a trained network's cross-entropy on the set, a step after each sweep",
+        limits=AT_LEAST_ZERO,
+        of_method=True,
+    )
+    bias: bool = setting(
+        False, "match the gradients of biases and norm parameters too", of_method=True, needs=("match", ("grad",))
+    )
+    fc: bool = setting(
+        False, "match the gradient of the last linear layer too", of_method=True, needs=("match", ("grad",))
+    )
+    aug_type: str = setting("color_crop_cutout", "Siamese augmentation of matching, joined with _ or -, or none")
+    batch_real: int = setting(64, "real images per class and sweep", limits=AT_LEAST_ONE, fitted_to=("data",))
+    select: str = setting(
+        "random",
+        "real images of a batch and of --init: random, or cluster (nearest to centres)",
+        choices=choices.SELECT_NAMES,
+        fitted_to=("data",),
+    )
+    select_every: int = setting(
+        10,
+        "with --select cluster: inner iterations between two clusterings",
+        limits=AT_LEAST_ONE,
+        needs=("select", ("cluster",)),
+    )
+    select_from: int | None = setting(
+        None,
+        "with --select cluster: images of a class to look at (default: all)",
+        limits=AT_LEAST_ONE,
+        needs=("select", ("cluster",)),
+        fitted_to=("data",),
+    )
+    batch_syn_max: int = setting(128, "decoded images per class and sweep, at most", limits=AT_LEAST_ONE)
+    network_init: str = setting(
+        "pool",
+        "the network: pool (an early-stage model), fresh, or interpolated (between both)",
+        choices=choices.NETWORK_INIT_NAMES,
+        of_method=True,
+    )
+    sweeps_per_network: int | None = setting(
+        None,
+        "sweeps that a network serves (default: those of an outer iteration)",
+        limits=AT_LEAST_ONE,
+        of_method=True,
+        fitted_to=("data",),
+    )
+    warmup: int = setting(
+        0,
+        "epochs on real images that a fresh network is trained for first",
+        limits=AT_LEAST_ZERO,
+        of_method=True,
+        needs=("network_init", ("fresh",)),
+    )
+    perturb: bool = setting(True, "perturb the weights of the network that is taken", of_method=True)
+    vmin: float = setting(0.01, "smallest size of a perturbation", limits=AT_LEAST_ZERO, needs=("perturb", (True,)))
+    vmax: float = setting(0.09, "largest size of a perturbation", limits=AT_LEAST_ZERO, needs=("perturb", (True,)))
+    update: str = setting(
+        "real",
+        "what trains the network after each sweep: real images, the synthetic set, none",
+        choices=choices.UPDATE_NAMES,
+        of_method=True,
+        fitted_to=("data",),
+    )
+    n_data: int = setting(
+        500,
+        "real images that the network sees after each sweep",
+        limits=AT_LEAST_ZERO,
+        needs=("update", ("real",)),
+        fitted_to=("data",),
+    )
+    syn_epochs: int = setting(
+        1,
+        "epochs of update synthetic after each sweep",
+        limits=AT_LEAST_ONE,
+        of_method=True,
+        needs=("update", ("synthetic",)),
+    )
+    lr: float = setting(
+        0.01, "learning rate of the network", limits=ABOVE_ZERO, needs=("update", choices.TRAINING_UPDATE_NAMES)
+    )
+    momentum: float = setting(
+        0.9, "momentum of the network", limits=AT_LEAST_ZERO, needs=("update", choices.TRAINING_UPDATE_NAMES)
+    )
+    weight_decay: float = setting(
+        5e-4, "weight decay of the network", limits=AT_LEAST_ZERO, needs=("update", choices.TRAINING_UPDATE_NAMES)
+    )
+    batch_size: int = setting(
+        64, "images per network step", limits=AT_LEAST_ONE, needs=("update", choices.TRAINING_UPDATE_NAMES)
+    )
+    mix_p: float = setting(
+        0.5,
+        "probability of CutMix in a network step; 0 turns it off",
+        limits=PROBABILITY,
+        needs=("update", choices.TRAINING_UPDATE_NAMES),
+        fitted_to=("data",),
+    )
+    nclass_sub: int | None = setting(
+        None,
+        "condense in parts of NCLASS_SUB classes: all of them, or the one of --phase",
+        limits=AT_LEAST_ONE,
+        not_compared="a comparison condenses all classes together",
+    )
+    phase: int | None = setting(
+        None,
+        "condense only this part of NCLASS_SUB classes: 0, 1, ...",
+        limits=AT_LEAST_ZERO,
+        role="part",
+        not_compared="a comparison condenses all classes together",
+    )
+    seed: int = setting(
+        0,
+        "seed of everything random in the run",
+        limits=AT_LEAST_ZERO,
+        role="set",
+        not_compared="its seeds are listed in seeds",
+    )
+    precision: str = setting("float32", "float32, tf32 (NVIDIA GPUs) or bf16", choices=choices.PRECISION_NAMES)
+    compile: str = setting(
+        "auto",
+        "compile the sweep and the network step: auto (long runs), on or off",
+        choices=choices.COMPILE_NAMES,
+        role="speed",
+    )
+    memory_gb: float | None = setting(
+        None,
+        "memory that the classes computed at once may take (default: what is free)",
+        limits=ABOVE_ZERO,
+        role="speed",
+    )
+    eval_at: tuple[int, ...] = setting(
+        (),
+        "evaluate after these outer iterations (0: as initialised)",
+        limits=AT_LEAST_ZERO,
+        not_compared="an evaluation during the run would count as time of the run",
+    )
+    model_path: tuple[str, ...] = setting(
+        (),
+        "pool folders or files (default: pool/<data set>-<network>)",
+        role="place",
+        needs=("network_init", choices.PRETRAINED_INIT_NAMES),
+        not_compared="early-stage models are trained inside the comparison, so that their time counts",
+    )
+
+    def __post_init__(self) -> None:
+        check_values(self)
+        choices.strategy_names(self.aug_type)  # raises for unknown operations
+        if self.eval_at and max(self.eval_at) > self.outer_iterations:
+            raise UserError(
+                f"eval_at {max(self.eval_at)} never comes: there are {self.outer_iterations} outer iterations"
+            )
+        if self.vmax < self.vmin:
+            raise UserError(f"vmax ({self.vmax}) must not be below vmin ({self.vmin})")
+        if self.phase is not None and self.nclass_sub is None:
+            raise UserError("phase needs nclass_sub: the number of classes of a part")
+        if self.sweeps_per_network is not None and self.sweeps_per_network > self.inner_loop:
+            raise UserError(
+                f"sweeps_per_network ({self.sweeps_per_network}) must not be above inner_loop ({self.inner_loop}): a "
+                f"network ends with its outer iteration"
+            )
+        if self.img_optim == "adamw" and self.img_step == "class":
+            raise UserError("img_optim adamw needs img_step sweep: what a step after each class adds up to is SGD's")
+        if self.network_init == "fresh" and self.calibrate:
+            raise UserError("calibrate needs trained networks: network_init pool or interpolated, not fresh")
+        if self.network_init != "fresh" and self.warmup:
+            raise UserError(f"warmup trains fresh networks, and network_init is {self.network_init}; leave it out")
+
+    @property
+    def is_split(self) -> bool:
+        """Whether all parts of a partition are asked for."""
+        return self.nclass_sub is not None and self.phase is None
+
+    @property
+    def outer_iterations(self) -> int:
+        """Outer iterations: `niter`, or the published number divided by `speedup` (Acc-DD section 4.1)."""
+        return self.niter or max(1, self.full_niter // self.speedup)

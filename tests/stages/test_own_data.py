@@ -1,0 +1,171 @@
+"""Data of the user's own: the settings that are chosen, the time that is kept, and what `inspect` says."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import attar
+from attar.cli.parser import main
+from attar.data.images import ImageData
+from attar.settings import auto, recipes
+from attar.settings.config import fitted_to
+from attar.settings.layers import as_sections
+from attar.stages import schedule
+from helpers.command import call
+
+
+@pytest.fixture
+def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """24 + 5 + 3 colour images of 16x16 without a test set: unbalanced, and smaller than a batch."""
+    monkeypatch.chdir(tmp_path)
+    random = np.random.RandomState(0)
+    for name, count in {"cat": 24, "dog": 5, "eel": 3}.items():
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for row in range(count):
+            Image.fromarray(random.randint(0, 256, (16, 16, 3), np.uint8)).save(tmp_path / "pets" / name / f"{row}.png")
+    return tmp_path / "pets"
+
+
+def test_a_folder_and_nothing_else(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    condensed = ("--width", "0.05", "--pt_from", "1", "--model_num", "1", "--niter", "2", "--inner_loop", "1")
+    call("condense", "-d", str(pets), "--ipc", "2", *condensed)
+    said = capsys.readouterr().err
+    assert "pets has no test set: 7 of its 32 images are taken for one, 0.2 of each class (seed 0" in said
+    assert "chosen for 3 classes of colour images, 16x16: convnet2 of width 0.05, factor 2, ncf matching" in said
+    condensed = attar.load_set(Path("runs/pets-ncfm-ipc2"))
+    assert condensed.images.shape == (6, 3, 16, 16) and condensed.recipe["network"]["depth"] == 2
+    call("evaluate", "runs/pets-ncfm-ipc2", "--runs", "1", "--epochs", "1", "--whole_epochs", "1")
+
+
+def test_minutes(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--width", "0.05", "--pt_from", "1", "--model_num", "1")
+    call("condense", "-d", str(pets), "--ipc", "1", *flags, "--minutes", "0.1")
+    assert re.search(r"\d+ x \d+ iterations fit into 0\.\d+ minutes", capsys.readouterr().err)
+    settings = attar.load_set(Path("runs/pets-ncfm-ipc1")).recipe["condense"]
+    assert 1 <= settings["niter"] * settings["inner_loop"] < 20000  # of the published schedule
+    for minutes, words in {"0.0001": "give at least", "-1": "give at least", "nan": "above 0"}.items():
+        with pytest.raises(SystemExit) as stop:
+            main(["condense", "-d", str(pets), "--ipc", "1", *flags, "--out", "short", "--minutes", minutes])
+        assert stop.value.code == 2 and words in capsys.readouterr().err
+        assert not Path("short").exists()
+
+
+def test_a_schedule_keeps_its_time(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="attar")
+    data = attar.load("digits")
+    base = recipes.named("digits")
+    monkeypatch.setattr(schedule, "estimate", lambda data, recipe: schedule.Estimate(epoch=1.0, inner=0.5))
+    for seconds, expected in {1000: (60, 20), 110: (10, 19), 10.7: (13, 1)}.items():
+        wide = replace(base, condense=replace(base.condense, full_niter=60))
+        fitted = schedule.fit(data, wide, seconds).condense
+        assert (fitted.niter, fitted.inner_loop) == expected
+    with pytest.raises(attar.UserError, match=r"the pool takes about 1\.0 s and one iteration 0\.5 s"):
+        schedule.fit(data, base, 1.2)
+    part = schedule.fit(data, replace(base, pool=replace(base.pool, models=4, fraction=0.25)), 110)
+    assert part.pool.models == 4 and "4 models of 2 epochs over 0.25 of the images about 2 s" in caplog.messages[-1]
+    renewed = replace(base, condense=replace(base.condense, sweeps_per_network=5))
+    for seconds, expected in {110: (13, 15), 10.7: (2, 5)}.items():  # outer iterations of whole networks
+        fitted = schedule.fit(data, renewed, seconds).condense
+        assert (fitted.niter, fitted.inner_loop) == expected
+    with pytest.raises(attar.UserError, match="minutes is too short"):
+        schedule.fit(data, renewed, 3)
+    timed = replace(base, condense=replace(base.condense, eval_at=(1,)))
+    with pytest.raises(attar.UserError, match="eval_at and minutes exclude each other"):
+        schedule.fit(data, timed, 100)
+
+
+def test_a_run_that_goes_on_keeps_what_was_chosen(
+    pets: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The schedule that was fitted to a time, and the settings that were chosen for the data, stay as they began."""
+    monkeypatch.setattr(schedule, "estimate", lambda data, recipe: schedule.Estimate(epoch=0.01, inner=0.3))
+    begin = (
+        "condense",
+        "-d",
+        str(pets),
+        "--ipc",
+        "1",
+        "--width",
+        "0.05",
+        "--minutes",
+        "0.02",
+        "--resume",
+        "auto",
+        "-q",
+    )
+    call(*begin)
+    config = Path("runs/pets-ncfm-ipc1/config.json").read_text()
+    assert "is done" not in caplog.text
+    monkeypatch.setattr(schedule, "estimate", lambda data, recipe: pytest.fail("measured again"))
+    monkeypatch.setattr(auto, "LAST_MAP_SIDE", 8)  # now another depth would be chosen
+    call(*begin)
+    assert "is done" in caplog.text
+    assert Path("runs/pets-ncfm-ipc1/config.json").read_text() == config
+    with pytest.raises(SystemExit):
+        main(["condense", "--resume", "runs/pets-ncfm-ipc1", "--minutes", "1"])
+    assert "--minutes cannot change what a run was begun with" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*begin, "--depth", "1"])
+    assert "holds a run with depth 2, and 1 is asked for" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_where_another_method_would_be_chosen(
+    pets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Begun on a CPU and gone on with on a GPU, or begun before the choice was another."""
+    flags = ("--width", "0.05", "--pt_from", "1", "--model_num", "1", "--niter", "1", "--inner_loop", "1", "-q")
+    begin = ("condense", "-d", str(pets), "--ipc", "1", *flags, "--out", "mine", "--resume", "auto")
+    call(*begin)
+    monkeypatch.setattr(auto, "fitting", lambda shape, ipc, method: auto.nearest_published(shape))
+    monkeypatch.setattr(recipes, "fitting", auto.fitting)
+    before = Path("mine/config.json").read_text()
+    call(*begin)
+    assert Path("mine/config.json").read_text() == before
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main([*begin, "--method", "accdd"])
+    assert "holds a run with method ncfm, and accdd is asked for" in capsys.readouterr().err
+
+
+def test_settings_that_minutes_choose_say_so_at_their_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "estimate", lambda data, recipe: schedule.Estimate(epoch=1.0, inner=0.5))
+    base = recipes.named("digits")
+    before, after = as_sections(base), as_sections(schedule.fit(attar.load("digits"), base, 3.5))
+    for section, names in fitted_to("minutes").items():
+        assert {name for name, value in after[section].items() if value != before[section][name]} <= set(names)
+    assert after["pool"]["epochs"] < before["pool"]["epochs"] and after["pool"]["models"] < before["pool"]["models"]
+    assert after["condense"]["inner_loop"] < before["condense"]["inner_loop"]
+    for name in fitted_to("minutes")["condense"]:
+        with pytest.raises(attar.UserError, match=f"{name} and minutes exclude each other"):
+            attar.condense(attar.load("digits"), minutes=1, **{name: 5})
+
+
+def test_inspect(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("inspect", str(pets), "--ipc", "1", "--quiet")
+    said = capsys.readouterr().out
+    assert re.search(r"dog\s*│\s*4\s*│\s*1", said)
+    assert "colour images of 16x16 pixels" in said and "chosen for 3 classes" in said
+    assert re.search(r"estimate for ipc 1 on this machine, from 3 iterations measured now: pool .*600 iterations", said)
+    with Image.open("inspect-pets.png") as picture:
+        assert min(picture.size) > 50
+    call("inspect", "digits", "--out", "grid.png", "--quiet")
+    assert Path("grid.png").exists() and "recipe digits: convnet2 of width 0.5" in capsys.readouterr().out
+    assert not Path("runs").exists() and not Path("pool").exists()
+
+
+def test_python_finds_the_settings_too() -> None:
+    images = torch.randint(0, 256, (40, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    data = attar.load((images, torch.arange(40) % 4))
+    assert isinstance(data, ImageData) and data.test_images is not None
+    made = attar.condense(data, ipc=1, width=0.05, epochs=1, models=1, niter=1, inner_loop=1)
+    assert made.recipe["network"]["depth"] == 2 and made.recipe["condense"]["match"] == "ncf"

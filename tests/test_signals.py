@@ -17,19 +17,19 @@ def interrupt() -> None:
 
 
 def test_the_first_waits_for_a_safe_point_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(Interrupted), signals.held() as stop:
+    with pytest.raises(Interrupted), signals.deferred() as stop:
         interrupt()
         assert lines(caplog) == ["stopping at the next safe point; again stops now"]
         stop.check()
         pytest.fail("a safe point was passed")
-    with pytest.raises(Interrupted), signals.held():
+    with pytest.raises(Interrupted), signals.deferred():
         interrupt()
         interrupt()
         pytest.fail("the second one waited")
 
 
 def test_what_may_be_broken_off_is(caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(Interrupted), signals.held(), signals.at_once():
+    with pytest.raises(Interrupted), signals.deferred(), signals.at_once():
         interrupt()
         pytest.fail("it waited")
     assert lines(caplog) == ["stopping now"] and not signals.AT_ONCE

@@ -187,7 +187,7 @@ def accuracies(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
     """The accuracies that `attar evaluate` printed, in full."""
     runs: list[list[float]] = []
     monkeypatch.setattr(
-        "attar.cli.printing.accuracies",
+        "attar.cli.printing.print_accuracies",
         lambda result, measured, path: runs.append(next(iter(measured["accuracy"].values()))["runs"]),
     )
     return runs

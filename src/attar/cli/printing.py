@@ -178,8 +178,7 @@ def _print_data(data: ImageData) -> None:
         for example in data.left_out.examples[reason]:
             print(f"    {example}")
     if data.equal_test_images:
-        total = f"{sum(test_counts):,} test images"
-        print(f"{data.equal_test_images:,} of {total} are equal to training images, pixel for pixel")
+        print(f"{data.equal_test_images:,} of {sum(test_counts):,} test images are equal to training images")
     print(f"mean {_numbers(data.mean)}, std {_numbers(data.std)} per channel, in [0, 1]")
 
 

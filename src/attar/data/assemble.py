@@ -17,7 +17,7 @@ from attar.data.decode import Needs
 from attar.data.images import ImageData
 from attar.data.labels import UNLABELLED, Labels
 from attar.data.pictures import InMemory, Pictures, Seen, decode_all, join
-from attar.data.reading import Reading
+from attar.data.reading import EXAMPLES_LISTED, Reading
 from attar.errors import UserError, log
 
 CACHE_FROM = 16 << 20  # bytes of image files in a folder: reading fewer takes a second or two and little memory
@@ -174,7 +174,9 @@ def _from_pictures(pieces: list[Pictures], marks: list[np.ndarray], about: About
 def _rows(plan: CachePlan, seen: Seen, needs: Needs, reading: Reading) -> tuple[np.ndarray, np.ndarray]:
     """The rows of the readable training and test images. Logs what was seen, and refuses a class without images."""
     seen.say(plan.name, needs)
-    reading.left_out.add("unreadable images", count=len(seen.bad))
+    for row in seen.bad[:EXAMPLES_LISTED]:
+        reading.left_out.add("unreadable images", next(plan.pictures.items(row))[0])
+    reading.left_out.add("unreadable images", count=len(seen.bad[EXAMPLES_LISTED:]))
     readable = np.delete(np.arange(len(plan.labels)), seen.bad)
     train, test = readable[readable < plan.train], readable[readable >= plan.train]
     lost = np.flatnonzero(np.bincount(plan.labels[train], minlength=len(plan.classes)) == 0).tolist()

@@ -60,8 +60,8 @@ def load(
     Args:
         source: a name of `KNOWN`; a folder with train/<class>/* (and test/<class>/* or val/<class>/*) or <class>/*; a
             folder of `save_to_disk`; a parquet, npz, zip or tar file; a folder of parquet files or WebDataset
-            shards; USER/NAME on the Hugging Face hub, a `Dataset` or `DatasetDict`; a torch Dataset or a list of
-            (image, label) pairs or dicts; (images, labels); a dict of these with train and test; or an ImageData.
+            shards; USER/NAME on the Hugging Face hub, a `Dataset` or `DatasetDict`; a torch Dataset or a list of pairs
+            (image, label) or dicts; (images, labels); a dict of these with train and test; or an ImageData.
         data_dir: the folder with the files of a known data set, or one that holds it in a subfolder of the usual name.
             Without it the places of `locate.find` are tried.
         nclass: only the first nclass classes (`imagenet`: 10, the default, or 100).

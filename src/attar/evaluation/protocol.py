@@ -139,6 +139,8 @@ def different_classes(condensed: SyntheticSet, data: ImageData) -> str:
         if names
     ]
     if not parts:
-        set_order, data_order = ", ".join(condensed.classes), ", ".join(data.classes)
-        parts = [f"the same in another order, {set_order} in the set, {data_order} in the data"]
+        parts = [
+            f"the same in another order, {', '.join(condensed.classes)} in the set, "
+            f"{', '.join(data.classes)} in the data"
+        ]
     return "; ".join(parts)

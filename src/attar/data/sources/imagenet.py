@@ -55,7 +55,7 @@ def imagenet(data_dir: Path | None, reading: Reading) -> ImageData:
                 f"{split} lacks {len(missing)} of {len(classes)} class folders: {', '.join(missing[:3])}{more}; "
                 f"put the images of each class into {split}/<wnid>"
             )
-        others = sum(entry.is_dir() for entry in os.scandir(split)) - len(classes)
+        others = sum((split / name).is_dir() for name in os.listdir(split)) - len(classes)
         reading.left_out.add(
             f"class folders of {split.name}/ that are not among the {len(classes)}", count=max(0, others)
         )

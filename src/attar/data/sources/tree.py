@@ -220,7 +220,8 @@ def _with_splits(tree: Tree, prefix: str, found: dict[str, str], left_out: LeftO
         inner = _folders(tree, place) if kind != splits.TRAIN else []
         if not inner:
             loose = [file for file in tree.files if file.startswith(place) and is_picture(file)]
-            left_out.add(f"images of {name}/, which has no class folders", loose[0] if loose else "", len(loose))
+            for file in loose:
+                left_out.add(f"images of {name}/, which has no class folders", file)
             left_out.add("split folders without images", place, int(not loose))
             continue
         strangers = [label for label in inner if label not in classes]

@@ -40,8 +40,8 @@ def refuse_among_classes(out: Path, source: str) -> None:
     if not root.is_dir() or root.resolve() not in (out.resolve(), *out.resolve().parents):
         return
     inner = out.resolve().relative_to(root.resolve()).parts
-    with_splits = any(entry.is_dir() and splits.kind_of(entry.name) for entry in os.scandir(root))
-    has_parquet = any(entry.name.lower().endswith(".parquet") for entry in os.scandir(root))
+    with_splits = any(splits.kind_of(name) and (root / name).is_dir() for name in os.listdir(root))
+    has_parquet = any(name.lower().endswith(".parquet") for name in os.listdir(root))
     if (with_splits and not (inner and splits.kind_of(inner[0]))) or (has_parquet and inner):
         return
     raise UserError(f"{out} lies among the class folders of {source}; name a folder outside of the data with --out")

@@ -279,5 +279,5 @@ class Raising(Tape):
 
     def __call__(self, function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("attar.condensation.gradients._recording", lambda: True)
+            patch.setattr("attar.condensation.gradients._is_recording", lambda: True)
             return super().__call__(function)

@@ -366,10 +366,9 @@ def test_other_data_are_refused(digits: ImageData) -> None:
         with pytest.raises(UserError, match=words):
             measure.evaluate(condensed, data, CONFIG, NETWORK)
     part = replace(condensed, images=condensed.images[:10], labels=condensed.labels[:10])
-    with pytest.raises(
-        UserError, match="the set is a part: it holds 5 of 10 classes, and lacks 5, 6, 7, 8, 9; join all parts"
-    ):
-        measure.evaluate(part, digits, CONFIG, NETWORK)
+    for recipe, advice in ({}, "images of every class are needed"), ({"condense": {}}, "join all parts with"):
+        with pytest.raises(UserError, match=f"it holds 5 of 10 classes, and lacks 5, 6, 7, 8, 9; {advice}"):
+            measure.evaluate(replace(part, recipe=recipe), digits, CONFIG, NETWORK)
 
 
 def test_what_accuracies_must_share() -> None:

@@ -14,9 +14,10 @@ from attar.data.cache.load import Cached, read_whole
 from attar.data.cache.load import load as load_cached
 from attar.data.cache.plan import CachePlan
 from attar.data.decode import Needs
+from attar.data.decoding import InMemory, Seen, decode_all
 from attar.data.images import ImageData
 from attar.data.labels import UNLABELLED, Labels
-from attar.data.pictures import InMemory, Pictures, Seen, decode_all, join
+from attar.data.pictures import Pictures, join
 from attar.data.reading import EXAMPLES_LISTED, Reading
 from attar.errors import UserError, log
 

@@ -14,6 +14,7 @@ from attar.data.images import ImageData
 from attar.data.labels import shown
 from attar.data.reading import LARGEST_SIDE, LARGEST_SIDE_CPU, Reading, ShowsStages, Silent
 from attar.data.sources import archives, cifar, digits, folder, hub, idx, imagenet, npz, objects, parquet, svhn, tree
+from attar.data.sources.layout import LAYOUT
 from attar.engine import device as devices
 from attar.errors import MissingError, UserError, choose, log, nearest
 from attar.settings.choices import CHANNEL_AXIS_NAMES
@@ -87,14 +88,7 @@ def load(
         UserError: of which MissingError when a file or folder is not there, with one line that says what to do.
     """
     where = devices.pick(device) if isinstance(device, str) else usable_device(device)
-    if nclass is not None:
-        check_nclass(nclass)
-    if size is not None:
-        check_size(size)
-    if channels is not None:
-        choose("channels", channels, CHANNEL_AXIS_NAMES)
-    if test_fraction is not None and not 0 <= test_fraction < 1:
-        raise UserError(f"test_fraction must be at least 0 and below 1, found {test_fraction}")
+    _check_arguments(nclass, size, channels, test_fraction)
     if isinstance(source, ImageData):
         data, test_fraction = source, test_fraction or 0
     else:
@@ -121,6 +115,17 @@ def load(
         data = _with_test(data, fraction, test_seed)
     data.say_equal_images()
     return data.to(where)
+
+
+def _check_arguments(nclass: int | None, size: int | None, channels: str | None, test_fraction: float | None) -> None:
+    if nclass is not None:
+        check_nclass(nclass)
+    if size is not None:
+        check_size(size)
+    if channels is not None:
+        choose("channels", channels, CHANNEL_AXIS_NAMES)
+    if test_fraction is not None and not 0 <= test_fraction < 1:
+        raise UserError(f"test_fraction must be at least 0 and below 1, found {test_fraction}")
 
 
 def _with_test(data: ImageData, fraction: float, seed: int) -> ImageData:
@@ -160,7 +165,7 @@ def _read(source: Any, data_dir: str | Path | None, reading: Reading) -> ImageDa
         return hub.load(source, reading)
     if isinstance(source, str) and os.sep not in source:
         raise UserError(f"unknown data set '{source}'; {nearest(source, KNOWN)}; or the path of a folder")
-    raise MissingError(f"the folder {source} does not exist; {tree.LAYOUT}")
+    raise MissingError(f"the folder {source} does not exist; {LAYOUT}")
 
 
 def _read_known(name: str, data_dir: Path | None, reading: Reading) -> ImageData:
@@ -195,9 +200,9 @@ def _read_place(path: Path, reading: Reading) -> ImageData:
             return archives.load([path], path, reading)
         if path.suffix.lower() in tree.TABLES:
             raise UserError(f"{path} is a table: name the folder of its images, and the table with --labels_csv {path}")
-        raise UserError(f"{path} is not a folder, and no parquet, npz, zip or tar file; {tree.LAYOUT}")
+        raise UserError(f"{path} is not a folder, and no parquet, npz, zip or tar file; {LAYOUT}")
     if not path.is_dir():
-        raise UserError(f"{path} is a pipe, socket or device; {tree.LAYOUT}")
+        raise UserError(f"{path} is a pipe, socket or device; {LAYOUT}")
     if hub.is_saved(path):
         return hub.from_disk(path, reading)
     if reading.labels_csv is None and not _has_pictures(path):

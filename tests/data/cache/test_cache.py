@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 import attar
-from attar.data import assemble, decode, pictures
+from attar.data import assemble, decode, decoding
 from attar.data.cache import build, mapped
 from attar.data.cache.mapped import Mapped
 from attar.data.images import ImageData
@@ -69,7 +69,7 @@ def paint(root: Path, count: int = 6, *, modes: tuple[str, ...] = ("RGB",), size
 @pytest.fixture
 def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of 18 + 6 images whose cache is built in parts of two images."""
-    monkeypatch.setattr(pictures, "CHUNK", 2 * 3 * 8 * 8)
+    monkeypatch.setattr(decoding, "CHUNK", 2 * 3 * 8 * 8)
     return paint(tmp_path / "pets")
 
 
@@ -156,7 +156,7 @@ def test_the_second_start_decodes_nothing(
     def fail(*_: object) -> None:
         raise AssertionError("an image was decoded")
 
-    monkeypatch.setattr(pictures, "decode", fail)
+    monkeypatch.setattr(decoding, "decode", fail)
     monkeypatch.setattr(mapped, "check_of", fail)  # nor is it read
     caplog.clear()
     assert load(pets, size=8, cache_dir=tmp_path / "c").fingerprint
@@ -287,7 +287,7 @@ def _load_slowly(root: Path, cache: Path, log: Path) -> None:
             file.write(f"{name}\n")
         return decode.decode(name, source, needs)
 
-    pictures.decode = slow
+    decoding.decode = slow
     assert len(load(root, size=8, cache_dir=cache).labels) == 18
 
 
@@ -373,7 +373,7 @@ def test_unreadable_files_are_left_out_and_remembered(
     first = load(pets / "train", cache_dir=tmp_path / "c", **given)
     assert (whole.counts, isinstance(first.test_images, Mapped)) == ([4, 3, 4], True)
     same(whole, first)
-    monkeypatch.setattr(pictures, "decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(decoding, "decode", lambda *_: pytest.fail("decoded again"))
     same(whole, load(pets / "train", cache_dir=tmp_path / "c", **given))
     assert sum("train: not used: unreadable images: 2 (" in line for line in lines(caplog)) == 3
     assert whole.left_out.counts == {"unreadable images": 2}

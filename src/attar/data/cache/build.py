@@ -23,7 +23,7 @@ from attar.data import arrays
 from attar.data.cache.mapped import Mapped, Store, check_of
 from attar.data.cache.plan import FORMAT, CachePlan, digest
 from attar.data.decode import Needs
-from attar.data.pictures import CHUNK, Seen, decode_all
+from attar.data.decoding import CHUNK, Seen, decode_all
 from attar.data.reading import Reading
 from attar.errors import UserError, log
 

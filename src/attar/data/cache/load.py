@@ -27,7 +27,7 @@ from attar.data.cache.build import PIXELS, build, intact, manifest
 from attar.data.cache.mapped import Mapped, Store
 from attar.data.cache.plan import CachePlan
 from attar.data.decode import Needs
-from attar.data.pictures import Seen
+from attar.data.decoding import Seen
 from attar.data.reading import Reading
 from attar.errors import UserError, WriteError, log
 

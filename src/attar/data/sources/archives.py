@@ -19,7 +19,8 @@ from attar.data.images import ImageData
 from attar.data.labels import Labels
 from attar.data.pictures import Pictures
 from attar.data.reading import LeftOut, Reading, printable
-from attar.data.sources.tree import Tree, is_hidden, is_picture, layout
+from attar.data.sources.layout import layout
+from attar.data.sources.tree import Tree, is_hidden, is_picture
 from attar.errors import UserError
 
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")

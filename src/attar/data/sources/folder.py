@@ -14,7 +14,8 @@ from attar.data.labels import Labels
 from attar.data.reading import LeftOut, Reading, printable
 from attar.data.sources import listed, tiny_imagenet, written
 from attar.data.sources.folder_pictures import Opener, opener, pictures_of
-from attar.data.sources.tree import LAYOUT, NEEDS, Layout, Tree, is_picture, layout, walk
+from attar.data.sources.layout import LAYOUT, NEEDS, Layout, layout
+from attar.data.sources.tree import Tree, is_picture, walk
 from attar.errors import MissingError, UserError
 
 

@@ -13,9 +13,9 @@ from attar.data.assemble import About, assemble, origin_of
 from attar.data.images import ImageData
 from attar.data.reading import Reading, printable
 from attar.data.sources.columns import choose
+from attar.data.sources.layout import LAYOUT
 from attar.data.sources.locate import words
 from attar.data.sources.table import ROWS_READ, Rows, split_of
-from attar.data.sources.tree import LAYOUT
 from attar.errors import MissingError, UserError
 
 ANSWER = 5.0  # seconds that the hub has to answer in

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from attar.data.reading import LeftOut
-from attar.data.sources.tree import Layout, Tree, is_picture
+from attar.data.sources.layout import Layout
+from attar.data.sources.tree import Tree, is_picture
 from attar.errors import UserError
 
 LABELS = "val/val_annotations.txt"  # a line for each image: file, wnid, and a box, with tabs between them

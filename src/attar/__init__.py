@@ -40,7 +40,7 @@ _ROOMS = {
     "UserError": "errors",
     "export_set": "sets.export",
     "push_set": "sets.push",
-    "Pool": "training.early_stage",
+    "Pool": "training.pool",
     "load_set": "sets.set_files",
     "save_set": "sets.set_files",
     "SyntheticSet": "sets.synthetic",

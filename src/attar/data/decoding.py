@@ -72,7 +72,7 @@ class Seen:
 
 
 class Sink(Protocol):
-    """Where decoded images go, chunk by chunk of `chunks`."""
+    """Where decoded images go, in chunks of about `CHUNK` bytes of pixels."""
 
     def begin(self, needs: Needs, shape: tuple[int, ...], step: int) -> tuple[int, Seen]:
         """Take images of this shape [ch, H, W], `step` a chunk.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 
 import numpy as np
 
@@ -73,9 +73,3 @@ def join(parts: Sequence[Pictures]) -> Pictures:
 
     stamped = all(part.stamp is not None for part in parts)
     return Pictures(starts[-1], items, stamp if stamped else None, sum(part.size_bytes for part in parts))
-
-
-def from_sources(named: Sequence[Named], stamps: Sequence[str] | None = None, size_bytes: int = 0) -> Pictures:
-    """Images that lie in a list; stamps: what tells each from another."""
-    stamp = None if stamps is None else (lambda rows: "\n".join(stamps[rows.start : rows.stop]))
-    return Pictures(len(named), lambda start: islice(named, start, None), stamp, size_bytes)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from attar.data.reading import LeftOut
 from attar.errors import UserError, log
 
 TRAIN, TEST, VALIDATION = "train", "test", "validation"
@@ -42,9 +41,3 @@ def choose(names: Sequence[str], where: str) -> tuple[str, list[str]]:
         raise UserError(f"{where} has the splits {', '.join(names)}, and none is called train; rename one")
     tests = [name for kind in (TEST, VALIDATION) for name in names if kind_of(name) == kind]
     return train[0], tests
-
-
-def count_unused(names: Sequence[str], counts: Sequence[int], unit: str, left_out: LeftOut) -> None:
-    """Note the images of splits that are neither trained nor tested on."""
-    for name, count in zip(names, counts, strict=True):
-        left_out.add(f"{unit} of the split {name}", count=count)

@@ -38,7 +38,7 @@ class Method:
 # ---- shared by dc, dsa, dm and ncfm ----
 
 # A new network for every few sweeps, and an image learning rate that is not scaled
-RENEWED: SectionValues = {
+NEW_NETWORKS: SectionValues = {
     "network_init": "fresh",
     "sweeps_per_network": 1,
     "perturb": False,
@@ -50,7 +50,7 @@ RENEWED: SectionValues = {
     "mix_p": 0.0,
 }
 # One step for the sum of the classes' losses, in normalised pixels
-SUMMED: SectionValues = RENEWED | {"img_step": "sweep", "img_space": "normalized"}
+SUMMED: SectionValues = NEW_NETWORKS | {"img_step": "sweep", "img_space": "normalized"}
 
 
 def unmirrored(strategy: str, base: Recipe) -> str:
@@ -152,7 +152,7 @@ METHODS: dict[str, Method] = {
     ),
     "ncfm": Method(
         "Wang et al., Dataset Distillation with Neural Characteristic Function, CVPR 2025",
-        means=RENEWED
+        means=NEW_NETWORKS
         | {"img_step": "class", "img_space": "unit", "network_init": "interpolated", "match": "ncf", "update": "none"}
         | {"calibrate": 1.0, "frequencies": 4096, "aug_type": "color_crop_cutout", "lr_img": 0.01, "patience": 500}
         | {"factor": 2, "init": "mix"},

@@ -275,7 +275,7 @@ def test_a_method_is_short() -> None:
 
     text = inspect.getsource(methods)
     entry = text[text.index('    "dm": Method(') : text.index('    "ncfm": Method(')]
-    shared = text[text.index("RENEWED: SectionValues") : text.index("def unmirrored")]
+    shared = text[text.index("NEW_NETWORKS: SectionValues") : text.index("def unmirrored")]
     functions = [matching.feature_means, matching.feature_distance, methods.unmirrored]
     lines = [
         *entry.splitlines(),

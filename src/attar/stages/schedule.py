@@ -111,6 +111,7 @@ def _pool_step_seconds(data: ImageData, recipe: Recipe) -> float:
         lr=config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
+        optimizer=config.optimizer,
     )
     generator = torch.Generator(data.device).manual_seed(0)
     rows = BatchSampler(torch.arange(len(data.labels), device=data.device), config.batch_size, generator)

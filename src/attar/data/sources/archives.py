@@ -33,8 +33,7 @@ DAMAGED = (
     zlib.error,
     tarfile.TarError,
     zipfile.BadZipFile,
-    RuntimeError,
-    NotImplementedError,
+    RuntimeError,  # a password, or with NotImplementedError a compression that zipfile lacks
 )
 
 

@@ -156,7 +156,7 @@ def update(
     """The network update: SGD on augmented real batches with CutMix."""
     for images, labels in batches:
         size = (images.shape[2], images.shape[3])
-        images = apply(images, draw(strategy, len(images), size, generator))
+        images = apply(images, draw(strategy, len(images), size, generator, batch=len(images)))
         images, targets = cutmix(images, labels, nclass, mix_p, generator)
         run.optimizer.zero_grad()
         F.cross_entropy(run.module(images), targets).backward()

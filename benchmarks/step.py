@@ -86,7 +86,7 @@ class Pair:
     def inputs(self) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Rows of real images per class, and the draws."""
         rows = [sampler.draw() for sampler in self.state.samplers]
-        return rows, draw(self.strategy, len(rows), self.data.size, self.generator, choice_per_row=True)
+        return rows, draw(self.strategy, len(rows), self.data.size, self.generator, batch=1)
 
     def subsets(self) -> list[Tensor] | None:
         """Which decoded images of each class take part, where there are more than `batch_syn_max`."""

@@ -28,7 +28,7 @@ from attar.engine.precision import set_matmul_precision
 from attar.settings.config import CondenseConfig, strategy_names
 from attar.training import batches, train_state
 from attar.training.augment import draw
-from attar.training.batches import AugmentationSampler, BatchDraw, make_batch
+from attar.training.batches import AugmentationSampler, ChainDraw, make_batches
 from attar.training.loop import Trainer
 from benchmarks import common
 from helpers.condensation import digits, pool_of
@@ -68,7 +68,7 @@ def sweep_inputs(data: ImageData) -> SweepInputs:
     state = condensation.begin_outer(init(setup), setup)
     assert state.network is not None
     rows = [sampler.draw() for sampler in state.samplers]
-    draws = draw(strategy_names(chosen.aug_type), len(rows), data.size, state.generator, choice_per_row=True)
+    draws = draw(strategy_names(chosen.aug_type), len(rows), data.size, state.generator, batch=1)
     params = {name: value.detach().clone() for name, value in state.network.params.items()}
     return SweepInputs(state.images, params, rows, draws)
 
@@ -122,24 +122,22 @@ def test_compiled_and_replayed_steps_of_the_network_are_those_of_the_cpu() -> No
 # ---- steps of a network ----
 
 
-def chains_of(what: str, data: ImageData) -> list[list[BatchDraw]]:
+def chains_of(what: str, data: ImageData) -> list[ChainDraw]:
     """Chains of two batches, drawn on the CPU: rows of the data, or images as an evaluation takes them."""
     generator = torch.Generator().manual_seed(0)
     sampler = AugmentationSampler(data, strategy_names("color_crop_flip_scale_rotate"), 0.5, generator)
     rows = batches.BatchSampler(torch.arange(len(data.labels)), 8, generator)
 
-    def batch() -> BatchDraw:
-        chosen = rows.draw()
+    def chain() -> ChainDraw:
+        chosen = torch.cat([rows.draw(), rows.draw()])
         if what == "evaluation":
-            return sampler.draw(data.fetch(chosen), data.labels[chosen])
-        return sampler.draw_rows(chosen)
+            return sampler.draw(data.fetch(chosen), data.labels[chosen], rows.batch)
+        return sampler.draw_rows(chosen, rows.batch)
 
-    return [[batch(), batch()] for _ in range(CALLS)]
+    return [chain() for _ in range(CALLS)]
 
 
-def network_after(
-    device: torch.device, what: str, chains: list[list[BatchDraw]], chosen: CondenseConfig
-) -> list[Tensor]:
+def network_after(device: torch.device, what: str, chains: list[ChainDraw], chosen: CondenseConfig) -> list[Tensor]:
     """The parameters after all chains."""
     host = digits(3)
     data, pool = host.to(device), pool_of(host, torch.float32)
@@ -150,10 +148,10 @@ def network_after(
     gradients = None
     if what == "update":
         gradients = NetworkGradients(setup.gradients.module, setup.gradients.execution, setup.gradients.workers)
-    trainer = Trainer(model, partial(make_batch, data), gradients=gradients)
+    trainer = Trainer(model, partial(make_batches, data), gradients=gradients)
     set_matmul_precision(chosen.precision, device)
     for chain in chains:
-        trainer(moved(chain, device))
+        trainer.run(moved(chain, device))
     if device.type == "cuda":
         assert [kept.replay is not None for kept in trainer.recorded.values()] == [True], "it is replayed"
     return [value.detach().cpu() for value in model.params.values()]
@@ -260,7 +258,7 @@ def test_memory_that_runs_short_halves_the_classes_at_once(
     state = condensation.begin_outer(init(setup), setup)
     assert state.network is not None
     rows = [sampler.draw() for sampler in state.samplers]
-    draws = draw(strategy_names(chosen.aug_type), len(rows), data.size, state.generator, choice_per_row=True)
+    draws = draw(strategy_names(chosen.aug_type), len(rows), data.size, state.generator, batch=1)
     params = {name: value.detach() for name, value in state.network.params.items()}
     compute = setup.sweep.compute
     run = compute.function if isinstance(compute, CudaGraph) else compute

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from attar.condensation import loop as condensation
 from attar.condensation import network_step
+from attar.training.loop import MAX_STEPS_PER_GRAPH
 from benchmarks.fake_cuda.emulation import FakeGPU
 from benchmarks.fake_cuda.ledger import EAGER, GRAPH, Ledger
 from benchmarks.step import Pair
@@ -51,11 +54,12 @@ def whole(pair: Pair, gpu: FakeGPU) -> dict[str, Any]:
 
 
 def draws(pair: Pair, gpu: FakeGPU) -> dict[str, int]:
-    """Operations that draw for one sweep, and for one batch of the update."""
+    """Operations that draw for one sweep, and for one chain of batches of the update."""
     setup, state = pair.setup, pair.state
-    rows = state.update_sampler.draw()
+    rows = torch.cat([state.update_sampler.draw() for _ in range(MAX_STEPS_PER_GRAPH)])
+    batch = len(rows) // MAX_STEPS_PER_GRAPH
     sampler = network_step.augmentation_sampler(state, setup)
-    functions = {"sweep": pair.inputs, "batch": lambda: sampler.draw_rows(rows)}
+    functions = {"sweep": pair.inputs, "chain": lambda: sampler.draw_rows(rows, batch)}
     return {name: _noted(call, 1, gpu)[0].passed[EAGER].kernels.total() for name, call in functions.items()}
 
 

@@ -26,10 +26,11 @@ from attar.condensation.network_training import NetworkTraining
 from attar.condensation.setup import Setup, set_up
 from attar.condensation.state import State, init
 from attar.data.images import ImageData
+from attar.engine import cuda_graphs
 from attar.engine.cuda_graphs import GRAPH_WARMUP, CudaGraph
 from attar.errors import UserError
 from attar.settings.condense_config import CondenseConfig
-from attar.training.batches import BatchDraw, make_batch
+from attar.training.batches import ChainDraw, make_batches
 from attar.training.pool import empty
 from attar.training.train_state import TrainState
 from helpers import naive
@@ -98,10 +99,13 @@ def noted(config: CondenseConfig) -> Noted:
         calibrations.append(inputs)
         return setup.calibration.run(inputs)
 
-    def training(model: Any, batches: Iterable[BatchDraw]) -> None:
-        batches = list(batches)
-        updates.extend(make_batch(data, drawn) for drawn in batches)
-        setup.network_training.run(model, batches)
+    def training(model: Any, batches: Iterable[Tensor], draw: Callable[[Tensor, int], ChainDraw]) -> None:
+        def watched(rows: Tensor, batch: int) -> ChainDraw:
+            drawn = draw(rows, batch)
+            updates.extend(make_batches(data, drawn))
+            return drawn
+
+        setup.network_training.run(model, batches, watched)
 
     image_optimizer = setup.image_optimizer
     if image_optimizer.std is not None:
@@ -298,10 +302,12 @@ def test_a_fresh_network_is_warmed_up_on_real_images() -> None:
     setup = set_up(data, pool_for(config, data), config)
     seen: list[int] = []
 
-    def train(model: Any, batches: Iterable[BatchDraw]) -> None:
-        batches = list(batches)
-        seen.extend(len(drawn.labels) for drawn in batches)
-        setup.network_training.run(model, batches)
+    def train(model: Any, batches: Iterable[Tensor], draw: Callable[[Tensor, int], ChainDraw]) -> None:
+        def watched(rows: Tensor, batch: int) -> ChainDraw:
+            seen.append(len(rows))
+            return draw(rows, batch)
+
+        setup.network_training.run(model, batches, watched)
 
     watched = replace(setup, network_training=SimpleNamespace(run=train))  # type: ignore[arg-type]
     state = condensation.begin_outer(init(watched), watched)
@@ -429,28 +435,31 @@ def test_a_recorded_sweep_gives_what_the_sweep_gives(method: str, changes: dict[
     ],
     ids=str,
 )
-def test_recorded_network_steps_give_what_the_steps_give(method: str, changes: dict[str, Any]) -> None:
+def test_recorded_network_steps_give_what_the_steps_give(
+    method: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """600 images in batches of 8 are three chains; DC's last batch is smaller; warm-up is a chain of its own."""
     data, config = digits(3), config_of(method, niter=3, **changes)
     pool, images = pool_for(config, data), []
-    plain = set_up(data, pool, config)
+    setup = set_up(data, pool, config)
     now: list[State] = []
 
     def network() -> TrainState:
         assert now[-1].network is not None
         return now[-1].network
 
-    film = Film(network)
-    recorded = replace(plain, network_training=NetworkTraining(plain.gradients, data, film))
-    for setup in (plain, recorded):
-        now.append(init(setup))
+    for warmup in (10**6, GRAPH_WARMUP):  # the same chains, never recorded and recorded
+        monkeypatch.setattr(cuda_graphs, "GRAPH_WARMUP", warmup)
+        film = Film(network)
+        own = replace(setup, network_training=NetworkTraining(setup.gradients, data, film))
+        now.append(init(own))
         for _ in range(4):
-            condensation.begin_outer(now[-1], setup)
+            condensation.begin_outer(now[-1], own)
             for _ in range(SWEEPS):
-                condensation.step(now[-1], setup)
+                condensation.step(now[-1], own)
         images.append(now[-1].images)
+        assert (film.recorded > 0) == (warmup == GRAPH_WARMUP)
     assert torch.equal(*images)
-    assert film.recorded > 0
 
 
 class Watch(TorchDispatchMode):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +23,7 @@ from attar.condensation.state import check_finite
 from attar.errors import UserError
 from attar.settings.choices import strategy_names
 from attar.training.augment import draw
-from attar.training.batches import BatchDraw, make_batch
+from attar.training.batches import ChainDraw, make_batches
 from helpers import naive
 from helpers.condensation import EVERYTHING, Recorder, attar_loop, digits, naive_loop, pool_of, settings
 
@@ -93,7 +93,7 @@ def given(case: dict[str, Any], *, even: bool) -> Given:
     images = torch.rand(5, 2, 1, 8, 8, generator=generator, dtype=torch.float64)
     momentum = torch.randn(5, 2, 1, 8, 8, generator=generator, dtype=torch.float64)
     real = [data.fetch(data.rows(c)[: 5 if even else 12]).double() for c in range(5)]
-    draws = draw(strategy_names(EVERYTHING), 5, (8, 8), generator, choice_per_row=True)
+    draws = draw(strategy_names(EVERYTHING), 5, (8, 8), generator, batch=1)
     subsets = [torch.randperm(8, generator=generator)[:3] for _ in range(5)] if even else None
     return Given(setup, momentum, SweepInputs(images, setup.pool.members[0].params, real, draws, subsets))
 
@@ -226,7 +226,12 @@ def test_the_network_sees_real_images_once_until_n_data() -> None:
     setup = set_up(data, pool_of(data), config)
     state = condensation.begin_outer(state_module.init(setup), setup)
     batches: list[tuple[Tensor, Tensor]] = []
-    collecting = training_by(setup, lambda _, drawn: batches.extend(make_batch(data, one) for one in drawn))
+
+    def collect(_: Any, rows: Iterable[Tensor], draw: Callable[[Tensor, int], ChainDraw]) -> None:
+        for own in rows:
+            batches.extend(make_batches(data, draw(own, len(own))))
+
+    collecting = training_by(setup, collect)
     network_step.update_network(state, collecting)
     assert [len(images) for images, _ in batches] == [8] * 5, "35 images are reached with the fifth batch of 8"
     same = (torch.cat([images for images, _ in batches])[:, None] == data.fetch(torch.arange(41))).flatten(2).all(2)
@@ -241,12 +246,16 @@ def test_the_network_trains_without_cutout_when_cutmix_is_on(mix_p: float) -> No
     data = digits()
     setup = set_up(data, pool_of(data, torch.float32), settings(mix_p=mix_p))
     state = condensation.begin_outer(state_module.init(setup), setup)
-    asked: list[BatchDraw] = []
-    network_step.update_network(state, training_by(setup, lambda _, drawn: asked.extend(drawn)))
+    asked: list[ChainDraw] = []
+
+    def ask(_: Any, rows: Iterable[Tensor], draw: Callable[[Tensor, int], ChainDraw]) -> None:
+        asked.extend(draw(own, len(own)) for own in rows)
+
+    network_step.update_network(state, training_by(setup, ask))
     assert len(asked) == 3
     for one in asked:
         assert set(one.augmentation.draw) == {"color", "shift"} | (set() if mix_p else {"cutout"})
-        assert (one.augmentation.box is not None) == (one.augmentation.order is not None) == (mix_p > 0)
+        assert (one.augmentation.boxes is not None) == (one.augmentation.order is not None) == (mix_p > 0)
 
 
 def test_an_outer_iteration_clamps_draws_and_perturbs() -> None:

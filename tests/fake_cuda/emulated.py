@@ -74,9 +74,9 @@ def training() -> dict[str, Any]:
     chains: list[Ledger] = []
     plain = training_loop.Trainer.__call__
 
-    def noted(trainer: training_loop.Trainer, batches: Any) -> None:
+    def noted(trainer: training_loop.Trainer, batches: Any, draw: Any) -> None:
         with gpu.ledger() as ledger:
-            plain(trainer, batches)
+            plain(trainer, batches, draw)
         chains.append(ledger)
 
     found: dict[str, Any] = {}

@@ -11,7 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
-from attar.training.augment import Draw, apply, augment, cutmix, draw, take, without
+from attar.training.augment import (
+    Augmentation,
+    Draw,
+    apply,
+    apply_augmentation,
+    augment,
+    cutmix,
+    draw,
+    draw_augmentation,
+    take,
+    without,
+)
 from helpers import naive
 
 NAMES = ("color", "crop", "cutout", "flip", "scale", "rotate")
@@ -58,7 +69,7 @@ def warp_of(matrix: Tensor, size: tuple[int, int]) -> tuple[str, list[float]]:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_flip(size: tuple[int, int], channels: int) -> None:
     images = pictures(40, size, channels)
-    drawn = draw(("flip",), 40, size, seeded(1))
+    drawn = draw(("flip",), 40, size, seeded(1), batch=40)
     got = apply(images, drawn)
     flipped = [row for row in range(40) if torch.equal(got[row], naive.flip(images[row]))]
     kept = [row for row in range(40) if torch.equal(got[row], images[row])]
@@ -70,7 +81,7 @@ def test_flip(size: tuple[int, int], channels: int) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_color(size: tuple[int, int], channels: int) -> None:
     images = pictures(5, size, channels)
-    drawn = draw(("color",), 5, size, seeded(2))
+    drawn = draw(("color",), 5, size, seeded(2), batch=5)
     got = apply(images, drawn)
     for row in range(5):
         wanted = naive.color(images[row], *drawn["color"][row].tolist())
@@ -81,7 +92,7 @@ def test_color(size: tuple[int, int], channels: int) -> None:
 @pytest.mark.parametrize("size", [*SIZES, (16, 28)])
 def test_crop_alone_moves_by_whole_pixels(size: tuple[int, int]) -> None:
     images = pictures(20, size)
-    drawn = draw(("crop",), 20, size, seeded(3))
+    drawn = draw(("crop",), 20, size, seeded(3), batch=20)
     got = apply(images, drawn)
     for row in range(20):
         assert torch.equal(got[row], naive.crop(images[row], *drawn["shift"][row].tolist()))
@@ -90,7 +101,7 @@ def test_crop_alone_moves_by_whole_pixels(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("size", [*SIZES, (7, 7)])
 def test_cutout(size: tuple[int, int]) -> None:
     images = pictures(30, size)
-    drawn = draw(("cutout",), 30, size, seeded(4))
+    drawn = draw(("cutout",), 30, size, seeded(4), batch=30)
     got = apply(images, drawn)
     height, width = (round(side / 2) for side in size)
     for row in range(30):
@@ -108,7 +119,7 @@ TWINS = {"crop": naive.crop, "scale": naive.scale, "rotate": naive.rotate}
 @pytest.mark.parametrize("names", [("scale",), ("rotate",), ("crop", "scale", "rotate"), ("crop", "rotate")])
 def test_exactly_one_warp_for_each_row(size: tuple[int, int], names: tuple[str, ...]) -> None:
     images = pictures(24, size)
-    drawn = draw(names, 24, size, seeded(5), choice_per_row=True)
+    drawn = draw(names, 24, size, seeded(5), batch=1)
     got = apply(images, drawn)
     seen = set()
     for row in range(24):
@@ -129,20 +140,20 @@ def test_any_strategy_in_the_order_flip_color_warp_cutout(
     names: set[str], size: tuple[int, int], per_row: bool, seed: int
 ) -> None:
     images = pictures(3, size)
-    drawn = draw(tuple(names), 3, size, seeded(seed), choice_per_row=per_row)
+    drawn = draw(tuple(names), 3, size, seeded(seed), batch=1 if per_row else 3)
     wanted = torch.stack([naive.augment(images[row], take(drawn, row)) for row in range(3)])
     torch.testing.assert_close(apply(images, drawn), wanted, rtol=0, atol=1e-10)
 
 
 def test_order_of_the_names_does_not_matter() -> None:
-    forward, backward = (draw(names, 4, (8, 8), seeded(6)) for names in (NAMES, NAMES[::-1]))
+    forward, backward = (draw(names, 4, (8, 8), seeded(6), batch=4) for names in (NAMES, NAMES[::-1]))
     assert forward.keys() == backward.keys()
     assert all(torch.equal(forward[key], backward[key]) for key in forward)
 
 
 def test_none_is_identity() -> None:
     images = pictures(3, (8, 8))
-    assert draw((), 3, (8, 8), seeded(0)) == {}
+    assert draw((), 3, (8, 8), seeded(0), batch=3) == {}
     assert torch.equal(apply(images, {}), images)
 
 
@@ -154,13 +165,13 @@ def test_none_is_identity() -> None:
 def test_parameters_stay_within_their_ranges(size: tuple[int, int], seed: int) -> None:
     height, width = size
     most_y, most_x = (round(0.125 * side) for side in size)
-    drawn = draw(("flip", "color", "crop", "cutout"), 64, size, seeded(seed))
+    drawn = draw(("flip", "color", "crop", "cutout"), 64, size, seeded(seed), batch=64)
     assert drawn["flip"].dtype == torch.bool
     assert ((drawn["color"] >= 0) & (drawn["color"] < 1)).all()
     assert (drawn["shift"].abs() <= torch.tensor([most_y, most_x])).all()
     assert not drawn["shift"].is_floating_point()
     assert ((drawn["cutout"] >= 0) & (drawn["cutout"] < torch.tensor([height, width]))).all()
-    for matrix in draw(("crop", "scale", "rotate"), 64, size, seeded(seed), choice_per_row=True)["affine"]:
+    for matrix in draw(("crop", "scale", "rotate"), 64, size, seeded(seed), batch=1)["affine"]:
         name, values = warp_of(matrix, size)
         if name == "crop":
             assert abs(values[0]) <= most_y and abs(values[1]) <= most_x
@@ -172,7 +183,7 @@ def test_parameters_stay_within_their_ranges(size: tuple[int, int], seed: int) -
 
 def test_parameters_reach_the_ends_of_their_ranges() -> None:
     n, size = 4000, (16, 24)
-    drawn = draw(("flip", "color", "crop", "cutout"), n, size, seeded(7))
+    drawn = draw(("flip", "color", "crop", "cutout"), n, size, seeded(7), batch=n)
     assert 0.46 < drawn["flip"].double().mean() < 0.54
     assert (drawn["color"].amin(0) < 0.01).all() and (drawn["color"].amax(0) > 0.99).all()
     for axis, most in ((0, 2), (1, 3)):
@@ -181,7 +192,7 @@ def test_parameters_reach_the_ends_of_their_ranges() -> None:
         assert (counts > 0.8 * n / (2 * most + 1)).all()
         assert (torch.bincount(drawn["cutout"][:, axis], minlength=size[axis]) > 0.6 * n / size[axis]).all()
     values: dict[str, list[list[float]]] = {"crop": [], "scale": [], "rotate": []}
-    for matrix in draw(("crop", "scale", "rotate"), n, size, seeded(8), choice_per_row=True)["affine"]:
+    for matrix in draw(("crop", "scale", "rotate"), n, size, seeded(8), batch=1)["affine"]:
         name, parameters = warp_of(matrix, size)
         values[name].append(parameters)
     for found in values.values():
@@ -196,13 +207,13 @@ def test_parameters_reach_the_ends_of_their_ranges() -> None:
 def test_the_choice_is_one_per_batch_unless_asked_for_per_row() -> None:
     chosen = []
     for seed in range(40):
-        drawn = draw(("crop", "scale", "rotate"), 16, (32, 32), seeded(seed))
+        drawn = draw(("crop", "scale", "rotate"), 16, (32, 32), seeded(seed), batch=16)
         kinds = {warp_of(matrix, (32, 32))[0] for matrix in drawn["affine"]}
         assert len(kinds) == 1
         assert len(drawn["affine"].unique(dim=0)) > 8, "each row has parameters of its own"
         chosen.append(kinds.pop())
     assert all(chosen.count(kind) >= 4 for kind in ("crop", "scale", "rotate"))
-    drawn = draw(("crop", "scale", "rotate"), 60, (32, 32), seeded(0), choice_per_row=True)
+    drawn = draw(("crop", "scale", "rotate"), 60, (32, 32), seeded(0), batch=1)
     assert len({warp_of(matrix, (32, 32))[0] for matrix in drawn["affine"]}) == 3
 
 
@@ -212,14 +223,14 @@ def test_the_choice_is_one_per_batch_unless_asked_for_per_row() -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_siamese_batches_are_treated_alike(seed: int) -> None:
     real, synthetic = pictures(4, (8, 8), seed=1), pictures(7, (8, 8), seed=2)
-    drawn = draw(NAMES, 1, (8, 8), seeded(seed), choice_per_row=True)
+    drawn = draw(NAMES, 1, (8, 8), seeded(seed), batch=1)
     assert rows_of(drawn) == 1
     for batch in (real, synthetic):
         torch.testing.assert_close(apply(batch, drawn), naive.augment(batch, drawn), rtol=0, atol=1e-10)
 
 
 def test_take_gives_the_rows_of_a_draw() -> None:
-    images, drawn = pictures(6, (8, 8)), draw(NAMES, 6, (8, 8), seeded(9), choice_per_row=True)
+    images, drawn = pictures(6, (8, 8)), draw(NAMES, 6, (8, 8), seeded(9), batch=1)
     whole = apply(images, drawn)
     assert rows_of(take(drawn, 2)) == 1
     torch.testing.assert_close(apply(images[2:3], take(drawn, 2)), whole[2:3])
@@ -232,7 +243,7 @@ def test_draws_come_from_the_generator_alone() -> None:
 
     def everything(seed: int) -> list[Tensor]:
         generator = seeded(seed)
-        drawn = draw(NAMES, 8, (8, 8), generator, choice_per_row=True)
+        drawn = draw(NAMES, 8, (8, 8), generator, batch=1)
         mixed = augment(images, labels, strategy=NAMES, nclass=3, mix_p=1.0, generator=generator)
         return [*drawn.values(), apply(images, drawn), *mixed, *cutmix(images, labels, 3, 1.0, generator)]
 
@@ -259,7 +270,7 @@ def test_dtype_is_kept_and_the_input_is_not_written_to() -> None:
 def test_gradcheck(names: tuple[str, ...], rows: int) -> None:
     images = pictures(2, (5, 4), channels=2).requires_grad_()
     for seed in range(2):
-        drawn = draw(names, rows, (5, 4), seeded(seed), choice_per_row=True)
+        drawn = draw(names, rows, (5, 4), seeded(seed), batch=1)
         assert torch.autograd.gradcheck(lambda x, drawn=drawn: apply(x, drawn), (images,))
 
 
@@ -340,10 +351,43 @@ def test_a_training_batch_is_augmented_per_sample_then_mixed() -> None:
     ways = [(torch.equal(a, b), torch.equal(a, naive.flip(b))) for a, b in zip(flipped, images, strict=True)]
     assert set(ways) == {(True, False), (False, True)} and torch.equal(targets, one_hot)
     generator = seeded(1)
-    drawn = draw(NAMES, 12, (8, 8), generator)
+    drawn = draw(NAMES, 12, (8, 8), generator, batch=12)
     wanted = cutmix(apply(images, drawn), labels, 5, 1.0, generator)
     got = augment(images, labels, strategy=NAMES, nclass=5, mix_p=1.0, generator=seeded(1))
     assert torch.equal(got[0], wanted[0]) and torch.equal(got[1], wanted[1])
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(1, 30), batch=st.integers(1, 12), seed=st.integers(0, 2**31))
+def test_batches_at_once_are_the_batches_one_by_one(n: int, batch: int, seed: int) -> None:
+    images, labels = pictures(n, (8, 8)), torch.arange(n) % 5
+    drawn = draw_augmentation(NAMES, n, (8, 8), 0.8, seeded(seed), batch=batch)
+    assert drawn.boxes is not None and drawn.order is not None
+    together = apply_augmentation(images, labels, drawn, 5, batch=batch)
+    for number, rows in enumerate(torch.arange(n).split(batch)):
+        start, size = int(rows[0]), len(rows)
+        order = drawn.order[rows] - start
+        assert sorted(order.tolist()) == list(range(size)), "partners are of the same batch"
+        own = Augmentation(take(drawn.draw, slice(start, start + size)), drawn.boxes[number : number + 1], order)
+        for got, wanted in zip(
+            together, apply_augmentation(images[rows], labels[rows], own, 5, batch=size), strict=True
+        ):
+            assert torch.equal(got[rows], wanted)
+        warps = {warp_of(matrix, (8, 8))[0] for matrix in own.draw["affine"]}
+        assert len(warps) == 1 or size == 1, "one warp for a batch"
+
+
+def test_partners_are_drawn_evenly_and_for_each_batch_anew() -> None:
+    counts, equal = torch.zeros(4, 4), 0
+    for seed in range(300):
+        order = draw_augmentation((), 8, (8, 8), 1.0, seeded(seed), batch=4).order
+        assert order is not None
+        first, second = order[:4], order[4:] - 4
+        counts[torch.arange(4), first] += 1
+        counts[torch.arange(4), second] += 1
+        equal += torch.equal(first, second)
+    assert (counts - 150).abs().max() < 5 * math.sqrt(600 * 3 / 16)
+    assert equal < 40, "24 orders of four: one pair in 24 is equal"
 
 
 def test_without_removes_one_operation() -> None:

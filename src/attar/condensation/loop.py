@@ -127,7 +127,7 @@ def step(state: State, setup: Setup) -> tuple[State, Tensor]:
         take_network(state, setup)
     strategy = strategy_names(config.aug_type)
     rows = matched_rows(state, setup)
-    draws = draw(strategy, len(rows), data.size, state.generator, choice_per_row=True)
+    draws = draw(strategy, len(rows), data.size, state.generator, batch=1)
     params = {name: value.detach() for name, value in state.network.params.items()}
     subsets = random_subsets(state, setup) if setup.draws_subset else None
     frequencies = draw_frequencies(state, setup)
@@ -138,7 +138,7 @@ def step(state: State, setup: Setup) -> tuple[State, Tensor]:
     if setup.calibration is not None:
         member = setup.pool.members[state.member]
         params = {name: send(value, data.device) for name, value in member.params.items()}
-        draws = draw(strategy, len(rows), data.size, state.generator, choice_per_row=True)
+        draws = draw(strategy, len(rows), data.size, state.generator, batch=1)
         gradient, entropy = setup.calibration.run(SweepInputs(state.images, params, [], draws, subsets))
         objective = loss + config.calibrate * entropy
         move_images(state, setup, config.calibrate * gradient)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
+from torch import Tensor
 
 from attar.condensation.setup import Setup
 from attar.condensation.state import State
 from attar.sets.decode import decode_class
 from attar.settings.choices import strategy_names
 from attar.training.augment import without
-from attar.training.batches import AugmentationSampler, BatchDraw, shuffled
+from attar.training.batches import AugmentationSampler, ChainDraw, shuffled
 
 
 def update_network(state: State, setup: Setup) -> None:
@@ -26,17 +27,16 @@ def update_on_real(state: State, setup: Setup) -> None:
 
 def train_on_real(state: State, setup: Setup, count: int) -> None:
     """Train on real batches until `count` images were seen."""
-    sampler = augmentation_sampler(state, setup)
 
-    def batches() -> Iterator[BatchDraw]:
+    def batches() -> Iterator[Tensor]:
         seen = 0
         while seen < count:
             rows = state.update_sampler.draw()
-            yield sampler.draw_rows(rows)
+            yield rows
             seen += len(rows)
 
     assert state.network is not None
-    setup.network_training.run(state.network, batches())
+    setup.network_training.run(state.network, batches(), augmentation_sampler(state, setup).draw_rows)
 
 
 def update_on_synthetic(state: State, setup: Setup) -> None:
@@ -49,13 +49,12 @@ def update_on_synthetic(state: State, setup: Setup) -> None:
     decoded = data.normalize(torch.cat(images))
     sampler = augmentation_sampler(state, setup)
 
-    def batches() -> Iterator[BatchDraw]:
-        for _ in range(config.syn_epochs):
-            for rows in shuffled(len(labels), config.batch_size, state.generator):
-                yield sampler.draw(decoded[rows], labels[rows])
+    def draw(rows: Tensor, batch: int) -> ChainDraw:
+        return sampler.draw(decoded[rows], labels[rows], batch)
 
     assert state.network is not None
-    setup.network_training.run(state.network, batches())
+    for _ in range(config.syn_epochs):
+        setup.network_training.run(state.network, shuffled(len(labels), config.batch_size, state.generator), draw)
 
 
 def augmentation_sampler(state: State, setup: Setup) -> AugmentationSampler:

@@ -18,7 +18,7 @@ from attar.engine.cuda_graphs import Record
 from attar.engine.precision import autocast
 from attar.engine.workers import ThreadWorkers
 from attar.models import Network
-from attar.training.batches import BatchDraw, make_batch
+from attar.training.batches import ChainDraw, make_batches
 from attar.training.loop import Trainer
 from attar.training.train_state import TrainState
 
@@ -88,12 +88,12 @@ class NetworkTraining:
         module = gradients.module
         batch_norm = any(True for _ in module.buffers())  # its statistics forbid splitting and `torch.func`
         self.gradients = None if batch_norm else NetworkGradients(module, gradients.execution, gradients.workers)
-        self.make = partial(make_batch, data)
+        self.make = partial(make_batches, data)
         self.record = record
         self.trainers: dict[int, Trainer] = {}  # by the id of the model
 
-    def run(self, model: TrainState, batches: Iterable[BatchDraw]) -> None:
-        """Make one training step for each batch, in order."""
+    def run(self, model: TrainState, batches: Iterable[Tensor], draw: Callable[[Tensor, int], ChainDraw]) -> None:
+        """Make one training step for each batch of rows, in order, as `Trainer` does."""
         if id(model) not in self.trainers:
             self.trainers[id(model)] = Trainer(model, self.make, gradients=self.gradients, record=self.record)
-        self.trainers[id(model)](batches)
+        self.trainers[id(model)](batches, draw)

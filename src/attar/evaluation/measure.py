@@ -38,7 +38,7 @@ from attar.sets.synthetic import SyntheticSet
 from attar.settings.choices import strategy_names
 from attar.settings.config import EvaluateConfig, NetworkConfig
 from attar.settings.schema import settings_of
-from attar.training.batches import AugmentationSampler, BatchDraw, make_batch, shuffled
+from attar.training.batches import AugmentationSampler, ChainDraw, make_batches, shuffled
 from attar.training.loop import Trainer, fit
 from attar.training.train_state import TrainState, accuracy, start_training
 
@@ -220,10 +220,11 @@ def train_network(job: TrainingJob, images: Tensor | Mapped, labels: Tensor, dat
 
     sampler = AugmentationSampler(data, strategy_names(config.aug_type), config.mix_p, generator)
 
-    def epoch_batches() -> Iterator[BatchDraw]:
-        for rows in shuffled(len(labels), config.batch_size, generator):
-            yield sampler.draw(rows if resident else images[rows], labels[rows])
+    def epoch_batches() -> Iterator[Tensor]:
+        return shuffled(len(labels), config.batch_size, generator)
 
-    trainer = Trainer(model, partial(make_batch, data, fetch=fetch))
-    fit(trainer, epoch_batches, job.epochs)
+    def draw(rows: Tensor, batch: int) -> ChainDraw:
+        return sampler.draw(rows if resident else images[rows], labels[rows], batch)
+
+    fit(Trainer(model, partial(make_batches, data, fetch=fetch)), epoch_batches, draw, job.epochs)
     return model

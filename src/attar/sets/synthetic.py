@@ -161,7 +161,7 @@ class Loader:
             rows = rows if order is None else order[rows]
             images = self.images[rows]
             if self.strategy:
-                images = apply(images, draw(self.strategy, len(rows), _side(images), self.generator))
+                images = apply(images, draw(self.strategy, len(rows), _side(images), self.generator, batch=len(rows)))
             yield images, self.labels[rows]
 
 

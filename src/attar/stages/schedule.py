@@ -24,7 +24,7 @@ from attar.models.for_data import build, describe
 from attar.settings.choices import strategy_names
 from attar.settings.config import PoolConfig, Recipe
 from attar.training import train_state
-from attar.training.batches import AugmentationSampler, BatchSampler, make_batch
+from attar.training.batches import AugmentationSampler, BatchSampler, make_batches
 from attar.training.loop import MAX_STEPS_PER_GRAPH, Trainer
 from attar.training.pool import Member, Pool
 
@@ -116,11 +116,11 @@ def _pool_step_seconds(data: ImageData, recipe: Recipe) -> float:
     generator = torch.Generator(data.device).manual_seed(0)
     rows = BatchSampler(torch.arange(len(data.labels), device=data.device), config.batch_size, generator)
     sampler = AugmentationSampler(data, strategy_names(config.aug_type), config.mix_p, generator)
-    trainer = Trainer(model, partial(make_batch, data))
+    trainer = Trainer(model, partial(make_batches, data))
     count = MAX_STEPS_PER_GRAPH if data.device.type == "cuda" else 1
 
     def chain() -> None:
-        trainer([sampler.draw_rows(rows.draw()) for _ in range(count)])
+        trainer((rows.draw() for _ in range(count)), sampler.draw_rows)
 
     return _seconds(chain, data.device) / count
 

@@ -19,12 +19,12 @@ from attar.errors import UserError
 Draw = dict[str, Tensor]
 
 
-class BatchAugmentation(NamedTuple):
-    """The random parameters for a training batch of n images."""
+class Augmentation(NamedTuple):
+    """The random parameters for n images in B training batches, all of one size but the last, which may be smaller."""
 
     draw: Draw  # n rows
-    box: Tensor | None  # [3] in [0, 1): CutMix's box: its side (0: no CutMix) and its centre y, x
-    order: Tensor | None  # int64 [n]: image order[i] is pasted into image i
+    boxes: Tensor | None  # [B, 3] in [0, 1): CutMix's box of each batch: its side (0: no CutMix) and its centre y, x
+    order: Tensor | None  # int64 [n]: image order[i], of the same batch, is pasted into image i
 
 
 MAX_ZOOM = 1.2
@@ -40,12 +40,12 @@ def draw(
     size: tuple[int, int],  # (H, W) pixels
     generator: Generator,
     *,
-    choice_per_row: bool = False,
+    batch: int,
 ) -> Draw:
     """Draw the parameters of `strategy` for n rows.
 
-    Exactly one of crop, scale and rotate is applied: the same one for all rows (network training), or with
-    `choice_per_row` one drawn for each row (Siamese augmentation, where a row belongs to a whole class).
+    Exactly one of crop, scale and rotate is applied, the same one to each `batch` consecutive rows: a training batch,
+    or 1 for Siamese augmentation, where a row belongs to a whole class.
     """
     height, width = size
 
@@ -61,9 +61,9 @@ def draw(
     if warps == ["crop"]:
         drawn["shift"] = _shift(uniform(n, 2), size)
     elif warps:
-        choice = torch.randint(len(warps), (n if choice_per_row else 1,), generator=generator, device=generator.device)
+        choice = torch.randint(len(warps), (-(-n // batch),), generator=generator, device=generator.device)
         matrices = torch.stack([_matrix(name, uniform(n, 2), size) for name in warps])  # [k, n, 2, 3]
-        drawn["affine"] = matrices[choice.expand(n), torch.arange(n, device=choice.device)]
+        drawn["affine"] = matrices[_per_image(choice, n, batch), torch.arange(n, device=choice.device)]
     if "cutout" in strategy:
         drawn["cutout"] = _pixels(uniform(n, 2), height, width)
     return drawn
@@ -101,36 +101,52 @@ def cutmix(
 
     Returns the images and soft targets [n, nclass]; their cross-entropy is the area-weighted mean of both losses.
     """
-    return _paste(images, labels, nclass, *_draw_cutmix(len(images), p, generator))
+    n = len(images)
+    return _paste(images, labels, nclass, *_draw_cutmix(n, n, p, generator), n)
 
 
-def _draw_cutmix(n: int, p: float, generator: Generator) -> tuple[Tensor | None, Tensor | None]:
-    """Draw `box` and `order` of a `BatchAugmentation`, with λ ~ Beta(1, 1) = U(0, 1); None, None if p is 0."""
+def _draw_cutmix(n: int, batch: int, p: float, generator: Generator) -> tuple[Tensor | None, Tensor | None]:
+    """Draw `boxes` and `order` of an `Augmentation`, with λ ~ Beta(1, 1) = U(0, 1); None, None if p is 0."""
     if p <= 0:
         return None, None
+    u = torch.rand(-(-n // batch), 4, generator=generator, device=generator.device)
+    sides = torch.where(u[:, 0] < p, (1 - u[:, 1]).sqrt(), 0.0)
+    return torch.stack([sides, u[:, 2], u[:, 3]], dim=1), _permutations(n, batch, generator)
+
+
+def _permutations(n: int, batch: int, generator: Generator) -> Tensor:
+    """A random order of the rows of each batch, int64 [n]; those of several batches in one sort."""
     device = generator.device
-    u = torch.rand(4, generator=generator, device=device)
-    side = torch.where(u[0] < p, (1 - u[1]).sqrt(), 0.0)
-    return torch.stack([side, u[2], u[3]]), torch.randperm(n, generator=generator, device=device)
+    if n <= batch:
+        return torch.randperm(n, generator=generator, device=device)
+    rows = torch.arange(-(-n // batch) * batch, device=device)
+    keys = torch.rand(len(rows), generator=generator, device=device)
+    keys = torch.where(rows < n, keys, 2.0).view(-1, batch)  # what the last batch lacks comes last
+    return (keys.argsort(dim=1) + rows.view(-1, batch)[:, :1]).flatten()[:n]
+
+
+def _per_image(values: Tensor, n: int, batch: int) -> Tensor:
+    """Values of batches [B, …] → of their images [n, …]."""
+    return values.expand(n, *values.shape[1:]) if len(values) == 1 else values.repeat_interleave(batch, dim=0)[:n]
 
 
 def _paste(
-    images: Tensor, labels: Tensor, nclass: int, box: Tensor | None, order: Tensor | None
+    images: Tensor, labels: Tensor, nclass: int, boxes: Tensor | None, order: Tensor | None, batch: int
 ) -> tuple[Tensor, Tensor]:
     """Paste the box of each image's partner into it. Returns the images and soft targets [n, nclass]."""
     classes = torch.arange(nclass, device=labels.device)  # F.one_hot would read the labels back from a GPU
     targets = (labels if labels.is_floating_point() else labels[:, None] == classes).to(images.dtype)
-    if box is None or order is None:
+    if boxes is None or order is None:
         return images, targets
     height, width = images.shape[2:]
     device = images.device
-    side, y, x = box.unbind()
+    sides, y, x = boxes[:, :, None].unbind(dim=1)  # [B, 1]
     rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
-    inside_y = _in_box(rows, (y * height).floor(), (side * height).floor())
-    inside_x = _in_box(columns, (x * width).floor(), (side * width).floor())
-    inside = inside_y[:, None] & inside_x[None, :]
-    mixed = torch.where(inside, images[order], images)
-    area = inside.to(images.dtype).mean()
+    inside_y = _in_box(rows, (y * height).floor(), (sides * height).floor())
+    inside_x = _in_box(columns, (x * width).floor(), (sides * width).floor())
+    inside = inside_y[:, :, None] & inside_x[:, None, :]  # [B, H, W]
+    area = _per_image(inside.to(images.dtype).mean(dim=(1, 2)), len(images), batch)[:, None]
+    mixed = torch.where(_per_image(inside, len(images), batch)[:, None], images[order], images)
     return mixed, targets * (1 - area) + targets[order] * area
 
 
@@ -144,23 +160,23 @@ def augment(
     generator: Generator,
 ) -> tuple[Tensor, Tensor]:
     """Augment each image of a training batch, then apply CutMix. Returns the images and soft targets [n, nclass]."""
-    size = (images.shape[2], images.shape[3])
-    augmentation = draw_augmentation(strategy, len(images), size, mix_p, generator)
-    return apply_augmentation(images, labels, augmentation, nclass)
+    size, n = (images.shape[2], images.shape[3]), len(images)
+    augmentation = draw_augmentation(strategy, n, size, mix_p, generator, batch=n)
+    return apply_augmentation(images, labels, augmentation, nclass, batch=n)
 
 
 def draw_augmentation(
-    strategy: tuple[str, ...], n: int, size: tuple[int, int], mix_p: float, generator: Generator
-) -> BatchAugmentation:
-    """Draw the random parameters of `augment` for n images, to be applied later by `apply_augmentation`."""
-    return BatchAugmentation(draw(strategy, n, size, generator), *_draw_cutmix(n, mix_p, generator))
+    strategy: tuple[str, ...], n: int, size: tuple[int, int], mix_p: float, generator: Generator, *, batch: int
+) -> Augmentation:
+    """Draw the random parameters for n images in batches, to be applied later by `apply_augmentation`."""
+    return Augmentation(draw(strategy, n, size, generator, batch=batch), *_draw_cutmix(n, batch, mix_p, generator))
 
 
 def apply_augmentation(
-    images: Tensor, labels: Tensor, augmentation: BatchAugmentation, nclass: int
+    images: Tensor, labels: Tensor, augmentation: Augmentation, nclass: int, *, batch: int
 ) -> tuple[Tensor, Tensor]:
-    """As `augment`, with parameters that were already drawn."""
-    return _paste(apply(images, augmentation.draw), labels, nclass, augmentation.box, augmentation.order)
+    """As `augment` for each batch, with parameters that were already drawn."""
+    return _paste(apply(images, augmentation.draw), labels, nclass, augmentation.boxes, augmentation.order, batch)
 
 
 def without(strategy: tuple[str, ...], name: str) -> tuple[str, ...]:

@@ -10,8 +10,10 @@ import torch
 from torch import Generator, Tensor
 
 from attar.data.images import ImageData
-from attar.training.augment import BatchAugmentation, apply_augmentation, draw_augmentation
+from attar.training.augment import Augmentation, apply_augmentation, draw_augmentation, take
 from attar.training.train_state import Batch
+
+AT_ONCE = 1 << 28  # bytes of float32 images that are augmented at once
 
 
 def shuffled(n: int, batch: int, generator: Generator, *, limit: int | None = None) -> Iterator[Tensor]:
@@ -53,41 +55,62 @@ class BatchSampler:
         self.order, self.next = order, next
 
 
-class BatchDraw(NamedTuple):
-    """The random draws of a training batch; no pixels are computed yet."""
+class ChainDraw(NamedTuple):
+    """The random draws of consecutive training batches; no pixels are computed yet."""
 
-    source: Tensor  # the images, or their rows in the data set
+    source: Tensor  # the n images of all batches, or their rows in the data set
     labels: Tensor  # int64 [n], or soft labels float [n, C]
-    augmentation: BatchAugmentation
+    augmentation: Augmentation
+    batch: int  # images in a batch; the last one may have fewer
 
 
 class AugmentationSampler:
-    """Draws the augmentation of training batches: one draw for each image, and CutMix."""
+    """Draws the augmentation of training batches: one draw for each image, and CutMix for each batch."""
 
     def __init__(self, data: ImageData, strategy: tuple[str, ...], mix_p: float, generator: Generator) -> None:
         self.data, self.strategy, self.mix_p, self.generator = data, strategy, mix_p, generator
 
-    def draw(self, source: Tensor, labels: Tensor) -> BatchDraw:
-        """Draw the augmentation of the images or rows `source`."""
-        return BatchDraw(
-            source, labels, draw_augmentation(self.strategy, len(labels), self.data.size, self.mix_p, self.generator)
-        )
+    def draw(self, source: Tensor, labels: Tensor, batch: int) -> ChainDraw:
+        """Draw the augmentation of the images or rows `source`, of one or more batches."""
+        size = self.data.size
+        augmentation = draw_augmentation(self.strategy, len(labels), size, self.mix_p, self.generator, batch=batch)
+        return ChainDraw(source, labels, augmentation, batch)
 
-    def draw_rows(self, rows: Tensor) -> BatchDraw:
+    def draw_rows(self, rows: Tensor, batch: int) -> ChainDraw:
         """Draw the augmentation of real images. Images that are not in the GPU's memory are sent there as bytes."""
         data = self.data
         on_device = data.device.type != "cuda" or isinstance(data.images, Tensor)
-        return self.draw(rows if on_device else data.images[rows], data.labels[rows])
+        return self.draw(rows if on_device else data.images[rows], data.labels[rows], batch)
 
 
-def make_batch(data: ImageData, batch: BatchDraw, *, fetch: Callable[[Tensor], Tensor] | None = None) -> Batch:
-    """Compute the augmented images and soft targets [n, C] of a batch, deterministically.
+def make_batches(
+    data: ImageData, chain: ChainDraw, *, fetch: Callable[[Tensor], Tensor] | None = None
+) -> Iterator[Batch]:
+    """Compute the augmented images and soft targets [n, C] of each batch, deterministically.
+
+    Many batches are computed at once, because a GPU would wait for single ones.
 
     fetch: source → normalised images [n, ch, H, W]. The default takes rows of the data's images (int64), raw images
     (uint8), or images that are normalised already (float).
     """
-    images = (fetch or partial(_fetch, data))(batch.source)
-    return apply_augmentation(images, batch.labels, batch.augmentation, data.nclass)
+    fetch = fetch or partial(_fetch, data)
+    n, batch = len(chain.labels), chain.batch
+    at_once = batch * max(1, AT_ONCE // (4 * batch * data.channels * data.size[0] * data.size[1]))
+    for start in range(0, n, at_once):
+        part = slice(start, start + at_once)
+        augmentation = _part(chain.augmentation, part, batch)
+        images, targets = apply_augmentation(
+            fetch(chain.source[part]), chain.labels[part], augmentation, data.nclass, batch=batch
+        )
+        yield from zip(images.split(batch), targets.split(batch), strict=True)
+
+
+def _part(augmentation: Augmentation, part: slice, batch: int) -> Augmentation:
+    """The parameters of the images in `part`, which are whole batches."""
+    boxes, order = augmentation.boxes, augmentation.order
+    if boxes is not None and order is not None:
+        boxes, order = boxes[part.start // batch : part.stop // batch], order[part] - part.start
+    return Augmentation(take(augmentation.draw, part), boxes, order)
 
 
 def _fetch(data: ImageData, source: Tensor) -> Tensor:

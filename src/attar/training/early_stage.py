@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from torch import Generator
+from torch import Generator, Tensor
 
 from attar import files, models
 from attar.data.images import ImageData
@@ -17,7 +17,7 @@ from attar.models.for_data import build, describe
 from attar.settings.choices import strategy_names
 from attar.settings.config import NetworkConfig, PoolConfig
 from attar.settings.schema import settings_of
-from attar.training.batches import AugmentationSampler, BatchDraw, make_batch, shuffled
+from attar.training.batches import AugmentationSampler, make_batches, shuffled
 from attar.training.loop import Trainer, fit
 from attar.training.pool import Member, Pool
 from attar.training.pool_files import file_name, has_length, load_matching, load_matching_in, resolved_architecture
@@ -145,8 +145,13 @@ def train_member(
 
     name = file_name(config, data, network).removesuffix(files.SUFFIX)
     sampler = AugmentationSampler(data, strategy_names(config.aug_type), config.mix_p, generator)
-    trainer = Trainer(model, partial(make_batch, data))
-    fit(trainer, lambda: real_batches(data, config, sampler), config.epochs, after_epoch=after_epoch)
+    trainer = Trainer(model, partial(make_batches, data))
+    count = max(1, round(config.fraction * len(data.labels)))
+
+    def epoch_batches() -> Iterator[Tensor]:
+        return shuffled(len(data.labels), config.batch_size, generator, limit=count)
+
+    fit(trainer, epoch_batches, sampler.draw_rows, config.epochs, after_epoch=after_epoch)
     params = {key: value.detach() for key, value in model.params.items()}
     if not all(bool(value.isfinite().all()) for value in params.values()):
         raise Diverged(f"{name} diverged in training; lower the learning rate (lr is {config.lr:g})")
@@ -158,10 +163,3 @@ def train_member(
 def format_accuracy(accuracy: float | None) -> str:
     """An accuracy as text: a fraction with three digits."""
     return "unknown (no test images)" if accuracy is None else f"{accuracy:.3f}"
-
-
-def real_batches(data: ImageData, config: PoolConfig, sampler: AugmentationSampler) -> Iterator[BatchDraw]:
-    """Draw one epoch of batches over `config.fraction` of the real images."""
-    count = max(1, round(config.fraction * len(data.labels)))
-    for rows in shuffled(len(data.labels), config.batch_size, sampler.generator, limit=count):
-        yield sampler.draw_rows(rows)

@@ -1,7 +1,8 @@
 """The supervised training loop of the pool, the network update and the evaluation.
 
-The random draws of a batch are made first (`batches.BatchDraw`), and its images are computed together with the training
-step (`Trainer`), because on a GPU many steps are one CUDA graph, in which no random numbers can be drawn.
+The random draws of a chain of batches are made first (`batches.ChainDraw`), and their images are computed together with
+the training steps (`Trainer`), because on a GPU the whole chain is one CUDA graph, in which no random numbers can be
+drawn. A chain is drawn and augmented at once: single batches are too small to keep a GPU busy.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from attar.engine.cuda_graphs import CudaGraph, Record, Shapes, record_graph, shapes_of
-from attar.training.batches import BatchDraw
+from attar.training.batches import ChainDraw
 from attar.training.train_state import Batch, Gradients, TrainState, decay, step
 
 MAX_STEPS_PER_GRAPH = 32  # training steps in one CUDA graph
@@ -26,7 +27,7 @@ class Trainer:
 
     Args:
         model: the network under training, which is changed in place.
-        make: computes the images and targets of a batch.
+        make: computes the images and targets of each batch of a chain.
         gradients: as for `train_state.step`.
         record: replaces the recording of a CUDA graph, in tests. By default steps are recorded on a GPU only.
     """
@@ -34,7 +35,7 @@ class Trainer:
     def __init__(
         self,
         model: TrainState,
-        make: Callable[[BatchDraw], Batch],
+        make: Callable[[ChainDraw], Iterable[Batch]],
         *,
         gradients: Gradients | None = None,
         record: Record | None = None,
@@ -46,20 +47,28 @@ class Trainer:
             self.record = None
         self.recorded: dict[tuple[Any, ...], CudaGraph] = {}  # by learning rates and shapes
 
-    def __call__(self, batches: Iterable[BatchDraw]) -> None:
-        """Make one training step for each batch, in order."""
-        if self.record is None:
-            for batch in batches:
-                step(self.model, *self.make(batch), self.gradients)
-            return
+    def __call__(self, batches: Iterable[Tensor], draw: Callable[[Tensor, int], ChainDraw]) -> None:
+        """Make one training step for each batch of rows, in order.
+
+        Args:
+            batches: rows int64 of the training images; the batches have the same size, but the last may be shorter.
+            draw: (rows of consecutive batches, images in a batch) → what is random about them.
+        """
         remaining = iter(batches)
-        while chain := list(islice(remaining, MAX_STEPS_PER_GRAPH)):
+        while rows := list(islice(remaining, MAX_STEPS_PER_GRAPH if self.record else 1)):
+            self.run(draw(torch.cat(rows), len(rows[0])))
+
+    def run(self, chain: ChainDraw) -> None:
+        """Make the training steps of a chain that is drawn."""
+        if self.record is None:
+            _steps(self.model, self.make, self.gradients, chain)
+        else:
             self._graph_of(chain)(chain)
 
-    def _graph_of(self, chain: list[BatchDraw]) -> CudaGraph:
+    def _graph_of(self, chain: ChainDraw) -> CudaGraph:
         """The CUDA graph of steps over batches of these shapes, at the current learning rate, which is recorded too."""
         rates = tuple(group["lr"] for group in self.model.optimizer.param_groups)
-        key: tuple[tuple[float, ...], Shapes] = (rates, shapes_of(chain))
+        key: tuple[tuple[float, ...], int, Shapes] = (rates, chain.batch, shapes_of(chain))
         if key not in self.recorded:
             # learning rates only fall, so graphs of earlier ones are not used again
             self.recorded = {other: graph for other, graph in self.recorded.items() if other[0] == rates}
@@ -70,15 +79,19 @@ class Trainer:
 
 
 def _steps(
-    model: TrainState, make: Callable[[BatchDraw], Batch], gradients: Gradients | None, chain: list[BatchDraw]
+    model: TrainState,
+    make: Callable[[ChainDraw], Iterable[Batch]],
+    gradients: Gradients | None,
+    chain: ChainDraw,
 ) -> list[Tensor]:
     """Make one training step for each batch. Returns the losses."""
-    return [step(model, *make(batch), gradients) for batch in chain]
+    return [step(model, images, targets, gradients) for images, targets in make(chain)]
 
 
 def fit(
     trainer: Trainer,
-    epoch_batches: Callable[[], Iterable[BatchDraw]],
+    epoch_batches: Callable[[], Iterable[Tensor]],
+    draw: Callable[[Tensor, int], ChainDraw],
     epochs: int,
     *,
     after_epoch: Callable[[int], None] | None = None,
@@ -87,7 +100,8 @@ def fit(
 
     Args:
         trainer: makes the training steps.
-        epoch_batches: called once for each epoch; gives its batches.
+        epoch_batches: called once for each epoch; gives its batches, as for `Trainer`.
+        draw: as for `Trainer`.
         epochs: how many epochs.
         after_epoch: called after each epoch with its number, from 0.
     """
@@ -96,6 +110,6 @@ def fit(
     for epoch in range(epochs):
         for group, rate in zip(model.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * decay(epoch, epochs)
-        trainer(epoch_batches())
+        trainer(epoch_batches(), draw)
         if after_epoch is not None:
             after_epoch(epoch)

@@ -51,6 +51,10 @@ _ROOMS = {
 __all__ = sorted(_ROOMS)
 
 
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
 def __getattr__(name: str) -> Any:
     if name not in _ROOMS:
         raise AttributeError(f"module 'attar' has no attribute '{name}'")

@@ -33,11 +33,16 @@ class WriteError(UserError, OSError):
         return " ".join(str(part) for part in self.args)
 
 
+MOST_LISTED = 20  # valid names in a message; of more than these the three nearest are named
+
+
 def nearest(name: str, options: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the nearest valid name, if one is near, then all of them."""
+    """The end of a message about an unknown name: the nearest valid name, if one is near, then the valid names."""
     names = sorted(options)
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""
+    if len(names) > MOST_LISTED:
+        return f"{hint}nearest: {', '.join(difflib.get_close_matches(name.lower(), names, n=3, cutoff=0))}"
     return f"{hint}valid: {', '.join(names)}"
 
 

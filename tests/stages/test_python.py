@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 import attar
 from attar.data.images import ImageData
+from helpers.command import call
 
 TINY: dict[str, Any] = {"niter": 1, "inner_loop": 2, "n_data": 64}
 QUICK: dict[str, Any] = {"runs": 2, "epochs": 2, "whole_epochs": 1}
@@ -125,6 +127,95 @@ def test_the_same_words_as_on_the_command_line(call: Any, words: str, digits: Im
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("setting", ["device", "size", "nclass", "cache_dir", "test_fraction", "dataset"])
+@pytest.mark.parametrize("function", [attar.condense, attar.pretrain, attar.evaluate, attar.select])
+def test_settings_of_loading_are_refused_beside_loaded_images(
+    function: Any, setting: str, digits: ImageData, condensed: attar.SyntheticSet
+) -> None:
+    """They would do nothing, and stand in the set as if they had."""
+    value = {"device": "cuda", "cache_dir": "x", "dataset": "cifar10", "test_fraction": 0.5}.get(setting, 4)
+    first: tuple[Any, ...] = {attar.select: (digits, "random"), attar.evaluate: (condensed, digits)}.get(
+        function, (digits,)
+    )
+    with pytest.raises(attar.UserError, match=f"^{setting} belongs to attar.load"):
+        function(*first, **{setting: value})
+
+
+def test_the_nearest_settings_are_named_and_no_others(digits: ImageData) -> None:
+    with pytest.raises(attar.UserError) as caught:
+        attar.condense(digits, nclas=3)
+    assert str(caught.value).startswith("unknown setting 'nclas'; ") and "nclass," not in str(caught.value)
+    assert len(str(caught.value)) < 120 and str(caught.value).count(",") == 2
+    with pytest.raises(attar.UserError, match="did you mean 'nclass'"):
+        attar.condense("digits", nclas=3)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"width": 0.5}, "width belongs to attar.pretrain.*: the pool has width 0.05, not 0.5"),
+        ({"net_type": "convnet3"}, "net_type belongs to .*: the pool has architecture convnet2, not convnet3"),
+        ({"epochs": 2}, "epochs belongs to .*: the pool was not trained with epochs 2"),
+    ],
+)
+def test_settings_that_the_pool_has_otherwise(setting: Any, words: str, digits: ImageData) -> None:
+    pool = attar.pretrain(digits, epochs=1, models=1, width=0.05)
+    with pytest.raises(attar.UserError, match=words):
+        attar.condense(digits, pool, **TINY, **setting)
+
+
+def test_text_names_files_and_folders_everywhere(
+    digits: ImageData, condensed: attar.SyntheticSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    attar.save_set("small.safetensors", condensed)
+    attar.pretrain(digits, epochs=1, models=1, width=0.05, folder="pool")
+    by_path = attar.condense("digits", "pool", ipc=1, width=0.05, **TINY)
+    by_pool = attar.condense("digits", attar.pretrain("digits", epochs=1, models=1, width=0.05), ipc=1, **TINY)
+    assert torch.equal(by_path.images, by_pool.images)
+    chosen = attar.select("digits", "herding", "pool", width=0.05)
+    assert chosen.coreset == "herding"
+    assert attar.export_set("small.safetensors", "npz", "out") == Path("out.npz")
+    for phase in (0, 1):
+        attar.condense(
+            "digits", "pool", width=0.05, folder=f"part{phase}", nclass_sub=5, phase=phase, eval_at=(), **TINY
+        )
+    joined = attar.concatenate(["part1", "part0"])
+    assert joined.labels.unique().tolist() == list(range(10))
+    assert torch.equal(attar.load_set("part0").images, attar.load_set(Path("part0")).images)
+    measured = attar.evaluate("small.safetensors", "digits", yardsticks=(), **QUICK)
+    assert measured["accuracy"]["convnet2"]["n"] == 2
+
+
+def test_what_load_takes_is_taken_everywhere(digits: ImageData) -> None:
+    """A torch data set, and a dict of arrays; settings of the data go to `load`."""
+    images, labels = digits.images[:200], digits.labels[:200]
+    pairs = TensorDataset(images, labels)
+    test = (images[:50].numpy(), labels[:50].numpy())
+    for data in (pairs, {"train": (images.numpy(), labels.numpy()), "test": test}):
+        pool = attar.pretrain(data, epochs=1, models=1, width=0.05, device="cpu")
+        small = attar.condense(data, pool, method="accdd", ipc=1, nclass=10, **TINY)
+        assert (small.nclass, small.recipe["data"]["device"], small.recipe["data"]["nclass"]) == (10, "auto", 10)
+        assert attar.select(data, "random", ipc=1).images.shape == (10, 1, 8, 8)
+        assert attar.evaluate(small, data, yardsticks=(), **QUICK)["accuracy"]
+
+
+def test_a_run_of_loaded_images_is_resumed_with_the_same_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings that the images were loaded with stand in config.json, and in the set."""
+    monkeypatch.chdir(tmp_path)
+    data = attar.load("digits", nclass=3, device="cpu")
+    small = attar.condense(data, folder="run", epochs=1, models=1, width=0.05, **TINY)
+    asked = {"dataset": "digits", "nclass": 3, "device": "cpu", "size": None}
+    for recipe in (small.recipe, json.loads(Path("run/config.json").read_text(encoding="utf-8"))):
+        assert {name: recipe["data"][name] for name in asked} == asked
+    call("condense", "--resume", "run", "--niter", "2", "--quiet")
+    assert attar.load_set("run").nclass == 3
+    assert dict(data.resized(6).subset(2).loaded) == {"dataset": "digits", "nclass": 2, "device": "cpu", "size": 6}
+    assert attar.evaluate("run", yardsticks=(), **QUICK)["accuracy"]
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -160,6 +251,10 @@ def test_the_names_stay_functions_whatever_was_imported_before() -> None:
 def test_importing_attar_is_quick() -> None:
     assert run("import sys, attar; attar.__version__; print('torch' in sys.modules)") == "False"
     assert run("import sys, attar; attar.UserError; print('torch' in sys.modules)") == "False"
+
+
+def test_completion_shows_the_public_names_and_nothing_else() -> None:
+    assert dir(attar) == sorted([*attar.__all__, "__version__"])
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

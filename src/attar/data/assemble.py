@@ -229,7 +229,7 @@ def _mapped(cached: Cached, plan: CachePlan, reading: Reading) -> ImageData:
 
 def _sized(data: ImageData, plan: CachePlan, needs: Needs) -> ImageData:
     if needs.size != plan.needs.size:
-        data.chosen_size = needs.size
+        data.loaded = {"size": needs.size}
     return data
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +14,7 @@ from attar.data import arrays
 from attar.data.arrays import Array
 from attar.data.cache.mapped import Mapped
 from attar.data.reading import LeftOut
-from attar.errors import UserError, say_once
+from attar.errors import UserError
 
 TEST_PIXELS = 1 << 22  # of a batch of test images, at most
 TEST, HELD_OUT = "test images", "held-out training images"  # what accuracies are measured on
@@ -43,7 +42,7 @@ class ImageData:
     tested_on: str = TEST  # what the test images are
     left_out: LeftOut  # what the source holds besides
     checksums: tuple[np.ndarray, np.ndarray] | None = None  # of training and test images, where they are known
-    chosen_size: int | None = None  # pixels, where images of mixed sizes were brought to one that nobody named
+    loaded: Mapping[str, Any] = {}  # the settings of [data] that read them again, other than defaults
 
     def __init__(
         self,
@@ -169,15 +168,6 @@ class ImageData:
         sums = self.checksums or (arrays.checksums(self.images), arrays.checksums(self.test_images))
         return arrays.count_equal(self.images, self.test_images, *sums)
 
-    def say_equal_images(self) -> None:
-        """Log, once, that test images are among the training images."""
-        if self.equal_test_images and self.test_images is not None:
-            say_once(
-                f"{self.name}: {self.equal_test_images:,} of {len(self.test_images):,} test images are equal to "
-                f"training images, pixel for pixel: accuracies will be too high",
-                logging.WARNING,
-            )
-
     def rows(self, c: int) -> Tensor:
         """Rows of the training images of class c, ascending, int64 [n_c] on the device."""
         return self._rows[c]
@@ -210,8 +200,9 @@ class ImageData:
         where = arrays.usable_device(device)
         if where == self.device:
             return self
-        test = None if self.test_images is None else self.test_images.to(where)
-        moved = self._with(images=self.images.to(where), test_images=test, mean=self.mean, std=self.std)
+        changes: dict[str, Any] = {"images": self.images.to(where), "mean": self.mean, "std": self.std}
+        changes["test_images"] = None if self.test_images is None else self.test_images.to(where)
+        moved = self._with({"device": str(where)}, **changes)
         if "fingerprint" in vars(self):
             moved.fingerprint = self.fingerprint
         return moved
@@ -229,7 +220,7 @@ class ImageData:
                 changes |= {"test_images": _chosen(self.test_images, keep), "test_labels": self.test_labels[keep]}
             else:
                 changes |= {"test_images": None, "test_labels": None}
-        return self._with(classes=self.classes[:nclass], **changes)
+        return self._with({"nclass": nclass}, classes=self.classes[:nclass], **changes)
 
     def resized(self, size: int) -> ImageData:
         """Short side resized to `size` pixels (bilinear, antialiased), then the centre size x size."""
@@ -237,7 +228,7 @@ class ImageData:
         if self.size == (size, size):
             return self
         test = None if self.test_images is None else arrays.resample(self.test_images, size)
-        return self._with(images=arrays.resample(self.images, size), test_images=test)
+        return self._with({"size": size}, images=arrays.resample(self.images, size), test_images=test)
 
     def holdout(self, fraction: float, seed: int) -> ImageData:
         """Data whose test set is a stratified part of the training images; the real test set is left out.
@@ -272,7 +263,7 @@ class ImageData:
             std=self.std,
         )
 
-    def _with(self, **changes: Any) -> ImageData:
+    def _with(self, loaded: Mapping[str, Any] | None = None, **changes: Any) -> ImageData:
         kept: dict[str, Any] = {
             "images": self.images,
             "labels": self.labels,
@@ -285,8 +276,8 @@ class ImageData:
         }
         new = ImageData.__new__(ImageData)
         new._fill(**(kept | changes))
-        new.tested_on = self.tested_on
-        new.left_out, new.chosen_size = self.left_out, self.chosen_size
+        new.tested_on, new.left_out = self.tested_on, self.left_out
+        new.loaded = {**self.loaded, **(loaded or {})}
         return new
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,10 @@ from attar.data.reading import LARGEST_SIDE, LARGEST_SIDE_CPU, Reading, ShowsSta
 from attar.data.sources import archives, cifar, digits, folder, hub, idx, imagenet, npz, objects, parquet, svhn, tree
 from attar.data.sources.layout import LAYOUT
 from attar.engine import device as devices
-from attar.errors import MissingError, UserError, choose, log, nearest
+from attar.errors import MissingError, UserError, choose, log, nearest, say_once
 from attar.settings.choices import CHANNEL_AXIS_NAMES
+from attar.settings.config import DataConfig
+from attar.settings.schema import settings_of
 
 # name -> reader(data_dir, nclass, size). A reader may use nclass and size to read less; `load` applies what it left.
 SOURCES: dict[str, Callable[[Path | None, int | None, int | None], ImageData]] = {
@@ -87,6 +90,7 @@ def load(
     Raises:
         UserError: of which MissingError when a file or folder is not there, with one line that says what to do.
     """
+    given = locals()
     where = devices.pick(device) if isinstance(device, str) else usable_device(device)
     _check_arguments(nclass, size, channels, test_fraction)
     if isinstance(source, ImageData):
@@ -113,8 +117,31 @@ def load(
     fraction = TEST_FRACTION if test_fraction is None else test_fraction
     if data.test_images is None and fraction > 0:
         data = _with_test(data, fraction, test_seed)
-    data.say_equal_images()
-    return data.to(where)
+    say_equal_images(data)
+    data = data.to(where)
+    data.loaded = {**data.loaded, **_settings(given)}
+    return data
+
+
+def say_equal_images(data: ImageData) -> None:
+    """Log, once, that test images are among the training images."""
+    if data.equal_test_images and data.test_images is not None:
+        say_once(
+            f"{data.name}: {data.equal_test_images:,} of {len(data.test_images):,} test images are equal to training "
+            f"images, pixel for pixel: accuracies will be too high",
+            logging.WARNING,
+        )
+
+
+def _settings(given: dict[str, Any]) -> dict[str, Any]:
+    """The settings of [data] that read the same as a call of `load`, other than defaults."""
+    usual = settings_of(DataConfig()) | {"dataset": None}
+    if isinstance(given["source"], str | os.PathLike):
+        given = {**given, "dataset": given["source"]}
+    texts = {
+        name: str(value) if isinstance(value, os.PathLike | torch.device) else value for name, value in given.items()
+    }
+    return {name: texts[name] for name in usual if texts.get(name) not in (None, usual[name])}
 
 
 def _check_arguments(nclass: int | None, size: int | None, channels: str | None, test_fraction: float | None) -> None:

@@ -36,12 +36,17 @@ ExportedImages = dict[str, tuple[Tensor, Tensor]]  # "stored", "decoded" → ima
 
 
 def export_set(
-    condensed: SyntheticSet, to: str, out: str | Path, *, what: str | None = None, overwrite: bool = False
+    condensed: SyntheticSet | str | Path,
+    to: str,
+    out: str | Path,
+    *,
+    what: str | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write a set to a folder (parquet, imagefolder) or a file (npz, pt), atomically.
 
     Args:
-        condensed: the set.
+        condensed: the set, or its file or run folder.
         to: the format: "parquet", "imagefolder", "npz" or "pt".
         out: the folder or file; a file gets the suffix of its format.
         what: the images as "stored", "decoded", or "both". By default both in parquet and decoded elsewhere, since
@@ -56,7 +61,7 @@ def export_set(
         MissingError: for parquet without the package pyarrow.
     """
     choose("format", to, FORMATS)
-    out = Path(out)
+    condensed, out = set_files.as_set(condensed), Path(out)
     what = choose("what", what or ("both" if to == "parquet" else "decoded"), WHATS)
     if to == "pt" and what == "both":
         raise UserError("a .pt pair holds one set of images: choose --what stored or decoded")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from attar.errors import UserError
+from attar.sets.set_files import as_set
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.config import SECTIONS, with_role
 
@@ -37,11 +39,11 @@ def labels_of(nclass: int, nclass_sub: int | None, phase: int | None) -> list[in
     return labels[phase * nclass_sub : (phase + 1) * nclass_sub]
 
 
-def concatenate(parts: Sequence[SyntheticSet], names: Sequence[str] = ()) -> SyntheticSet:
+def concatenate(parts: Sequence[SyntheticSet | str | Path], names: Sequence[str] = ()) -> SyntheticSet:
     """Join the parts of a partition into one set.
 
     Args:
-        parts: the sets, in any order.
+        parts: the sets, or their files or run folders, in any order.
         names: what error messages call the parts; "part 1", "part 2", … by default.
 
     Returns:
@@ -53,19 +55,20 @@ def concatenate(parts: Sequence[SyntheticSet], names: Sequence[str] = ()) -> Syn
     """
     if not parts:
         raise UserError("there are no parts to join; name two or more")
-    names = names or [f"part {number}" for number in range(1, len(parts) + 1)]
-    misfits = [*_misfits(parts, names), *_repeated(parts, names)]
+    sets = [as_set(part) for part in parts]
+    names = names or [f"part {number}" for number in range(1, len(sets) + 1)]
+    misfits = [*_misfits(sets, names), *_repeated(sets, names)]
     if misfits:
         more = f"; {len(misfits) - MAX_MISFITS_SHOWN} more" if len(misfits) > MAX_MISFITS_SHOWN else ""
         raise UserError("; ".join(misfits[:MAX_MISFITS_SHOWN]) + more)
-    order = torch.cat([part.labels for part in parts]).argsort(stable=True)
-    initial = [part.initial for part in parts if part.initial is not None]
-    first = min(parts, key=lambda part: int(part.labels.min()))  # so that the order of the parts changes nothing
+    order = torch.cat([part.labels for part in sets]).argsort(stable=True)
+    initial = [part.initial for part in sets if part.initial is not None]
+    first = min(sets, key=lambda part: int(part.labels.min()))  # so that the order of the parts changes nothing
     return replace(
         first,
-        images=torch.cat([part.images for part in parts])[order],
-        labels=torch.cat([part.labels for part in parts])[order],
-        initial=torch.cat(initial)[order] if len(initial) == len(parts) else None,
+        images=torch.cat([part.images for part in sets])[order],
+        labels=torch.cat([part.labels for part in sets])[order],
+        initial=torch.cat(initial)[order] if len(initial) == len(sets) else None,
         recipe=without_phase(first.recipe),
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from attar.errors import MissingError, UserError, one_line
 from attar.sets.export import export_set
+from attar.sets.set_files import as_set
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.config import Recipe, with_role
 from attar.settings.schema import settings_of
@@ -16,11 +17,11 @@ from attar.settings.schema import settings_of
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def push_set(condensed: SyntheticSet, name: str, *, what: str | None = None, private: bool = False) -> str:
+def push_set(condensed: SyntheticSet | str | Path, name: str, *, what: str | None = None, private: bool = False) -> str:
     """Upload a set as parquet, with a data set card, to the Hugging Face hub.
 
     Args:
-        condensed: the set. Folders of this machine are taken out of its recipe.
+        condensed: the set, or its file or run folder. Folders of this machine are taken out of its recipe.
         name: USER/NAME of a data set, which is created if it does not exist.
         what: which images, "stored", "decoded" or "both" (the default).
         private: whether a created data set is private.
@@ -42,7 +43,7 @@ def push_set(condensed: SyntheticSet, name: str, *, what: str | None = None, pri
     if not get_token():
         raise MissingError("there is no Hugging Face token; run `hf auth login`, or put one into HF_TOKEN")
     with tempfile.TemporaryDirectory() as scratch:
-        folder = export_set(_without_places(condensed), "parquet", Path(scratch) / "set", what=what)
+        folder = export_set(_without_places(as_set(condensed)), "parquet", Path(scratch) / "set", what=what)
         try:
             api = HfApi()
             address = api.create_repo(name, repo_type="dataset", private=private, exist_ok=True)

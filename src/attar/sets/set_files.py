@@ -23,7 +23,7 @@ METADATA_TYPES = {
 }
 
 
-def save_set(path: Path, condensed: SyntheticSet) -> None:
+def save_set(path: str | Path, condensed: SyntheticSet) -> None:
     """Write a condensed set to a safetensors file: tensors `images` float32 and `labels` int64, the rest as metadata.
 
     Args:
@@ -34,6 +34,7 @@ def save_set(path: Path, condensed: SyntheticSet) -> None:
     Raises:
         WriteError: where the file cannot be written.
     """
+    path = Path(path)
     if path.name == CONDENSED and condensed.initial is not None:
         save_set(path.with_name(INITIAL), replace(condensed, images=condensed.initial))
     save_tensors(path, {"images": condensed.images.float(), "labels": condensed.labels}, "set", describe(condensed))
@@ -56,7 +57,7 @@ def describe(condensed: SyntheticSet) -> dict[str, Any]:
     }
 
 
-def load_set(path: Path) -> SyntheticSet:
+def load_set(path: str | Path) -> SyntheticSet:
     """Read a condensed set.
 
     Args:
@@ -69,6 +70,7 @@ def load_set(path: Path) -> SyntheticSet:
         MissingError: where the file is missing, or the run is not finished.
         UserError: where the file is damaged, or is no condensed set.
     """
+    path = Path(path)
     if path.is_dir():
         if not (path / CONDENSED).is_file():
             raise MissingError(f"{path} is no run folder, or its run is not finished: it has no {CONDENSED}")
@@ -102,6 +104,11 @@ def load_set(path: Path) -> SyntheticSet:
     if not _is_sound(condensed):
         raise UserError(f"{path} is damaged: images {list(images.shape)}, labels and classes do not fit each other")
     return condensed
+
+
+def as_set(condensed: SyntheticSet | str | Path) -> SyntheticSet:
+    """The set itself, or the one in a file or run folder."""
+    return condensed if isinstance(condensed, SyntheticSet) else load_set(condensed)
 
 
 def _is_sound(condensed: SyntheticSet) -> bool:

@@ -26,7 +26,7 @@ from attar.settings import layers, recipes
 from attar.settings.config import FLAGS, Recipe, fitted_to, with_role
 from attar.stages import schedule
 from attar.stages.parts import PARTS, condense_parts, discard_parts, settings_of_parts
-from attar.stages.pretrain import describe_pool, find_pool, member_files
+from attar.stages.pretrain import check_pool_settings, describe_pool, find_pool, member_files
 from attar.stages.run import RunOptions, condense_run
 from attar.stages.shared import (
     DEFAULT_FOLDER,
@@ -54,7 +54,7 @@ class TimeLimit(NamedTuple):
 
 def condense(
     data: Any = None,
-    pool: Pool | None = None,
+    pool: Pool | str | Path | None = None,
     *,
     recipe: str | Path | None = None,
     reproduce: bool = False,
@@ -73,7 +73,8 @@ def condense(
 
     Args:
         data: an `ImageData`, or what `attar.load` takes.
-        pool: early-stage models to match on; trained first by default. Methods with fresh networks take none.
+        pool: early-stage models to match on, or the file or folder of a pool; trained first by default. Methods with
+            fresh networks take none.
         recipe: the name of a recipe, a TOML file of settings, or the config.json of a run.
         reproduce: insist on the published settings of the data set.
         folder: the run folder: settings, checkpoints, metrics, the set, pictures, a report. Models trained for it are
@@ -97,10 +98,14 @@ def condense(
         UserError: for settings, data, pool and folder that do not fit; `Diverged` where numbers become infinite.
     """
     limit = TimeLimit(minutes, time.perf_counter())
+    if isinstance(pool, str | Path):
+        settings, pool = {**settings, "model_path": str(pool)}, None
     options = run_options(save_every, progress, log)
     check_time_limit(limit, settings)
     inputs = resolve_inputs("condense", data, settings, recipe=recipe, published=reproduce, progress=options.progress)
-    inputs = inputs if pool is None else inputs.with_recipe(replace(inputs.recipe, network=pool.network))
+    if pool is not None:
+        check_pool_settings(pool, inputs)
+        inputs = inputs.with_recipe(replace(inputs.recipe, network=pool.network))
     if folder is None:
         return _in_memory(inputs, pool, limit, options, ray)
     is_default = folder is DEFAULT_FOLDER

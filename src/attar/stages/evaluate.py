@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from attar.data.images import ImageData
-from attar.data.load import load as load_images
 from attar.engine.workers import ThreadWorkers
 from attar.errors import MissingError, UserError, log
 from attar.evaluation import measure
@@ -23,7 +22,8 @@ from attar.sets import foreign, set_files
 from attar.sets.synthetic import SyntheticSet
 from attar.settings import auto, layers, recipes
 from attar.settings.config import FLAGS, Recipe
-from attar.stages.shared import cluster_workers, load_data
+from attar.settings.layers import Layer
+from attar.stages.shared import cluster_workers, given_images, load_data, name_as_setting
 
 
 def evaluate(condensed: SyntheticSet | str | Path, data: Any = None, **settings: Any) -> dict[str, Any]:
@@ -66,13 +66,15 @@ def evaluate_set(
     path = None if isinstance(condensed, SyntheticSet) else Path(condensed)
     if path is not None and not path.exists():
         raise MissingError(f"there is no run folder or file {path}")
+    data, settings, flags = name_as_setting("evaluate", data, settings)
+    layer = layers.by_section(flags, settings)
     is_foreign_set = path is not None and foreign.is_foreign(path)
     if not is_foreign_set and (factor is not None or decode_type is not None or normalized):
         raise UserError(f"{path} says itself how it is decoded; factor, decode_type and normalized are for other sets")
     if path is not None and is_foreign_set:
-        inputs = _foreign_set(path, data, recipe, settings, factor, decode_type, normalized, progress)
+        inputs = _foreign_set(path, data, recipe, layer, factor, decode_type, normalized, progress)
     else:
-        inputs = _attar_set(condensed, data, recipe, settings, progress)
+        inputs = _attar_set(condensed, data, recipe, layer, progress)
     check_set_fits(inputs.condensed, inputs.data)
     warn_other_images(inputs.fingerprint, inputs.data)
     folder_of = path if path is not None and path.is_dir() and not is_foreign_set else None
@@ -101,22 +103,23 @@ def _attar_set(
     condensed: SyntheticSet | str | Path,
     data: Any,
     recipe: str | Path | None,
-    settings: dict[str, Any],
+    layer: Layer,  # what the caller set
     progress: Progress,
 ) -> EvaluationInputs:
-    condensed = condensed if isinstance(condensed, SyntheticSet) else set_files.load_set(Path(condensed))
+    condensed = set_files.as_set(condensed)
     base = recipes.overlay(Recipe(), condensed.recipe) if condensed.recipe else recipes.for_data(condensed.source)
     if recipe is not None:
         base = layers.resolve(FLAGS["evaluate"], {}, recipe=str(recipe))
-    resolved = recipes.overlay(base, layers.by_section(FLAGS["evaluate"], settings))
-    return EvaluationInputs(condensed, _images(data, resolved, progress), resolved, condensed.fingerprint)
+    resolved = recipes.overlay(base, layer)
+    images = load_data(resolved, progress) if data is None else given_images(data, layer, progress)
+    return EvaluationInputs(condensed, images, resolved, condensed.fingerprint)
 
 
 def _foreign_set(
     path: Path,
     data: Any,
     recipe: str | Path | None,
-    settings: dict[str, Any],
+    layer: Layer,  # what the caller set
     factor: int | None,
     decode_type: str | None,
     normalized: bool,
@@ -124,11 +127,10 @@ def _foreign_set(
 ) -> EvaluationInputs:
     """Images that were exported or made by another tool, and the real data that the settings or the files name."""
     foreign_set = foreign.read(path)
-    layer = layers.by_section(FLAGS["evaluate"], settings)
     if data is None and not foreign_set.recipe and "dataset" not in layer.get("data", {}):
         raise UserError(f"{path} does not say which data it stands for; name the real data with -d")
     resolved = recipes.overlay(recipes.overlay(Recipe(), foreign_set.recipe), layer)
-    images = _images(data, resolved, progress)
+    images = load_data(resolved, progress) if data is None else given_images(data, layer, progress)
     if recipe is not None:
         resolved = recipes.overlay(layers.resolve(FLAGS["evaluate"], {}, recipe=str(recipe)), layer)
     elif not foreign_set.recipe:
@@ -139,12 +141,6 @@ def _foreign_set(
         "%s: %d images, factor %d, decode type %s", path, len(condensed.labels), condensed.factor, condensed.decode_type
     )
     return EvaluationInputs(condensed, images, resolved, foreign_set.meta.get("fingerprint"))
-
-
-def _images(data: Any, recipe: Recipe, progress: Progress) -> ImageData:
-    if data is None:
-        return load_data(recipe, progress)
-    return data if isinstance(data, ImageData) else load_images(data)
 
 
 def check_tested(folder: RunFolder, data: ImageData) -> None:

@@ -25,7 +25,7 @@ def export(
     if to is None:
         raise UserError(f"name a format with --to; valid: {', '.join(FORMATS)}")
     choose("format", to, FORMATS)
-    condensed = set_files.load_set(Path(run))
+    condensed = set_files.load_set(run)
     if out is not None and not str(out).strip():
         raise UserError("out must name a file or folder, and it is empty")
     home = Path(run) if Path(run).is_dir() else Path(run).parent
@@ -34,4 +34,4 @@ def export(
 
 def push(run: str | Path, name: str, *, what: str | None = None, private: bool = False) -> str:
     """Upload the set of a run folder or condensed file to the Hugging Face hub; returns its address there."""
-    return push_set(set_files.load_set(Path(run)), name, what=what, private=private)
+    return push_set(run, name, what=what, private=private)

@@ -14,7 +14,7 @@ from attar.errors import UserError, log
 from attar.runs import run_folder
 from attar.runs.progress import Progress
 from attar.settings.config import Recipe
-from attar.stages.shared import DEFAULT_FOLDER, POOL_ROOT, cluster_workers, named_folder, resolve_inputs
+from attar.stages.shared import DEFAULT_FOLDER, POOL_ROOT, Inputs, cluster_workers, named_folder, resolve_inputs
 from attar.training import early_stage, pool_files
 from attar.training.pool import Pool, empty
 
@@ -154,3 +154,16 @@ def describe_pool(pool: Pool) -> dict[str, Any]:
 def explicit_length(recipe: Recipe, explicit: Collection[str]) -> dict[str, float]:
     """{setting: value} of how long the models of a named pool must have been trained; only what the caller set."""
     return {name: getattr(recipe.pool, name) for name in ("epochs", "fraction") if name in explicit}
+
+
+def check_pool_settings(pool: Pool, inputs: Inputs) -> None:
+    """Raise `UserError` for a setting that the caller gave and the pool does not have."""
+    there = pool_files.resolved_architecture(pool.network)
+    asked = pool_files.resolved_architecture(inputs.recipe.network)
+    for name in inputs.explicit.get("network", {}):
+        key = name if name in there else "architecture"
+        if asked[key] != there[key]:
+            raise UserError(f"{name} belongs to attar.pretrain(...): the pool has {key} {there[key]}, not {asked[key]}")
+    for name, value in explicit_length(inputs.recipe, inputs.explicit.get("pool", {})).items():
+        if any(member.settings[name] != value for member in pool.members):
+            raise UserError(f"{name} belongs to attar.pretrain(...): the pool was not trained with {name} {value:g}")

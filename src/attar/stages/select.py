@@ -38,9 +38,9 @@ from attar.training.pool import Pool
 def select(
     data: Any,
     method: str,
-    pool: Pool | None = None,
+    pool: Pool | str | Path | None = None,
     *,
-    features: str | None = None,
+    features: str | Path | None = None,
     recipe: str | Path | None = None,
     folder: Any = None,
     overwrite: bool = False,
@@ -53,7 +53,8 @@ def select(
         data: an `ImageData`, or what `attar.load` takes.
         method: "random", "herding" (keeps the mean of the selected images near the mean of the class) or "kcenter" (the
             next image is the farthest from those selected so far).
-        pool: early-stage models, the first of which embeds the images; trained first by default.
+        pool: early-stage models, the first of which embeds the images, or their file or folder; trained first by
+            default.
         features: how images are embedded: "early" (the last features of an early-stage model, the default), "pixels",
             or the file or folder of a pool.
         recipe: the name of a recipe, or a TOML file of settings.
@@ -70,7 +71,9 @@ def select(
     """
     progress = progress or Progress()
     choose("core-set", method, coresets.CORESETS)
-    features = check_features(features)
+    if isinstance(pool, str | Path):
+        features, pool = pool, None
+    features = check_features(None if features is None else str(features))
     inputs = resolve_inputs("select", data, settings, recipe=recipe, progress=progress)
     inputs = inputs.with_recipe(coresets.coreset_recipe(inputs.recipe))
     if pool is not None and method != "random" and features == "early":

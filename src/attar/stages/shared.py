@@ -14,15 +14,15 @@ import torch
 from attar.condensation.setup import check_data
 from attar.data.images import ImageData
 from attar.data.load import load as load_images
+from attar.data.load import say_equal_images
 from attar.data.sources import written
-from attar.engine import device as devices
 from attar.engine.precision import check_precision
 from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError
 from attar.evaluation import protocol
 from attar.runs import run_folder
 from attar.runs.progress import Progress
-from attar.settings import auto, layers, recipes
+from attar.settings import auto, layers, recipes, schema
 from attar.settings.config import FLAGS, DataConfig, Recipe
 from attar.settings.schema import settings_of
 
@@ -62,43 +62,55 @@ def resolve_inputs(
     Raises `UserError` for settings of the data beside images that are already loaded.
     """
     recipe = None if recipe is None else str(recipe)
-    if isinstance(data, str | Path):
-        settings, data = {"dataset": str(data), **settings}, None
-    flags = FLAGS[verb]
+    data, settings, flags = name_as_setting(verb, data, settings)
     explicit = layers.by_section(flags, settings)
-    if data is None:
-        resolved = layers.resolve(flags, settings, recipe=recipe, published=published)
-        images = load_data(resolved, progress)
-        fits = recipe is None and not recipes.has_recipe(resolved.data.dataset)
-    else:
-        images = data if isinstance(data, ImageData) else load_images(data)
-        if too_late := sorted(explicit.get("data", {})):
-            raise UserError(f"{too_late[0]} says how images are loaded, and these are; give it to attar.load")
-        fits = recipe is None and not recipes.has_recipe(images.name)
-        settings = {"dataset": images.name, **settings} if fits else settings
-        base = recipe or (None if fits else images.name)
-        resolved = layers.resolve(flags, settings, recipe=base, published=published)
-        resolved = recipes.overlay(resolved, {"data": {"dataset": images.name}})
-    images.say_equal_images()
+    if data is not None:
+        data = given_images(data, explicit, progress)
+        settings = {**settings, "data": settings_of(_data_config(data))}
+    resolved = layers.resolve(flags, settings, recipe=recipe, published=published)
+    images = load_data(resolved, progress) if data is None else data
+    fits = recipe is None and not recipes.has_recipe(resolved.data.dataset)
+    say_equal_images(images)
     if not fits:
-        return Inputs(_with_size(resolved, images), images, explicit, "")
+        return Inputs(replace(resolved, data=_data_config(images)), images, explicit, "")
     shape = auto.shape_of(images)
-    resolved = layers.resolve(flags, settings, shape=shape)
-    return Inputs(_with_size(resolved, images), images, explicit, auto.summary(resolved, shape))
+    resolved = replace(layers.resolve(flags, settings, shape=shape), data=_data_config(images))
+    return Inputs(resolved, images, explicit, auto.summary(resolved, shape))
 
 
-def _with_size(recipe: Recipe, data: ImageData) -> Recipe:
-    """The recipe with the size that was chosen for images of mixed sizes: what reads them again needs the same."""
-    if data.chosen_size is None:
-        return recipe
-    return recipes.overlay(recipe, {"data": {"size": data.chosen_size}})
+def name_as_setting(
+    verb: str, data: Any, settings: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any], dict[str, tuple[str, str]]]:
+    """Data and settings of a call, a named data set being a setting; and the settings that are valid beside the data.
+
+    Raises `UserError` for settings of the data beside images that are already loaded.
+    """
+    flags = FLAGS[verb]
+    if isinstance(data, str | Path):
+        return None, {"dataset": str(data), **settings}, flags
+    if not isinstance(data, ImageData):
+        return data, dict(settings), flags
+    of_data = {flag for flag, (section, _) in flags.items() if section == "data"}
+    for key in settings:
+        if key.replace("-", "_") in of_data:
+            raise UserError(f"{key} belongs to attar.load(...): these images are loaded already")
+    return data, dict(settings), {flag: place for flag, place in flags.items() if flag not in of_data}
+
+
+def given_images(data: Any, explicit: Mapping[str, Mapping[str, Any]], progress: Progress) -> ImageData:
+    """The images that a caller hands in; what is no `ImageData` is read with the settings that the caller set."""
+    return data if isinstance(data, ImageData) else load_images(data, progress=progress, **explicit.get("data", {}))
+
+
+def _data_config(data: ImageData) -> DataConfig:
+    """The settings that read the images again, with the size that was chosen for images of mixed sizes."""
+    return schema.replace(DataConfig(dataset=data.name), data.loaded)
 
 
 def load_data(recipe: Recipe, progress: Progress) -> ImageData:
     """The real images that a recipe names, on its device. `progress` shows the decoding of a large folder."""
-    values = {name: getattr(recipe.data, name) for name in settings_of(DataConfig())}
-    source, device = values.pop("dataset"), devices.pick(values.pop("device"))
-    return load_images(source, device=device, progress=progress, **values)
+    values = settings_of(recipe.data)
+    return load_images(values.pop("dataset"), progress=progress, **values)
 
 
 def named_folder(out: str | Path, recipe: Recipe | None = None) -> Path:

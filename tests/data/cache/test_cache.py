@@ -384,7 +384,7 @@ def test_mixed_sizes_are_brought_to_one(pets: Path, tmp_path: Path, caplog: pyte
     for _ in range(2):
         caplog.clear()
         data = load(pets, cache_dir=tmp_path / "c")
-        assert (data.size, data.chosen_size, isinstance(data.images, Mapped)) == ((9, 9), 9, True)
+        assert (data.size, data.loaded["size"], isinstance(data.images, Mapped)) == ((9, 9), 9, True)
         same(load(pets, size=9), data)
         assert any("mixed sizes" in line and "9x9" in line for line in lines(caplog, "WARNING"))
 

@@ -237,7 +237,7 @@ def test_mixed_sizes_are_brought_to_one_that_is_said(
     write(root)
     save(root / place, pixels(5, 7))
     data = load(root)
-    assert (data.size, data.chosen_size) == ((5, 5), 5)
+    assert (data.size, data.loaded["size"]) == ((5, 5), 5)
     (line,) = [line for line in lines(caplog, "WARNING") if "mixed sizes" in line]
     for words in ("train/cat/0.png with 5x7", f"{place} with 7x5", "brought to 5x5", "--size"):
         assert words in line

@@ -34,7 +34,22 @@ API = """# Python
 
 Everything a script needs is in `import attar`. Settings are keyword arguments with the names of the
 [settings](settings.md). Input that attar cannot use raises `attar.UserError` (a `ValueError`), with the message that
-the command line prints.
+the command line prints. Data are an `ImageData` or anything that `attar.load` takes; files and folders may be text.
+
+## Follow a run
+
+`progress=True` shows bars and messages. A callback is called after each outer iteration; where it returns `False` the
+run ends, and leaves the same set and files as a run that was asked for no more iterations (`result.json` says
+`stopped`). A callback that raises ends the run with its own error; a run in a folder keeps a checkpoint.
+
+```python
+def look(event: attar.Event) -> bool:
+    print(event.outer, event.total, event.loss, event.accuracy)  # accuracy: after the iterations of eval_at
+    event.condensed.decoded()  # the set as it is now
+    return event.seconds < 60
+
+small = attar.condense("digits", callback=look, progress=True)
+```
 """
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from attar.stages.condense import condense as condense
     from attar.stages.evaluate import evaluate as evaluate
     from attar.stages.pretrain import pretrain as pretrain
+    from attar.stages.run import Event as Event
     from attar.stages.select import select as select
     from attar.training.pool import Pool as Pool
 
@@ -35,6 +36,7 @@ _ROOMS = {
     "load": "data.load",
     "pretrain": "stages.pretrain",
     "select": "stages.select",
+    "Event": "stages.run",
     "ImageData": "data.images",
     "MissingError": "errors",
     "UserError": "errors",

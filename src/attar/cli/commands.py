@@ -122,7 +122,7 @@ def merge(part: str, /, *parts: str, flags: Flags, settings: Settings) -> None:
     printing.print_run(flags, condensed)
 
 
-@takes("factor", "decode_type", "normalized", "ray", "quiet", "json")
+@takes("factor", "decode_type", "normalized", "ray", "quiet", "json", "log")
 def evaluate(run: str, /, *, flags: Flags, settings: Settings) -> None:
     """Train fresh networks on a condensed set and test them on real images.
 
@@ -142,6 +142,7 @@ def evaluate(run: str, /, *, flags: Flags, settings: Settings) -> None:
             factor=flags.factor,
             decode_type=flags.decode_type,
             normalized=flags.normalized,
+            log=flags.log or (),
             ray=flags.ray,
             progress=progress,
             **settings,

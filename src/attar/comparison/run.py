@@ -29,19 +29,20 @@ from attar.evaluation import protocol
 from attar.models import for_data
 from attar.runs import checkpoint, run_folder
 from attar.runs.checkpoint import Interval
-from attar.runs.progress import Progress, ProgressHandler
+from attar.runs.progress import Progress, ProgressHandler, shows_progress
 from attar.settings import auto, layers, recipes
 from attar.signals import Interrupted
 from attar.stages.shared import load_data
 
 
+@shows_progress
 def compare(
     spec: str | Path | Mapping[str, Any],
     *,
     out: str | Path,
     jobs: int = 1,
     save_every: str = checkpoint.DEFAULT_INTERVAL,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> list[dict[str, Any]]:
     """Compare methods and settings on one data set, over several seeds and under one protocol.
 
@@ -53,7 +54,7 @@ def compare(
         jobs: runs at once, with one thread each. The times of more runs than cores, or of several on one GPU, cannot be
             compared. A script that asks for more than one guards its start with `if __name__ == "__main__"`.
         save_every: time or inner iterations between the checkpoints of a run, as for `condense`.
-        progress: where progress is shown; nowhere by default.
+        progress: True shows bars and messages; nothing is shown by default.
 
     Returns:
         The rows of the table, one for each point and network; accuracies are fractions.
@@ -61,7 +62,8 @@ def compare(
     Raises:
         UserError: for a spec, data or folder that cannot be used, before anything is computed.
     """
-    return [as_dict(row) for row in run(spec, Path(out), jobs, save_every, progress or Progress())]
+    assert isinstance(progress, Progress)  # see `shows_progress`
+    return [as_dict(row) for row in run(spec, Path(out), jobs, save_every, progress)]
 
 
 def as_dict(row: Row) -> dict[str, Any]:

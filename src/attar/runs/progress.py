@@ -7,8 +7,11 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import wraps
+from importlib.util import find_spec
+from typing import ParamSpec, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -16,6 +19,8 @@ from rich.progress import Progress as Bars
 
 from attar.errors import log
 
+P = ParamSpec("P")
+T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 1.0  # of plain progress; an outer iteration of a real run takes longer
 STEPS_OF_RATE = 10  # steps that images per second are averaged over: the first step may include a compilation
 
@@ -32,6 +37,11 @@ class Progress:
 
     def __reduce__(self) -> tuple[type[Progress], tuple[()]]:
         return Progress, ()  # pickled for another process, it is quiet there
+
+    @property
+    def has_bars(self) -> bool:
+        """Whether bars can be drawn: on a terminal, and in a notebook with ipywidgets."""
+        return self.console.is_terminal or (self.console.is_jupyter and find_spec("ipywidgets") is not None)
 
     def line(self, text: str) -> None:
         """Print one line, as it is."""
@@ -73,8 +83,23 @@ class Progress:
             TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=False),
         )
-        with Bars(*columns, console=self.console, disable=self.quiet or not self.console.is_terminal) as bars:
+        with Bars(*columns, console=self.console, disable=self.quiet or not self.has_bars) as bars:
             yield [ProgressBar(self, name, total, done, images, bars) for name in names]
+
+
+def shows_progress(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a public function take `progress=True`: bars and the records of the log, as on the command line."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        asked = kwargs.get("progress")
+        if isinstance(asked, Progress):
+            return function(*args, **kwargs)
+        kwargs["progress"] = progress = Progress(quiet=not asked)
+        with progress.listening() if asked else nullcontext():
+            return function(*args, **kwargs)
+
+    return call
 
 
 class ProgressHandler(logging.Handler):

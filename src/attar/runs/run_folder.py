@@ -7,7 +7,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +96,11 @@ class RunFolder:
         images, labels = snapshots.thumbnails(condensed.images, condensed.labels)
         earlier = {moment: pixels for moment, pixels in self.snapshots()[1] if pixels.shape == images.shape}
         self.write_snapshots(labels, sorted({**earlier, outer: images}.items()))
+
+    def picture(self, outer: int, draw: Callable[[], Any]) -> None:
+        """Send the picture that `draw` makes, uint8 [H, W, 3], to the sinks."""
+        for sink in self.sinks:
+            sink({"event": "picture", "outer": outer, "picture": draw()})
 
     def write_snapshots(self, labels: Tensor, moments: Sequence[tuple[int, Tensor]]) -> None:
         """Write labels and snapshots as `snapshots` returns them; no file where there are none."""

@@ -266,6 +266,7 @@ class CondenseConfig:
     eval_at: tuple[int, ...] = setting(
         (),
         "evaluate after these outer iterations (0: as initialised)",
+        role="scope",
         limits=AT_LEAST_ZERO,
         not_compared="an evaluation during the run would count as time of the run",
     )

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from attar.condensation import loop
 from attar.condensation.setup import check_pool
 from attar.condensation.state import check_images
 from attar.data.images import ImageData
 from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError
 from attar.errors import log as logger
-from attar.runs import checkpoint, existing, run_folder, sinks
+from attar.runs import checkpoint, existing, run_folder
 from attar.runs.existing import Run
-from attar.runs.progress import Progress
+from attar.runs.progress import Progress, shows_progress
 from attar.runs.run_folder import RunFolder
 from attar.sets import partition, set_files
 from attar.sets.synthetic import SyntheticSet
@@ -27,7 +26,7 @@ from attar.settings.config import FLAGS, Recipe, fitted_to, with_role
 from attar.stages import schedule
 from attar.stages.parts import PARTS, condense_parts, discard_parts, settings_of_parts
 from attar.stages.pretrain import check_pool_settings, describe_pool, find_pool, member_files
-from attar.stages.run import RunOptions, condense_run
+from attar.stages.run import Event, RunOptions, condense_in_memory, condense_run, run_options
 from attar.stages.shared import (
     DEFAULT_FOLDER,
     RUN_ROOT,
@@ -52,6 +51,7 @@ class TimeLimit(NamedTuple):
     started: float
 
 
+@shows_progress
 def condense(
     data: Any = None,
     pool: Pool | str | Path | None = None,
@@ -63,10 +63,11 @@ def condense(
     resume: bool = True,
     save_every: str = checkpoint.DEFAULT_INTERVAL,
     minutes: float | None = None,
-    log: Sequence[str] = (),
+    log: str | Sequence[str] = (),
     ray: str | None = None,
     ray_cpus: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
+    callback: Callable[[Event], object] | None = None,
     **settings: Any,
 ) -> SyntheticSet:
     """Distil real images into a small synthetic set (Acc-DD algorithm 1, or another `method`).
@@ -87,7 +88,9 @@ def condense(
         log: send the events of the run to "tensorboard", "wandb" or both as well.
         ray, ray_cpus: the address of a Ray cluster that condenses the parts of a partition (`nclass_sub`), and the CPU
             threads for each part there.
-        progress: shows progress; nothing is shown by default.
+        progress: True shows bars and messages; nothing is shown by default.
+        callback: called with an `Event` after each outer iteration. Where it returns False the run ends as if it had
+            been asked for no more iterations. Where it raises, a run in a folder keeps a checkpoint to go on from.
         settings: fields of `CondenseConfig` (ipc=10, factor=2, ...); without a pool also of `NetworkConfig`, and epochs
             and models. `nclass_sub` without `phase` condenses all parts, in `folder`/parts/<phase>, and joins them.
 
@@ -100,7 +103,7 @@ def condense(
     limit = TimeLimit(minutes, time.perf_counter())
     if isinstance(pool, str | Path):
         settings, pool = {**settings, "model_path": str(pool)}, None
-    options = run_options(save_every, progress, log)
+    options = run_options(save_every, progress, log, callback)
     check_time_limit(limit, settings)
     inputs = resolve_inputs("condense", data, settings, recipe=recipe, published=reproduce, progress=options.progress)
     if pool is not None:
@@ -110,27 +113,29 @@ def condense(
         return _in_memory(inputs, pool, limit, options, ray)
     is_default = folder is DEFAULT_FOLDER
     path = RUN_ROOT / run_name(inputs.data, inputs.recipe) if is_default else named_folder(folder, inputs.recipe)
-    with workers_for_parts(ray, ray_cpus, inputs) as workers:
+    with workers_for_parts(ray, ray_cpus, inputs, options) as workers:
         if resume and not overwrite and (path / run_folder.CONFIG).exists():
             return _resume(path, _as_fitted(RunFolder(path), inputs, limit), pool, options, workers)
         return _start(path, inputs, pool, limit, options, workers, overwrite=overwrite)
 
 
+@shows_progress
 def resume_run(
     folder: str | Path,
     *,
     save_every: str = checkpoint.DEFAULT_INTERVAL,
-    log: Sequence[str] = (),
+    log: str | Sequence[str] = (),
     ray: str | None = None,
     ray_cpus: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
+    callback: Callable[[Event], object] | None = None,
     **settings: Any,
 ) -> SyntheticSet:
     """Resume the run in a folder, with the settings that it began with.
 
     Args:
         folder: the run folder.
-        save_every, log, ray, ray_cpus, progress: as for `condense`.
+        save_every, log, ray, ray_cpus, progress, callback: as for `condense`.
         settings: what may change in a resumed run: its length (`niter`, …), places and speed.
 
     Returns:
@@ -139,26 +144,20 @@ def resume_run(
     Raises:
         UserError: where there is no run, or for a setting that cannot change.
     """
-    options = run_options(save_every, progress, log)
+    options = run_options(save_every, progress, log, callback)
     path = named_folder(folder)
     explicit = layers.by_section(FLAGS["condense"], settings)
     for section, values in explicit.items():
         for name in values:
-            if name not in with_role(section, "length", "place", "speed") or name == "model_path":
+            if name not in with_role(section, "length", "place", "speed", "scope") or name == "model_path":
                 raise UserError(f"--{name} cannot change what a run was begun with; leave it out beside --resume")
     recipe = recipes.overlay(existing.saved_recipe(RunFolder(path)), explicit)
     inputs = Inputs(recipe, load_data(recipe, options.progress), explicit, "")
-    with workers_for_parts(ray, ray_cpus, inputs) as workers:
+    with workers_for_parts(ray, ray_cpus, inputs, options) as workers:
         return _resume(path, inputs, None, options, workers)
 
 
 # ---- checks ----
-
-
-def run_options(save_every: str, progress: Progress | None, log: Sequence[str]) -> RunOptions:
-    """How the run is carried out. Raises `UserError` for an interval or a sink that there is not."""
-    sinks.check_sinks(log)
-    return RunOptions(checkpoint.interval(save_every), progress or Progress(), tuple(log))
 
 
 def check_time_limit(limit: TimeLimit, settings: Mapping[str, Any]) -> None:
@@ -168,12 +167,18 @@ def check_time_limit(limit: TimeLimit, settings: Mapping[str, Any]) -> None:
 
 
 def workers_for_parts(
-    ray: str | None, cpus: int | None, inputs: Inputs
+    ray: str | None, cpus: int | None, inputs: Inputs, options: RunOptions
 ) -> AbstractContextManager[ThreadWorkers | None]:
     """Workers on a Ray cluster, see `cluster_workers`. Raises `UserError` for a run without parts."""
+    _check_callback(inputs, options)
     if ray is not None and not inputs.recipe.condense.is_split:
         raise UserError("--ray spreads the parts of a partition: give --nclass_sub, and no --phase")
     return cluster_workers(ray, inputs.data.device, cpus)
+
+
+def _check_callback(inputs: Inputs, options: RunOptions) -> None:
+    if options.callback is not None and inputs.recipe.condense.is_split:
+        raise UserError("callback follows one run, and nclass_sub makes several; give phase, or leave callback out")
 
 
 # ---- settings, data and pool of a run ----
@@ -229,11 +234,14 @@ def _in_memory(
 ) -> SyntheticSet:
     if ray is not None:
         raise UserError("ray condenses parts in run folders; name a folder, or leave ray out")
+    if options.logs:
+        raise UserError("log writes into the run folder; name a folder, or leave log out")
+    _check_callback(inputs, options)
     inputs = _checked(inputs, pool, limit)
     pool, _ = _pool_for(inputs, pool, options, keep=False)
     recipe = replace(inputs.recipe, network=pool.network)
     parts = settings_of_parts(inputs.data, recipe) if recipe.condense.is_split else [recipe]
-    sets = [replace(loop.run(inputs.data, pool, part.condense), recipe=layers.as_sections(part)) for part in parts]
+    sets = [condense_in_memory(inputs.data, pool, part, options) for part in parts]
     return partition.concatenate(sets) if recipe.condense.is_split else sets[0]
 
 

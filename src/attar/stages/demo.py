@@ -8,22 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from attar.runs import checkpoint, existing, run_folder, sinks
-from attar.runs.progress import Progress
+from attar.runs.progress import Progress, shows_progress
 from attar.sets import snapshots
 from attar.settings import layers
 from attar.settings.config import FLAGS
 from attar.stages.evaluate import TrainedNetworks, measure_into
 from attar.stages.pretrain import describe_pool, train_pool
-from attar.stages.run import RunOptions, condense_run
+from attar.stages.run import condense_run, run_options
 from attar.stages.shared import RUN_ROOT, Stopwatch, about_run, check_inputs, load_data, named_folder
 
 
+@shows_progress
 def demo(
     *,
     folder: str | Path | None = None,
     overwrite: bool = False,
-    log: Sequence[str] = (),
-    progress: Progress | None = None,
+    log: str | Sequence[str] = (),
+    progress: Progress | bool | None = None,
     **settings: Any,
 ) -> tuple[dict[str, Any], dict[str, Any], Path]:
     """Distil the digits, one image per class, and evaluate the set.
@@ -32,7 +33,7 @@ def demo(
         folder: the run folder; by default runs/demo, where a previous demo is replaced.
         overwrite: replace the run in `folder`.
         log: send the events of the run to "tensorboard", "wandb" or both as well.
-        progress: shows progress; nothing is shown by default.
+        progress: True shows bars and messages; nothing is shown by default.
         settings: ipc, seed and device.
 
     Returns:
@@ -41,13 +42,13 @@ def demo(
     Raises:
         UserError: where the folder holds another run.
     """
-    progress = progress or Progress()
+    options = run_options(checkpoint.DEFAULT_INTERVAL, progress, log)
+    progress = options.progress
     recipe = layers.resolve(FLAGS["demo"], settings, recipe="digits")
     times = snapshots.moments(recipe.condense.outer_iterations)
     recipe = replace(recipe, condense=replace(recipe.condense, eval_at=(times[0], times[len(times) // 4], times[-1])))
     path = named_folder(folder) if folder is not None else RUN_ROOT / "demo"
     overwrite = overwrite or folder is None
-    sinks.check_sinks(log)
     data = load_data(recipe, progress)
     run_folder.check_free(path, overwrite=overwrite)
     check_inputs(data, recipe)
@@ -56,9 +57,8 @@ def demo(
     with run_folder.open_run_folder(path) as opened:
         about = about_run(data) | describe_pool(pool) | {"seconds": {"pretrain": pretraining.seconds}}
         run = existing.open_or_create(opened, recipe, about, overwrite=overwrite)
-        options = RunOptions(checkpoint.interval(checkpoint.DEFAULT_INTERVAL), progress, tuple(log))
         condensed = condense_run(run, data, pool, options)
-        with sinks.open_sinks(log, path, layers.as_sections(recipe)) as event_sinks:
+        with sinks.open_sinks(options.logs, path, condensed.recipe, times[-1]) as event_sinks:
             folder_with_sinks = replace(opened, sinks=event_sinks)
             result, measured = measure_into(
                 folder_with_sinks, condensed, data, recipe, progress, None, TrainedNetworks(path)

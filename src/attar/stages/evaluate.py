@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from attar.data.images import ImageData
 from attar.engine.workers import ThreadWorkers
-from attar.errors import MissingError, UserError, log
+from attar.errors import MissingError, UserError
+from attar.errors import log as logger
 from attar.evaluation import measure
 from attar.evaluation.protocol import GAINS, MEASURED, check_set_fits, chosen_networks, gains, kinds_of, protocol_of
 from attar.evaluation.trained import TrainedNetworks
 from attar.report.of_run import write_report
-from attar.runs import run_folder
-from attar.runs.progress import Progress
+from attar.runs import run_folder, sinks
+from attar.runs.progress import Progress, shows_progress
 from attar.runs.result import describe_result
 from attar.runs.run_folder import RunFolder
 from attar.sets import foreign, set_files
@@ -36,8 +38,9 @@ def evaluate(condensed: SyntheticSet | str | Path, data: Any = None, **settings:
         recipe: the name of a recipe, or a TOML file of settings; by default the settings of the run that made the set.
         factor, decode_type, normalized: for images made by another tool: how they are decoded, and whether their values
             are normalised instead of in [0, 1].
+        log: send the accuracies to "tensorboard", "wandb" or both as well, where the set is in a run folder.
         ray: the address of a Ray cluster that trains the networks.
-        progress: shows progress; nothing is shown by default.
+        progress: True shows bars and messages; nothing is shown by default.
         settings: fields of `EvaluateConfig`, such as networks=["convnet"] and runs=3, and width and norm_type.
 
     Returns:
@@ -49,6 +52,7 @@ def evaluate(condensed: SyntheticSet | str | Path, data: Any = None, **settings:
     return evaluate_set(condensed, data, **settings)[0]
 
 
+@shows_progress
 def evaluate_set(
     condensed: SyntheticSet | str | Path,
     data: Any = None,
@@ -57,12 +61,14 @@ def evaluate_set(
     factor: int | None = None,
     decode_type: str | None = None,
     normalized: bool = False,
+    log: str | Sequence[str] = (),
     ray: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **settings: Any,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """As `evaluate`; returns the content of result.json, and the accuracies of this evaluation alone."""
-    progress = progress or Progress()
+    assert isinstance(progress, Progress)  # see `shows_progress`
+    logs = sinks.check_sinks(log)
     path = None if isinstance(condensed, SyntheticSet) else Path(condensed)
     if path is not None and not path.exists():
         raise MissingError(f"there is no run folder or file {path}")
@@ -78,12 +84,18 @@ def evaluate_set(
     check_set_fits(inputs.condensed, inputs.data)
     warn_other_images(inputs.fingerprint, inputs.data)
     folder_of = path if path is not None and path.is_dir() and not is_foreign_set else None
-    with run_folder.open_run_folder(folder_of) if folder_of else nullcontext() as folder:
-        condensed = inputs.condensed
-        if folder is not None and folder_of is not None:
+    if logs and folder_of is None:
+        raise UserError("log writes into the run folder, and this set is in none; leave log out")
+    with ExitStack() as stack:
+        condensed, folder = inputs.condensed, None
+        if folder_of is not None:
+            folder = stack.enter_context(run_folder.open_run_folder(folder_of))
             folder.read(run_folder.CONFIG, "attar")
             condensed = set_files.load_set(folder_of)  # under the lock: another process may have extended the run
             check_tested(folder, inputs.data)
+            done = max((event.get("outer") or 0 for event in folder.events()), default=0)
+            opened = stack.enter_context(sinks.open_sinks(logs, folder_of, condensed.recipe, done))
+            folder = replace(folder, sinks=opened)
         with cluster_workers(ray, inputs.data.device, 1 if ray is not None else None) as workers:
             trained = TrainedNetworks(folder_of)
             return measure_into(folder, condensed, inputs.data, inputs.recipe, progress, workers, trained)
@@ -137,7 +149,7 @@ def _foreign_set(
         fitting = recipes.for_data(images.name, images.nclass, shape=auto.shape_of(images))
         resolved = recipes.overlay(fitting, layer)
     condensed = foreign.as_set(foreign_set, images, factor=factor, decode_type=decode_type, normalized=normalized)
-    log.info(
+    logger.info(
         "%s: %d images, factor %d, decode type %s", path, len(condensed.labels), condensed.factor, condensed.decode_type
     )
     return EvaluationInputs(condensed, images, resolved, foreign_set.meta.get("fingerprint"))
@@ -156,7 +168,7 @@ def check_tested(folder: RunFolder, data: ImageData) -> None:
 def warn_other_images(fingerprint: Any, data: ImageData) -> None:
     """Warn when a set was made from other training images: a test split taken from them may overlap with these."""
     if fingerprint and fingerprint != data.fingerprint:
-        log.warning(
+        logger.warning(
             "the set was made of other training images (fingerprint %s) than %s has now (%s); where the test images "
             "are a share of all, the set may have been made of some of them",
             *(fingerprint, data.name, data.fingerprint),

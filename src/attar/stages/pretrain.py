@@ -12,20 +12,21 @@ from attar.data.images import ImageData
 from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError, log
 from attar.runs import run_folder
-from attar.runs.progress import Progress
+from attar.runs.progress import Progress, shows_progress
 from attar.settings.config import Recipe
 from attar.stages.shared import DEFAULT_FOLDER, POOL_ROOT, Inputs, cluster_workers, named_folder, resolve_inputs
 from attar.training import early_stage, pool_files
 from attar.training.pool import Pool, empty
 
 
+@shows_progress
 def pretrain(
     data: Any = None,
     *,
     recipe: str | Path | None = None,
     folder: Any = None,
     ray: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **settings: Any,
 ) -> Pool:
     """Train early-stage models (Acc-DD section 3.2): a few networks, each for a few epochs only.
@@ -36,7 +37,7 @@ def pretrain(
         folder: where the models are saved, each as soon as it is trained; models that are already there are not trained
             again. None keeps them in memory only.
         ray: the address of a Ray cluster that trains the models, one task for each.
-        progress: shows progress; nothing is shown by default.
+        progress: True shows bars and messages; nothing is shown by default.
         settings: fields of `PoolConfig` and `NetworkConfig`, such as epochs=2, models=5, net_type="convnet".
 
     Returns:
@@ -45,7 +46,7 @@ def pretrain(
     Raises:
         UserError: for settings or data that do not fit, or where training diverges.
     """
-    progress = progress or Progress()
+    assert isinstance(progress, Progress)  # see `shows_progress`
     inputs = resolve_inputs("pretrain", data, settings, recipe=recipe, progress=progress)
     config, images = inputs.recipe, inputs.data
     if config.condense.network_init == "fresh":

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 from attar import signals
 from attar.condensation import loop
 from attar.condensation.setup import Setup, set_up
-from attar.condensation.state import check_same, init, restore, saved_compiled, snapshot
+from attar.condensation.state import SavedState, State, check_same, init, restore, saved_compiled, snapshot
 from attar.data.images import ImageData
 from attar.errors import Diverged, WriteError, log
 from attar.evaluation import measure
@@ -21,6 +24,7 @@ from attar.runs.checkpoint import CheckpointWriter, Interval
 from attar.runs.existing import Run
 from attar.runs.progress import Progress
 from attar.runs.result import describe_result
+from attar.runs.run_folder import RunFolder
 from attar.sets import partition, set_files, snapshots
 from attar.sets.synthetic import SyntheticSet
 from attar.settings import layers
@@ -28,6 +32,31 @@ from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import Recipe
 from attar.signals import Interrupted
 from attar.training.pool import Pool
+
+
+@dataclass(frozen=True, eq=False)
+class Event:
+    """What a callback is told after each outer iteration.
+
+    Attributes:
+        outer: how many outer iterations are done.
+        total: how many the run has.
+        loss: the mean loss of this outer iteration.
+        seconds: how long the run took so far, all sessions together.
+        accuracy: the accuracy that was measured after this iteration (`eval_at`), a fraction; None where none was.
+    """
+
+    outer: int
+    total: int
+    loss: float
+    seconds: float
+    accuracy: float | None
+    product: Callable[[], SyntheticSet] = field(repr=False)
+
+    @cached_property
+    def condensed(self) -> SyntheticSet:
+        """The set as it is now; computed when it is asked for, within the callback."""
+        return self.product()
 
 
 @dataclass(frozen=True)
@@ -39,6 +68,18 @@ class RunOptions:
     logs: tuple[str, ...] = ()  # where events go besides the run folder
     command: str | None = None  # that is recorded; the command of this process by default
     name: str = "condense"  # of the progress bar
+    callback: Callable[[Event], object] | None = None  # called after each outer iteration; False ends the run
+
+
+def run_options(
+    save_every: str,
+    progress: Progress | bool | None,
+    log: str | Sequence[str],
+    callback: Callable[[Event], object] | None = None,
+) -> RunOptions:
+    """How the run is carried out. Raises `UserError` for an interval or a sink that there is not."""
+    assert isinstance(progress, Progress)  # see `shows_progress`
+    return RunOptions(checkpoint.interval(save_every), progress, sinks.check_sinks(log), callback=callback)
 
 
 def condense_run(run: Run, data: ImageData, pool: Pool, options: RunOptions) -> SyntheticSet:
@@ -55,8 +96,9 @@ def condense_run(run: Run, data: ImageData, pool: Pool, options: RunOptions) -> 
     try:
         with sinks.open_sinks(options.logs, folder.path, layers.as_sections(recipe)) as opened:
             run = replace(run, folder=replace(folder, sinks=opened))
-            condensed, seconds = iterate(run, setup, options)
-        condensed = replace(condensed, recipe=layers.as_sections(recipe), folder=folder.path)
+            condensed, state = iterate(setup, recipe, options, run.folder, run.saved)
+        run = ended_early(run, state.outer)
+        condensed = replace(condensed, recipe=layers.as_sections(run.recipe), folder=folder.path)
         (folder.path / run_folder.RESULT).unlink(missing_ok=True)  # of a shorter run, whose set is replaced now
         set_files.save_set(folder.path / set_files.CONDENSED, condensed)
     except BaseException as error:
@@ -73,48 +115,108 @@ def condense_run(run: Run, data: ImageData, pool: Pool, options: RunOptions) -> 
             raise Diverged(f"{error}; {folder.path / checkpoint.CURRENT} holds the last good state") from error
         raise
     checkpoint.finish(folder.path)
-    write_product(run, condensed, data, seconds)
+    write_product(run, condensed, data, state.seconds, recipe.condense.outer_iterations)
     return condensed
 
 
-def iterate(run: Run, setup: Setup, options: RunOptions) -> tuple[SyntheticSet, float]:
-    """Iterate with checkpoints, metrics, snapshots and evaluations; returns the set and the seconds of all sessions."""
-    folder, config = run.folder, setup.config
+def condense_in_memory(data: ImageData, pool: Pool, recipe: Recipe, options: RunOptions) -> SyntheticSet:
+    """A run that leaves no files."""
+    condensed, state = iterate(set_up(data, pool, recipe.condense), recipe, options)
+    return replace(condensed, recipe=layers.as_sections(of_length(recipe, state.outer)))
+
+
+def iterate(
+    setup: Setup,
+    recipe: Recipe,
+    options: RunOptions,
+    folder: RunFolder | None = None,
+    saved: SavedState | None = None,
+) -> tuple[SyntheticSet, State]:
+    """Iterate to the end, or until the callback says so; in a folder with checkpoints, metrics and snapshots.
+
+    Returns the set and the last state, with the seconds of all sessions.
+    """
+    config = setup.config
     start = time.perf_counter()  # includes the clustering for the first images
-    state = init(setup) if run.saved is None else restore(run.saved, setup)
+    state = init(setup) if saved is None else restore(saved, setup)
     start -= state.seconds
     total, images = config.outer_iterations, images_per_step(setup.data, config)
     with options.progress.stage(options.name, total, state.outer, images=images) as bar, signals.deferred() as stop:
-        write_if_due = CheckpointWriter(folder.path, options.every, stop)
+        write_if_due = CheckpointWriter(folder.path, options.every, stop) if folder is not None else None
 
         def save(now: bool = False) -> None:
             state.seconds = time.perf_counter() - start
-            write_if_due(lambda: snapshot(state, setup), now)
+            if write_if_due is None:
+                stop.check()
+            else:
+                write_if_due(lambda: snapshot(state, setup), now)
 
-        def look() -> None:  # after some outer iterations the images are recorded, or the set is evaluated
-            if state.inner == 0 and state.outer in snapshots.moments(total):
-                folder.snapshot(state.outer, loop.product(state, setup))
-            if state.outer in config.eval_at and state.evaluated < state.outer:
-                save(now=True)
-                with stop.allowed():
-                    accuracy = quick_accuracy(loop.product(state, setup), setup.data, run.recipe)
-                folder.event({"event": "evaluation", "outer": state.outer, "accuracy": accuracy})
-                state.events, state.evaluated = state.events + 1, state.outer
-                bar.accuracy = next(iter(accuracy.values()))
-                log.info("after %d outer iterations: %s", state.outer, accuracy)
+        def record(event: dict[str, Any]) -> None:
+            if folder is not None:
+                folder.event(event)
+            state.events += 1
+
+        def look() -> float | None:  # after some outer iterations the images are recorded, or the set is evaluated
+            if folder is not None and state.inner == 0 and state.outer in snapshots.moments(total):
+                condensed = loop.product(state, setup)
+                folder.snapshot(state.outer, condensed)
+                folder.picture(state.outer, lambda: pictures.of_set(condensed))
+            if state.outer not in config.eval_at or state.evaluated >= state.outer:
+                return None
+            save(now=True)
+            with stop.allowed():
+                accuracy = quick_accuracy(loop.product(state, setup), setup.data, recipe)
+            record({"event": "evaluation", "outer": state.outer, "accuracy": accuracy})
+            state.evaluated = state.outer
+            network, bar.accuracy = next(iter(accuracy.items()))
+            log.info("after %d of %d outer iterations: %s %.1f %%", state.outer, total, network, 100 * bar.accuracy)
+            return bar.accuracy
 
         look()
         for loss in loop.iterate(state, setup):
             if loss is not None:
                 seconds = time.perf_counter() - start
-                inner = config.inner_loop
-                folder.event({"event": "step", "outer": state.outer, "inner": inner, "loss": loss, "seconds": seconds})
-                state.events += 1
+                step = {"outer": state.outer, "inner": config.inner_loop, "loss": loss, "seconds": seconds}
+                record({"event": "step", **step})
                 bar.advance(f"loss {loss:.4g}")
-                look()
+                accuracy = look()
+                event = Event(state.outer, total, loss, seconds, accuracy, lambda: loop.product(state, setup))
+                if is_told_to_stop(options, event, save):
+                    break
             save()
         save(now=True)
-    return loop.product(state, setup), time.perf_counter() - start
+    return loop.product(state, setup), state
+
+
+def is_told_to_stop(options: RunOptions, event: Event, save: Callable[[bool], None]) -> bool:
+    """Whether the callback returns False. Where it raises, a checkpoint is written first."""
+    if options.callback is None:
+        return False
+    try:
+        stops = options.callback(event) is False
+    except BaseException:
+        save(True)
+        raise
+    if stops:
+        log.info("the callback ends the run after %d of %d outer iterations", event.outer, event.total)
+    return stops
+
+
+def ended_early(run: Run, outer: int) -> Run:
+    """The run as one of `outer` outer iterations, which config.json says too where it was to be longer."""
+    if outer == run.recipe.condense.outer_iterations:
+        return run
+    run = replace(run, recipe=of_length(run.recipe, outer))
+    run.folder.write(run_folder.CONFIG, layers.as_sections(run.recipe) | {"attar": run.about})
+    return run
+
+
+def of_length(recipe: Recipe, outer: int) -> Recipe:
+    """The settings of a run of `outer` outer iterations."""
+    if outer == recipe.condense.outer_iterations:
+        return recipe
+    reached = tuple(moment for moment in recipe.condense.eval_at if moment <= outer)
+    return replace(recipe, condense=replace(recipe.condense, niter=outer, eval_at=reached))
 
 
 def quick_accuracy(condensed: SyntheticSet, data: ImageData, recipe: Recipe) -> dict[str, float]:
@@ -124,8 +226,8 @@ def quick_accuracy(condensed: SyntheticSet, data: ImageData, recipe: Recipe) -> 
     return {name: entry["mean"] for name, entry in measured[CONDENSED].items()}
 
 
-def write_product(run: Run, condensed: SyntheticSet, data: ImageData, seconds: float) -> None:
-    """Write images.png, report.html and result.json, the last file of a run."""
+def write_product(run: Run, condensed: SyntheticSet, data: ImageData, seconds: float, asked: int) -> None:
+    """Write images.png, report.html and result.json, the last file of a run that was to have `asked` iterations."""
     folder, config = run.folder, run.recipe.condense
     pictures.save_grid(folder.path / run_folder.IMAGES, condensed.images, condensed.labels, condensed.classes)
     result = describe_result(condensed, data) | {
@@ -133,6 +235,8 @@ def write_product(run: Run, condensed: SyntheticSet, data: ImageData, seconds: f
         "seconds": run.about.get("seconds", {}) | {"condense": seconds},
         "inner_iterations": config.outer_iterations * config.inner_loop,
     }
+    if config.outer_iterations < asked:
+        result["stopped"] = {"after": config.outer_iterations, "of": asked}  # outer iterations
     write_report(folder, condensed, result)
     folder.write(run_folder.RESULT, result)
 

@@ -12,7 +12,7 @@ from attar.errors import MissingError, choose
 from attar.report import pictures
 from attar.report.of_run import write_report
 from attar.runs import run_folder
-from attar.runs.progress import Progress
+from attar.runs.progress import Progress, shows_progress
 from attar.runs.result import describe_result
 from attar.runs.run_folder import RunFolder
 from attar.selection import coresets, embeddings
@@ -31,10 +31,11 @@ from attar.stages.shared import (
     named_folder,
     resolve_inputs,
 )
-from attar.training import early_stage, pool_files
+from attar.training import pool_files
 from attar.training.pool import Pool
 
 
+@shows_progress
 def select(
     data: Any,
     method: str,
@@ -44,7 +45,7 @@ def select(
     recipe: str | Path | None = None,
     folder: Any = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **settings: Any,
 ) -> SyntheticSet:
     """A core-set: real images of each class, as a `SyntheticSet` of factor 1.
@@ -60,7 +61,7 @@ def select(
         recipe: the name of a recipe, or a TOML file of settings.
         folder: the run folder: settings, the set, pictures, a report. None writes nothing.
         overwrite: replace the run in `folder`.
-        progress: shows progress; nothing is shown by default.
+        progress: True shows bars and messages; nothing is shown by default.
         settings: ipc and seed; without a pool also the fields of `NetworkConfig`, and epochs.
 
     Returns:
@@ -69,7 +70,7 @@ def select(
     Raises:
         UserError: for an unknown method, or a class of fewer than ipc images.
     """
-    progress = progress or Progress()
+    assert isinstance(progress, Progress)  # see `shows_progress`
     choose("core-set", method, coresets.CORESETS)
     if isinstance(pool, str | Path):
         features, pool = pool, None
@@ -155,8 +156,6 @@ def by_model(inputs: Inputs, pool: Pool | None, features: str, progress: Progres
     if features != "early":
         length = explicit_length(recipe, inputs.explicit.get("pool", {}))
         pool = pool_files.load([Path(features)], data, recipe.network, length=length, limit=1)
-    elif pool is None and keep:
-        pool = train_pool(data, recipe, default_folder(data, recipe), progress)
     elif pool is None:
-        pool = early_stage.pretrain(data, recipe.pool, recipe.network)
+        pool = train_pool(data, recipe, default_folder(data, recipe) if keep else None, progress)
     return coresets.by_first_model(pool, data), pool.members[0].name

@@ -276,7 +276,7 @@ def test_overlay_takes_values_as_json_and_toml_give_them() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("ipcc = 1", "{path}: unknown setting 'ipcc'; did you mean 'ipc'? valid: aug_type"),
+        ("ipcc = 1", "{path}: unknown setting 'ipcc'; did you mean 'ipc'? nearest: ipc, "),
         ("[condense]\nipcc = 1", "{path}: [condense] unknown setting 'ipcc'; did you mean 'ipc'?"),
         ("[condens]\nipc = 1", "{path}: unknown section 'condens'; did you mean 'condense'? valid: condense, data"),
         ("condense = 3", "{path}: [condense] must be a table of settings, not 3"),

@@ -74,7 +74,7 @@ def begin(run: Run) -> None:
 def _existing(folder: RunFolder, requested: Recipe) -> Run:
     saved_settings = saved_recipe(folder)
     check_same_run(folder, saved_settings, requested)
-    changed = {section: with_role(section, "place", "speed", "scope") for section in ("data", "condense")}
+    changed = {section: with_role(section, "place", "speed") for section in ("data", "condense")}
     if requested.condense.outer_iterations != saved_settings.condense.outer_iterations:
         changed["condense"] += with_role("condense", "length")
     values = layers.as_sections(requested)
@@ -93,7 +93,7 @@ def check_same_run(folder: RunFolder, saved: Recipe, requested: Recipe) -> None:
     """Raise `UserError` where `requested` is another run than the one in the folder (`saved`), or a shorter one."""
     now, before = layers.as_sections(requested), layers.as_sections(saved)
     for section in ("data", "network", "pool", "condense"):
-        free = with_role(section, "length", "place", "speed", "scope")
+        free = with_role(section, "length", "place", "speed")
         for name, value in before[section].items():
             if name not in free and now[section][name] != value:
                 raise UserError(

@@ -266,7 +266,6 @@ class CondenseConfig:
     eval_at: tuple[int, ...] = setting(
         (),
         "evaluate after these outer iterations (0: as initialised)",
-        role="scope",
         limits=AT_LEAST_ZERO,
         not_compared="an evaluation during the run would count as time of the run",
     )
@@ -281,10 +280,6 @@ class CondenseConfig:
     def __post_init__(self) -> None:
         check_values(self)
         choices.strategy_names(self.aug_type)  # raises for unknown operations
-        if self.eval_at and max(self.eval_at) > self.outer_iterations:
-            raise UserError(
-                f"eval_at {max(self.eval_at)} never comes: there are {self.outer_iterations} outer iterations"
-            )
         if self.vmax < self.vmin:
             raise UserError(f"vmax ({self.vmax}) must not be below vmin ({self.vmin})")
         if self.phase is not None and self.nclass_sub is None:

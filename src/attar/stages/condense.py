@@ -149,7 +149,7 @@ def resume_run(
     explicit = layers.by_section(FLAGS["condense"], settings)
     for section, values in explicit.items():
         for name in values:
-            if name not in with_role(section, "length", "place", "speed", "scope") or name == "model_path":
+            if name not in with_role(section, "length", "place", "speed") or name == "model_path":
                 raise UserError(f"--{name} cannot change what a run was begun with; leave it out beside --resume")
     recipe = recipes.overlay(existing.saved_recipe(RunFolder(path)), explicit)
     inputs = Inputs(recipe, load_data(recipe, options.progress), explicit, "")

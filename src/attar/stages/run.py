@@ -215,8 +215,7 @@ def of_length(recipe: Recipe, outer: int) -> Recipe:
     """The settings of a run of `outer` outer iterations."""
     if outer == recipe.condense.outer_iterations:
         return recipe
-    reached = tuple(moment for moment in recipe.condense.eval_at if moment <= outer)
-    return replace(recipe, condense=replace(recipe.condense, niter=outer, eval_at=reached))
+    return replace(recipe, condense=replace(recipe.condense, niter=outer))
 
 
 def quick_accuracy(condensed: SyntheticSet, data: ImageData, recipe: Recipe) -> dict[str, float]:

@@ -134,6 +134,9 @@ def check_inputs(data: ImageData, recipe: Recipe) -> None:
     check_data(data, recipe.condense)
     check_precision(recipe.condense.precision, data.device)
     protocol.chosen_networks(recipe.evaluate, recipe.network)
+    total = recipe.condense.outer_iterations
+    if max(recipe.condense.eval_at, default=0) > total:
+        raise UserError(f"eval_at {max(recipe.condense.eval_at)} never comes: there are {total} outer iterations")
     if recipe.condense.eval_at and data.test_images is None:
         raise UserError(f"eval_at needs test images, and {data.name} has none; leave it out")
     if recipe.condense.eval_at and recipe.condense.nclass_sub is not None:

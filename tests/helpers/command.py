@@ -15,3 +15,12 @@ def call(*arguments: str) -> None:
     with pytest.raises(SystemExit) as stop:
         main(list(arguments))
     assert stop.value.code == 0
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run the command line; it has to refuse with exit status 2 and one line, the last, which is returned."""
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 2 and line.startswith("attar: error: ")
+    return line

@@ -44,7 +44,11 @@ def pool_of(data: ImageData, dtype: torch.dtype = torch.float64, **changes: Any)
     for seed in (0, 1):
         module = pool.build(seed=seed)
         values = {name: value.to(dtype) for name, value in models.parameters_of(module).items()}
-        members.append(Member(values, models.buffers_of(module), {}, 0.0, str(seed)))
+        buffers = {
+            name: value.to(dtype) if value.is_floating_point() else value
+            for name, value in models.buffers_of(module).items()
+        }
+        members.append(Member(values, buffers, {}, 0.0, str(seed)))
     return replace(pool, members=tuple(members))
 
 
@@ -135,7 +139,13 @@ def attar_loop(
 
 
 def naive_loop(
-    data: ImageData, config: CondenseConfig, labels: list[int], initial: Tensor, outers: list[dict]
+    data: ImageData,
+    config: CondenseConfig,
+    labels: list[int],
+    initial: Tensor,
+    outers: list[dict],
+    network: Callable[..., Tensor] = naive.convnet,
+    matched: Callable[[str, Tensor], bool] = lambda name, value: value.ndim == 4,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The published loop with the same real rows, draws and subsets."""
     mean, std = (torch.tensor(value, dtype=torch.float64).view(1, -1, 1, 1) for value in (data.mean, data.std))
@@ -153,17 +163,18 @@ def naive_loop(
             normalize(data.images[one["rows"]].double() / 255),
             one["draw"],
             label,
-            names=[name for name, value in theta.items() if value.ndim == 4 or everything],
+            names=[name for name, value in theta.items() if matched(name, value) or everything],
             normalize=normalize,
             metric=config.metric,
             match=config.match,
             factor=config.factor,
             decode_type=config.decode_type,
             subset=one["subset"],
+            network=network,
         )
 
     def network_loss(theta: dict[str, Tensor], batch: tuple[Tensor, Tensor]) -> Tensor:
-        return naive.cross_entropy(naive.convnet(theta, batch[0]), batch[1])
+        return naive.cross_entropy(network(theta, batch[0]), batch[1])
 
     return naive.sequential(
         initial,

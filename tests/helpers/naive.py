@@ -321,21 +321,22 @@ def class_loss(
     decode_type: str,
     subset: Sequence[int] | None = None,
     frequencies: Tensor | None = None,
+    network: Callable[..., Tensor] = convnet,
 ) -> Tensor:
-    """L_c on a ConvNet: stored images `own` in [0, 1] against the normalised batch `real`, under one draw."""
+    """L_c on a network: stored images `own` in [0, 1] against the normalised batch `real`, under one draw."""
     decoded = decode(own, factor, decode_type)
     if subset is not None:
         decoded = torch.stack([decoded[i] for i in subset])
     batches = augment(real, drawn), augment(normalize(decoded), drawn)
     if match == "feat":
-        means = [sum(convnet(parameters, batch, features=True)) / len(batch) for batch in batches]
+        means = [sum(network(parameters, batch, features=True)) / len(batch) for batch in batches]
         return distance(means[:1], means[1:], metric)
     if frequencies is not None:
         return characteristic(*(convnet(parameters, batch, features=True) for batch in batches), frequencies)
     leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
     gradients = []
     for batch in batches:
-        logits = convnet(leaves, batch)
+        logits = network(leaves, batch)
         loss = cross_entropy(logits, one_hot([label] * len(batch), logits.shape[1]))
         gradients.append(torch.autograd.grad(loss, [leaves[name] for name in names], create_graph=True))
     return distance([value.detach() for value in gradients[0]], gradients[1], metric)

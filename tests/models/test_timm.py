@@ -21,18 +21,19 @@ from attar.settings.config import EvaluateConfig, NetworkConfig
 BUILD: dict[str, Any] = {"channels": 1, "nclass": 10, "size": (8, 8)}
 
 
-class Body(nn.Module):
-    """As timm makes them with num_classes=0: pooled features; images of at least 8 pixels."""
+class Network(nn.Module):
+    """As timm makes them: a last layer of any name; images of at least 8 pixels."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, nclass: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, 6, 3, padding=1)
         self.norm = nn.BatchNorm2d(6)
+        self.head = nn.Linear(6, nclass)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[2] < 8:
             raise AssertionError("Input height doesn't match\nmodel.")
-        return self.norm(self.conv(x)).relu().mean((2, 3))
+        return self.head(self.norm(self.conv(x)).relu().mean((2, 3)))
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def timm(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     def create_model(name: str, **given: Any) -> nn.Module:
         asked.append({"name": name, **given})
-        return nn.Identity() if name == "vit_flat" else Body(given["in_chans"])
+        return nn.Conv2d(1, 10, 8) if name == "vit_flat" else Network(given["in_chans"], given["num_classes"])
 
     module = ModuleType("timm")
     monkeypatch.setattr(module, "create_model", create_model, raising=False)
@@ -55,13 +56,15 @@ def timm(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 def test_built_untrained_for_the_images(timm: list[dict[str, Any]]) -> None:
     module = models.build("timm:tinynet_b0", seed=3, **BUILD)
-    assert timm == [{"name": "tinynet_b0", "pretrained": False, "num_classes": 0, "in_chans": 1}]
+    assert timm == [{"name": "tinynet_b0", "pretrained": False, "num_classes": 10, "in_chans": 1}]
     x = torch.rand(4, 1, 8, 8)
     assert module.training and module.features(x).shape == (4, 6)
     module.eval()
     assert torch.equal(module(x), module.classifier(module.features(x)))
     assert list(models.parameters_of(module))[-2:] == ["classifier.weight", "classifier.bias"]
     assert int(models.buffers_of(module)["body.norm.num_batches_tracked"]) == 1, "the trial changed nothing"
+    with pytest.raises(UserError, match=r"depth is for attar's own networks; timm:tinynet_b0 says its own"):
+        NetworkConfig(net_type="timm:tinynet_b0", depth=3)
     before = torch.get_rng_state()
     same, other = (models.parameters_of(models.build("timm:tinynet_b0", seed=seed, **BUILD)) for seed in (3, 4))
     assert torch.equal(torch.get_rng_state(), before)
@@ -98,10 +101,10 @@ def test_evaluated_like_any_other(timm: list[dict[str, Any]]) -> None:
 
 
 def test_images_that_do_not_fit(timm: list[dict[str, Any]]) -> None:
-    words = "tinynet_b0 of timm does not take images of 4x4: Input height doesn't match model."
+    words = "timm:tinynet_b0 does not take images of 1x4x4: AssertionError: Input height doesn't match model."
     with pytest.raises(UserError, match=words):
         models.build("timm:tinynet_b0", **{**BUILD, "size": (4, 4)})
-    with pytest.raises(UserError, match=r"vit_flat of timm does not take .*features have the shape \[1, 1, 8, 8\]"):
+    with pytest.raises(UserError, match=r"timm:vit_flat gives \[2, 10, 1, 1\] for 2 images of 1x8x8"):
         models.build("timm:vit_flat", **BUILD)
 
 

@@ -92,16 +92,15 @@ LOSSES: dict[str, Callable[[Pair, Matching], Tensor]] = {
 
 
 def matched_names(params: Params, *, bias: bool = False, fc: bool = False) -> list[str]:
-    """Names of the parameters whose gradients are matched: convolution weights (4-dimensional tensors).
+    """Names of the parameters whose gradients are matched: weights of convolutions, and of inner linear layers.
 
     `bias` adds biases and norm parameters, `fc` the weight of the last linear layer, and both together its bias.
     """
-    names = []
-    for name, value in params.items():
-        last = name.startswith(CLASSIFIER_PREFIX)
-        if value.dim() == 4 or (value.dim() > 1 and last and fc) or (value.dim() == 1 and bias and (fc or not last)):
-            names.append(name)
-    return names
+    return [
+        name
+        for name, value in params.items()
+        if (value.dim() > 1 or bias) and (fc or not name.startswith(CLASSIFIER_PREFIX))
+    ]
 
 
 def gradient(
@@ -129,7 +128,7 @@ def eager_gradient(
     """As `gradient`, by autograd, which is faster when nothing is compiled. It cannot be used inside `torch.func`."""
     matched = {name: params[name].detach().requires_grad_() for name in names}
     loss = F.cross_entropy(forward({**params, **matched}, images), labels)
-    grads = torch.autograd.grad(loss, list(matched.values()), create_graph=images.requires_grad)
+    grads = torch.autograd.grad(loss, list(matched.values()), create_graph=images.requires_grad, materialize_grads=True)
     return dict(zip(names, grads, strict=True))
 
 

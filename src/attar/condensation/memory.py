@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from attar.errors import UserError
 from attar.models import Network, fixed_statistics
@@ -17,21 +18,21 @@ FREE_MEMORY_FRACTION = 0.6  # used when no budget is set
 def class_bytes(module: Network, channels: int, size: tuple[int, int], images: int) -> int:
     """Estimate the memory in bytes that one class's step needs for `images` real and decoded images together.
 
-    It counts the outputs of all layers for one image, and assumes that `TENSORS_PER_ACTIVATION` times as many numbers
+    It counts the outputs of all layers for an image, and assumes that `TENSORS_PER_ACTIVATION` times as many numbers
     per image are in memory at the peak.
     """
     counts: list[int] = []
     hooks = [
-        layer.register_forward_hook(lambda _, __, out: counts.append(out.numel()))
+        layer.register_forward_hook(lambda _, __, out: counts.append(out.numel() if isinstance(out, Tensor) else 0))
         for layer in module.modules()
         if not list(layer.children())
     ]
     device = next(module.parameters()).device
     with torch.no_grad(), fixed_statistics(module):
-        module(torch.zeros((1, channels, *size), device=device))
+        module(torch.zeros((2, channels, *size), device=device))  # batch norm of flat features takes no single one
     for hook in hooks:
         hook.remove()
-    return TENSORS_PER_ACTIVATION * sum(counts) * 4 * images
+    return TENSORS_PER_ACTIVATION * sum(counts) // 2 * 4 * images
 
 
 def choose_chunk(per_class: int, classes: int, device: torch.device, budget_gb: float | None) -> int:

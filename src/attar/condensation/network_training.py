@@ -17,7 +17,7 @@ from attar.engine.compile import Compiled
 from attar.engine.cuda_graphs import Record
 from attar.engine.precision import autocast
 from attar.engine.workers import ThreadWorkers
-from attar.models import Network
+from attar.models import BATCH_NORM, Network
 from attar.training.batches import ChainDraw, make_batches
 from attar.training.loop import Trainer
 from attar.training.train_state import TrainState
@@ -54,7 +54,8 @@ class NetworkGradients:
         """Gradients and loss by autograd."""
         leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
         loss = self.loss(leaves, images, targets, thread_module(self.per_thread, self.module))
-        return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True)), loss.detach()
+        grads = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+        return dict(zip(leaves, grads, strict=True)), loss.detach()
 
     def __call__(
         self, params: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor, targets: Tensor
@@ -86,7 +87,8 @@ class NetworkTraining:
 
     def __init__(self, gradients: ImageGradients, data: ImageData, record: Record | None = None) -> None:
         module = gradients.module
-        batch_norm = any(True for _ in module.buffers())  # its statistics forbid splitting and `torch.func`
+        # The statistics of batch norm forbid splitting a batch, and buffers forbid `torch.func`
+        batch_norm = any(isinstance(layer, BATCH_NORM) for layer in module.modules()) or [*module.buffers()]
         self.gradients = None if batch_norm else NetworkGradients(module, gradients.execution, gradients.workers)
         self.make = partial(make_batches, data)
         self.record = record

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attar.condensation.gradients import Execution, ImageGradients
 from attar.condensation.image_step import ImageOptimizer, effective_lr, pending, sweep_factors
+from attar.condensation.matchable import check_matchable
 from attar.condensation.matching import Matching
 from attar.condensation.memory import choose_chunk, class_bytes, side_by_side
 from attar.condensation.network_training import NetworkTraining
@@ -66,6 +67,7 @@ def set_up(data: ImageData, pool: Pool, config: CondenseConfig, compiled: bool |
     if config.nclass_sub is not None and config.phase is None:
         raise UserError("nclass_sub without a phase means all parts, and one is condensed at a time; name a phase")
     check_pool(pool, data, config)
+    check_matchable(pool.network, data, config)
     module = pool.build(seed=0).to(data.device)
     matching = Matching(
         metric=config.metric,

@@ -40,3 +40,10 @@ def set_matmul_precision(precision: str, device: torch.device) -> None:
     """On a GPU, use tensor cores for float32 products if the precision is tf32, and true float32 otherwise."""
     if device.type == "cuda":
         tensor_cores(products=precision == "tf32", convolutions=precision == "tf32")
+
+
+def use_differentiable_attention() -> None:
+    """Let PyTorch compute attention from now on by the one of its kernels that has a second derivative."""
+    for enable in (torch.backends.cuda.enable_flash_sdp, torch.backends.cuda.enable_mem_efficient_sdp):
+        enable(False)
+    torch.backends.cuda.enable_cudnn_sdp(False)

@@ -73,18 +73,21 @@ def chosen_networks(config: EvaluateConfig, network: NetworkConfig) -> dict[str,
 
     A name without a depth ("convnet") means the run's depth if the run's network is of that type, else the default
     depth. A name that ends in a norm ("resnet18-batch") is built with that norm, others with the run's. Width and norm
-    do not apply to networks of timm. Raises `UserError` for an unknown name.
+    do not apply to networks of timm and the user's own; of two of these with one name the second is known by its digest
+    too. Raises `UserError` for an unknown name.
     """
     run_type, run_depth = models.parse(network.net_type, network.depth)
-    networks = {}
+    networks: dict[str, NetworkConfig] = {}
     for name in config.networks or (network.net_type,):
         stem, norm_type = models.split_norm(name)
         net_type, depth = models.parse(stem)
         if net_type == run_type and not stem[-1].isdigit():
             depth = run_depth
-        settings = replace(network, net_type=net_type, depth=depth, norm_type=norm_type or network.norm_type)
-        settings = NetworkConfig(net_type=net_type) if depth is None else settings  # a network of timm
-        networks[models.label(net_type, depth, settings.norm_type)] = settings
+        settings = NetworkConfig(net_type=net_type)  # a network of timm or the user's own
+        if depth is not None:
+            settings = replace(network, net_type=net_type, depth=depth, norm_type=norm_type or network.norm_type)
+        known_as = models.label(net_type, depth, settings.norm_type)
+        networks[net_type if known_as in networks and networks[known_as] != settings else known_as] = settings
     return networks
 
 

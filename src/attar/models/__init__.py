@@ -1,4 +1,4 @@
-"""Networks by name: ConvNet of any depth, ResNetAP-10/18, ResNet-10/18, DenseNet-121, and the networks of timm."""
+"""Networks by name: ConvNet of any depth, ResNetAP-10/18, ResNet-10/18, DenseNet-121, timm's and the user's own."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from attar.errors import UserError, choose
 from attar.models.common import NORM_TYPES, Features, Network
 from attar.models.convnet import ConvNet
 from attar.models.densenet import LAYERS, DenseNet
-from attar.models.from_timm import PREFIX, TimmNetwork
 from attar.models.from_timm import has_network as timm_has_network
+from attar.models.from_timm import maker
+from attar.models.own import OwnNetwork
 from attar.models.resnet import BLOCKS, ResNet
 from attar.models.resnetap import ResNetAP
+from attar.settings import own
+from attar.settings.own import TIMM
 
 __all__ = [
     "NET_TYPES",
@@ -42,6 +45,7 @@ NET_TYPES: dict[str, type[ConvNet] | type[ResNet] | type[DenseNet]] = {
 }
 ALIASES = {"resnet_ap": "resnetap", "resnet-ap": "resnetap"}
 BUILD_LOCK = threading.Lock()
+BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 DEFAULT_DEPTHS = {"convnet": 3, "resnetap": 10, "resnet": 10, "densenet": 121}
 VALID_DEPTHS = {"resnetap": tuple(BLOCKS), "resnet": tuple(BLOCKS), "densenet": tuple(LAYERS)}
 
@@ -50,19 +54,20 @@ def parse(name: str, depth: int | None = None) -> tuple[str, int | None]:
     """The network type and depth of a name ("convnet", "ResNet_AP", "resnet18", …).
 
     If neither the name nor `depth` gives a depth, it is 3 for convnet, 10 for resnetap and resnet, 121 for densenet. A
-    network of timm ("timm:NAME", or NAME alone if attar has no network of that name) has depth None.
+    network of timm ("timm:NAME", or NAME alone if attar has no network of that name) has depth None, and so has one of
+    the user's own ("module:function").
     Raises `UserError` for an unknown name, a depth that the type never has, or two different depths.
     """
-    if name.strip().startswith(PREFIX):
+    if ":" in name:
         return name.strip(), None
     match = re.fullmatch(r"(.*?)(\d*)", name.strip().lower(), re.DOTALL)
     assert match is not None  # the pattern matches every text
     stem = ALIASES.get(match[1], match[1])
     if stem not in NET_TYPES:
         if timm_has_network(name.strip()):
-            return PREFIX + name.strip(), None
+            return TIMM + name.strip(), None
         names = [*NET_TYPES, "resnet_ap", *(f"{kind}{default}" for kind, default in DEFAULT_DEPTHS.items())]
-        choose("network", name, [*names, f"{PREFIX}NAME"])
+        choose("network", name, [*names, f"{TIMM}NAME", "module:function"])
     depth_in_name = int(match[2]) if match[2] else None
     if depth_in_name is not None and depth is not None and depth_in_name != depth:
         raise UserError(
@@ -85,7 +90,7 @@ def split_norm(name: str) -> tuple[str, str | None]:
 
 def label(net_type: str, depth: int | None = None, norm_type: str = "instance") -> str:
     """A short name of the architecture: "convnet3", "resnetap10", "resnet18-batch" (norm only if not instance)."""
-    kind, depth = parse(net_type, depth)
+    kind, depth = parse(own.without_digest(net_type), depth)
     choose("norm_type", norm_type, NORM_TYPES)
     return f"{kind}{'' if depth is None else depth}" + ("" if norm_type == "instance" else f"-{norm_type}")
 
@@ -117,7 +122,8 @@ def build(
 
     def make() -> Network:
         if parsed_depth is None:
-            return TimmNetwork(kind.removeprefix(PREFIX), channels=channels, nclass=nclass, size=size)
+            make_one = maker(kind.removeprefix(TIMM)) if kind.startswith(TIMM) else own.find(kind)
+            return OwnNetwork(own.without_digest(kind), make_one, channels=channels, nclass=nclass, size=size)
         return NET_TYPES[kind](
             channels=channels, nclass=nclass, size=size, depth=parsed_depth, width=width, norm_type=norm_type
         )
@@ -150,7 +156,7 @@ def fixed_statistics(module: nn.Module) -> Iterator[None]:
     buffer. It also keeps gradient matching from changing the running statistics of the real data.
     """
     # A BatchNorm that keeps its buffers while this flag is off still uses them in evaluation mode.
-    tracking = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d) and layer.track_running_stats]
+    tracking = [layer for layer in module.modules() if isinstance(layer, BATCH_NORM) and layer.track_running_stats]
     for layer in tracking:
         layer.track_running_stats = False
     try:

@@ -1,4 +1,4 @@
-"""Networks of the package timm, for evaluation. The package is imported only when such a network is built."""
+"""Networks of the package timm. The package is imported only when such a network is built."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import importlib
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from attar.errors import MissingError, UserError
-from attar.models.common import Network
-
-PREFIX = "timm:"
+from attar.models.own import Make
 
 
 def import_timm() -> Any:
@@ -36,32 +34,19 @@ def has_network(name: str) -> bool:
         return False
 
 
-class TimmNetwork(Network):
-    """The untrained network of timm with that name, for images [n, channels, *size]. Its width and norms are fixed.
+def maker(name: str) -> Make:
+    """Makes the untrained network of timm with that name. Its width and norms are fixed.
 
-    Raises `MissingError` without timm, `UserError` for an unknown name or an image size that the network refuses.
+    Raises `MissingError` without timm, `UserError` for an unknown name.
     """
+    timm = import_timm()
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else "timm.list_models() lists all"
+        raise UserError(f"timm has no network '{name}'; {hint}")
 
-    def __init__(self, name: str, *, channels: int, nclass: int, size: tuple[int, int]) -> None:
-        super().__init__()
-        timm = import_timm()
-        if not timm.is_model(name):
-            near = difflib.get_close_matches(name, timm.list_models(), n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'?" if near else "timm.list_models() lists all"
-            raise UserError(f"timm has no network '{name}'; {hint}")
-        self.body: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels)
-        self.body.eval()
-        try:
-            with torch.no_grad():
-                features: Tensor = self.body(torch.zeros(1, channels, *size))
-            if features.dim() != 2:
-                raise ValueError(f"its features have the shape {list(features.shape)}")
-        except (RuntimeError, ValueError, AssertionError) as error:
-            words = " ".join(str(error).split())
-            raise UserError(f"{name} of timm does not take images of {size[0]}x{size[1]}: {words}") from error
-        self.body.train()
-        self.classifier = nn.Linear(features.shape[1], nclass)
+    def make(channels: int, nclass: int, size: tuple[int, int]) -> nn.Module:
+        network: nn.Module = timm.create_model(name, pretrained=False, num_classes=nclass, in_chans=channels)
+        return network
 
-    def features(self, x: Tensor) -> Tensor:
-        features: Tensor = self.body(x)
-        return features
+    return make

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from attar.errors import choose
+from attar.errors import UserError, choose
 from attar.settings.choices import (
     CHANNEL_AXIS_NAMES,
     OPTIMIZER_NAMES,
@@ -16,6 +16,7 @@ from attar.settings.choices import (
     strategy_names,
 )
 from attar.settings.condense_config import CondenseConfig
+from attar.settings.own import without_digest
 from attar.settings.schema import (
     ABOVE_ZERO,
     AT_LEAST_ONE,
@@ -73,11 +74,21 @@ class DataConfig:
         check_values(self)
 
 
+# Settings of [network] that other networks do not take, with the values that stand there instead
+ONLY_OF_ATTAR = {"depth": None, "width": 1.0, "norm_type": "instance"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
     """The network that is trained, matched and evaluated."""
 
-    net_type: str = setting("convnet", "convnet, resnetap, resnet or densenet", "-n", fitted_to=("data",))
+    net_type: str = setting(
+        "convnet",
+        "convnet, resnetap, resnet, densenet, timm:NAME, or module:function of your own",
+        "-n",
+        fitted_to=("data",),
+        function=True,
+    )
     depth: int | None = setting(
         None,
         "convnet: any (default 3); resnet, resnetap: 10 or 18 (default 10); densenet: 121",
@@ -91,6 +102,9 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         check_values(self)
+        for name, default in {} if ":" not in self.net_type else ONLY_OF_ATTAR.items():
+            if getattr(self, name) != default:
+                raise UserError(f"{name} is for attar's own networks; {without_digest(self.net_type)} says its own")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,8 +166,9 @@ class EvaluateConfig:
 
     networks: tuple[str, ...] = setting(
         (),
-        "networks to train, such as convnet resnet18-batch densenet timm:NAME (default: the run's own)",
+        "networks to train, such as convnet resnet18-batch timm:NAME module:function (default: the run's)",
         role="scope",
+        function=True,
     )
     runs: int = setting(3, "seeds per network", limits=AT_LEAST_ONE, role="scope")
     epochs: int | None = setting(

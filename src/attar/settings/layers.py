@@ -12,7 +12,7 @@ from typing import Any
 from attar.errors import MissingError, UserError, choose, nearest
 from attar.settings import methods
 from attar.settings.auto import Shape
-from attar.settings.config import SECTIONS, Recipe
+from attar.settings.config import ONLY_OF_ATTAR, SECTIONS, Recipe
 from attar.settings.recipes import RECIPES, for_data, named, overlay
 from attar.settings.schema import settings_of, typed
 
@@ -145,7 +145,7 @@ def merge_layer(sections: Layer, layer: Mapping[str, Mapping[str, Any]]) -> None
         if "speedup" in values:
             section["niter"] = None
         if "net_type" in values and not _same_network(values["net_type"], section["net_type"]):
-            section["depth"] = None
+            section.update(ONLY_OF_ATTAR if ":" in values["net_type"] else {"depth": None})
         section.update(values)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar, get_type_hints
 
 from attar.errors import UserError, choose, nearest
+from attar.settings.own import as_text
 
 Config = TypeVar("Config")
 # The largest value of any number: up to here whole numbers are exact as floats, and seeds have room to count up.
@@ -79,6 +80,7 @@ class Setting:
     of_method: bool  # belongs to a method: a recipe with its default can be the base of every method
     fitted_to: tuple[str, ...]  # what chooses the value where the user does not: "data" (the user's own), "minutes"
     not_compared: str  # why the spec of a comparison cannot set it; empty where it can
+    function: bool  # a function of the user's own is a valid value, see `own`
 
 
 def setting(
@@ -92,10 +94,11 @@ def setting(
     of_method: bool = False,
     fitted_to: tuple[str, ...] = (),
     not_compared: str = "",
+    function: bool = False,
 ) -> Any:
     """A dataclass field that carries a `Setting` with these values in its metadata."""
     assert role in ROLES, role
-    details = Setting(help, names, role, limits, choices, needs, of_method, fitted_to, not_compared)
+    details = Setting(help, names, role, limits, choices, needs, of_method, fitted_to, not_compared, function)
     return field(default=default, metadata={"setting": details})
 
 
@@ -122,11 +125,12 @@ def replace(config: Config, values: Mapping[str, Any], where: str = "") -> Confi
 
 def typed(section: type, values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """`values` with the types of the fields of `section`. The message of a `UserError` begins with `where`."""
-    hints = get_type_hints(section)
+    hints, known = get_type_hints(section), known_settings(section)
     for key in values:
         if key not in hints:
             raise UserError(f"{where}unknown setting '{key}'; {nearest(key, hints)}")
-    return {key: coerce(key, value, hints[key], where) for key, value in values.items()}
+    texts = {key: as_text(value) if known[key].function else value for key, value in values.items()}
+    return {key: coerce(key, value, hints[key], where) for key, value in texts.items()}
 
 
 def coerce(key: str, value: Any, hint: Any, where: str = "") -> Any:

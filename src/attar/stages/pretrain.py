@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attar import files
+from attar.condensation.matchable import check_matchable
 from attar.data.images import ImageData
 from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError, log
@@ -54,6 +55,7 @@ def pretrain(
     explicit = inputs.explicit.get("pool", {})
     if "seed" in explicit and "models" not in explicit:  # one seed means one model
         config = replace(config, pool=replace(config.pool, models=1))
+    check_matchable(config.network, images, config.condense)
     path = None
     if folder is not None:
         path = default_folder(images, config) if folder is DEFAULT_FOLDER else named_folder(folder, config)

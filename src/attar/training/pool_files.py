@@ -144,7 +144,8 @@ def load_matching(path: Path, data: ImageData, network: NetworkConfig) -> Member
 
 def resolved_architecture(network: NetworkConfig) -> dict[str, Any]:
     """Architecture with its depth, width and norm, as the metadata of a member's file record them."""
-    label = models.label(network.net_type, network.depth)
+    own = ":" in network.net_type  # with the digest of its file
+    label = network.net_type if own else models.label(network.net_type, network.depth)
     return {"architecture": label, "width": network.width, "norm_type": network.norm_type}
 
 

@@ -91,7 +91,8 @@ def step(model: TrainState, images: Tensor, targets: Tensor, gradients: Gradient
     leaves = model.params
     if gradients is None:
         loss = F.cross_entropy(model(images), targets)
-        grads = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+        found = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+        grads = dict(zip(leaves, found, strict=True))
     else:
         params = {name: value.detach() for name, value in leaves.items()}
         grads, loss = gradients(params, model.buffers, images, targets)

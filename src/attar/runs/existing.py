@@ -6,16 +6,17 @@ and the snapshots up to the state's position.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from attar.condensation.state import SavedState
-from attar.errors import MissingError, UserError
+from attar.errors import MissingError, UserError, say_once
 from attar.runs import checkpoint, run_folder
 from attar.runs.run_folder import RunFolder
 from attar.sets import set_files
-from attar.settings import layers, recipes
+from attar.settings import layers, own, recipes
 from attar.settings.config import Recipe, with_role
 
 
@@ -63,6 +64,11 @@ def open_or_create(folder: RunFolder, recipe: Recipe, about: Mapping[str, Any], 
 def begin(run: Run) -> None:
     """Prepare the folder: remove a replaced run, write config.json, drop the events after the state."""
     folder = run.folder
+    network = run.recipe.network.net_type
+    if run.new and not own.is_importable(network):
+        name = own.without_digest(network)
+        words = "is in no module: its program can go on with this run, `attar condense --resume` cannot"
+        say_once(f"{name} {words}", logging.WARNING)
     if run.new:
         run_folder.create(folder.path, overwrite=True)
     folder.snapshots()  # raises for a damaged file now, not after the work

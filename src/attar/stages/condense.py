@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from attar.condensation.matchable import check_matchable
 from attar.condensation.setup import check_pool
 from attar.condensation.state import check_images
 from attar.data.images import ImageData
@@ -22,7 +21,7 @@ from attar.runs.progress import Progress, shows_progress
 from attar.runs.run_folder import RunFolder
 from attar.sets import partition, set_files
 from attar.sets.synthetic import SyntheticSet
-from attar.settings import layers, own, recipes
+from attar.settings import layers, recipes
 from attar.settings.config import FLAGS, Recipe, fitted_to, with_role
 from attar.stages import schedule
 from attar.stages.parts import PARTS, condense_parts, discard_parts, settings_of_parts
@@ -200,7 +199,6 @@ def _checked(inputs: Inputs, pool: Pool | None, limit: TimeLimit) -> Inputs:
     if limit.minutes is not None and inputs.recipe.condense.phase is not None:
         raise UserError("minutes would give every part another schedule; give niter, or leave phase out")
     check_inputs(inputs.data, inputs.recipe)
-    check_matchable(inputs.recipe.network, inputs.data, inputs.recipe.condense)
     if inputs.fitted:
         logger.info(inputs.fitted)
     if limit.minutes is None:
@@ -264,9 +262,6 @@ def _start(
         pool, recipe = _pool_for(inputs, pool, options, workers)
     pool_entry = {} if recipe.condense.is_split else describe_pool(pool)  # each part describes the pool itself
     about = about_run(inputs.data) | pool_entry | {"seconds": {"pretrain": pretraining.seconds}}
-    if not own.is_importable(recipe.network.net_type):
-        name = own.without_digest(recipe.network.net_type)
-        logger.warning("%s is in no module: the command line cannot go on with this run, the same program can", name)
     with run_folder.open_run_folder(path) as folder:
         run = existing.open_or_create(folder, recipe, about, overwrite=overwrite)
         if overwrite:

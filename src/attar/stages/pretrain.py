@@ -127,6 +127,7 @@ def find_pool(
     explicit: settings of [pool] that the caller set; the models of a named pool have to agree with these only.
     keep: whether models that are trained are saved in the default folder.
     """
+    check_matchable(recipe.network, data, recipe.condense)
     if recipe.condense.network_init == "fresh":
         return empty(data, recipe.network), ()
     if recipe.condense.model_path:

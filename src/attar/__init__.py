@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from attar.stages.pretrain import pretrain as pretrain
     from attar.stages.run import Event as Event
     from attar.stages.select import select as select
+    from attar.stages.train import train as train
     from attar.training.pool import Pool as Pool
 
 # The one place that says it; the metadata of a distribution are made from here, so attar runs from its sources too.
@@ -36,6 +37,7 @@ _ROOMS = {
     "load": "data.load",
     "pretrain": "stages.pretrain",
     "select": "stages.select",
+    "train": "stages.train",
     "Event": "stages.run",
     "ImageData": "data.images",
     "MissingError": "errors",

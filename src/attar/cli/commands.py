@@ -150,6 +150,27 @@ def evaluate(run: str, /, *, flags: Flags, settings: Settings) -> None:
     printing.print_result(flags, result, lambda: printing.print_accuracies(result, measured, Path(run)))
 
 
+@takes("network", "out", "overwrite", "quiet", "json")
+def train(run: str, /, *, flags: Flags, settings: Settings) -> None:
+    """Train a network on a condensed set as the evaluation does, and keep it (default: RUN/model.safetensors).
+
+    Parameters
+    ----------
+    run: str
+        a run folder, or a condensed.safetensors file
+    """
+    from pathlib import Path
+
+    from attar.cli import printing
+    from attar.stages.train import MODEL, train_set
+
+    folder = Path(run) if Path(run).is_dir() else Path(run).parent
+    out = folder / MODEL if flags.out is None else Path(flags.out)
+    with printing.shown_progress(flags) as progress:
+        _, about = train_set(run, flags.network, out=out, overwrite=flags.overwrite, progress=progress, **settings)
+    printing.print_result(flags, about | {"file": str(out)}, lambda: printing.print_trained(about, out))
+
+
 @takes("out", "jobs", "save_every", "quiet", "json")
 def compare(spec: str, /, *, flags: Flags, settings: Settings) -> None:
     """Compare methods and settings on one data set: a table, and accuracy against time. Run it again to resume.
@@ -231,4 +252,4 @@ def recipes(name: str | None = None, /, *, flags: Flags, settings: Settings) -> 
     print("\n".join(RECIPES) if name is None else to_toml(name))
 
 
-VERBS = (demo, pretrain, condense, select, merge, evaluate, compare, inspect, export, push, recipes)
+VERBS = (demo, pretrain, condense, select, merge, evaluate, train, compare, inspect, export, push, recipes)

@@ -31,6 +31,7 @@ FLAGS: dict[str, Flag] = {
     "what": Flag(str, "stored, decoded or both (default: parquet both, else decoded)"),
     "features": Flag(str, "what a core-set compares images by: early (a network), pixels, or a pool's file or folder"),
     "private": Flag(bool, "only you can see it"),
+    "network": Flag(str, "such as convnet, resnet18-batch, timm:NAME or module:function (default: the run's own)"),
     "factor": Flag(int, "how stored images made elsewhere are decoded: FACTOR x FACTOR each (default: 1)", ("-f",)),
     "decode_type": Flag(str, "single, multi or bound, for stored images made elsewhere"),
     "normalized": Flag(bool, "the images made elsewhere are normalised with the data's mean and std"),

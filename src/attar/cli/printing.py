@@ -117,6 +117,13 @@ def _percent(entry: dict[str, Any]) -> str:
     return f"{100 * entry['mean']:.1f}{spread}"
 
 
+def print_trained(about: dict[str, Any], path: Path) -> None:
+    """Print what was trained, its accuracy, and how its file is read."""
+    tested = "not tested" if about["accuracy"] is None else f"{100 * about['accuracy']:.1f} % on {about['tested_on']}"
+    print(f"{about['network']['label']}: {tested}, after {about['epochs']} epochs on {about['images']} images")
+    print(f"{path}\nnext: network.load_state_dict(safetensors.torch.load_file({str(path)!r}))")
+
+
 def comparison_folder(spec: str, out: str | None) -> Path:
     """The folder of a comparison: --out, or runs/<name of the file>."""
     return named_folder(out) if out is not None else RUN_ROOT / Path(spec).stem

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from attar import __version__, models
+from attar import __version__
 from attar.data.cache.mapped import Mapped
 from attar.data.images import ImageData
 from attar.engine.workers import ThreadWorkers
@@ -40,7 +40,7 @@ from attar.settings.config import EvaluateConfig, NetworkConfig
 from attar.settings.schema import settings_of
 from attar.training.batches import AugmentationSampler, ChainDraw, make_batches, shuffled
 from attar.training.loop import Trainer, fit
-from attar.training.train_state import TrainState, accuracy, start_training
+from attar.training.train_state import TrainState, accuracy, start_fresh
 
 
 @dataclass(frozen=True)
@@ -196,21 +196,20 @@ def soft_labels(teacher: TrainingJob, condensed: SyntheticSet, data: ImageData) 
     return logits.softmax(dim=1), accuracy(model, data.test_batches())
 
 
-def train_network(job: TrainingJob, images: Tensor | Mapped, labels: Tensor, data: ImageData) -> TrainState:
+def train_network(
+    job: TrainingJob,
+    images: Tensor | Mapped,
+    labels: Tensor,
+    data: ImageData,
+    after_epoch: Callable[[int], None] | None = None,
+) -> TrainState:
     """A fresh network after its last epoch on images [n, ch, H, W], uint8 or float in [0, 1].
 
-    labels: int64 [n], or soft ones float [n, C]. `data` gives the scale of the images, and the classes.
+    labels: int64 [n], or soft ones float [n, C]. `data` gives the scale of the images, and the classes. after_epoch: as
+    for `fit`.
     """
     config = job.config
-    module = build(job.network, describe(data), job.seed).to(data.device)
-    model = start_training(
-        module,
-        models.parameters_of(module),
-        models.buffers_of(module),
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-    )
+    model = start_fresh(job.network, data, config, job.seed)
     generator = Generator(data.device).manual_seed(job.seed)
     resident = isinstance(images, Tensor)
 
@@ -226,5 +225,6 @@ def train_network(job: TrainingJob, images: Tensor | Mapped, labels: Tensor, dat
     def draw(rows: Tensor, batch: int) -> ChainDraw:
         return sampler.draw(rows if resident else images[rows], labels[rows], batch)
 
-    fit(Trainer(model, partial(make_batches, data, fetch=fetch)), epoch_batches, draw, job.epochs)
+    trainer = Trainer(model, partial(make_batches, data, fetch=fetch))
+    fit(trainer, epoch_batches, draw, job.epochs, after_epoch=after_epoch)
     return model

@@ -259,6 +259,11 @@ FLAGS: dict[str, dict[str, tuple[str, str]]] = {
         | flags_of("condense", "ipc", "seed")
     ),
     "evaluate": flags_of("data") | flags_of("network", "width", "norm_type") | flags_of("evaluate"),
+    "train": (
+        flags_of("data")
+        | flags_of("network", "width", "norm_type")
+        | flags_of("evaluate", "seed", *with_role("evaluate", "protocol"))
+    ),
     "demo": flags_of("data", "device") | flags_of("condense", "ipc", "seed"),
     "inspect": flags_of("data") | flags_of("condense", "ipc", "method"),
     "export": {},

@@ -23,10 +23,10 @@ from attar.errors import UserError, log
 from attar.models.for_data import build, describe
 from attar.settings.choices import strategy_names
 from attar.settings.config import PoolConfig, Recipe
-from attar.training import train_state
 from attar.training.batches import AugmentationSampler, BatchSampler, make_batches
 from attar.training.loop import MAX_STEPS_PER_GRAPH, Trainer
 from attar.training.pool import Member, Pool
+from attar.training.train_state import start_fresh
 
 WARMUP_CALLS = 1  # calls before the timed ones, on a CPU
 WARMUP_CALLS_ON_GPU = GRAPH_WARMUP + 2  # on a GPU: the warm-ups, the recording, and a replay
@@ -103,16 +103,7 @@ def warm_calls(device: torch.device) -> int:
 def _pool_step_seconds(data: ImageData, recipe: Recipe) -> float:
     """Seconds of one training step of an early-stage model; on a GPU as part of a recorded chain."""
     config = recipe.pool
-    module = build(recipe.network, describe(data), 0).to(data.device)
-    model = train_state.start_training(
-        module,
-        models.parameters_of(module),
-        models.buffers_of(module),
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        optimizer=config.optimizer,
-    )
+    model = start_fresh(recipe.network, data, config, 0)
     generator = torch.Generator(data.device).manual_seed(0)
     rows = BatchSampler(torch.arange(len(data.labels), device=data.device), config.batch_size, generator)
     sampler = AugmentationSampler(data, strategy_names(config.aug_type), config.mix_p, generator)

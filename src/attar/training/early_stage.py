@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Generator, Tensor
 
-from attar import files, models
+from attar import files
 from attar.data.images import ImageData
 from attar.engine.workers import ThreadWorkers
 from attar.errors import Diverged, log
@@ -21,7 +21,7 @@ from attar.training.batches import AugmentationSampler, make_batches, shuffled
 from attar.training.loop import Trainer, fit
 from attar.training.pool import Member, Pool
 from attar.training.pool_files import file_name, has_length, load_matching, load_matching_in, resolved_architecture
-from attar.training.train_state import accuracy, start_training
+from attar.training.train_state import accuracy, start_fresh
 
 Advance = Callable[[str], None]  # called with a short message after each epoch or model
 
@@ -129,16 +129,7 @@ def train_member(
     Raises `Diverged` when a parameter is not finite.
     """
     generator = Generator(data.device).manual_seed(config.seed)
-    module = build(network, describe(data), config.seed).to(data.device)
-    model = start_training(
-        module,
-        models.parameters_of(module),
-        models.buffers_of(module),
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        optimizer=config.optimizer,
-    )
+    model = start_fresh(network, data, config, config.seed)
 
     def after_epoch(epoch: int) -> None:
         advance(f"{name}: epoch {epoch + 1} of {config.epochs}")

@@ -10,7 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from attar.data.images import ImageData
 from attar.errors import choose
+from attar.models import buffers_of, parameters_of
+from attar.models.for_data import build, describe
+from attar.settings.config import EvaluateConfig, NetworkConfig, PoolConfig
 
 # (params, buffers, images, targets) → (gradients by parameter, the loss)
 Gradients = Callable[[dict[str, Tensor], dict[str, Tensor], Tensor, Tensor], tuple[dict[str, Tensor], Tensor]]
@@ -56,6 +60,20 @@ def start_training(
         "adamw": lambda: torch.optim.AdamW(leaves.values(), lr=lr, weight_decay=weight_decay),
     }
     return TrainState(module, leaves, copies, makers[choose("optimizer", optimizer, makers)]())
+
+
+def start_fresh(network: NetworkConfig, data: ImageData, config: PoolConfig | EvaluateConfig, seed: int) -> TrainState:
+    """A fresh network for some data on their device, about to be trained as a section of settings says."""
+    module = build(network, describe(data), seed).to(data.device)
+    return start_training(
+        module,
+        parameters_of(module),
+        buffers_of(module),
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        optimizer=config.optimizer if isinstance(config, PoolConfig) else "sgd",
+    )
 
 
 def reset(model: TrainState, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> None:

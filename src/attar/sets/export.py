@@ -235,9 +235,9 @@ def card(exported: Mapping[str, tuple[Tensor, Tensor]], condensed: SyntheticSet)
         f"Normalise with mean {_numbers(condensed.mean)} and standard deviation {_numbers(condensed.std)} (images in "
         "[0, 1]).",
         "",
-        "To train on the decoded images: SGD (learning rate 0.01, momentum 0.9, weight decay 5e-4), batches of 64, 1000",
-        "epochs, a fifth of the rate after 2/3 and again after 5/6 of them; crops, colour, scale and rotation of each image;",
-        "CutMix in half of the batches. `attar train condensed.safetensors --network resnet18` does it with a run's file.",
+        "To train on the decoded images: SGD (learning rate 0.01, momentum 0.9, weight decay 5e-4), batches of 64,",
+        "1000 epochs, a fifth of the rate after 2/3 and again after 5/6 of them; crops, colour, scale and rotation;",
+        "CutMix in half of the batches. `attar train condensed.safetensors --network resnet18` does all that.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from attar.data.load import load as load
     from attar.errors import MissingError as MissingError
     from attar.errors import UserError as UserError
+    from attar.evaluation.results import Evaluation as Evaluation
     from attar.sets.export import export_set as export_set
     from attar.sets.partition import concatenate as concatenate
     from attar.sets.push import push_set as push_set
@@ -38,6 +39,7 @@ _ROOMS = {
     "pretrain": "stages.pretrain",
     "select": "stages.select",
     "train": "stages.train",
+    "Evaluation": "evaluation.results",
     "Event": "stages.run",
     "ImageData": "data.images",
     "MissingError": "errors",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from attar.cli.parser import main
+from attar.evaluation import results
 from helpers.command import call
 
 QUICK = ("--runs", "2", "--epochs", "2", "--whole_epochs", "1", "--quiet")
@@ -35,18 +37,22 @@ def mean(written: dict[str, Any], kind: str, network: str = "convnet2") -> float
 
 
 def test_fractions_beside_percentages(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """IOR and HLR in the file, the table and the report; of networks whose yardsticks were measured."""
+    """IOR and HLR in the file; the verdict in the table and the report; of networks whose yardsticks were measured."""
     call("evaluate", "base", *QUICK)
     written, output = result(), capsys.readouterr().out
     ior = mean(written, "accuracy") - mean(written, "random_real")
     hlr = mean(written, "whole") - mean(written, "accuracy")
     assert written["ior"] == {"convnet2": pytest.approx(ior)} and written["hlr"] == {"convnet2": pytest.approx(hlr)}
-    assert f"convnet2: IOR {ior:+.3f} (condensed − random real), HLR {hlr:+.3f} (whole set − condensed)\n" in output
+    words = results.verdict(written, "convnet2")
+    assert f"condensed − random real {100 * ior:+.1f}".replace("-", "−") in words
+    assert ("whole set − condensed" in words) == (hlr > 0 and mean(written, "whole") > mean(written, "random_real"))
+    lines = [f"convnet2: {line}" for line in (words, *results.caveats(written, "convnet2"))]
+    assert all(f"{line}\n" in output for line in lines)
     assert "augmentation color_crop_scale_rotate, CutMix 0.5" in output
     page = Path("base/report.html").read_text(encoding="utf-8")
-    assert f"convnet2 IOR {ior:+.3f}, HLR {hlr:+.3f}." in page
+    assert all(html.escape(f"{line}.") in page for line in lines)
     call("evaluate", "base", *QUICK, *NONE, "--networks", "convnet1")
-    assert "IOR" not in capsys.readouterr().out
+    assert "condensed −" not in capsys.readouterr().out
     assert list(result()["ior"]) == ["convnet2"]
     assert list(result()["accuracy"]) == ["convnet2", "convnet1"]
     call("evaluate", "base", *QUICK, "--networks", "convnet1", "--yardsticks", "random_real")

@@ -152,7 +152,7 @@ def test_soft_labels_are_what_the_teacher_says(digits: ImageData) -> None:
     """The teacher is the first run on the whole set; the images are decoded, and not augmented."""
     condensed, config = set_of(digits, factor=2), replace(CONFIG, whole_epochs=3, soft_labels=True, seed=5)
     job = TrainingJob("convnet2", NETWORK, "whole", config, epochs=3, seed=5)
-    targets, right = measure.soft_labels(job, condensed, digits)
+    targets, tested = measure.soft_labels(job, condensed, digits)
     teacher = measure.train_network(job, digits.images, digits.labels, digits)
     with torch.no_grad():
         expected = teacher(digits.normalize(condensed.decoded()[0])).double().softmax(1)
@@ -161,7 +161,7 @@ def test_soft_labels_are_what_the_teacher_says(digits: ImageData) -> None:
     report = measure.evaluate(condensed, digits, config, NETWORK)
     assert list(report) == ["accuracy", "soft_labels", "initial", "random_real", "whole"]
     entry = report["soft_labels"]["convnet2"]
-    assert entry["teacher"] == right == report["whole"]["convnet2"]["runs"][0]
+    assert entry["teacher"] == tested.accuracy == report["whole"]["convnet2"]["runs"][0]
     assert (entry["n"], entry["epochs"], entry["images"]) == (2, 2, 80)
     hard = measure.evaluate(condensed, digits, replace(config, soft_labels=False), NETWORK)
     assert hard == {name: entries for name, entries in report.items() if name != "soft_labels"}
@@ -173,11 +173,11 @@ def test_a_student_of_soft_labels_trains_on_them(digits: ImageData) -> None:
     condensed, turned = set_of(digits, ipc=5), torch.eye(10).roll(1, dims=1)
     config = replace(CONFIG, batch_size=16)
     job = TrainingJob("convnet2", NetworkConfig(depth=2, width=0.1), "accuracy", config, epochs=30, seed=0)
-    right, _ = measure.run_once(job, condensed, digits)
-    wrong, _ = measure.run_once(replace(job, kind="soft_labels"), condensed, digits, turned[condensed.labels])
+    right, *_ = measure.run_once(job, condensed, digits)
+    wrong, *_ = measure.run_once(replace(job, kind="soft_labels"), condensed, digits, turned[condensed.labels])
     assert right > 0.4 and wrong < 0.2
     one_hot = torch.eye(10)[condensed.labels]
-    same, _ = measure.run_once(replace(job, kind="soft_labels"), condensed, digits, one_hot)
+    same, *_ = measure.run_once(replace(job, kind="soft_labels"), condensed, digits, one_hot)
     assert same == right
 
 

@@ -39,6 +39,7 @@ def test_the_example(digits: ImageData, condensed: attar.SyntheticSet) -> None:
     assert report["accuracy"]["convnet2"]["n"] == 2
     assert report["accuracy"]["convnet2"]["width"] == 0.05  # the network of the pool
     assert report["seconds"]["evaluate"] > 0
+    assert report.mean("convnet2") == report["accuracy"]["convnet2"]["mean"]
     images, labels = next(iter(DataLoader(condensed.dataset(), batch_size=64)))
     assert images.shape == (64, 1, 8, 8)
     assert labels.dtype == torch.int64

@@ -19,8 +19,8 @@ from attar.comparison.numbers import Row
 from attar.comparison.run import as_dict
 from attar.data.images import ImageData
 from attar.errors import UserError
-from attar.evaluation import protocol
-from attar.evaluation.protocol import GAINS, MEASURED, gains
+from attar.evaluation import protocol, results
+from attar.evaluation.protocol import MEASURED
 from attar.runs import run_folder
 from attar.runs.progress import Progress
 from attar.runs.run_folder import RunFolder
@@ -96,11 +96,10 @@ def print_accuracies(result: dict[str, Any], measured: dict[str, Any], path: Pat
     for label in measured["accuracy"]:
         table.add_row(label, *(_percent(measured[name][label]) for name in kinds))
     Console().print(table)
-    compared = gains(measured)
+    compared = measured | {"protocol": result["protocol"]}
     for label in measured["accuracy"]:
-        fractions = [f"{name.upper()} {values[label]:+.3f} ({GAINS[name]})" for name, values in compared.items()]
-        if fractions:
-            print(f"{label}: {', '.join(fractions)}")
+        for line in filter(None, (results.verdict(compared, label), *results.caveats(compared, label))):
+            print(f"{label}: {line}")
     seconds = ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items())
     entry, protocol_used = next(iter(measured["accuracy"].values())), result["protocol"]
     epochs = f"{entry['epochs']} epochs"

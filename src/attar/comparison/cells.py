@@ -162,7 +162,7 @@ def cell_line(context: Context, cell: Cell) -> ResultLine:
         yardsticks = tuple(name for name in cell.recipe.evaluate.yardsticks if name == INITIAL)
         recipe = replace(cell.recipe, evaluate=replace(cell.recipe.evaluate, yardsticks=yardsticks))
         trained = SharedNetworks(context.out, folder)
-        _, measured = measure_into(folder, condensed, data, recipe, Progress(), None, trained)
+        measured = measure_into(folder, condensed, data, recipe, Progress(), None, trained).measured
         return line | {**measured, "seconds": seconds | {"evaluate": trained.seconds}}
 
 

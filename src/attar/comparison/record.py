@@ -54,7 +54,7 @@ class SharedNetworks(TrainedNetworks):
         """Remember the result of a network, for this cell and for all others."""
         super().add(key, result)
         with self.lock:
-            files.append(self.all, {"key": key, **result._asdict()})
+            files.append(self.all, {"key": key, "accuracy": result.accuracy, "images": result.images})
 
 
 def results(out: Path) -> list[ResultLine]:

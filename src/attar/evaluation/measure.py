@@ -40,7 +40,7 @@ from attar.settings.config import EvaluateConfig, NetworkConfig
 from attar.settings.schema import settings_of
 from attar.training.batches import AugmentationSampler, ChainDraw, make_batches, shuffled
 from attar.training.loop import Trainer, fit
-from attar.training.train_state import TrainState, accuracy, start_fresh
+from attar.training.train_state import TrainState, predict, start_fresh
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,14 @@ class TrainingJob:
     seed: int  # of the initial weights, the batches and the augmentation
 
 
+class Measured(dict[str, Any]):
+    """{kind: {network: its entry in result.json}}; besides the predicted classes of the test images, for each run."""
+
+    def __init__(self, kinds: list[str]) -> None:
+        super().__init__({kind: {} for kind in kinds})
+        self.predictions: dict[str, dict[str, list[list[int]]]] = {kind: {} for kind in kinds}
+
+
 def evaluate(
     condensed: SyntheticSet,
     data: ImageData,
@@ -65,7 +73,7 @@ def evaluate(
     trained: TrainedNetworks | None = None,
     workers: ThreadWorkers | None = None,
     yardsticks_only: bool = False,
-) -> dict[str, Any]:
+) -> Measured:
     """Train all networks of an evaluation and test them.
 
     Args:
@@ -103,10 +111,13 @@ def evaluate(
         runs = results.setdefault((job.label, job.kind), [])
         runs.append(result)
         advance(f"{job.kind} {job.label} run {len(runs)} of {config.runs}: {result.accuracy:.4f}")
-    entries: dict[str, Any] = {kind: {} for kind in kinds}
+    entries = Measured(kinds)
     for (label, kind), runs in results.items():
         epochs = evaluator.epochs(kind)
         entries[kind][label] = entry([run.accuracy for run in runs], epochs, runs[0].images, networks[label])
+        predicted = [run.predicted for run in runs if run.predicted is not None]
+        if len(predicted) == len(runs):
+            entries.predictions[kind][label] = predicted
         if kind == SOFT:
             entries[kind][label]["teacher"] = evaluator.run(evaluator.teacher(label)).accuracy
     return entries
@@ -154,13 +165,13 @@ class Evaluator:
     def train_teachers(self, labels: list[str], advance: Callable[[str], None]) -> None:
         """Compute the soft labels for these networks, and remember each teacher as the run on the whole set it is."""
 
-        def soft_labels_for(label: str) -> tuple[Tensor, float]:
+        def soft_labels_for(label: str) -> tuple[Tensor, TrainedNetwork]:
             return self.workers.call(soft_labels, self.teacher(label), self.condensed, self.data)
 
-        for label, (targets, right) in zip(labels, self.workers.map(soft_labels_for, labels), strict=True):
+        for label, (targets, teacher) in zip(labels, self.workers.map(soft_labels_for, labels), strict=True):
             self.soft[label] = targets
-            self.trained.add(self.key(self.teacher(label)), TrainedNetwork(right, len(self.data.labels)))
-            advance(f"teacher {label}: {right:.4f}")
+            self.trained.add(self.key(self.teacher(label)), teacher)
+            advance(f"teacher {label}: {teacher.accuracy:.4f}")
 
     def run(self, job: TrainingJob) -> TrainedNetwork:
         """The result of a job, from `trained` where it is there already."""
@@ -183,17 +194,23 @@ def run_once(
     """
     images, labels = training_set(job.kind, condensed, data, job.seed)
     model = train_network(job, images, labels if targets is None else targets, data)
-    return TrainedNetwork(accuracy(model, data.test_batches()), len(images))
+    return tested(model, data, len(images))
 
 
-def soft_labels(teacher: TrainingJob, condensed: SyntheticSet, data: ImageData) -> tuple[Tensor, float]:
-    """Train a teacher on the whole set: its class probabilities for the decoded images, float [n, C], its accuracy."""
+def tested(model: TrainState, data: ImageData, images: int) -> TrainedNetwork:
+    """What a network that was trained on so many images makes of the test images."""
+    predicted, labels = predict(model, data.test_batches())
+    return TrainedNetwork(float((predicted == labels).sum()) / len(labels), images, predicted.tolist())
+
+
+def soft_labels(teacher: TrainingJob, condensed: SyntheticSet, data: ImageData) -> tuple[Tensor, TrainedNetwork]:
+    """Train a teacher on the whole set: its class probabilities for the decoded images, float [n, C], and its test."""
     model = train_network(teacher, data.images, data.labels, data)
     images, _ = training_set(CONDENSED, condensed, data, teacher.seed)
     model.module.eval()
     with torch.no_grad():
         logits = torch.cat([model(data.normalize(part)) for part in images.split(teacher.config.batch_size)])
-    return logits.softmax(dim=1), accuracy(model, data.test_batches())
+    return logits.softmax(dim=1), tested(model, data, len(data.labels))
 
 
 def train_network(

@@ -19,6 +19,7 @@ class TrainedNetwork(NamedTuple):
 
     accuracy: float  # fraction of the real test images, after the last epoch
     images: int  # number of training images
+    predicted: list[int] | None = None  # the predicted class of each test image, where it was kept
 
 
 class TrainedNetworks:
@@ -42,7 +43,9 @@ class TrainedNetworks:
         """Take over the result in one line of a file. An unreadable line is ignored: that network is trained again."""
         with suppress(ValueError, KeyError, TypeError):
             values = json.loads(line)
-            self.results[str(values["key"])] = TrainedNetwork(float(values["accuracy"]), int(values["images"]))
+            self.results[str(values["key"])] = TrainedNetwork(
+                float(values["accuracy"]), int(values["images"]), [int(label) for label in values["predicted"]]
+            )
             self.earlier_seconds = max(self.earlier_seconds, float(values["seconds"]))
 
     @property

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from attar.evaluation.protocol import GAINS, MEASURED
+from attar.evaluation import results
+from attar.evaluation.protocol import MEASURED
 
 
 def title(result: Mapping[str, Any]) -> str:
@@ -87,16 +88,13 @@ def _rows(result: Mapping[str, Any], network: str) -> Iterable[dict[str, Any]]:
         }
 
 
-def gain_texts(result: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """(network, [("IOR", "+0.142"), ("HLR", "+0.057")]), as fractions; a metric that was not measured is left out."""
-    networks = dict.fromkeys(network for key in GAINS for network in result.get(key, {}))
-    return [
-        (
-            network,
-            [(key.upper(), f"{result[key][network]:+.3f}") for key in GAINS if network in result.get(key, {})],
-        )
-        for network in networks
-    ]
+def verdicts(result: Mapping[str, Any]) -> list[str]:
+    """For each network what the optimisation brought, and which sets were trained too briefly to compare with."""
+    lines = []
+    for network in result.get("accuracy") or {}:
+        said = [results.verdict(result, network), *results.caveats(result, network)]
+        lines += [f"{network}: {line}" for line in said if line]
+    return lines
 
 
 def protocols(result: Mapping[str, Any]) -> list[tuple[str, str]]:

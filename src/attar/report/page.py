@@ -81,7 +81,7 @@ def write(
         sizes=numbers.sizes(result),
         headline=numbers.headline(result),
         sets=numbers.measured(result) or numbers.MEASURED,
-        gains=numbers.gain_texts(result),
+        verdicts=numbers.verdicts(result),
         table=numbers.table(result),
         most_runs=max((len(row["runs"]) for _, rows in numbers.table(result) for row in rows), default=0),
         protocols=numbers.protocols(result),

@@ -60,7 +60,6 @@ def demo(
         condensed = condense_run(run, data, pool, options)
         with sinks.open_sinks(options.logs, path, condensed.recipe, times[-1]) as event_sinks:
             folder_with_sinks = replace(opened, sinks=event_sinks)
-            result, measured = measure_into(
-                folder_with_sinks, condensed, data, recipe, progress, None, TrainedNetworks(path)
-            )
-    return result, measured, path
+            trained = TrainedNetworks(path)
+            evaluation = measure_into(folder_with_sinks, condensed, data, recipe, progress, None, trained)
+    return evaluation.to_dict(), evaluation.measured, path

@@ -13,7 +13,16 @@ from attar.engine.workers import ThreadWorkers
 from attar.errors import MissingError, UserError
 from attar.errors import log as logger
 from attar.evaluation import measure
-from attar.evaluation.protocol import GAINS, MEASURED, check_set_fits, chosen_networks, gains, kinds_of, protocol_of
+from attar.evaluation.protocol import (
+    GAINS,
+    MEASURED,
+    check_set_fits,
+    chosen_networks,
+    gains,
+    kinds_of,
+    protocol_of,
+)
+from attar.evaluation.results import BY_CLASS, Evaluation, by_class
 from attar.evaluation.trained import TrainedNetworks
 from attar.report.of_run import write_report
 from attar.runs import run_folder, sinks
@@ -28,7 +37,20 @@ from attar.settings.layers import Layer
 from attar.stages.shared import cluster_workers, given_images, load_data, name_as_setting
 
 
-def evaluate(condensed: SyntheticSet | str | Path, data: Any = None, **settings: Any) -> dict[str, Any]:
+@shows_progress
+def evaluate(
+    condensed: SyntheticSet | str | Path,
+    data: Any = None,
+    *,
+    recipe: str | Path | None = None,
+    factor: int | None = None,
+    decode_type: str | None = None,
+    normalized: bool = False,
+    log: str | Sequence[str] = (),
+    ray: str | None = None,
+    progress: Progress | bool | None = None,
+    **settings: Any,
+) -> Evaluation:
     """Train fresh networks on a condensed set, and on the sets it is compared with, and test them on real images.
 
     Args:
@@ -44,29 +66,11 @@ def evaluate(condensed: SyntheticSet | str | Path, data: Any = None, **settings:
         settings: fields of `EvaluateConfig`, such as networks=["convnet"] and runs=3, and width and norm_type.
 
     Returns:
-        The content of `result.json`: accuracies as fractions, by kind of training set and network.
+        The accuracies: printed they are a table, as a mapping the content of `result.json`.
 
     Raises:
         UserError: where set and data do not fit each other.
     """
-    return evaluate_set(condensed, data, **settings)[0]
-
-
-@shows_progress
-def evaluate_set(
-    condensed: SyntheticSet | str | Path,
-    data: Any = None,
-    *,
-    recipe: str | Path | None = None,
-    factor: int | None = None,
-    decode_type: str | None = None,
-    normalized: bool = False,
-    log: str | Sequence[str] = (),
-    ray: str | None = None,
-    progress: Progress | bool | None = None,
-    **settings: Any,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """As `evaluate`; returns the content of result.json, and the accuracies of this evaluation alone."""
     assert isinstance(progress, Progress)  # see `shows_progress`
     logs = sinks.check_sinks(log)
     path = None if isinstance(condensed, SyntheticSet) else Path(condensed)
@@ -99,6 +103,14 @@ def evaluate_set(
         with cluster_workers(ray, inputs.data.device, 1 if ray is not None else None) as workers:
             trained = TrainedNetworks(folder_of)
             return measure_into(folder, condensed, inputs.data, inputs.recipe, progress, workers, trained)
+
+
+def evaluate_set(
+    condensed: SyntheticSet | str | Path, data: Any = None, **options: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """As `evaluate`; returns the content of result.json, and the accuracies of this evaluation alone."""
+    evaluation = evaluate(condensed, data, **options)
+    return evaluation.to_dict(), evaluation.measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,20 +195,19 @@ def measure_into(
     progress: Progress,
     workers: ThreadWorkers | None,
     trained: TrainedNetworks,
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> Evaluation:
     """Evaluate, and update result.json and report.html of the run folder, if there is one.
 
-    Returns the content of result.json, and the accuracies of this evaluation alone. `trained` records each network, so
-    that an interrupted evaluation resumes with the next one.
+    `trained` records each network, so that an interrupted evaluation resumes with the next one.
     """
     result = describe_result(condensed, data) | {"accuracy": {}, "seconds": {}}
     if folder is not None:
         folder.events()  # raises for a damaged file now, not after the work
         folder.snapshots()
-        result |= folder.read(run_folder.RESULT, "seconds", "protocol", *MEASURED)
+        result |= folder.read(run_folder.RESULT, "seconds", "protocol", BY_CLASS, *MEASURED)
     protocol = protocol_of(recipe.evaluate, recipe.network, data)
     if result.get("protocol", protocol) != protocol:  # numbers of two protocols cannot be compared
-        result = {key: value for key, value in result.items() if key not in MEASURED}
+        result = {key: value for key, value in result.items() if key not in (BY_CLASS, *MEASURED)}
     result |= describe_result(condensed, data)
     count = len(kinds_of(condensed, recipe.evaluate)) * recipe.evaluate.runs + recipe.evaluate.soft_labels
     networks = chosen_networks(recipe.evaluate, recipe.network)
@@ -212,8 +223,13 @@ def measure_into(
         )
     result["seconds"] = {**result["seconds"], "evaluate": trained.seconds}
     result["protocol"] = protocol
+    assert data.test_labels is not None  # see `check_set_fits`
+    found, earlier = by_class(measured.predictions, data.test_labels, data.classes), result.pop(BY_CLASS, {})
     for name, entries in measured.items():
         result[name] = {**result.get(name, {}), **entries}
+        kept = {network: value for network, value in earlier.get(name, {}).items() if network not in entries}
+        found[name] = kept | found.get(name, {})
+    result[BY_CLASS] = earlier | {name: entries for name, entries in found.items() if entries}
     result = {key: value for key, value in result.items() if key not in GAINS} | gains(result)
     if folder is not None:
         event = {"event": "evaluation", "outer": None, **measured}
@@ -222,4 +238,4 @@ def measure_into(
         folder.write(run_folder.RESULT, result)
         write_report(folder, condensed, result)
         trained.remove_file()
-    return result, measured
+    return Evaluation(result, measured, measured.predictions, data.test_labels)

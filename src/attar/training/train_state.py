@@ -125,13 +125,17 @@ def decay(epoch: int, epochs: int) -> float:
     return 0.2 ** ((3 * epoch >= 2 * epochs) + (6 * epoch >= 5 * epochs))
 
 
-@torch.no_grad()
 def accuracy(model: TrainState, batches: Iterable[Batch]) -> float:
     """Fraction of the images that are classified correctly; the batches have labels int64 [n] as targets."""
+    predicted, labels = predict(model, batches)
+    return float((predicted == labels).sum()) / len(labels)
+
+
+@torch.no_grad()
+def predict(model: TrainState, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
+    """The predicted classes and the labels of all images of the batches, int64 [M] each, on the device."""
     model.module.eval()
-    correct, count = [], 0
-    for images, labels in batches:
-        correct.append((model(images).argmax(dim=1) == labels).sum())
-        count += len(labels)
+    found = [(model(images).argmax(dim=1), labels) for images, labels in batches]
     model.module.train()
-    return float(torch.stack(correct).sum()) / count
+    predicted, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return predicted, labels

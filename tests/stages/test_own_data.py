@@ -13,11 +13,15 @@ from PIL import Image
 
 import attar
 from attar.cli.parser import main
+from attar.condensation.setup import Setup, set_up
+from attar.data import decode, decoding, sample
 from attar.data.images import ImageData
 from attar.settings import auto, recipes
+from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import fitted_to
 from attar.settings.layers import as_sections
 from attar.stages import schedule
+from attar.training.pool import Pool
 from helpers.command import call
 
 
@@ -161,6 +165,59 @@ def test_inspect(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("inspect", "digits", "--out", "grid.png", "--quiet")
     assert Path("grid.png").exists() and "recipe digits: convnet2 of width 0.5" in capsys.readouterr().out
     assert not Path("runs").exists() and not Path("pool").exists()
+
+
+def test_inspect_looks_at_a_sample_of_a_large_folder(
+    pets: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are counted, some decoded; the others are seen by a run, by --skip_bad, and where they are in a cache."""
+    monkeypatch.setattr(sample, "MANY", 20)
+    monkeypatch.setattr(sample, "SAMPLE", 12)
+    decoded: list[str] = []
+    monkeypatch.setattr(decoding, "decode", lambda name, *rest: decoded.append(name) or decode.decode(name, *rest))
+    call("inspect", str(pets), "--ipc", "1")
+    said, heard = capsys.readouterr()
+    assert [re.search(rf"{name}\s*│\s*{count}\s*│\s*1?", said) for name, count in (("cat", 19), ("all", 25))]
+    assert "pets: 4 images of each class are decoded and stand for all 32" in heard and len(set(decoded)) == 4 + 4 + 3
+
+    data = attar.load(pets, sample=True)
+    assert (data.sampled, data.counts, data.equal_test_images, data.fingerprint) == (4, [19, 4, 2], 0, "")
+    with pytest.raises(attar.UserError, match="pets is a sample, good to look at"):
+        attar.condense(data)
+
+    (pets / "cat" / "23.png").write_text("<html>")
+    (pets / "cat" / "22.png").unlink()
+    (pets / "cat" / "22.png").symlink_to("nowhere")
+    with pytest.raises(SystemExit):
+        main(["inspect", str(pets), "--ipc", "1"])
+    assert "cat/22.png is not a readable image: a link to nothing; 2 of 32 images cannot" in capsys.readouterr().err
+    call("inspect", str(pets), "--ipc", "1", "--skip_bad")
+    said, heard = capsys.readouterr()
+    assert "not used: unreadable images: 2" in said and "stand for all" not in heard
+
+    for row in (22, 23):
+        (pets / "cat" / f"{row}.png").unlink()
+    whole = attar.load(pets, cache_dir="cache")
+    again = attar.load(pets, cache_dir="cache", sample=True)
+    assert again.sampled is None and again.fingerprint == whole.fingerprint
+
+
+def test_ten_classes_are_timed_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, data = recipes.named("digits"), attar.load("digits")
+    seen = []
+
+    def remembered(data: ImageData, pool: Pool, config: CondenseConfig) -> Setup:
+        seen.append(config)
+        return set_up(data, pool, config)
+
+    monkeypatch.setattr(schedule, "set_up", remembered)
+    monkeypatch.setattr(schedule, "_seconds", lambda step, device: 1.0)
+    assert schedule.estimate(data, recipe).inner == 1.0 and seen[-1].nclass_sub is None
+    monkeypatch.setattr(schedule, "MEASURED_CLASSES", 2)
+    assert schedule.estimate(data, recipe).inner == 5.0 and seen[-1].nclass_sub == 2
+    of_four = replace(recipe, condense=replace(recipe.condense, nclass_sub=4))
+    part = replace(of_four, condense=replace(of_four.condense, phase=2))
+    assert (schedule.estimate(data, of_four).inner, schedule.estimate(data, part).inner) == (5.0, 1.0)
 
 
 def test_python_finds_the_settings_too() -> None:

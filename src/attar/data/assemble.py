@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from attar.data import arrays, labels, splits
+from attar.data import arrays, labels, sample, splits
 from attar.data.cache.load import Cached, read_whole
+from attar.data.cache.load import find as find_cached
 from attar.data.cache.load import load as load_cached
 from attar.data.cache.plan import CachePlan
 from attar.data.decode import Needs
@@ -157,16 +158,18 @@ def _from_pictures(pieces: list[Pictures], marks: list[np.ndarray], about: About
         std=about.std,
     )
     large = about.kept or reading.root is not None or pictures.size_bytes >= CACHE_FROM
+    if reading.sample and not reading.skip_bad and sample.is_large(pictures) and find_cached(plan, reading) is None:
+        return sample.sampled(plan, reading)
     if pictures.stamp is None or reading.memory or not large:
         sink = InMemory(pictures.count)
         needs, seen = decode_all(pictures, reading, plan.needs, sink)
         return _finished(sink.images, plan, needs, seen, reading)
     cached = load_cached(plan, reading)
-    if not about.kept or reading.root is not None or cached.images.shape.numel() >= MAPPED_FROM:
+    if not about.kept or reading.root is not None or cached.store.images.nbytes >= MAPPED_FROM:
         return _mapped(cached, plan, reading)
     whole = read_whole(cached)
     if whole is None:
-        cached.images.store.manifest.unlink(missing_ok=True)
+        cached.store.manifest.unlink(missing_ok=True)
         log.warning("the cache of %s is damaged, and is built anew", about.name)
         return _from_pictures(pieces, marks, about, reading)
     return _finished(whole, plan, cached.needs, cached.seen, reading, cached)
@@ -205,17 +208,17 @@ def _finished(
     )
     if known is not None:
         data.fingerprint, data._computed = known.fingerprint, plan.mean is None
-        data.checksums = (known.images.checks[train], known.images.checks[test])
+        data.checksums = (known.store.checks[train], known.store.checks[test])
     return _sized(data, plan, needs)
 
 
 def _mapped(cached: Cached, plan: CachePlan, reading: Reading) -> ImageData:
-    train, test = (torch.from_numpy(rows) for rows in _rows(plan, cached.seen, cached.needs, reading))
+    train, test = _rows(plan, cached.seen, cached.needs, reading)
     marks = torch.from_numpy(plan.labels)
     data = ImageData.mapped(
-        cached.images.select(train),
+        cached.rows(train),
         marks[train],
-        cached.images.select(test) if len(test) else None,
+        cached.rows(test) if len(test) else None,
         marks[test] if len(test) else None,
         classes=plan.classes,
         mean=cached.mean,

@@ -9,12 +9,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 
 from attar.data.arrays import crop_plan, resample
 from attar.data.sources.locate import words
@@ -26,13 +25,14 @@ RANGES = (8, 10, 12, 14, 16)  # bits that cameras and scanners have
 FULL_RANGE = 16
 LARGE_PIXELS = 1 << 24  # images of more pixels are decoded one at a time
 DRAFT = 4  # a JPEG is decoded smaller where its short side is so many times the size
+HEAD = 16  # bytes that Pillow knows a format by
 ORIENTATION = 0x0112  # the EXIF tag
-PNG = b"\x89PNG"  # how the file begins
+PNG, JPEG = b"\x89PNG", b"\xff\xd8\xff"  # how the files begin
 PLAIN = {"L": 1, "RGB": 3}  # mode -> channels
 # Formats that Pillow only identifies, or hands to another program.
 NOT_DECODED = frozenset(("BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS"))
 
-Source = Path | bytes | Image.Image | np.ndarray  # the last: uint8 [ch, H, W], ready
+Source = str | bytes | Image.Image | np.ndarray  # the path of a file; its bytes; decoded; uint8 [ch, H, W]
 Named = tuple[str, Source]  # what it is called in a message, and where it comes from
 one_large = threading.Lock()
 
@@ -81,14 +81,27 @@ def formats() -> tuple[str, ...]:
     return tuple(kind for kind in Image.OPEN if kind not in NOT_DECODED)
 
 
+def begins_well(source: Source) -> bool:
+    """Whether the first bytes of a file are those of an image. Not all formats tell."""
+    if not isinstance(source, str):
+        return True
+    try:
+        with open(source, "rb", buffering=0) as file:
+            head = file.read(HEAD)
+    except OSError:
+        return False
+    usual = head.startswith((PNG, JPEG))
+    return usual or any(accept is not None and accept(head) for _, accept in map(Image.OPEN.__getitem__, formats()))
+
+
 @contextmanager
-def opened(name: str, source: Path | bytes | Image.Image) -> Iterator[Image.Image]:
+def opened(name: str, source: str | bytes | Image.Image) -> Iterator[Image.Image]:
     """The image; BadImage when it, or what is done with it inside, fails."""
     try:
         if isinstance(source, Image.Image):
             yield source
             return
-        if isinstance(source, Path) and not stat.S_ISREG(os.stat(source).st_mode):
+        if isinstance(source, str) and not stat.S_ISREG(os.stat(source).st_mode):
             raise BadImage(f"{name} is no image: it is no regular file")
         if isinstance(source, bytes) and not source:
             raise BadImage(f"{name} has no image: it is empty")
@@ -97,7 +110,7 @@ def opened(name: str, source: Path | bytes | Image.Image) -> Iterator[Image.Imag
     except (UserError, MemoryError):
         raise
     except FileNotFoundError as error:
-        link = isinstance(source, Path) and source.is_symlink()
+        link = isinstance(source, str) and os.path.islink(source)
         raise BadImage(f"{name} is not a readable image: {'a link to nothing' if link else words(error)}") from error
     except Image.UnidentifiedImageError as error:
         raise BadImage(f"{name} is not a readable image: its content is no image that Pillow knows") from error
@@ -122,7 +135,7 @@ def decode(name: str, source: Source, needs: Needs) -> Decoded:
     """
     if isinstance(source, np.ndarray):
         return Decoded(_fitted(source, needs))
-    if needs.size is None and isinstance(source, bytes) and source[:4] == PNG:
+    if needs.size is None and not isinstance(source, Image.Image):
         values = _plain_png(source, needs.channels)
         if values is not None:
             return Decoded(values)
@@ -194,14 +207,22 @@ def _is_clear(image: Image.Image) -> bool:
     return "transparency" in image.info
 
 
-def _plain_png(source: bytes, channels: int | None) -> np.ndarray | None:
-    """A PNG of 8-bit grey or colour and nothing else, as tables are full of: half the time of `decode`'s general way.
+def _plain_png(source: str | bytes, channels: int | None) -> np.ndarray | None:
+    """A PNG of 8-bit grey or colour and nothing else, as small ones are: in half the time of `decode`'s general way.
 
     None for all others, damaged ones included.
     """
     try:
-        image = Image.open(io.BytesIO(source), formats=("PNG",))
-        if image.mode not in PLAIN or ";16" in image.tile[0][3]:  # type: ignore[operator]
+        if isinstance(source, str):
+            if not source.endswith(".png") or not stat.S_ISREG(os.stat(source).st_mode):
+                return None
+            with open(source, "rb", buffering=0) as file:
+                source = file.read()
+        if not source.startswith(PNG):
+            return None
+        image = PngImagePlugin.PngImageFile(io.BytesIO(source))
+        large = image.width * image.height > LARGE_PIXELS
+        if large or image.mode not in PLAIN or ";16" in image.tile[0][3]:  # type: ignore[operator]
             return None
         raw = image.tobytes()
     except Exception:  # the general way says what is wrong

@@ -234,15 +234,19 @@ def _decoded(items: Iterator[Named], needs: Needs, serial: bool) -> Iterator[tup
 
 def _blame(error: BadImage, pictures: Pictures, row: int, reading: Reading) -> UserError:
     """What to raise for unreadable images: the first one named, and how many there are where that is soon known."""
-    advice = "repair or remove {}, or leave {} out with --skip_bad"
     if pictures.size_bytes > SOON_READ:
-        return UserError(f"{error}; " + advice.format("it", "unreadable images"))
+        return UserError(f"{error}; repair or remove it, or leave unreadable images out with --skip_bad")
     bad = 1 + sum(
         isinstance(image, BadImage) for _, image in _decoded(pictures.items(row + 1), Needs(size=reading.size), False)
     )
-    if bad == 1:
-        return UserError(f"{error}; it is 1 of {pictures.count:,}: " + advice.format("it", "it"))
-    return UserError(f"{error}; {bad:,} of {pictures.count:,} images cannot be read: " + advice.format("them", "them"))
+    return refusal(error, bad, pictures.count)
+
+
+def refusal(error: BadImage, bad: int, count: int) -> UserError:
+    """What to raise where so many images are unreadable. error: what is wrong with the first."""
+    what, them = ("it is 1 of", "it") if bad == 1 else (f"{bad:,} of", "them")
+    cannot = "" if bad == 1 else " images cannot be read"
+    return UserError(f"{error}; {what} {count:,}{cannot}: repair or remove {them}, or leave {them} out with --skip_bad")
 
 
 SOON_READ = 64 << 20  # bytes of image files that are read again to count the unreadable ones

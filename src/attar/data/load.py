@@ -58,6 +58,7 @@ def load(
     load_memory: bool = False,
     cache_dir: str | Path | None = None,
     progress: ShowsStages | None = None,
+    sample: bool = False,
 ) -> ImageData:
     """Real images, on the device. What is guessed or left out is logged, see `ImageData.left_out`.
 
@@ -83,6 +84,8 @@ def load(
             file, decoded, below `cache_dir`, and tables are decoded once.
         cache_dir: where decoded images lie, few ones too; $ATTAR_CACHE or ~/.cache/attar by default.
         progress: shows how far a long decoding is.
+        sample: of a large folder decode some images of each class only, which stand for the others: to look at data, as
+            `attar inspect` does, not to train on.
 
     Returns:
         The data.
@@ -105,6 +108,7 @@ def load(
             channels=channels,
             skip_bad=skip_bad,
             memory=load_memory,
+            sample=sample,
             root=Path(cache_dir) if cache_dir else None,
             progress=progress or Silent(),
             largest_side=LARGEST_SIDE_CPU if where.type == "cpu" else LARGEST_SIDE,

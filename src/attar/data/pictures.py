@@ -17,13 +17,15 @@ class Pictures:
     """Encoded images in their order.
 
     items: from a row on, what each is called and where it comes from; stamp: what tells some rows from others without
-    reading them, None where that cannot be; size_bytes: of the files together.
+    reading them, None where that cannot be; size_bytes: of the files together; jumps: whether one is had without those
+    before it.
     """
 
     count: int
     items: Callable[[int], Iterator[Named]]
     stamp: Callable[[range], str] | None = None
     size_bytes: int = 0
+    jumps: bool = False
 
     def select(self, rows: np.ndarray) -> Pictures:
         """These rows (int64 [n], ascending) only."""
@@ -32,11 +34,12 @@ class Pictures:
         stamp = self.stamp
 
         def items(start: int) -> Iterator[Named]:
-            if start >= len(rows):
+            if self.jumps:
+                yield from (next(self.items(row)) for row in rows[start:].tolist())
                 return
-            first, left = int(rows[start]), deque(rows[start:].tolist())
-            for row, item in enumerate(self.items(first), first):
-                if left and row == left[0]:
+            left = deque(rows[start:].tolist())
+            for row, item in enumerate(self.items(left[0]), left[0]) if left else ():
+                if row == left[0]:
                     left.popleft()
                     yield item
                 if not left:
@@ -47,7 +50,7 @@ class Pictures:
             return "\n".join(stamp(range(row, row + 1)) for row in rows[part.start : part.stop].tolist())
 
         size = round(self.size_bytes * len(rows) / max(1, self.count))
-        return Pictures(len(rows), items, None if stamp is None else stamps, size)
+        return Pictures(len(rows), items, None if stamp is None else stamps, size, self.jumps)
 
 
 def join(parts: Sequence[Pictures]) -> Pictures:
@@ -72,4 +75,5 @@ def join(parts: Sequence[Pictures]) -> Pictures:
         )
 
     stamped = all(part.stamp is not None for part in parts)
-    return Pictures(starts[-1], items, stamp if stamped else None, sum(part.size_bytes for part in parts))
+    size, jumps = sum(part.size_bytes for part in parts), all(part.jumps for part in parts)
+    return Pictures(starts[-1], items, stamp if stamped else None, size, jumps)

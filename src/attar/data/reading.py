@@ -79,8 +79,9 @@ class Reading:
     """What `load` was asked for.
 
     size: pixels of the side that images are brought to; nclass: so many classes only; channels: "first" or "last",
-    where arrays have them; memory: keep images in memory, not in a cache; root: where caches lie ($ATTAR_CACHE or
-    ~/.cache/attar where None); largest_side: pixels, of the size that is chosen for images of mixed sizes.
+    where arrays have them; memory: keep images in memory, not in a cache; sample: decode a sample of a large folder;
+    root: where caches lie ($ATTAR_CACHE or ~/.cache/attar where None); largest_side: pixels, of the size that is chosen
+    for images of mixed sizes.
     """
 
     size: int | None = None
@@ -91,6 +92,7 @@ class Reading:
     channels: str | None = None
     skip_bad: bool = False
     memory: bool = False
+    sample: bool = False
     root: Path | None = None
     progress: ShowsStages = field(default_factory=Silent)
     largest_side: int = LARGEST_SIDE_CPU
@@ -105,4 +107,4 @@ class Reading:
 
 def printable(name: str) -> str:
     """A file's name as text that can be written anywhere: bytes that are no UTF-8 become \\xff and the like."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")

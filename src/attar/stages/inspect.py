@@ -27,7 +27,7 @@ IMAGES_PER_CLASS = 8  # in the picture
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """The data, the recipe for them, and the estimate."""
+    """The data (of a large folder a sample, see `ImageData.sampled`), the recipe for them, and the estimate."""
 
     data: ImageData
     picture: Path
@@ -59,7 +59,8 @@ def inspect(
     images, recipe = inputs.data, inputs.recipe
     path = Path(out or f"inspect-{images.name.replace('/', '-')}.png")
     run_folder.check_folder(path.parent)
-    rows = torch.cat([images.rows(c)[:IMAGES_PER_CLASS] for c in range(images.nclass)])
+    shown = min(IMAGES_PER_CLASS, images.sampled or IMAGES_PER_CLASS)
+    rows = torch.cat([images.rows(c)[:shown] for c in range(images.nclass)])
     pictures.save_grid(path, images.images[rows], images.labels[rows], images.classes)
     condense = recipe.condense
     decoded = min(decoded_count(condense.ipc, condense.factor, condense.decode_type), condense.batch_syn_max)

@@ -21,6 +21,7 @@ from attar.engine.device import wait
 from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError, log
 from attar.models.for_data import build, describe
+from attar.sets.partition import labels_of, part_count
 from attar.settings.choices import strategy_names
 from attar.settings.config import PoolConfig, Recipe
 from attar.training.batches import AugmentationSampler, BatchSampler, make_batches
@@ -31,6 +32,7 @@ from attar.training.train_state import start_fresh
 WARMUP_CALLS = 1  # calls before the timed ones, on a CPU
 WARMUP_CALLS_ON_GPU = GRAPH_WARMUP + 2  # on a GPU: the warm-ups, the recording, and a replay
 MEASURED_CALLS = 3  # timed calls
+MEASURED_CLASSES = 10  # on a CPU, where an iteration takes as many times longer as there are more classes
 MAX_POOL_FRACTION = 0.5  # of the time limit
 MIN_OUTER_ITERATIONS = 10  # of a fitted schedule: each outer iteration draws another model
 
@@ -57,7 +59,8 @@ def estimate(data: ImageData, recipe: Recipe, *, compiled: bool | None = None) -
     """Time steps of pretraining and inner iterations with an untrained network. Nothing is written.
 
     On a GPU the timed calls are replayed, as in a run. compiled: whether they are compiled too; by default where the
-    recipe says `on`, but not by `auto`, for which `fit` asks when it knows how long the run is.
+    recipe says `on`, but not by `auto`, for which `fit` asks when it knows how long the run is. On a CPU, where classes
+    are computed one after another, ten classes at most are timed.
     """
     module = build(recipe.network, describe(data), 0)
     fresh = recipe.condense.network_init == "fresh"
@@ -67,9 +70,11 @@ def estimate(data: ImageData, recipe: Recipe, *, compiled: bool | None = None) -
         compiled = recipe.condense.compile == "on"
     calls = warm_calls(data.device) + MEASURED_CALLS
     config = replace(recipe.condense, compile="on" if compiled else "off", model_path=(), warmup=0, select_every=calls)
-    parts = 1
-    if config.nclass_sub is not None and config.phase is None:
-        parts, config = -(-data.nclass // config.nclass_sub), replace(config, phase=0)
+    classes = len(labels_of(data.nclass, config.nclass_sub, config.phase))
+    timed = min(config.nclass_sub or classes, classes, MEASURED_CLASSES if data.device.type == "cpu" else classes)
+    parts = part_count(data.nclass, config.nclass_sub) if config.nclass_sub and config.is_split else 1
+    if timed < classes or config.is_split:
+        config = replace(config, nclass_sub=timed, phase=0)
     task = set_up(data, pool, config)
     state = condensation.begin_outer(init(task), task)
 
@@ -89,7 +94,7 @@ def estimate(data: ImageData, recipe: Recipe, *, compiled: bool | None = None) -
     tested = 0 if data.test_labels is None else len(data.test_labels)
     return Estimate(
         epoch=trained,
-        inner=parts * (each + warmup * epoch),
+        inner=classes / timed * each + parts * warmup * epoch,
         at_once=ThreadWorkers(data.device).count,
         test=trained * tested / len(data.labels) / 3,  # a training step costs a forward pass and twice as much backward
     )

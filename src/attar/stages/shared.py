@@ -68,7 +68,7 @@ def resolve_inputs(
         data = given_images(data, explicit, progress)
         settings = {**settings, "data": settings_of(_data_config(data))}
     resolved = layers.resolve(flags, settings, recipe=recipe, published=published)
-    images = load_data(resolved, progress) if data is None else data
+    images = load_data(resolved, progress, sample=verb == "inspect") if data is None else data
     fits = recipe is None and not recipes.has_recipe(resolved.data.dataset)
     say_equal_images(images)
     if not fits:
@@ -98,7 +98,12 @@ def name_as_setting(
 
 
 def given_images(data: Any, explicit: Mapping[str, Mapping[str, Any]], progress: Progress) -> ImageData:
-    """The images that a caller hands in; what is no `ImageData` is read with the settings that the caller set."""
+    """The images that a caller hands in; what is no `ImageData` is read with the settings that the caller set.
+
+    Raises `UserError` for a sample.
+    """
+    if isinstance(data, ImageData) and data.sampled:
+        raise UserError(f"{data.name} is a sample, good to look at; load all of it, without sample=True")
     return data if isinstance(data, ImageData) else load_images(data, progress=progress, **explicit.get("data", {}))
 
 
@@ -107,10 +112,13 @@ def _data_config(data: ImageData) -> DataConfig:
     return schema.replace(DataConfig(dataset=data.name), data.loaded)
 
 
-def load_data(recipe: Recipe, progress: Progress) -> ImageData:
-    """The real images that a recipe names, on its device. `progress` shows the decoding of a large folder."""
+def load_data(recipe: Recipe, progress: Progress, *, sample: bool = False) -> ImageData:
+    """The real images that a recipe names, on its device. `progress` shows the decoding of a large folder.
+
+    sample: of a large folder decode some images only, see `attar.load`.
+    """
     values = settings_of(recipe.data)
-    return load_images(values.pop("dataset"), progress=progress, **values)
+    return load_images(values.pop("dataset"), progress=progress, sample=sample, **values)
 
 
 def named_folder(out: str | Path, recipe: Recipe | None = None) -> Path:

@@ -11,7 +11,6 @@ start would take as long as an epoch.
 
 from __future__ import annotations
 
-import math
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -35,16 +34,20 @@ from attar.errors import UserError, WriteError, log
 class Cached(NamedTuple):
     """A cache that fits its plan.
 
-    images: all rows, uint8 [N + M, ch, H, W]; mean, std: per channel; needs, seen: when they were decoded.
+    store: all rows, uint8 [N + M, ch, H, W]; mean, std: per channel; needs, seen: when they were decoded.
     """
 
-    images: Mapped
+    store: Store
     mean: list[float]
     std: list[float]
     fingerprint: str
     needs: Needs
     seen: Seen
     check: int  # the checksum of all pixels
+
+    def rows(self, rows: np.ndarray) -> Mapped:
+        """Some of the images, still in their file."""
+        return Mapped(self.store, rows, torch.device("cpu"))
 
 
 def load(plan: CachePlan, reading: Reading) -> Cached:
@@ -70,14 +73,19 @@ def load(plan: CachePlan, reading: Reading) -> Cached:
                 work.rmdir()  # where a killed build had made it
         if cached is None:
             raise UserError(f"the cache {folder} cannot be read back ({reason}); keep the images with --load_memory")
-    gigabytes = math.prod(cached.images.shape) / 1e9
+    gigabytes = cached.store.images.nbytes / 1e9
     log.info("%s: %d images (%.2g GB) from the cache %s", plan.name, plan.pictures.count, gigabytes, folder)
     return cached
 
 
+def find(plan: CachePlan, reading: Reading) -> Cached | None:
+    """The cache of a plan, where there is one that fits."""
+    return _open(reading.caches / plan.place, plan)[0]
+
+
 def read_whole(cached: Cached) -> np.ndarray | None:
     """All rows of a cache, uint8 [n, ch, H, W]; None when they are not what was written."""
-    store = cached.images.store
+    store = cached.store
     whole = np.fromfile(store.path, np.uint8)
     return whole.reshape(store.images.shape) if zlib.crc32(whole.data) == cached.check else None
 
@@ -109,7 +117,5 @@ def _open(folder: Path, plan: CachePlan) -> tuple[Cached | None, str]:
     if checks is None:
         return None, f"the cache of {plan.name} is damaged"
     store = Store(folder / PIXELS, (len(checks), *said["shape"]), checks, folder / "manifest.json")
-    rows = np.arange(len(checks))
-    images = Mapped(store, rows, torch.device("cpu"))
     needs, seen = Needs(*said["needs"]), Seen(**said["seen"])
-    return Cached(images, said["mean"], said["std"], said["fingerprint"], needs, seen, said["check"]), ""
+    return Cached(store, said["mean"], said["std"], said["fingerprint"], needs, seen, said["check"]), ""

@@ -60,10 +60,26 @@ class Store:
         return found
 
 
+class InMemoryStore:
+    """Images that are in memory, uint8 [N, ch, H, W], in the place of a `Store`."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self.images = images
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """A copy of these rows (int64 [n])."""
+        return self.images[rows]
+
+    @property
+    def checks(self) -> np.ndarray:
+        """The checksum of each image, uint32 [N]."""
+        return np.asarray([check_of(image) for image in self.images], np.uint32)
+
+
 class Mapped:
     """Some rows of a `Store`, used as a uint8 tensor [n, ch, H, W] is: an index gives a tensor on the device."""
 
-    def __init__(self, store: Store, rows: np.ndarray, device: torch.device) -> None:
+    def __init__(self, store: Store | InMemoryStore, rows: np.ndarray, device: torch.device) -> None:
         self.store, self.device = store, device
         self.rows = rows  # int64 [n], places in the store
         self.shape = torch.Size((len(rows), *store.images.shape[1:]))

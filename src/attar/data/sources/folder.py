@@ -13,7 +13,6 @@ from attar.data.images import ImageData
 from attar.data.labels import Labels
 from attar.data.reading import LeftOut, Reading, printable
 from attar.data.sources import listed, tiny_imagenet, written
-from attar.data.sources.folder_pictures import Opener, opener, pictures_of
 from attar.data.sources.layout import LAYOUT, NEEDS, Layout, layout
 from attar.data.sources.tree import Tree, is_picture, walk
 from attar.errors import MissingError, UserError
@@ -40,10 +39,10 @@ def read(root: Path, reading: Reading) -> ImageData:
         return listed.read(tree, root, about, reading)
     if tiny_imagenet.is_here(tree):
         parts = tiny_imagenet.splits_of(tree, root, reading.left_out)
-        return of_layout(tree, parts, about, reading, opener(root))
+        return of_layout(tree, parts, about, reading)
     if listed.metadata_of(tree):
         return listed.read(tree, root, about, reading)
-    return of_layout(tree, layout(tree, reading.left_out, reading.nclass), about, reading, opener(root))
+    return of_layout(tree, layout(tree, reading.left_out, reading.nclass), about, reading)
 
 
 def refuse_own(root: Path) -> None:
@@ -53,14 +52,14 @@ def refuse_own(root: Path) -> None:
         raise UserError(f"{root} is a {kind} folder written by attar, and no folder of real images; name these")
 
 
-def of_layout(tree: Tree, found: Layout, about: About, reading: Reading, open_file: Opener) -> ImageData:
+def of_layout(tree: Tree, found: Layout, about: About, reading: Reading) -> ImageData:
     """ImageData of the images in a tree."""
     parts = {}
     names = tuple(printable(name) for name in found.classes)
     for split, images in found.pictures.items():
         places = [place for of_class in images.values() for place in of_class]
         marks = [found.classes.index(name) for name, of_class in images.items() for _ in of_class]
-        parts[split] = Split(pictures_of(tree, places, open_file), Labels(np.asarray(marks, np.int64), names))
+        parts[split] = Split(tree.pictures(places), Labels(np.asarray(marks, np.int64), names))
     return assemble(parts, about, reading)
 
 
@@ -83,7 +82,5 @@ def read_classes(
             raise UserError(f"{folder / empty[0]} has no images; {NEEDS}")
         places = [place for of_one in of_class.values() for place in of_one]
         marks = [classes.index(name) for name, of_one in of_class.items() for _ in of_one]
-        parts[split] = Split(
-            pictures_of(tree, places, opener(folder)), Labels(np.asarray(marks, np.int64), tuple(classes))
-        )
+        parts[split] = Split(tree.pictures(places), Labels(np.asarray(marks, np.int64), tuple(classes)))
     return assemble(parts, about, reading)

@@ -17,7 +17,6 @@ from attar.data.assemble import About, Split, assemble
 from attar.data.images import ImageData
 from attar.data.labels import Labels
 from attar.data.reading import Reading
-from attar.data.sources.folder_pictures import opener, pictures_of
 from attar.data.sources.tree import Tree, is_picture
 from attar.errors import MissingError, UserError, log
 
@@ -104,7 +103,7 @@ def read(tree: Tree, root: Path, about: About, reading: Reading) -> ImageData:
         members = sorted(members, key=lambda row: (number[row.label], row.place))
         marks = np.asarray([number[row.label] for row in members], np.int64)
         given = Labels(marks, tuple(classes), marks < 0 if (marks < 0).any() else None)
-        parts[split] = Split(pictures_of(tree, [row.place for row in members], opener(root)), given)
+        parts[split] = Split(tree.pictures([row.place for row in members]), given)
     return assemble(parts, about, reading)
 
 

@@ -97,10 +97,10 @@ def _cells(rows: Rows, column: str, start: int) -> Iterator[Named]:
             for place, value in enumerate(values.to_pylist()):
                 path = paths[place] if paths else None
                 source = _file(path, rows.folder) if value is None and path else value or b""
-                yield f"{rows.where} row {row}" + (f" ({source})" if isinstance(source, Path) else ""), source
+                yield f"{rows.where} row {row}" + (f" ({source})" if isinstance(source, str) else ""), source
                 row += 1
 
 
-def _file(path: str, folder: Path | None) -> Path:
+def _file(path: str, folder: Path | None) -> str:
     """Where an image lies: a relative path begins at the table."""
-    return Path(path) if folder is None else folder / path
+    return path if folder is None else str(folder / path)

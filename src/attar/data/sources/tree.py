@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from attar.data import decode
-from attar.data.reading import LeftOut
+from attar.data.decode import Named
+from attar.data.pictures import Pictures
+from attar.data.reading import LeftOut, printable
 from attar.data.sources import written
 from attar.errors import UserError
 
@@ -38,6 +40,19 @@ class Tree:
         self.files.append(name)
         self.stamps.append(stamp)
         self.sizes.append(size)
+
+    def pictures(self, places: Sequence[int]) -> Pictures:
+        """The images at these places among the files, which lie on disk."""
+
+        def items(start: int) -> Iterator[Named]:
+            for place in range(start, len(places)):
+                path = os.path.join(self.root, self.files[places[place]])
+                yield printable(path), path
+
+        def stamp(rows: range) -> str:
+            return "\n".join(self.stamps[place] for place in places[rows.start : rows.stop])
+
+        return Pictures(len(places), items, stamp, sum(self.sizes[place] for place in places), jumps=True)
 
     @cached_property
     def with_pictures(self) -> set[str]:
@@ -76,7 +91,7 @@ def is_hidden(name: str) -> bool:
 
 def is_picture(name: str) -> bool:
     """Whether the installed Pillow reads files with such a name."""
-    return os.path.splitext(name)[1].lower() in decode.suffixes()
+    return name[name.rfind(".") :].lower() in decode.suffixes()
 
 
 def has_class_folders(root: Path) -> bool:

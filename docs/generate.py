@@ -138,7 +138,11 @@ def api() -> str:
 
 def members(kind: type) -> list[tuple[str, Any]]:
     """Public methods and properties that the class itself defines and describes."""
-    public = [(name, value) for name, value in vars(kind).items() if not name.startswith("_")]
+    public = [
+        (name, value.__func__ if isinstance(value, staticmethod) else value)
+        for name, value in vars(kind).items()
+        if not name.startswith("_")
+    ]
     return [
         (name, value)
         for name, value in public

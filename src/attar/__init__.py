@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from attar.sets.set_files import load_set as load_set
     from attar.sets.set_files import save_set as save_set
     from attar.sets.synthetic import SyntheticSet as SyntheticSet
+    from attar.settings.methods import methods as methods
+    from attar.settings.plugins import augmentations as augmentations
+    from attar.settings.plugins import losses as losses
     from attar.stages.condense import condense as condense
     from attar.stages.evaluate import evaluate as evaluate
     from attar.stages.pretrain import pretrain as pretrain
@@ -40,6 +43,9 @@ _ROOMS = {
     "select": "stages.select",
     "train": "stages.train",
     "Evaluation": "evaluation.results",
+    "augmentations": "settings.plugins",
+    "losses": "settings.plugins",
+    "methods": "settings.methods",
     "Event": "stages.run",
     "ImageData": "data.images",
     "MissingError": "errors",

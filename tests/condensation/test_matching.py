@@ -188,7 +188,7 @@ def test_class_loss_and_its_image_gradient(
     sweep = sweep_of(module, metric=metric, match=match, factor=factor, decode_type=decode_type, bias=bias, fc=fc)
     own, real = normal(2, 2, 8, 8, seed=3).sigmoid(), normal(6, 2, 8, 8, seed=4)
     subset = torch.tensor([5, 0, 3]) if some else None
-    drawn = take(draw(("color", "crop", "cutout", "flip"), 2, (8, 8), Generator().manual_seed(5)), 1)
+    drawn = take(draw(("color", "crop", "cutout", "flip"), 2, (8, 8), Generator().manual_seed(5), batch=1), 1)
     slow = own.clone().requires_grad_()
     loss = naive.class_loss(
         slow,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from attar.comparison.grid import SettingKey
 from attar.errors import UserError, choose
 from attar.selection.coresets import CORESETS, FEATURE_NAMES
-from attar.settings import methods
+from attar.settings import methods, plugins
 from attar.settings.choices import METHOD_NAMES
 from attar.settings.config import Recipe
 from attar.settings.schema import settings_of
@@ -31,7 +31,8 @@ MAKERS: dict[str, Maker] = {
 
 def maker(method: str) -> Maker:
     """The maker of a method. Raises `UserError` with the nearest valid name."""
-    return MAKERS[choose("method", method, MAKERS)]
+    makers = MAKERS | dict.fromkeys(plugins.names("method"), Maker(condenses=True))
+    return makers[choose("method", method, makers)]
 
 
 def features_of(method: str, asked: str | None) -> str | None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
-from attar.condensation.matching import LOSSES, Matching, Pair, eager_gradient, gradient
+from attar.condensation.matching import LOSSES, Matching, Pair, eager_gradient, gradient, registered_loss
 from attar.engine.compile import Compiled
 from attar.engine.precision import autocast
 from attar.engine.workers import ThreadWorkers
@@ -139,7 +139,7 @@ class ImageGradients:
             decoded = decoded[inputs.subset]
         synthetic, real = apply(self.normalize(decoded), inputs.draw), apply(inputs.real, inputs.draw)
         pair = Pair(forward, inputs.params, real, synthetic, inputs.label, inputs.frequencies, gradient)
-        return LOSSES[m.match](pair, m)
+        return LOSSES.get(m.match, registered_loss)(pair, m)
 
     def eager_step(self, images: Tensor, inputs: ClassInputs) -> tuple[Tensor, Tensor]:
         """The gradient of `class_loss` with respect to the images, and the loss, by autograd."""

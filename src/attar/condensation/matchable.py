@@ -32,7 +32,7 @@ def check_matchable(network: NetworkConfig, data: ImageData, config: CondenseCon
     name = models.label(network.net_type)
     use_differentiable_attention()
     module, other = (build(network, describe(data), seed) for seed in (0, 1))
-    if config.match == "grad" and not matched_names(parameters_of(module), bias=config.bias, fc=config.fc):
+    if config.match not in ("feat", "ncf") and not matched_names(parameters_of(module), bias=config.bias, fc=config.fc):
         raise UserError(f"{name} has no weights before its last layer; --fc matches the gradients of that one")
     layers = {place.removeprefix("body."): layer for place, layer in module.named_modules()}
     norms = {place: layer for place, layer in layers.items() if isinstance(layer, BATCH_NORM)}

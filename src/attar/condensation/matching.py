@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attar.errors import choose
+from attar.errors import UserError, choose
+from attar.settings import plugins
 
 Params = Mapping[str, Tensor]
 Forward = Callable[[Params, Tensor], Tensor]  # parameters, images [n, ch, H, W] → logits or features [n, d]
@@ -39,7 +40,8 @@ class Matching:
     @property
     def features(self) -> bool:
         """Whether the loss uses the network's last features instead of its logits."""
-        return self.match in ("feat", "ncf")
+        own = plugins.REGISTERED["match"].get(self.match)
+        return self.match in ("feat", "ncf") or (own is not None and own.option == "features")
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,18 @@ class Pair:
 
 
 def class_gradients(pair: Pair, m: Matching) -> Tensor:
-    """Distance between the parameter gradients of both batches; that of the real batch is a constant."""
+    """Distance between the parameter gradients of both batches."""
+    return gradient_distance(*both_gradients(pair, m), m.metric)
+
+
+def both_gradients(pair: Pair, m: Matching) -> tuple[Params, Params]:
+    """The parameter gradients of both batches; that of the real batch is a constant."""
     names = matched_names(pair.params, bias=m.bias, fc=m.fc)
     real, synthetic = (
         pair.gradient(pair.forward, pair.params, names, batch, pair.label.expand(len(batch)))
         for batch in (pair.real, pair.synthetic)
     )
-    return gradient_distance({name: value.detach() for name, value in real.items()}, synthetic, m.metric)
+    return {name: value.detach() for name, value in real.items()}, synthetic
 
 
 def feature_means(pair: Pair, m: Matching) -> Tensor:
@@ -81,6 +88,19 @@ def feature_distributions(pair: Pair, m: Matching) -> Tensor:
 def label_entropy(pair: Pair, m: Matching) -> Tensor:
     """Mean cross-entropy of the synthetic batch: not a matching loss, but the calibration loss of NCFM."""
     return F.cross_entropy(pair.forward(pair.params, pair.synthetic), pair.label.expand(len(pair.synthetic)))
+
+
+def registered_loss(pair: Pair, m: Matching) -> Tensor:
+    """A loss that a plugin registered, of the gradients or the features of both batches."""
+    if m.features:
+        real, synthetic = (pair.forward(pair.params, batch) for batch in (pair.real, pair.synthetic))
+        loss = plugins.call("match", m.match, real.detach(), synthetic)
+    else:
+        loss = plugins.call("match", m.match, *both_gradients(pair, m))
+    if not isinstance(loss, Tensor) or loss.dim():
+        what = f"of shape {list(loss.shape)}" if isinstance(loss, Tensor) else f"but a {type(loss).__name__}"
+        raise UserError(f"the loss '{m.match}' must give a tensor without dimensions, not one {what}")
+    return loss
 
 
 LOSSES: dict[str, Callable[[Pair, Matching], Tensor]] = {

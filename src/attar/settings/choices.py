@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attar.errors import UserError, choose
+from attar.settings import plugins
 
 AUGMENTATION_NAMES = ("color", "crop", "cutout", "flip", "scale", "rotate")
 METRIC_NAMES = ("mse", "l1", "l1_mean", "cos")
@@ -34,7 +35,7 @@ def strategy_names(strategy: str) -> tuple[str, ...]:
         return ()
     names = tuple(strategy.strip().lower().replace("-", "_").split("_"))
     for name in names:
-        choose("augmentation", name, AUGMENTATION_NAMES)
+        choose("augmentation", name, (*AUGMENTATION_NAMES, *plugins.names("augmentation")))
     if len(set(names)) < len(names):
         raise UserError(f"augmentation '{strategy}' names an operation twice")
     return names

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attar.errors import UserError
-from attar.settings import choices
+from attar.settings import choices, plugins
 from attar.settings.schema import (
     ABOVE_ZERO,
     AT_LEAST_ONE,
@@ -275,6 +275,10 @@ class CondenseConfig:
         role="place",
         needs=("network_init", choices.PRETRAINED_INIT_NAMES),
         not_compared="early-stage models are trained inside the comparison, so that their time counts",
+    )
+
+    plugin: tuple[str, ...] = setting(
+        (), "Python files that register methods, losses or augmentations", read=plugins.as_text
     )
 
     def __post_init__(self) -> None:

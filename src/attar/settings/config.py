@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from attar.errors import UserError, choose
+from attar.settings import own
 from attar.settings.choices import (
     CHANNEL_AXIS_NAMES,
     OPTIMIZER_NAMES,
@@ -16,7 +17,6 @@ from attar.settings.choices import (
     strategy_names,
 )
 from attar.settings.condense_config import CondenseConfig
-from attar.settings.own import without_digest
 from attar.settings.schema import (
     ABOVE_ZERO,
     AT_LEAST_ONE,
@@ -87,7 +87,7 @@ class NetworkConfig:
         "convnet, resnetap, resnet, densenet, timm:NAME, or module:function of your own",
         "-n",
         fitted_to=("data",),
-        function=True,
+        read=own.as_text,
     )
     depth: int | None = setting(
         None,
@@ -104,7 +104,7 @@ class NetworkConfig:
         check_values(self)
         for name, default in {} if ":" not in self.net_type else ONLY_OF_ATTAR.items():
             if getattr(self, name) != default:
-                raise UserError(f"{name} is for attar's own networks; {without_digest(self.net_type)} says its own")
+                raise UserError(f"{name} is for attar's own networks; {own.without_digest(self.net_type)} says its own")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +168,7 @@ class EvaluateConfig:
         (),
         "networks to train, such as convnet resnet18-batch timm:NAME module:function (default: the run's)",
         role="scope",
-        function=True,
+        read=own.as_text,
     )
     runs: int = setting(3, "seeds per network", limits=AT_LEAST_ONE, role="scope")
     epochs: int | None = setting(
@@ -248,7 +248,7 @@ def flags_of(section: str, *only: str) -> dict[str, tuple[str, str]]:
 
 # verb → the settings that it takes; where two sections use the same flag, the last one has it
 FLAGS: dict[str, dict[str, tuple[str, str]]] = {
-    "pretrain": flags_of("data") | flags_of("network") | flags_of("pool") | flags_of("condense", "method"),
+    "pretrain": flags_of("data") | flags_of("network") | flags_of("pool") | flags_of("condense", "method", "plugin"),
     "condense": (
         flags_of("data") | flags_of("network") | flags_of("pool", "epochs", "fraction", "models") | flags_of("condense")
     ),
@@ -258,14 +258,18 @@ FLAGS: dict[str, dict[str, tuple[str, str]]] = {
         | flags_of("pool", "epochs", "fraction")
         | flags_of("condense", "ipc", "seed")
     ),
-    "evaluate": flags_of("data") | flags_of("network", "width", "norm_type") | flags_of("evaluate"),
+    "evaluate": flags_of("data")
+    | flags_of("network", "width", "norm_type")
+    | flags_of("condense", "plugin")
+    | flags_of("evaluate"),
     "train": (
         flags_of("data")
         | flags_of("network", "width", "norm_type")
+        | flags_of("condense", "plugin")
         | flags_of("evaluate", "seed", *with_role("evaluate", "protocol"))
     ),
     "demo": flags_of("data", "device") | flags_of("condense", "ipc", "seed"),
-    "inspect": flags_of("data") | flags_of("condense", "ipc", "method"),
+    "inspect": flags_of("data") | flags_of("condense", "ipc", "method", "plugin"),
     "export": {},
     "push": {},
 }

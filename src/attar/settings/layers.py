@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from attar.errors import MissingError, UserError, choose, nearest
-from attar.settings import methods
+from attar.settings import methods, plugins
 from attar.settings.auto import Shape
 from attar.settings.config import ONLY_OF_ATTAR, SECTIONS, Recipe
 from attar.settings.recipes import RECIPES, for_data, named, overlay
@@ -82,6 +82,7 @@ def resolve(
     for layer in layers:
         merge_layer(sections, layer)
     derive(sections, base, {name for layer in layers for name in layer.get("condense", {})})
+    sections["condense"]["plugin"] = plugins.used(sections)
     resolved = overlay(base, sections)  # once, after all layers: a flag may complete a setting of the file
     for explicit in explicit_layers:
         methods.check_explicit(explicit, sections["condense"])

@@ -8,14 +8,15 @@ with a short schedule (digits, fashion-cpu, best, the user's own data on a CPU) 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from attar.errors import UserError, choose
+from attar.settings import plugins
 from attar.settings.choices import TRAINING_UPDATE_NAMES
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import SECTIONS, Recipe
-from attar.settings.schema import known_settings
+from attar.settings.schema import known_settings, typed
 
 SectionValues = dict[str, Any]  # field → value
 
@@ -164,12 +165,42 @@ METHODS: dict[str, Method] = {
 }
 
 
+class methods:
+    """Methods of your own."""
+
+    @staticmethod
+    def register(name: str, *, base: str = "accdd", paper: str = "", **settings: Any) -> None:
+        """Add a method: settings on top of another's.
+
+        Args:
+            name: small letters and digits; `method=name` then uses it.
+            base: the method that it changes.
+            paper: where it is described.
+            settings: fields of `CondenseConfig`, such as match="mine", lr_img=0.1.
+
+        Raises:
+            UserError: for a name that is taken, an unknown base or setting.
+        """
+        of_base = METHODS[choose("method", base, METHODS)]
+        values = typed(CondenseConfig, settings, f"method {name}: ")
+        fits = of_base.fits
+        made = replace(of_base, paper=paper, fits=lambda recipe, ipc: fits(recipe, ipc) | values)
+        plugins.add("method", METHODS, name, made)
+
+
+def method_of(name: str) -> Method:
+    """The method of that name, registered ones included. Raises `UserError` for an unknown one."""
+    registered = {key: entry.value for key, entry in plugins.REGISTERED["method"].items()}
+    method: Method = (METHODS | registered)[choose("method", name, (*METHODS, *registered))]
+    return method
+
+
 def method_layer(name: str, base: Recipe, ipc: int) -> dict[str, SectionValues]:
     """The settings of a method on top of a data set's recipe: {section: {field: value}}.
 
     Raises `UserError` for an unknown method, and for a recipe that is already one of a method.
     """
-    method = METHODS[choose("method", name, METHODS)]
+    method = method_of(name)
     default = CondenseConfig()
     of_method = [field for field, details in known_settings(CondenseConfig).items() if details.of_method]
     if any(getattr(base.condense, field) != getattr(default, field) for field in of_method):

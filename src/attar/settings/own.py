@@ -31,6 +31,11 @@ def without_digest(text: str) -> str:
     return text.partition("@")[0]
 
 
+def as_items(value: Any) -> list[Any]:
+    """A list's items; another value alone."""
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
 def as_text(value: Any) -> Any:
     """A function, or `module:function`, as text with its digest; a list item by item; other values as they are."""
     if isinstance(value, list | tuple):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from attar.errors import UserError, choose
-from attar.settings import methods
+from attar.settings import methods, plugins
 from attar.settings.auto import USUAL_IPC, Shape, fitting
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import SECTIONS, DataConfig, EvaluateConfig, NetworkConfig, PoolConfig, Recipe
@@ -184,6 +184,8 @@ def for_data(
 def overlay(recipe: Recipe, sections: Mapping[str, Mapping[str, Any]]) -> Recipe:
     """A copy of `recipe` with {section: {field: value}}. Unknown sections, fields and wrong types raise `UserError`."""
     changed = {}
+    if isinstance(condense := sections.get("condense"), Mapping):
+        plugins.as_text(condense.get("plugin", ()))  # other sections may name what they register
     for name, values in sections.items():
         choose("section", name, SECTIONS)
         if not isinstance(values, Mapping):

@@ -8,12 +8,12 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar, get_type_hints
 
 from attar.errors import UserError, choose, nearest
-from attar.settings.own import as_text
+from attar.settings import plugins
 
 Config = TypeVar("Config")
 # The largest value of any number: up to here whole numbers are exact as floats, and seeds have room to count up.
@@ -80,7 +80,7 @@ class Setting:
     of_method: bool  # belongs to a method: a recipe with its default can be the base of every method
     fitted_to: tuple[str, ...]  # what chooses the value where the user does not: "data" (the user's own), "minutes"
     not_compared: str  # why the spec of a comparison cannot set it; empty where it can
-    function: bool  # a function of the user's own is a valid value, see `own`
+    read: Callable[[Any], Any] | None  # makes text of what users give, such as a function
 
 
 def setting(
@@ -94,11 +94,11 @@ def setting(
     of_method: bool = False,
     fitted_to: tuple[str, ...] = (),
     not_compared: str = "",
-    function: bool = False,
+    read: Callable[[Any], Any] | None = None,
 ) -> Any:
     """A dataclass field that carries a `Setting` with these values in its metadata."""
     assert role in ROLES, role
-    details = Setting(help, names, role, limits, choices, needs, of_method, fitted_to, not_compared, function)
+    details = Setting(help, names, role, limits, choices, needs, of_method, fitted_to, not_compared, read)
     return field(default=default, metadata={"setting": details})
 
 
@@ -115,7 +115,7 @@ def check_values(config: Any) -> None:
             if item is not None and details.limits is not None:
                 details.limits.check(name, item)
             if item is not None and details.choices:
-                choose(name, item, details.choices)
+                choose(name, item, (*details.choices, *plugins.names(name)))
 
 
 def replace(config: Config, values: Mapping[str, Any], where: str = "") -> Config:
@@ -129,8 +129,8 @@ def typed(section: type, values: Mapping[str, Any], where: str = "") -> dict[str
     for key in values:
         if key not in hints:
             raise UserError(f"{where}unknown setting '{key}'; {nearest(key, hints)}")
-    texts = {key: as_text(value) if known[key].function else value for key, value in values.items()}
-    return {key: coerce(key, value, hints[key], where) for key, value in texts.items()}
+    texts = {key: known[key].read or (lambda value: value) for key in values}
+    return {key: coerce(key, texts[key](value), hints[key], where) for key, value in values.items()}
 
 
 def coerce(key: str, value: Any, hint: Any, where: str = "") -> Any:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from attar.errors import UserError
+from attar.settings import plugins
 
 Draw = dict[str, Tensor]
 
@@ -32,6 +33,7 @@ MAX_ROTATION = 15.0  # degrees
 MAX_SHIFT = 0.125  # fraction of the side
 CUTOUT_SIDE = 0.5  # fraction of the side
 WARPS = ("crop", "scale", "rotate")
+OWN = "own:"  # before the names of registered augmentations in a `Draw`
 
 
 def draw(
@@ -66,6 +68,9 @@ def draw(
         drawn["affine"] = matrices[_per_image(choice, n, batch), torch.arange(n, device=choice.device)]
     if "cutout" in strategy:
         drawn["cutout"] = _pixels(uniform(n, 2), height, width)
+    for name in strategy:
+        if name in plugins.names("augmentation"):
+            drawn[OWN + name] = uniform(n, plugins.REGISTERED["augmentation"][name].option)
     return drawn
 
 
@@ -87,6 +92,11 @@ def apply(images: Tensor, drawn: Draw) -> Tensor:
         images = _warp(images, drawn["affine"].to(images.dtype))
     if "cutout" in drawn:
         images = _cutout(images, drawn["cutout"])
+    for name in (key.removeprefix(OWN) for key in drawn if key.startswith(OWN)):
+        changed = plugins.call("augmentation", name, images, drawn[OWN + name].to(images.dtype))
+        if not isinstance(changed, Tensor) or changed.shape != images.shape:
+            raise UserError(f"the augmentation '{name}' must give images of the shape that it gets")
+        images = changed
     return images
 
 

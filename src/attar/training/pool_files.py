@@ -15,6 +15,8 @@ from attar import files, models
 from attar.data.images import ImageData
 from attar.errors import MissingError, UserError
 from attar.models.for_data import build, describe
+from attar.settings import plugins
+from attar.settings.choices import strategy_names
 from attar.settings.config import NetworkConfig, PoolConfig
 from attar.settings.schema import settings_of
 from attar.training.pool import Member, Pool, data_differences
@@ -29,7 +31,8 @@ def folder_name(data: ImageData, network: NetworkConfig) -> str:
 def file_name(config: PoolConfig, data: ImageData, network: NetworkConfig) -> str:
     """A member's file name: epochs, seed, and six digits of a hash of all other settings, the data and the network."""
     others = {key: value for key, value in settings_of(config).items() if key not in ("epochs", "seed", "models")}
-    text = json.dumps([others, describe(data), resolved_architecture(network)], sort_keys=True)
+    registered = plugins.origins_of(strategy_names(config.aug_type))
+    text = json.dumps([others, describe(data), resolved_architecture(network), *registered], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:6]
     return f"e{config.epochs}-seed{config.seed}-{digest}{files.SUFFIX}"
 

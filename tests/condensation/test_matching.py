@@ -219,7 +219,7 @@ def test_gradcheck_of_the_image_gradient(metric: str, match: str, way: Any) -> N
     module, parameters = network(depth=1, side=4)
     sweep = sweep_of(module, metric=metric, match=match)
     own, real = normal(1, 2, 4, 4, seed=6).sigmoid().requires_grad_(), normal(3, 2, 4, 4, seed=7)
-    drawn = draw(("color", "crop", "flip"), 1, (4, 4), Generator().manual_seed(8))
+    drawn = draw(("color", "crop", "flip"), 1, (4, 4), Generator().manual_seed(8), batch=1)
     assert torch.autograd.gradcheck(
         lambda x: sweep.class_loss(x, ClassInputs(parameters, real, drawn, None, torch.tensor(1), None), way), (own,)
     )

@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from attar.condensation import image_step
+from attar.condensation.given_images import images_of_set
 from attar.condensation.setup import Setup
 from attar.data.images import ImageData
 from attar.errors import Diverged, UserError, log
@@ -60,6 +61,7 @@ def init(setup: Setup, images: Tensor | None = None) -> State:
     data, config = setup.data, setup.config
     generator = Generator(data.device).manual_seed(config.seed)
     cpu_generator = Generator().manual_seed(config.seed)
+    images = images_of_set(data, config, setup.labels) if images is None else images
     if images is None:
         embed = first_embedding(setup) if config.select == "cluster" else None
         images = torch.stack([initial_images(data, label, config, generator, embed) for label in setup.labels])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 from attar.errors import UserError, choose
 from attar.settings import plugins
 
@@ -24,6 +27,15 @@ PRECISION_NAMES = ("float32", "tf32", "bf16")
 COMPILE_NAMES = ("auto", "on", "off")
 CHANNEL_AXIS_NAMES = ("first", "last")
 YARDSTICK_NAMES = ("initial", "random_real", "whole")
+
+
+def init_text(value: Any) -> Any:
+    """One of INIT_NAMES, or the path of a set, which has a separator in it."""
+    is_place = isinstance(value, os.PathLike) or (isinstance(value, str) and os.path.exists(value))
+    if not is_place or value in INIT_NAMES:
+        return value
+    path = os.fspath(value)
+    return path if os.sep in path else os.path.join(os.curdir, path)
 
 
 def strategy_names(strategy: str) -> tuple[str, ...]:

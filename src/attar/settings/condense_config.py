@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
-from attar.errors import UserError
+from attar.errors import UserError, choose
 from attar.settings import choices, plugins
 from attar.settings.schema import (
     ABOVE_ZERO,
@@ -39,9 +40,9 @@ class CondenseConfig:
     )
     init: str = setting(
         "mix",
-        "mix (real images in every cell), random (real images) or noise",
-        choices=choices.INIT_NAMES,
+        "mix (real images in every cell), random (real images), noise, or a set: a run folder or an export",
         fitted_to=("data",),
+        read=choices.init_text,
     )
     decode_type: str = setting("single", "single, multi (all factors 1..f) or bound", choices=choices.DECODE_TYPE_NAMES)
     speedup: int = setting(
@@ -284,6 +285,8 @@ class CondenseConfig:
     def __post_init__(self) -> None:
         check_values(self)
         choices.strategy_names(self.aug_type)  # raises for unknown operations
+        if os.sep not in self.init:  # the path of a set
+            choose("init", self.init, choices.INIT_NAMES)
         if self.vmax < self.vmin:
             raise UserError(f"vmax ({self.vmax}) must not be below vmin ({self.vmin})")
         if self.phase is not None and self.nclass_sub is None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from attar.condensation.given_images import images_of_set
 from attar.condensation.setup import check_data
 from attar.data.images import ImageData
 from attar.data.load import load as load_images
@@ -139,7 +140,7 @@ def run_name(data: ImageData, recipe: Recipe) -> str:
 
 def check_inputs(data: ImageData, recipe: Recipe) -> None:
     """Raise `UserError` for everything that can be refused before a network is trained."""
-    check_data(data, recipe.condense)
+    images_of_set(data, recipe.condense, check_data(data, recipe.condense))  # raises for one that does not fit
     check_precision(recipe.condense.precision, data.device)
     protocol.chosen_networks(recipe.evaluate, recipe.network)
     total = recipe.condense.outer_iterations

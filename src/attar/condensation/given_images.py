@@ -1,0 +1,41 @@
+"""Initial images from a set: a run that begins where another one ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from attar.data.images import ImageData
+from attar.errors import MissingError, UserError
+from attar.sets import foreign, set_files
+from attar.settings.choices import INIT_NAMES
+from attar.settings.condense_config import CondenseConfig
+
+
+def images_of_set(data: ImageData, config: CondenseConfig, labels: list[int]) -> Tensor | None:
+    """The images [C, ipc, ch, H, W] of the set that `init` names, for these labels; None where it names no set.
+
+    Raises `UserError` for a set that is not there, or that does not fit the data and the settings.
+    """
+    if config.init in INIT_NAMES:
+        return None
+    path = Path(config.init)
+    if not path.exists():
+        raise MissingError(f"there is no set {path} to begin with; init is {', '.join(INIT_NAMES)}, or a set")
+    given = foreign.as_set(foreign.read(path), data) if foreign.is_foreign(path) else set_files.load_set(path)
+    shape = (data.channels, *data.size)
+    if tuple(given.images.shape[1:]) != shape:
+        own, wanted = ("x".join(map(str, sides)) for sides in (given.images.shape[1:], shape))
+        raise UserError(f"{path} holds images of {own}, the data of {wanted}; no run can begin with them")
+    if given.factor != config.factor:
+        raise UserError(f"{path} has factor {given.factor}; begin with it by --factor {given.factor}")
+    found = []
+    for name in (data.classes[label] for label in labels):
+        rows = given.labels == given.classes.index(name) if name in given.classes else torch.zeros(0)
+        if int(rows.sum()) != config.ipc:
+            advice = f"; begin with it by --ipc {given.ipc}" if name in given.classes else ""
+            raise UserError(f"{path} has {int(rows.sum())} images of class '{name}', not {config.ipc}{advice}")
+        found.append(given.images[rows])
+    return torch.stack(found).to(data.device)

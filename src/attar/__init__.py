@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from attar.settings.methods import methods as methods
     from attar.settings.plugins import augmentations as augmentations
     from attar.settings.plugins import losses as losses
+    from attar.stages.add import add as add
     from attar.stages.condense import condense as condense
     from attar.stages.evaluate import evaluate as evaluate
     from attar.stages.pretrain import pretrain as pretrain
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ROOMS = {
+    "add": "stages.add",
     "condense": "stages.condense",
     "evaluate": "stages.evaluate",
     "load": "data.load",

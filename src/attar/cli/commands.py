@@ -150,6 +150,24 @@ def evaluate(run: str, /, *, flags: Flags, settings: Settings) -> None:
     printing.print_result(flags, result, lambda: printing.print_accuracies(result, measured, Path(run)))
 
 
+@takes("out", "overwrite", "save_every", "quiet", "json")
+def add(run: str, /, *, flags: Flags, settings: Settings) -> None:
+    """Condense the classes that a run does not have yet, and join both in a new run folder (default: RUN-added).
+
+    Parameters
+    ----------
+    run: str
+        a run folder, which stays as it is
+    """
+    from attar.cli import printing
+    from attar.stages.add import add as stage
+
+    options = {} if flags.save_every is None else {"save_every": flags.save_every}
+    with printing.shown_progress(flags) as progress:
+        condensed = stage(run, folder=flags.out, overwrite=flags.overwrite, progress=progress, **options, **settings)
+    printing.print_run(flags, condensed)
+
+
 @takes("network", "out", "overwrite", "quiet", "json")
 def train(run: str, /, *, flags: Flags, settings: Settings) -> None:
     """Train a network on a condensed set as the evaluation does, and keep it (default: RUN/model.safetensors).
@@ -252,4 +270,4 @@ def recipes(name: str | None = None, /, *, flags: Flags, settings: Settings) -> 
     print("\n".join(RECIPES) if name is None else to_toml(name))
 
 
-VERBS = (demo, pretrain, condense, select, merge, evaluate, train, compare, inspect, export, push, recipes)
+VERBS = (demo, pretrain, condense, select, merge, add, evaluate, train, compare, inspect, export, push, recipes)

@@ -22,7 +22,7 @@ from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError, say_once
 from attar.models import Network
 from attar.sets.decode import check_factor, decoded_count
-from attar.sets.partition import labels_of
+from attar.sets.partition import condensed_labels
 from attar.settings.condense_config import CondenseConfig
 from attar.training.pool import Pool
 
@@ -174,7 +174,7 @@ def check_data(data: ImageData, config: CondenseConfig) -> list[int]:
     # not checked in the config, because without a recipe `batch_real` is derived from the data
     if config.select_from is not None and config.select_from < config.batch_real:
         raise UserError(f"select_from ({config.select_from}) must not be below batch_real ({config.batch_real})")
-    labels = labels_of(data.nclass, config.nclass_sub, config.phase)
+    labels = condensed_labels(data.classes, config)
     for label in labels:
         if data.counts[label] < config.ipc:
             name, count = data.classes[label], data.counts[label]

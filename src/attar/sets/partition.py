@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from attar.errors import UserError
+from attar.errors import UserError, choose
 from attar.sets.set_files import as_set
 from attar.sets.synthetic import SyntheticSet
+from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import SECTIONS, with_role
 
 FIELD_NAMES = {"source": "the data set", "fingerprint": "the fingerprint of the real images"}  # in messages
@@ -37,6 +38,16 @@ def labels_of(nclass: int, nclass_sub: int | None, phase: int | None) -> list[in
             f"phase {phase} does not exist: {nclass} classes in parts of {nclass_sub} are phases 0..{count - 1}"
         )
     return labels[phase * nclass_sub : (phase + 1) * nclass_sub]
+
+
+def condensed_labels(classes: Sequence[str], config: CondenseConfig) -> list[int]:
+    """The labels that a run condenses: of the classes that it names, of a part, or all.
+
+    Raises `UserError` for a class or a phase that does not exist.
+    """
+    if config.only:
+        return sorted({classes.index(choose("class", name, classes)) for name in config.only})
+    return labels_of(len(classes), config.nclass_sub, config.phase)
 
 
 def concatenate(parts: Sequence[SyntheticSet | str | Path], names: Sequence[str] = ()) -> SyntheticSet:
@@ -92,10 +103,10 @@ def check_whole(condensed: SyntheticSet) -> None:
 
 
 def without_phase(sections: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe of a part, by sections, as the recipe of all parts together."""
+    """The recipe of a part, by sections, as the recipe of all classes together."""
     if "condense" not in sections:
         return dict(sections)
-    return {**sections, "condense": {**sections["condense"], "phase": None}}
+    return {**sections, "condense": {**sections["condense"], "phase": None, "only": []}}
 
 
 def _misfits(parts: Sequence[SyntheticSet], names: Sequence[str]) -> Iterator[str]:

@@ -244,6 +244,12 @@ class CondenseConfig:
         role="part",
         not_compared="a comparison condenses all classes together",
     )
+    only: tuple[str, ...] = setting(
+        (),
+        "condense only these classes, by name",
+        role="part",
+        not_compared="a comparison condenses all classes together",
+    )
     seed: int = setting(
         0,
         "seed of everything random in the run",
@@ -291,6 +297,8 @@ class CondenseConfig:
             raise UserError(f"vmax ({self.vmax}) must not be below vmin ({self.vmin})")
         if self.phase is not None and self.nclass_sub is None:
             raise UserError("phase needs nclass_sub: the number of classes of a part")
+        if self.only and self.nclass_sub is not None:
+            raise UserError("only and nclass_sub both say which classes are condensed; leave one out")
         if self.sweeps_per_network is not None and self.sweeps_per_network > self.inner_loop:
             raise UserError(
                 f"sweeps_per_network ({self.sweeps_per_network}) must not be above inner_loop ({self.inner_loop}): a "

@@ -262,6 +262,7 @@ FLAGS: dict[str, dict[str, tuple[str, str]]] = {
     | flags_of("network", "width", "norm_type")
     | flags_of("condense", "plugin")
     | flags_of("evaluate"),
+    "add": flags_of("data"),
     "train": (
         flags_of("data")
         | flags_of("network", "width", "norm_type")

@@ -242,6 +242,6 @@ def write_product(run: Run, condensed: SyntheticSet, data: ImageData, seconds: f
 
 def images_per_step(data: ImageData, config: CondenseConfig) -> int:
     """How many real images one outer iteration reads, for matching and for the network update."""
-    labels = partition.labels_of(data.nclass, config.nclass_sub, config.phase)
+    labels = partition.condensed_labels(data.classes, config)
     matched = sum(min(config.batch_real, data.counts[label]) for label in labels)
     return config.inner_loop * (matched + (config.n_data if config.update == "real" else 0))

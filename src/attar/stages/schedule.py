@@ -21,7 +21,7 @@ from attar.engine.device import wait
 from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError, log
 from attar.models.for_data import build, describe
-from attar.sets.partition import labels_of, part_count
+from attar.sets.partition import condensed_labels, part_count
 from attar.settings.choices import strategy_names
 from attar.settings.config import PoolConfig, Recipe
 from attar.training.batches import AugmentationSampler, BatchSampler, make_batches
@@ -70,11 +70,11 @@ def estimate(data: ImageData, recipe: Recipe, *, compiled: bool | None = None) -
         compiled = recipe.condense.compile == "on"
     calls = warm_calls(data.device) + MEASURED_CALLS
     config = replace(recipe.condense, compile="on" if compiled else "off", model_path=(), warmup=0, select_every=calls)
-    classes = len(labels_of(data.nclass, config.nclass_sub, config.phase))
+    classes = len(condensed_labels(data.classes, config))
     timed = min(config.nclass_sub or classes, classes, MEASURED_CLASSES if data.device.type == "cpu" else classes)
     parts = part_count(data.nclass, config.nclass_sub) if config.nclass_sub and config.is_split else 1
-    if timed < classes or config.is_split:
-        config = replace(config, nclass_sub=timed, phase=0)
+    if timed < classes or config.is_split or config.only:
+        config = replace(config, nclass_sub=timed, phase=0, only=())
     task = set_up(data, pool, config)
     state = condensation.begin_outer(init(task), task)
 

@@ -92,7 +92,7 @@ def test_parts_in_any_order_make_the_same_set(order: list[int], size: int, data:
     assert (
         whole.recipe
         == again.recipe
-        == {"condense": {"lr_img": 0.1, "nclass_sub": 2, "phase": None}} | {"data": {"device": "auto"}}
+        == {"condense": {"lr_img": 0.1, "nclass_sub": 2, "phase": None, "only": []}} | {"data": {"device": "auto"}}
     )
     partition.check_whole(whole)
 
@@ -262,8 +262,12 @@ def test_every_part_tells_its_sinks(here: Path, monkeypatch: pytest.MonkeyPatch)
     events: list[tuple[str, int]] = []
 
     @contextmanager
-    def sink(folder: Path, settings: dict[str, Any]) -> Iterator[sinks.Sink]:
-        yield lambda event: events.append((str(folder), event["outer"]))
+    def sink(folder: Path, settings: dict[str, Any], done: int) -> Iterator[sinks.Sink]:
+        def note(event: dict[str, Any]) -> None:
+            if event["event"] == "step":  # there are pictures too
+                events.append((str(folder), event["outer"]))
+
+        yield note
 
     monkeypatch.setitem(sinks.SINKS, "tensorboard", sink)
     call("condense", "-d", "digits", *PARTS, "--out", "new", "--log", "tensorboard", "--quiet")

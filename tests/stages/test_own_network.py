@@ -73,6 +73,19 @@ def test_refused(
     assert words in refused(capsys, *(text.format(name, run=workspace / "base") for text in arguments))
 
 
+def test_a_network_that_fails_on_one_image() -> None:
+    """Batch norm of flat features takes no batch of one image, and 10 images in batches of 3 leave one."""
+    from torch import nn
+
+    def make(channels: int, nclass: int, size: tuple[int, int]) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, nclass))
+
+    small = attar.select("digits", "random", ipc=1)
+    attar.train(small, make, epochs=1)
+    with pytest.raises(attar.UserError, match=r"make fails in training: ValueError: Expected more than 1 value"):
+        attar.train(small, make, epochs=1, batch_size=3)
+
+
 def test_a_function_in_no_module_is_resumed_by_its_program(name: str, said: list[str]) -> None:
     from torch import nn
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -32,7 +33,9 @@ class OwnNetwork(Network):
         if isinstance(make, nn.Module):
             raise UserError(f"{name} is a network, and every run needs a fresh one: give a function that makes it")
         words = f"images of {channels}x{size[0]}x{size[1]}"
-        body = _tried(f"{name} makes no network for {words}", lambda: make(channels, nclass, size))
+        self.name = name
+        with in_one_line(f"{name} makes no network for {words}"):
+            body: Any = make(channels, nclass, size)
         if not isinstance(body, nn.Module):
             raise UserError(f"{name} makes no network but a {type(body).__name__}; {CONTRACT}")
         images = torch.randn(2, channels, *size, generator=Generator().manual_seed(0))
@@ -62,11 +65,12 @@ class OwnNetwork(Network):
         return body
 
 
-def _tried(words: str, function: Callable[[], Any]) -> Any:
-    """What a function of the user's returns. Raises `UserError` with its error in one line."""
+@contextmanager
+def in_one_line(words: str) -> Iterator[None]:
+    """Turn what the user's code raises in the block into a `UserError`, which begins with `words`."""
     try:
-        return function()
-    except UserError:
+        yield
+    except (UserError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise UserError(f"{words}: {type(error).__name__}: {one_line(error)}") from error
@@ -74,7 +78,8 @@ def _tried(words: str, function: Callable[[], Any]) -> Any:
 
 def _logits(name: str, body: nn.Module, images: Tensor, words: str, nclass: int) -> Tensor:
     """The logits of two images. Raises `UserError` where they are none."""
-    logits = _tried(f"{name} does not take {words}", lambda: body(images))
+    with in_one_line(f"{name} does not take {words}"):
+        logits: Any = body(images)
     if not isinstance(logits, Tensor):
         when = "in training" if body.training else "in evaluation"
         raise UserError(f"{name} gives a {type(logits).__name__} {when} and not logits; {CONTRACT}")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
-from attar.errors import UserError, choose
 from attar.settings import choices, plugins
+from attar.settings.condense_checks import check_together
 from attar.settings.schema import (
     ABOVE_ZERO,
     AT_LEAST_ONE,
@@ -284,32 +283,11 @@ class CondenseConfig:
         not_compared="early-stage models are trained inside the comparison, so that their time counts",
     )
 
-    plugin: tuple[str, ...] = setting(
-        (), "Python files that register methods, losses or augmentations", read=plugins.as_text
-    )
+    plugin: tuple[str, ...] = setting((), "Python files that add losses, methods and so on", read=plugins.as_text)
 
     def __post_init__(self) -> None:
         check_values(self)
-        choices.strategy_names(self.aug_type)  # raises for unknown operations
-        if os.sep not in self.init:  # the path of a set
-            choose("init", self.init, choices.INIT_NAMES)
-        if self.vmax < self.vmin:
-            raise UserError(f"vmax ({self.vmax}) must not be below vmin ({self.vmin})")
-        if self.phase is not None and self.nclass_sub is None:
-            raise UserError("phase needs nclass_sub: the number of classes of a part")
-        if self.only and self.nclass_sub is not None:
-            raise UserError("only and nclass_sub both say which classes are condensed; leave one out")
-        if self.sweeps_per_network is not None and self.sweeps_per_network > self.inner_loop:
-            raise UserError(
-                f"sweeps_per_network ({self.sweeps_per_network}) must not be above inner_loop ({self.inner_loop}): a "
-                f"network ends with its outer iteration"
-            )
-        if self.img_optim == "adamw" and self.img_step == "class":
-            raise UserError("img_optim adamw needs img_step sweep: what a step after each class adds up to is SGD's")
-        if self.network_init == "fresh" and self.calibrate:
-            raise UserError("calibrate needs trained networks: network_init pool or interpolated, not fresh")
-        if self.network_init != "fresh" and self.warmup:
-            raise UserError(f"warmup trains fresh networks, and network_init is {self.network_init}; leave it out")
+        check_together(self)
 
     @property
     def is_split(self) -> bool:

@@ -8,6 +8,7 @@ drawn. A chain is drawn and augmented at once: single batches are too small to k
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from attar.engine.cuda_graphs import CudaGraph, Record, Shapes, record_graph, shapes_of
+from attar.models.own import OwnNetwork, in_one_line
 from attar.training.batches import ChainDraw
 from attar.training.train_state import Batch, Gradients, TrainState, decay, step
 
@@ -104,12 +106,17 @@ def fit(
         draw: as for `Trainer`.
         epochs: how many epochs.
         after_epoch: called after each epoch with its number, from 0.
+
+    Raises:
+        UserError: where a network of the user's own raises, such as batch norm in a batch of one image.
     """
     model = trainer.model
     rates = [group["lr"] for group in model.optimizer.param_groups]
     for epoch in range(epochs):
         for group, rate in zip(model.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * decay(epoch, epochs)
-        trainer(epoch_batches(), draw)
+        own = isinstance(model.module, OwnNetwork)
+        with in_one_line(f"{model.module.name} fails in training") if own else nullcontext():
+            trainer(epoch_batches(), draw)
         if after_epoch is not None:
             after_epoch(epoch)

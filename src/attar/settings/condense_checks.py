@@ -1,0 +1,36 @@
+"""Settings of a condensation that exclude or need each other."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from attar.errors import UserError, choose
+from attar.settings import choices
+
+if TYPE_CHECKING:
+    from attar.settings.condense_config import CondenseConfig
+
+
+def check_together(config: CondenseConfig) -> None:
+    """Raise `UserError` where settings of [condense] exclude each other."""
+    choices.strategy_names(config.aug_type)  # raises for unknown operations
+    if os.sep not in config.init:  # the path of a set
+        choose("init", config.init, choices.INIT_NAMES)
+    if config.vmax < config.vmin:
+        raise UserError(f"vmax ({config.vmax}) must not be below vmin ({config.vmin})")
+    if config.phase is not None and config.nclass_sub is None:
+        raise UserError("phase needs nclass_sub: the number of classes of a part")
+    if config.only and config.nclass_sub is not None:
+        raise UserError("only and nclass_sub both say which classes are condensed; leave one out")
+    if config.sweeps_per_network is not None and config.sweeps_per_network > config.inner_loop:
+        raise UserError(
+            f"sweeps_per_network ({config.sweeps_per_network}) must not be above inner_loop ({config.inner_loop}): a "
+            f"network ends with its outer iteration"
+        )
+    if config.img_optim == "adamw" and config.img_step == "class":
+        raise UserError("img_optim adamw needs img_step sweep: what a step after each class adds up to is SGD's")
+    if config.network_init == "fresh" and config.calibrate:
+        raise UserError("calibrate needs trained networks: network_init pool or interpolated, not fresh")
+    if config.network_init != "fresh" and config.warmup:
+        raise UserError(f"warmup trains fresh networks, and network_init is {config.network_init}; leave it out")

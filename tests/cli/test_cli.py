@@ -302,7 +302,7 @@ def test_evaluation_during_the_run(copied: Path, capsys: pytest.CaptureFixture[s
         ("step", 3),
     ]
     assert all(0 <= event["accuracy"]["convnet2"] <= 1 for event in events if event["event"] == "evaluation")
-    assert "after 2 outer iterations: {'convnet2': 0." in capsys.readouterr().err
+    assert "after 2 of 3 outer iterations: convnet2 " in capsys.readouterr().err
     assert "<svg" in Path("run/report.html").read_text(encoding="utf-8")
 
 

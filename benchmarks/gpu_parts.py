@@ -238,7 +238,7 @@ def main() -> None:
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         if arguments.small:  # without the compiler: what it would get runs as it is, in one thread
             torch.set_num_threads(1)
-            stack.enter_context(mock.patch.object(Compiled, "_torch_compile", lambda compiled: compiled.function))
+            stack.enter_context(mock.patch.object(Compiled, "_compile", lambda compiled, args: compiled.function))
         device = pick(arguments.device)
         parts = Parts(
             device,

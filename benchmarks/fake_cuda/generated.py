@@ -22,12 +22,11 @@ from torch import Tensor
 from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import tree_leaves, tree_map
 
 from attar.condensation.gradients import ClassInputs
 from attar.condensation.network_training import NetworkGradients
-from attar.engine.compile import Compiled
+from attar.engine.compile import Compiled, trace
 from benchmarks.fake_cuda.emulation import FakeGPU
 from benchmarks.fake_cuda.ledger import CONVOLUTIONS, PRODUCTS, flops
 from benchmarks.step import Pair
@@ -108,19 +107,7 @@ def network_gradient(pair: Pair, gpu: FakeGPU) -> dict[str, Any]:
 def _generated(compiled: Any, arguments: tuple[Any, ...], gpu: FakeGPU) -> dict[str, Any]:
     """Kernels, library calls, bytes and arithmetic of one call, and whether channels last was chosen."""
     assert isinstance(compiled, Compiled), "counted as it is compiled: compile is on"
-    flat, structure = tree_flatten(arguments)
-    places = [place for place, value in enumerate(flat) if isinstance(value, Tensor)]
-
-    def call(*tensors: Tensor) -> tuple[Any, ...]:
-        values = list(flat)
-        for place, value in zip(places, tensors, strict=True):
-            values[place] = value
-        return tuple(tree_leaves(compiled.function(*tree_unflatten(values, structure))))
-
-    tensors = [flat[place] for place in places]
-    graph = make_fx(call)(*tensors)
-    before = _convolutions(graph)
-    graph.graph.eliminate_dead_code()
+    graph, tensors, _ = trace(compiled.function, arguments)
     layouts: list[bool] = []
     source, moved = _source(graph, tensors, gpu, layouts)
     body = source.split("def call(")[-1]
@@ -133,7 +120,7 @@ def _generated(compiled: Any, arguments: tuple[Any, ...], gpu: FakeGPU) -> dict[
         "bytes": moved,
         "flops": _flops(graph),
         "channels_last": any(layouts),
-        "convolutions_dropped": before - _convolutions(graph),
+        "grouped_convolutions": sum(_name(node) in CONVOLUTIONS and _groups(node) > 1 for node in graph.graph.nodes),
     }
 
 
@@ -141,8 +128,9 @@ def _name(node: Node) -> str:
     return node.target._schema.name.removeprefix("aten::") if hasattr(node.target, "_schema") else ""
 
 
-def _convolutions(graph: GraphModule) -> int:
-    return sum(_name(node) == "convolution" for node in graph.graph.nodes)
+def _groups(node: Node) -> int:
+    """Of a convolution, or of its backward, whose last argument says what is wanted."""
+    return int(node.args[8] if _name(node) == "convolution" else node.args[9])
 
 
 def _flops(graph: GraphModule) -> int:

@@ -10,9 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from attar import signals
 from attar.engine.cuda_graphs import Shapes, shapes_of
+from attar.engine.gpu_forms import GPUForms
 from attar.errors import log, say_once
 
 # Compilation takes 30 to 90 s for each shape. On a CPU it saves a constant time per call, and a time that grows with
@@ -47,7 +52,7 @@ class Compiled:
         self, function: Callable[..., Any], eager: Callable[..., Any], device: torch.device, name: str
     ) -> None:
         self.function, self.eager, self.device = function, eager, device
-        self.compiled: Callable[..., Any] | None = None
+        self.compiled: Callable[..., Any] | None = None  # on a CPU, for all shapes
         self.name = name
         self.by_shapes: dict[Shapes, Callable[..., Any]] = {}  # the compiled function, or `eager`
         self.compiling = threading.Lock()
@@ -66,8 +71,8 @@ class Compiled:
         try:
             with signals.at_once(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the compiler warns of features that are not used here
-                self.compiled = self.compiled or self._torch_compile()
-                result = self.compiled(*args)
+                compiled = self._compile(args)
+                result = compiled(*args)
         except torch.OutOfMemoryError:  # not the compiler's fault: the caller retries with fewer classes
             raise
         except Exception as error:
@@ -80,11 +85,56 @@ class Compiled:
             )
             self.by_shapes[shapes] = self.eager
             return self.eager(*args)
-        self.by_shapes[shapes] = self.compiled
+        self.by_shapes[shapes] = compiled
         log.info("%s", f"{self.name} is compiled: {time.perf_counter() - start:.1f} s with its first run")
         return result
 
-    def _torch_compile(self) -> Callable[..., Any]:
-        # On a CPU several threads call it at once, and kernels called from Python would hold the interpreter's lock
-        options: dict[str, Any] = {"cpp_wrapper": True} if self.device.type == "cpu" else {}
-        return torch.compile(self.function, fullgraph=True, dynamic=False, options=options)
+    def _compile(self, args: tuple[Any, ...]) -> Callable[..., Any]:
+        if self.device.type == "cuda":
+            return compiled_for_gpu(self.function, args)
+        if self.compiled is None:
+            # several threads call it at once, and kernels called from Python would hold the interpreter's lock
+            options: dict[str, Any] = {"cpp_wrapper": True}
+            self.compiled = torch.compile(self.function, fullgraph=True, dynamic=False, options=options)
+        return self.compiled
+
+
+def compiled_for_gpu(function: Callable[..., Any], args: tuple[Any, ...]) -> Callable[..., Any]:
+    """Compile a function for arguments of these shapes, with the forms of `GPUForms`."""
+    import torch._inductor  # only where something is compiled: it is slow to import
+
+    graph, tensors, structure = trace(function, args)
+    compiled = torch._inductor.compile(graph, [*tensors])
+
+    def call(*args: Any) -> Any:
+        return tree_unflatten(compiled(*_tensors(args)), structure)
+
+    return call
+
+
+def trace(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[GraphModule, list[Tensor], TreeSpec]:
+    """What a function computes for arguments of these shapes, with the forms of `GPUForms`.
+
+    Returns a graph of PyTorch's basic operations (tensors → the leaves of the result), the tensors, and the structure
+    of the result.
+    """
+    flat, structure = tree_flatten(args)
+    made: list[TreeSpec] = []
+
+    def of_tensors(*tensors: Tensor) -> list[Any]:
+        own = iter(tensors)
+        values = [next(own) if isinstance(value, Tensor) else value for value in flat]
+        leaves, result = tree_flatten(function(*tree_unflatten(values, structure)))
+        made.append(result)
+        return leaves
+
+    tensors = _tensors(args)
+    with GPUForms():
+        graph = make_fx(of_tensors)(*tensors)
+    graph.graph.eliminate_dead_code()  # derivatives that nobody asked for
+    graph.recompile()
+    return graph, tensors, made[-1]
+
+
+def _tensors(args: tuple[Any, ...]) -> list[Tensor]:
+    return [value for value in tree_leaves(args) if isinstance(value, Tensor)]

@@ -1,0 +1,166 @@
+"""Convolutions in the forms in which compiled code for a GPU is fastest.
+
+Where one network serves all classes, vmap turns what differs between classes (weight gradients, and products with the
+direction of a gradient) into grouped convolutions, which cuDNN computes slowly. Here they are one call for each class,
+everything else is one call for all classes, and all maps are channels-last, the layout of tensor cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.overrides import TorchFunctionMode
+
+Pair = tuple[int, int]
+Dims = tuple[int | None, ...]
+ONE = (1, 1)
+
+
+class GPUForms(TorchFunctionMode):
+    """Within this context, convolutions of one group are computed by the functions below."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.conv2d and not kwargs and len(args) == 7:
+            x, weight, bias, stride, padding, dilation, groups = args
+            if groups == 1 and tuple(dilation) == ONE and not isinstance(padding, str):
+                return convolution(x, weight, bias, tuple(stride), tuple(padding))
+        return func(*args, **(kwargs or {}))
+
+
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair) -> Tensor:
+    """As `torch.conv2d`, also under autocast; differentiable any number of times."""
+    if torch.is_autocast_enabled("cuda"):
+        low = torch.get_autocast_dtype("cuda")
+        x, weight, bias = x.to(low), weight.to(low), None if bias is None else bias.to(low)
+    maps: Tensor = Convolve.apply(ChannelsLast.apply(x), ChannelsLast.apply(weight), stride, padding)
+    return maps if bias is None else maps + bias[:, None, None]
+
+
+class ChannelsLast(Function):
+    """The same values in channels-last memory, once for all that read them."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=torch.channels_last).view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return g
+
+    @staticmethod
+    def vmap(info: Any, dims: Dims, x: Tensor) -> tuple[Tensor, int]:
+        assert dims[0] is not None
+        return ChannelsLast.apply(x.movedim(dims[0], 0).flatten(0, 1)).unflatten(0, (info.batch_size, -1)), 0
+
+
+# Three functions that are linear in each of two tensors; the derivatives of each are the other two.
+
+
+class Convolve(Function):
+    """(images [n, ci, h, w], weight [co, ci, kh, kw]) → maps [n, co, h', w']."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
+        return torch.conv2d(x, weight, None, stride, padding)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _keep(ctx, inputs)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        g = ChannelsLast.apply(g)
+        of_x = InputGradient.apply(g, weight, *ctx.rest, tuple(x.shape[2:]))
+        return of_x, WeightGradient.apply(x, g, *ctx.rest, tuple(weight.shape[2:])), None, None
+
+    @staticmethod
+    def vmap(info: Any, dims: Dims, x: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, int]:
+        return _vectorised(Convolve, info.batch_size, dims, x, weight, rest)
+
+
+class InputGradient(Function):
+    """(gradients of maps, weight) → gradients of images of `size` (h, w)."""
+
+    @staticmethod
+    def forward(g: Tensor, weight: Tensor, stride: Pair, padding: Pair, size: Pair) -> Tensor:
+        more = [
+            side - ((out - 1) * step - 2 * pad + kernel)
+            for side, out, step, pad, kernel in zip(size, g.shape[2:], stride, padding, weight.shape[2:], strict=True)
+        ]
+        return torch.conv_transpose2d(g, weight, None, stride, padding, more)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _keep(ctx, inputs)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> Any:
+        g, weight = ctx.saved_tensors
+        v = ChannelsLast.apply(v)
+        stride, padding, _ = ctx.rest
+        of_weight = WeightGradient.apply(v, g, stride, padding, tuple(weight.shape[2:]))
+        return Convolve.apply(v, weight, stride, padding), of_weight, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, dims: Dims, g: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, int]:
+        return _vectorised(InputGradient, info.batch_size, dims, g, weight, rest)
+
+
+class WeightGradient(Function):
+    """(images, gradients of maps) → gradient of the weight, whose kernels have `size` (kh, kw)."""
+
+    @staticmethod
+    def forward(x: Tensor, g: Tensor, stride: Pair, padding: Pair, size: Pair) -> Tensor:
+        shape, last = (g.shape[1], x.shape[1], *size), torch.channels_last
+        weight = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=last)  # only its shape is read
+        wanted = [False, True, False]
+        made: Tensor = torch.ops.aten.convolution_backward(
+            g, x, weight, None, stride, padding, ONE, False, (0, 0), 1, wanted
+        )[1]
+        return made
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _keep(ctx, inputs)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> Any:
+        x, g = ctx.saved_tensors
+        v = ChannelsLast.apply(v)
+        stride, padding, _ = ctx.rest
+        of_x = InputGradient.apply(g, v, stride, padding, tuple(x.shape[2:]))
+        return of_x, Convolve.apply(x, v, stride, padding), None, None, None
+
+    @staticmethod
+    def vmap(info: Any, dims: Dims, x: Tensor, g: Tensor, *rest: Any) -> tuple[Tensor, int]:
+        return _vectorised(WeightGradient, info.batch_size, dims, x, g, rest)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...]) -> None:
+    ctx.save_for_backward(*inputs[:2])
+    ctx.rest = inputs[2:]
+
+
+def _vectorised(
+    function: type[Function], count: int, dims: Dims, one: Tensor, other: Tensor, rest: tuple[Any, ...]
+) -> tuple[Tensor, int]:
+    """All classes in one call where they share the weight, else one call for each."""
+    one, other = (x if dim is None else x.movedim(dim, 0) for x, dim in zip((one, other), dims, strict=False))
+    if dims[1] is None and function is not WeightGradient:
+        return function.apply(one.flatten(0, 1), other, *rest).unflatten(0, (count, -1)), 0
+    each = [
+        function.apply(one if dims[0] is None else one[i], other if dims[1] is None else other[i], *rest)
+        for i in range(count)
+    ]
+    return torch.stack(each), 0

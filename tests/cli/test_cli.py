@@ -633,3 +633,9 @@ def test_fashion_mnist(run_attar: Run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert result(run)["accuracy"]["convnet3"]["images"] == 2 * 4
     assert result(run)["random_real"]["convnet3"]["images"] == 2
+
+
+def test_attar_alone_shows_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    call()
+    shown = capsys.readouterr().out
+    assert "Usage: attar COMMAND" in shown and "condense" in shown and "evaluate" in shown

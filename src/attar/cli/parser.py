@@ -67,7 +67,7 @@ def _complete(tokens: list[str]) -> list[str]:
     following = (*tokens[1:], "")
     return [
         "--ray=local" if token == "--ray" and not CLUSTER_ADDRESS.fullmatch(after) else token
-        for token, after in zip(tokens, following, strict=True)
+        for token, after in zip(tokens, following, strict=False)  # nothing follows no tokens
     ]
 
 

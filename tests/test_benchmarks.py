@@ -25,7 +25,8 @@ TINY = "--shape digits --width 0.1 --rounds 1 --ipc 1 --factor 1"
     "command",
     [
         f"benchmarks.step {TINY} --n_data 64 --compile off",
-        f"benchmarks.step {TINY} --n_data 64 --compile off --ipc 40 --factor 2",  # a class decodes to 160 images
+        # a class decodes to 132 images
+        f"benchmarks.step {TINY} --n_data 64 --compile off --width 0.05 --ipc 33 --factor 2",
         f"benchmarks.evaluation {TINY} --epochs 1",
     ],
 )

@@ -58,9 +58,7 @@ def test_the_verdict_in_words() -> None:
         "condensed − initial +20.0 ± 1.4 (a gain from optimising); whole set − condensed +20.0 ± 1.4"
     )
     found = result(accuracy=entry(0.4, None, 1), initial=entry(0.5, None, 1))
-    assert verdict(found, "net") == (
-        "condensed − initial −10.0 (optimising made it worse); of one run each, so without a standard error"
-    )
+    assert verdict(found, "net") == "condensed − initial −10.0; one run each is too few for a verdict: --runs 3"
     assert verdict(result(accuracy=entry(0.4, 0.1)), "net") == ""
 
 

@@ -60,10 +60,11 @@ def verdict(result: Mapping[str, Any], network: str) -> str:
     for kind, words in WORDS.items():
         if network in result.get(kind, {}):
             gap = difference(own, result[kind][network])
-            parts.append(f"condensed − {MEASURED[kind][0]} {gap} ({words[1 - gap.sign]})")
+            said = "" if gap.error is None else f" ({words[1 - gap.sign]})"
+            parts.append(f"condensed − {MEASURED[kind][0]} {gap}{said}")
     if network in result.get(WHOLE, {}) and not _is_below(result, network):
         parts.append(f"whole set − condensed {difference(result[WHOLE][network], own)}")
-    single = "; of one run each, so without a standard error" if parts and own.get("n") == 1 else ""
+    single = "; one run each is too few for a verdict: --runs 3" if parts and own.get("n") == 1 else ""
     return "; ".join(parts) + single
 
 

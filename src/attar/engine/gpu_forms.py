@@ -63,19 +63,21 @@ class ChannelsLast(Function):
         return ChannelsLast.apply(x.movedim(dims[0], 0).flatten(0, 1)).unflatten(0, (info.batch_size, -1)), 0
 
 
-# Three functions that are linear in each of two tensors; the derivatives of each are the other two.
+class Bilinear(Function):
+    """A function that is linear in each of two tensors. There are three; the derivatives of each are the other two."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.rest = inputs[2:]
 
 
-class Convolve(Function):
+class Convolve(Bilinear):
     """(images [n, ci, h, w], weight [co, ci, kh, kw]) → maps [n, co, h', w']."""
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
         return torch.conv2d(x, weight, None, stride, padding)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _keep(ctx, inputs)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
@@ -89,7 +91,7 @@ class Convolve(Function):
         return _vectorised(Convolve, info.batch_size, dims, x, weight, rest)
 
 
-class InputGradient(Function):
+class InputGradient(Bilinear):
     """(gradients of maps, weight) → gradients of images of `size` (h, w)."""
 
     @staticmethod
@@ -99,10 +101,6 @@ class InputGradient(Function):
             for side, out, step, pad, kernel in zip(size, g.shape[2:], stride, padding, weight.shape[2:], strict=True)
         ]
         return torch.conv_transpose2d(g, weight, None, stride, padding, more)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _keep(ctx, inputs)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> Any:
@@ -117,7 +115,7 @@ class InputGradient(Function):
         return _vectorised(InputGradient, info.batch_size, dims, g, weight, rest)
 
 
-class WeightGradient(Function):
+class WeightGradient(Bilinear):
     """(images, gradients of maps) → gradient of the weight, whose kernels have `size` (kh, kw)."""
 
     @staticmethod
@@ -131,10 +129,6 @@ class WeightGradient(Function):
         return made
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _keep(ctx, inputs)
-
-    @staticmethod
     def backward(ctx: Any, v: Tensor) -> Any:
         x, g = ctx.saved_tensors
         v = ChannelsLast.apply(v)
@@ -145,11 +139,6 @@ class WeightGradient(Function):
     @staticmethod
     def vmap(info: Any, dims: Dims, x: Tensor, g: Tensor, *rest: Any) -> tuple[Tensor, int]:
         return _vectorised(WeightGradient, info.batch_size, dims, x, g, rest)
-
-
-def _keep(ctx: Any, inputs: tuple[Any, ...]) -> None:
-    ctx.save_for_backward(*inputs[:2])
-    ctx.rest = inputs[2:]
 
 
 def _vectorised(

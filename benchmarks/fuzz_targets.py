@@ -26,6 +26,7 @@ from attar.sets.synthetic import SyntheticSet
 from attar.settings import layers, recipes
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import FLAGS, NetworkConfig, PoolConfig
+from attar.settings.schema import settings_of
 from attar.training import early_stage, pool_files
 from benchmarks import fuzz_data
 from benchmarks.fuzz_data import FuzzTarget
@@ -43,7 +44,7 @@ def tiny() -> ImageData:
 def condensed(root: Path) -> FuzzTarget:
     """A condensed set, alone or with what is beside it."""
     images = torch.rand(4, 1, 8, 8)
-    recipe = layers.as_sections(recipes.named("digits"))
+    recipe = settings_of(recipes.named("digits"))
     condensed = SyntheticSet(
         images, torch.tensor([0, 0, 1, 1]), 2, "single", ("a", "b"), (0.5,), (0.2,), "tiny", images, recipe
     )
@@ -120,7 +121,7 @@ def recipe_files(root: Path, name: str, seeds: list[bytes]) -> FuzzTarget:
     def read(raw: bytes) -> None:
         (root / name).write_bytes(raw)
         recipe = layers.resolve(FLAGS["condense"], {}, recipe=str(root / name))
-        assert recipes.overlay(recipe, layers.as_sections(recipe)) == recipe
+        assert recipes.overlay(recipe, settings_of(recipe)) == recipe
         if recipe.data.dataset not in ("digits", "fashion"):
             load(recipe.data.dataset, data_dir=recipe.data.data_dir, nclass=recipe.data.nclass, size=recipe.data.size)
 
@@ -130,7 +131,7 @@ def recipe_files(root: Path, name: str, seeds: list[bytes]) -> FuzzTarget:
 def config_json(root: Path) -> FuzzTarget:
     """config.json, as a recipe and as what a run folder says of itself."""
     folder = RunFolder(root)
-    folder.write(run_folder.CONFIG, layers.as_sections(recipes.named("digits")) | {"attar": {"command": "attar demo"}})
+    folder.write(run_folder.CONFIG, settings_of(recipes.named("digits")) | {"attar": {"command": "attar demo"}})
     seeds, as_recipe = recipe_files(root, run_folder.CONFIG, [(root / run_folder.CONFIG).read_bytes()])
 
     def read(raw: bytes) -> None:

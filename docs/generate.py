@@ -16,10 +16,9 @@ from mkdocs.structure.files import File, Files
 import attar
 from attar.cli.flags import FLAGS as RUN_FLAGS
 from attar.settings.config import FLAGS, SECTIONS, Recipe
-from attar.settings.layers import as_sections
 from attar.settings.methods import METHODS, method_layer
 from attar.settings.recipes import RECIPES, overlay
-from attar.settings.schema import Setting, known_settings
+from attar.settings.schema import Setting, known_settings, settings_of
 
 MAX_SIGNATURE = 100  # characters of a signature on one line
 
@@ -74,7 +73,7 @@ def settings() -> str:
         changed = differences(overlay(base, method_layer(name, base, 10)), base)
         parts += [f"### {name}\n", f"{method.paper}.\n", *changed, ""]
     parts.append("## Settings\n")
-    default = as_sections(Recipe())
+    default = settings_of(Recipe())
     for section, kind in SECTIONS.items():
         parts += [f"### [{section}]\n", f"{inspect.getdoc(kind)}\n"]
         parts += table(
@@ -88,9 +87,9 @@ def settings() -> str:
 
 def differences(recipe: Recipe, base: Recipe | None = None) -> list[str]:
     """What a recipe changes in another (by default in the defaults), one line per section."""
-    before = as_sections(base or Recipe())
+    before = settings_of(base or Recipe())
     lines = []
-    for section, values in as_sections(recipe).items():
+    for section, values in settings_of(recipe).items():
         changed = [f"`{key} = {json.dumps(value)}`" for key, value in values.items() if value != before[section][key]]
         lines += [f"- **{section}**: {', '.join(changed)}"] if changed else []
     return lines or ["The defaults." if base is None else "Nothing."]

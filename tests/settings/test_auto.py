@@ -12,6 +12,7 @@ from attar import models
 from attar.settings import auto, layers, recipes
 from attar.settings.auto import Shape
 from attar.settings.config import FLAGS, Recipe, fitted_to
+from attar.settings.schema import settings_of
 
 SIDES = [2, 3, 4, 8, 12, 16, 28, 32, 64, 96, 128, 129, 224]
 
@@ -92,10 +93,10 @@ def test_what_fits_the_chosen_batch_is_not_refused_before_it_is_chosen() -> None
 
 def test_settings_that_the_data_choose_say_so_at_their_field() -> None:
     """A run that is resumed keeps these, so a setting that is chosen and not marked would be chosen anew."""
-    default = layers.as_sections(Recipe())
+    default = settings_of(Recipe())
     chosen: dict[str, set[str]] = {"network": set(), "pool": set(), "condense": set()}
     for side, channels, cpu, images in itertools.product(SIDES, (1, 3), (True, False), (100, 60000)):
-        recipe = layers.as_sections(auto.fitting(Shape(channels, side, side, 10, images, cpu)))
+        recipe = settings_of(auto.fitting(Shape(channels, side, side, 10, images, cpu)))
         for section, names in chosen.items():
             names |= {name for name, value in recipe[section].items() if value != default[section][name]}
     assert chosen == {section: set(fitted_to("data")[section]) for section in chosen}

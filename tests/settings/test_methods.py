@@ -14,10 +14,10 @@ from attar.settings import methods, recipes
 from attar.settings.choices import METHOD_NAMES
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import FLAGS, PoolConfig, Recipe
-from attar.settings.layers import as_sections, resolve
+from attar.settings.layers import resolve
 from attar.settings.methods import METHODS
 from attar.settings.recipes import named, overlay
-from attar.settings.schema import known_settings
+from attar.settings.schema import known_settings, settings_of
 
 CONDENSE = FLAGS["condense"]
 DSA = "color_crop_cutout_flip_scale_rotate"
@@ -180,7 +180,7 @@ def test_flags_and_files_lie_on_top_of_the_method(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", METHOD_NAMES)
 def test_the_config_of_a_run_is_the_same_run_again(method: str, name: str, tmp_path: Path) -> None:
     recipe = resolve(CONDENSE, {"method": method, "ipc": 10}, recipe=name)
-    (tmp_path / "config.json").write_text(json.dumps(as_sections(recipe) | {"attar": {}}), encoding="utf-8")
+    (tmp_path / "config.json").write_text(json.dumps(settings_of(recipe) | {"attar": {}}), encoding="utf-8")
     assert resolve(CONDENSE, {}, recipe=str(tmp_path / "config.json")) == recipe
     assert resolve(CONDENSE, {"method": method}, recipe=str(tmp_path / "config.json")) == recipe
 

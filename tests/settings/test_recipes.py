@@ -12,8 +12,9 @@ import pytest
 from attar.errors import MissingError, UserError
 from attar.settings import layers, recipes
 from attar.settings.config import FLAGS, NetworkConfig, Recipe
-from attar.settings.layers import as_sections, resolve, to_toml
+from attar.settings.layers import resolve, to_toml
 from attar.settings.recipes import RECIPES, named, overlay
+from attar.settings.schema import settings_of
 
 CONDENSE = FLAGS["condense"]
 
@@ -257,14 +258,14 @@ def test_a_verb_takes_the_settings_of_its_own_stage() -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_printed_recipe_is_a_recipe_file(name: str, tmp_path: Path) -> None:
     text = to_toml(name)
-    assert list(tomllib.loads(text)) == ["recipe", *as_sections(Recipe())]
+    assert list(tomllib.loads(text)) == ["recipe", *settings_of(Recipe())]
     assert resolve(CONDENSE, {}, recipe=write(tmp_path / "my.toml", text)) == named(name)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_config_json_is_a_recipe_file(name: str, tmp_path: Path) -> None:
     recipe = overlay(named(name), {"condense": {"niter": 2, "eval_at": (0, 1), "model_path": ("a", "b")}})
-    text = json.dumps(as_sections(recipe) | {"attar": {"command": "attar condense"}})
+    text = json.dumps(settings_of(recipe) | {"attar": {"command": "attar condense"}})
     assert resolve(CONDENSE, {}, recipe=write(tmp_path / "config.json", text)) == recipe
 
 

@@ -19,7 +19,7 @@ from attar.data.images import ImageData
 from attar.settings import auto, recipes
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import fitted_to
-from attar.settings.layers import as_sections
+from attar.settings.schema import settings_of
 from attar.stages import schedule
 from attar.training.pool import Pool
 from helpers.command import call
@@ -144,7 +144,7 @@ def test_a_run_goes_on_where_another_method_would_be_chosen(
 def test_settings_that_minutes_choose_say_so_at_their_field(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "estimate", lambda data, recipe: schedule.Estimate(epoch=1.0, inner=0.5))
     base = recipes.named("digits")
-    before, after = as_sections(base), as_sections(schedule.fit(attar.load("digits"), base, 3.5))
+    before, after = settings_of(base), settings_of(schedule.fit(attar.load("digits"), base, 3.5))
     for section, names in fitted_to("minutes").items():
         assert {name for name, value in after[section].items() if value != before[section][name]} <= set(names)
     assert after["pool"]["epochs"] < before["pool"]["epochs"] and after["pool"]["models"] < before["pool"]["models"]

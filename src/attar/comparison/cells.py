@@ -34,8 +34,8 @@ from attar.runs.progress import Progress
 from attar.selection import coresets, embeddings
 from attar.sets import set_files
 from attar.sets.synthetic import SyntheticSet
-from attar.settings import layers
 from attar.settings.config import EvaluateConfig, PoolConfig, Recipe
+from attar.settings.schema import settings_of
 from attar.stages.evaluate import measure_into
 from attar.stages.run import RunOptions, condense_run
 from attar.stages.select import select_into
@@ -258,7 +258,7 @@ def early_models(context: Context, recipe: Recipe) -> tuple[Pool, float]:
 
 def pool_name(recipe: Recipe) -> str:
     """The folder name of a pool, different for all different settings."""
-    sections = layers.as_sections(recipe)
+    sections = settings_of(recipe)
     digest = hashlib.sha256(json.dumps([sections["pool"], sections["network"]], sort_keys=True).encode()).hexdigest()
     network = models.label(recipe.network.net_type, recipe.network.depth, recipe.network.norm_type)
     return f"{slug(network)}-e{recipe.pool.epochs}-n{recipe.pool.models}-seed{recipe.pool.seed}-{digest[:8]}"

@@ -14,8 +14,8 @@ from typing import Any
 from attar.comparison import makers
 from attar.comparison.grid import SHARED_SECTIONS, label
 from attar.data.images import HELD_OUT, TEST
-from attar.settings import layers
 from attar.settings.config import EvaluateConfig, Recipe
+from attar.settings.schema import settings_of
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,10 @@ def value_of(point: Point, name: str) -> Any:
 
 def as_json(plan: ComparisonPlan) -> dict[str, Any]:
     """The plan as plain values: what must be the same when a comparison is resumed."""
-    sections = layers.as_sections(plan.recipe)
+    sections = settings_of(plan.recipe)
     points: dict[str, dict[str, Any]] = {}
     for point in plan.points:
-        makes = {key: value for key, value in layers.as_sections(point.recipe).items() if key not in SHARED_SECTIONS}
+        makes = {key: value for key, value in settings_of(point.recipe).items() if key not in SHARED_SECTIONS}
         points.setdefault(point.entry, {})[in_words(point.settings)] = {
             "method": point.method,
             "features": point.features,

@@ -25,7 +25,6 @@ from attar.errors import UserError
 from attar.evaluation.trained import TrainedNetwork, TrainedNetworks
 from attar.runs import run_folder
 from attar.runs.run_folder import RunFolder
-from attar.settings import layers
 from attar.settings.config import SECTIONS, Recipe, with_role
 from attar.settings.schema import settings_of
 
@@ -156,5 +155,5 @@ def add_machine(out: Path, host: ResultLine) -> None:
 
 def settings_of_line(recipe: Recipe) -> ResultLine:
     """The settings that decide a set, as a line of results holds them."""
-    sections = layers.as_sections(recipe)
+    sections = settings_of(recipe)
     return {name: sections[name] for name in ("pool", "condense")}

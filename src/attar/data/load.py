@@ -184,7 +184,7 @@ def _read(source: Any, data_dir: str | Path | None, reading: Reading) -> ImageDa
     if not isinstance(source, str | os.PathLike):
         return objects.load(source, reading)
     if not str(source):
-        raise UserError(f"a data set is {objects.KINDS}, found {source!r}")
+        raise UserError(f"a data set is {objects.ACCEPTED}, found {source!r}")
     if isinstance(source, str) and source in KNOWN:
         return _read_known(source, None if data_dir is None else Path(data_dir), reading)
     path = Path(source).expanduser()

@@ -13,12 +13,12 @@ NAMES = {
     TEST: ("test", "testing", "eval"),
     VALIDATION: ("val", "valid", "validation", "dev"),
 }
-KINDS = {name: kind for kind, names in NAMES.items() for name in names}
+KIND_OF_NAME = {name: kind for kind, names in NAMES.items() for name in names}
 
 
 def kind_of(name: str) -> str | None:
     """The kind of split that a name stands for: TRAIN, TEST or VALIDATION; None for any other name."""
-    return KINDS.get(name.lower())
+    return KIND_OF_NAME.get(name.lower())
 
 
 def spoken_of(name: str) -> str | None:

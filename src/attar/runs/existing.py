@@ -16,8 +16,9 @@ from attar.errors import MissingError, UserError, say_once
 from attar.runs import checkpoint, run_folder
 from attar.runs.run_folder import RunFolder
 from attar.sets import set_files
-from attar.settings import layers, own, recipes
+from attar.settings import own, recipes
 from attar.settings.config import Recipe, with_role
+from attar.settings.schema import settings_of
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def begin(run: Run) -> None:
     if run.new:
         run_folder.create(folder.path, overwrite=True)
     folder.snapshots()  # raises for a damaged file now, not after the work
-    folder.write(run_folder.CONFIG, layers.as_sections(run.recipe) | {"attar": run.about})
+    folder.write(run_folder.CONFIG, settings_of(run.recipe) | {"attar": run.about})
     if not run.recipe.condense.is_split:
         folder.keep_events(run.saved["events"] if run.saved is not None else 0)
 
@@ -83,7 +84,7 @@ def _existing(folder: RunFolder, requested: Recipe) -> Run:
     changed = {section: with_role(section, "place", "speed") for section in ("data", "condense")}
     if requested.condense.outer_iterations != saved_settings.condense.outer_iterations:
         changed["condense"] += with_role("condense", "length")
-    values = layers.as_sections(requested)
+    values = settings_of(requested)
     changes = {section: {name: values[section][name] for name in names} for section, names in changed.items()}
     recipe = recipes.overlay(saved_settings, changes)
     about = folder.read(run_folder.CONFIG, "attar").get("attar", {})
@@ -97,7 +98,7 @@ def _existing(folder: RunFolder, requested: Recipe) -> Run:
 
 def check_same_run(folder: RunFolder, saved: Recipe, requested: Recipe) -> None:
     """Raise `UserError` where `requested` is another run than the one in the folder (`saved`), or a shorter one."""
-    now, before = layers.as_sections(requested), layers.as_sections(saved)
+    now, before = settings_of(requested), settings_of(saved)
     for section in ("data", "network", "pool", "condense"):
         free = with_role(section, "length", "place", "speed")
         for name, value in before[section].items():
@@ -123,7 +124,7 @@ def keep_fitted_settings(
 
     Fitting again, on another device or by the clock, could give other values, and so another run.
     """
-    values = layers.as_sections(saved)
+    values = settings_of(saved)
     length = set(with_role("condense", "length"))
     layer = {}
     for section, names in fitted.items():

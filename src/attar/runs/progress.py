@@ -61,17 +61,17 @@ class Progress:
             log.setLevel(level)
 
     @contextmanager
-    def stage(self, name: str, total: int, done: int = 0, *, images: int = 0) -> Iterator[ProgressBar]:
-        """A bar for `total` steps, `done` of which were made in an earlier session.
+    def stage(self, name: str, total: int, completed: int = 0, *, images: int = 0) -> Iterator[ProgressBar]:
+        """A bar for `total` steps, `completed` of which were made in an earlier session.
 
         images: real images that a step reads, to show images per second.
         """
-        with self.stages([name], total, done, images=images) as (stage,):
+        with self.stages([name], total, completed, images=images) as (stage,):
             yield stage
 
     @contextmanager
     def stages(
-        self, names: Sequence[str], total: int, done: int = 0, *, images: int = 0
+        self, names: Sequence[str], total: int, completed: int = 0, *, images: int = 0
     ) -> Iterator[list[ProgressBar]]:
         """Bars, one for each name, of stages that run at the same time."""
         columns = (
@@ -84,7 +84,7 @@ class Progress:
             TimeRemainingColumn(elapsed_when_finished=False),
         )
         with Bars(*columns, console=self.console, disable=self.quiet or not self.has_bars) as bars:
-            yield [ProgressBar(self, name, total, done, images, bars) for name in names]
+            yield [ProgressBar(self, name, total, completed, images, bars) for name in names]
 
 
 def shows_progress(function: Callable[P, T]) -> Callable[P, T]:
@@ -117,15 +117,15 @@ class ProgressHandler(logging.Handler):
 class ProgressBar:
     """One bar, or plain lines in its place: a line for a step, at most one in `SECONDS_BETWEEN_LINES`, and the last."""
 
-    def __init__(self, progress: Progress, name: str, total: int, done: int, images: int, bars: Bars) -> None:
+    def __init__(self, progress: Progress, name: str, total: int, completed: int, images: int, bars: Bars) -> None:
         self.progress, self.name, self.total, self.images, self.bars = progress, name, total, images, bars
-        self.task = bars.add_task(name, total=total, completed=done, note="")
-        self.first = self.done = done
+        self.task = bars.add_task(name, total=total, completed=completed, note="")
+        self.first = self.done = completed
         self.accuracy: float | None = None  # the last one that was measured, a fraction
         self.lock = threading.Lock()  # members of a pool are trained in threads
         self.start = time.perf_counter()
         self.last_line = -math.inf
-        self.recent = deque([(self.start, done)], STEPS_OF_RATE + 1)  # (time, steps done by then)
+        self.recent = deque([(self.start, completed)], STEPS_OF_RATE + 1)  # (time, steps done by then)
 
     def advance(self, note: str = "") -> None:
         """Count one step; `note` is shown beside it."""

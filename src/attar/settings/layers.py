@@ -36,15 +36,10 @@ def read(path: Path) -> dict[str, Any]:
     return values
 
 
-def as_sections(recipe: Recipe) -> Layer:
-    """The complete recipe as plain values, as `config.json` holds it."""
-    return settings_of(recipe)
-
-
 def to_toml(name: str) -> str:
     """The recipe of that name as a TOML file that starts from it; settings without a value become comments."""
     lines = [f"recipe = {json.dumps(name)}", ""]
-    for section, values in as_sections(named(name)).items():
+    for section, values in settings_of(named(name)).items():
         lines += [f"[{section}]", *(_toml_line(key, value) for key, value in values.items()), ""]
     return "\n".join(lines).rstrip()
 
@@ -78,7 +73,7 @@ def resolve(
     condense = {name: value for layer in layers for name, value in layer.get("condense", {}).items()}
     if condense.get("method", base.condense.method) != base.condense.method:
         layers.insert(0, methods.method_layer(condense["method"], base, condense.get("ipc", base.condense.ipc)))
-    sections = as_sections(base)
+    sections = settings_of(base)
     for layer in layers:
         merge_layer(sections, layer)
     derive(sections, base, {name for layer in layers for name in layer.get("condense", {})})

@@ -15,7 +15,7 @@ from typing import Any
 from attar.errors import MissingError, UserError, choose, one_line
 from attar.settings.own import DIGEST_LENGTH, as_items
 
-KINDS = {"method": "method", "match": "loss", "augmentation": "augmentation"}  # key in `REGISTERED` → in words
+EXTENSIONS = {"method": "method", "match": "loss", "augmentation": "augmentation"}  # key in `REGISTERED` → in words
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Registered:
     origin: str  # where: `FILE.py@digest`, or `module@digest`
 
 
-REGISTERED: dict[str, dict[str, Registered]] = {kind: {} for kind in KINDS}
+REGISTERED: dict[str, dict[str, Registered]] = {kind: {} for kind in EXTENSIONS}
 LOADED: dict[str, str] = {}  # file → its text with digest, while and after it is loaded
 
 
@@ -39,7 +39,7 @@ def names(kind: str) -> tuple[str, ...]:
 def add(kind: str, taken: Iterable[str], name: str, value: Any, option: Any = None) -> None:
     """Register something for the module that called `register`. Raises `UserError` for a name that is taken."""
     if not re.fullmatch(r"[a-z][a-z0-9]*", name):
-        raise UserError(f"a {KINDS[kind]}'s name is small letters and digits, not '{name}'")
+        raise UserError(f"a {EXTENSIONS[kind]}'s name is small letters and digits, not '{name}'")
     caller = sys._getframe(2).f_globals
     file = caller.get("__file__")
     origin = LOADED.get(str(caller.get("__attar_plugin__")))
@@ -47,7 +47,7 @@ def add(kind: str, taken: Iterable[str], name: str, value: Any, option: Any = No
     before = REGISTERED[kind].get(name)
     if name in taken or (before is not None and _place(before.origin) != _place(origin)):
         by = "attar" if before is None else _place(before.origin)
-        raise UserError(f"there is a {KINDS[kind]} '{name}' already, of {by}; choose another name")
+        raise UserError(f"there is a {EXTENSIONS[kind]} '{name}' already, of {by}; choose another name")
     REGISTERED[kind][name] = Registered(value, option, origin)
 
 
@@ -100,7 +100,7 @@ def call(kind: str, name: str, *inputs: Any) -> Any:
     try:
         return function(*inputs)
     except Exception as error:
-        raise UserError(f"the {KINDS[kind]} '{name}' raises {type(error).__name__}: {one_line(error)}") from error
+        raise UserError(f"the {EXTENSIONS[kind]} '{name}' raises {type(error).__name__}: {one_line(error)}") from error
 
 
 def used(sections: Mapping[str, Mapping[str, Any]]) -> list[str]:

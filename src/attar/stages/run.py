@@ -27,9 +27,9 @@ from attar.runs.result import describe_result
 from attar.runs.run_folder import RunFolder
 from attar.sets import partition, set_files, snapshots
 from attar.sets.synthetic import SyntheticSet
-from attar.settings import layers
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import Recipe
+from attar.settings.schema import settings_of
 from attar.signals import Interrupted
 from attar.training.pool import Pool
 
@@ -94,11 +94,11 @@ def condense_run(run: Run, data: ImageData, pool: Pool, options: RunOptions) -> 
         check_same(run.saved, setup)
     existing.begin(run)
     try:
-        with sinks.open_sinks(options.logs, folder.path, layers.as_sections(recipe)) as opened:
+        with sinks.open_sinks(options.logs, folder.path, settings_of(recipe)) as opened:
             run = replace(run, folder=replace(folder, sinks=opened))
             condensed, state = iterate(setup, recipe, options, run.folder, run.saved)
         run = ended_early(run, state.outer)
-        condensed = replace(condensed, recipe=layers.as_sections(run.recipe), folder=folder.path)
+        condensed = replace(condensed, recipe=settings_of(run.recipe), folder=folder.path)
         (folder.path / run_folder.RESULT).unlink(missing_ok=True)  # of a shorter run, whose set is replaced now
         set_files.save_set(folder.path / set_files.CONDENSED, condensed)
     except BaseException as error:
@@ -122,7 +122,7 @@ def condense_run(run: Run, data: ImageData, pool: Pool, options: RunOptions) -> 
 def condense_in_memory(data: ImageData, pool: Pool, recipe: Recipe, options: RunOptions) -> SyntheticSet:
     """A run that leaves no files."""
     condensed, state = iterate(set_up(data, pool, recipe.condense), recipe, options)
-    return replace(condensed, recipe=layers.as_sections(of_length(recipe, state.outer)))
+    return replace(condensed, recipe=settings_of(of_length(recipe, state.outer)))
 
 
 def iterate(
@@ -207,7 +207,7 @@ def ended_early(run: Run, outer: int) -> Run:
     if outer == run.recipe.condense.outer_iterations:
         return run
     run = replace(run, recipe=of_length(run.recipe, outer))
-    run.folder.write(run_folder.CONFIG, layers.as_sections(run.recipe) | {"attar": run.about})
+    run.folder.write(run_folder.CONFIG, settings_of(run.recipe) | {"attar": run.about})
     return run
 
 

@@ -48,7 +48,7 @@ def _pairs(names: Collection[str]) -> dict[str, tuple[str, str]]:
     """The arrays of images and of labels of each split."""
     found: dict[str, tuple[str, str]] = {}
     lower = {name.lower(): name for name in names}
-    for split in splits.KINDS:
+    for split in splits.KIND_OF_NAME:
         images = next((lower[f] for word in IMAGES for f in (f"{split}_{word}", f"{word}_{split}") if f in lower), None)
         marks = next((lower[f] for word in LABELS for f in (f"{split}_{word}", f"{word}_{split}") if f in lower), None)
         if images and marks:

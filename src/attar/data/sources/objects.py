@@ -22,7 +22,7 @@ from attar.data.reading import Reading
 from attar.data.sources.locate import words
 from attar.errors import UserError, log, say_once
 
-KINDS = (
+ACCEPTED = (
     "a name, a folder, a file (parquet, npz, zip, tar), a Hugging Face or torch data set, (images, labels), a list of "
     "(image, label), a dict of these with train and test, or an ImageData"
 )
@@ -100,9 +100,9 @@ def _read(source: Any, reading: Reading, split: str) -> Split:
         ):
             return _read_arrays(source[0], source[1], reading, split)
         inner = type(source[0]).__name__ if len(source) else "nothing"
-        raise UserError(f"a data set is {KINDS}; found a {type(source).__name__} of {len(source)}, first {inner}")
+        raise UserError(f"a data set is {ACCEPTED}; found a {type(source).__name__} of {len(source)}, first {inner}")
     if not hasattr(source, "__getitem__") or not hasattr(source, "__len__") or isinstance(source, str):
-        raise UserError(f"a data set is {KINDS}; found {type(source).__name__}")
+        raise UserError(f"a data set is {ACCEPTED}; found {type(source).__name__}")
     return _read_items(source, reading, split)
 
 
@@ -114,7 +114,7 @@ def _read_arrays(images: Any, marks: Any, reading: Reading, split: str) -> Split
     if _is_array(images):
         return Split(pixels(images, f"{split} images", usable_device("cpu"), reading.channels).numpy(), known)
     if isinstance(images, Image.Image | str) or not all(map(_is_image, images)):
-        raise UserError(f"a data set is {KINDS}; found ({type(images).__name__}, {type(marks).__name__})")
+        raise UserError(f"a data set is {ACCEPTED}; found ({type(images).__name__}, {type(marks).__name__})")
     return Split(_pictures(images, reading), known)
 
 

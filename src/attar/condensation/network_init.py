@@ -9,7 +9,6 @@ import torch
 from torch import Generator, Tensor
 
 from attar import models
-from attar.engine.device import send
 from attar.training.pool import Pool
 
 MAX_SEED = 2**31  # exclusive, of fresh networks
@@ -27,7 +26,7 @@ class InitialWeights:
 def from_pool(pool: Pool, cpu_generator: Generator) -> InitialWeights:
     """The weights of a member drawn from the pool (Acc-DD section 3.2)."""
     index = pool.draw_index(cpu_generator)
-    return InitialWeights(pool.members[index].params, pool.members[index].buffers, index)
+    return InitialWeights(pool.at(index), pool.members[index].buffers, index)
 
 
 def fresh(pool: Pool, cpu_generator: Generator) -> InitialWeights:
@@ -37,14 +36,11 @@ def fresh(pool: Pool, cpu_generator: Generator) -> InitialWeights:
 
 
 def interpolated(pool: Pool, cpu_generator: Generator) -> InitialWeights:
-    """u·θ_init + (1 − u)·θ_trained of a drawn member, u ~ U(0, 1) (NCFM). θ_init is made again from its seed."""
+    """u·θ_init + (1 − u)·θ_trained of a drawn member, u ~ U(0, 1) (NCFM)."""
     index = pool.draw_index(cpu_generator)
-    member, fraction = pool.members[index], float(torch.rand((), generator=cpu_generator))
-    params = {}
-    for name, initial in pool.start(index).items():
-        trained = member.params[name]
-        params[name] = fraction * send(initial, trained.device) + (1 - fraction) * trained
-    return InitialWeights(params, member.buffers, index)
+    fraction, start, end = float(torch.rand((), generator=cpu_generator)), pool.at(index, 0), pool.at(index)
+    params = {name: fraction * start[name] + (1 - fraction) * value for name, value in end.items()}
+    return InitialWeights(params, pool.members[index].buffers, index)
 
 
 NETWORK_INITS: dict[str, Callable[[Pool, Generator], InitialWeights]] = {

@@ -11,6 +11,7 @@ from attar.errors import UserError, choose
 from attar.settings import own
 from attar.settings.choices import (
     CHANNEL_AXIS_NAMES,
+    KEPT_NAMES,
     OPTIMIZER_NAMES,
     PRETRAINED_INIT_NAMES,
     YARDSTICK_NAMES,
@@ -144,11 +145,16 @@ class PoolConfig:
     momentum: float = setting(0.9, "momentum of SGD", limits=AT_LEAST_ZERO)
     weight_decay: float = setting(5e-4, "weight decay", limits=AT_LEAST_ZERO)
     batch_size: int = setting(64, "images per step", limits=AT_LEAST_ONE)
-    optimizer: str = setting("sgd", "sgd, adam or adamw", choices=OPTIMIZER_NAMES)
+    optimizer: str = setting("sgd", "sgd, adam, adamw or gsam (SGD towards flat minima)", choices=OPTIMIZER_NAMES)
+    gsam_rho: float = setting(0.01, "gsam: the length of its step uphill", limits=ABOVE_ZERO)
+    gsam_alpha: float = setting(0.3, "gsam: weight of the gap between both gradients", limits=AT_LEAST_ZERO)
+    lr_decay: bool = setting(True, "a fifth of the learning rate after 2/3 of the epochs, and again after 5/6")
     aug_type: str = setting("color_crop_cutout_flip_scale_rotate", "augmentation strategy, joined with _ or -, or none")
     mix_p: float = setting(
         0.5, "probability of CutMix in a batch; 0 turns it off", limits=PROBABILITY, fitted_to=("data",)
     )
+    keep_epochs: bool = setting(False, "keep each model's start and every epoch: a trajectory, for mtt and its kin")
+    keep_as: str = setting("bf16", "how these are kept: bf16 or float32", choices=KEPT_NAMES)
 
     def __post_init__(self) -> None:
         check_values(self)

@@ -106,7 +106,7 @@ def _train(
     steps = config.epochs if workers is None else 1  # a model on the cluster reports only its end
     images = round(len(data.labels) * config.fraction) * config.epochs // steps
     with progress.stage("pretrain", config.models * steps, images=images) as stage:
-        if fill and folder is not None:
+        if fill and folder is not None and not config.keep_epochs:  # trajectories of other settings are others
             return early_stage.fill(data, config, network, folder, advance=stage.advance, workers=workers)
         return early_stage.pretrain(data, config, network, folder=folder, advance=stage.advance, workers=workers)
 

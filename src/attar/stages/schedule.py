@@ -191,9 +191,10 @@ def _fitted(recipe: Recipe, estimated: Estimate, seconds: float, start: float, p
 
 def _smaller(config: PoolConfig, estimated: Estimate, seconds: float) -> PoolConfig:
     """The pool with as many epochs, and then as many models, as fit into `seconds`, but at least one of each."""
-    for epochs in range(config.epochs, 0, -1):
+    whole = config.keep_epochs  # the length of a trajectory is what is matched
+    for epochs in (config.epochs,) if whole else range(config.epochs, 0, -1):
         for count in range(config.models, 0, -1):
             smaller = replace(config, models=count, epochs=epochs)
             if estimated.pool(smaller) <= seconds:
                 return smaller
-    return replace(config, models=1, epochs=1)
+    return replace(config, models=1, epochs=config.epochs if whole else 1)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Generator, Tensor
 
 from attar import files
@@ -21,7 +22,9 @@ from attar.training.batches import AugmentationSampler, make_batches, shuffled
 from attar.training.loop import Trainer, fit
 from attar.training.pool import Member, Pool
 from attar.training.pool_files import file_name, has_length, load_matching, load_matching_in, resolved_architecture
-from attar.training.train_state import accuracy, start_fresh
+from attar.training.train_state import accuracy, decay, start_fresh
+
+KEPT = {"bf16": torch.bfloat16, "float32": torch.float32}  # the setting `keep_as`
 
 Advance = Callable[[str], None]  # called with a short message after each epoch or model
 
@@ -117,8 +120,10 @@ def _find_member(
     meta = {"network": resolved_architecture(network), "made_for": describe(data), "settings": member.settings}
     tensors = {f"params.{k}": v for k, v in member.params.items()}
     tensors |= {f"buffers.{k}": v for k, v in member.buffers.items()}
+    tensors |= {f"epochs.{k}": v for k, v in member.epochs.items()}
     files.save_tensors(path, tensors, "member", {**meta, "accuracy": member.accuracy})
-    return replace(member, file=path)
+    # epochs are read where they are used, from the file
+    return load_matching(path, data, network) if member.epochs else replace(member, file=path)
 
 
 def train_member(
@@ -131,7 +136,16 @@ def train_member(
     generator = Generator(data.device).manual_seed(config.seed)
     model = start_fresh(network, data, config, config.seed)
 
+    kept: list[dict[str, Tensor]] = []  # the start, and each epoch
+
+    def keep() -> None:
+        if config.keep_epochs:
+            kept.append(
+                {key: value.detach().to("cpu", KEPT[config.keep_as], copy=True) for key, value in model.params.items()}
+            )
+
     def after_epoch(epoch: int) -> None:
+        keep()
         advance(f"{name}: epoch {epoch + 1} of {config.epochs}")
 
     name = file_name(config, data, network).removesuffix(files.SUFFIX)
@@ -142,13 +156,16 @@ def train_member(
     def epoch_batches() -> Iterator[Tensor]:
         return shuffled(len(data.labels), config.batch_size, generator, limit=count)
 
-    fit(trainer, epoch_batches, sampler.draw_rows, config.epochs, after_epoch=after_epoch)
+    keep()
+    schedule = decay if config.lr_decay else lambda epoch, epochs: 1.0
+    fit(trainer, epoch_batches, sampler.draw_rows, config.epochs, after_epoch=after_epoch, decay=schedule)
     params = {key: value.detach() for key, value in model.params.items()}
     if not all(bool(value.isfinite().all()) for value in params.values()):
         raise Diverged(f"{name} diverged in training; lower the learning rate (lr is {config.lr:g})")
     test_accuracy = accuracy(model, data.test_batches()) if data.test_images is not None else None
     log.info("%s: accuracy %s", name, format_accuracy(test_accuracy))
-    return Member(params, model.buffers, settings_of(config), test_accuracy, name)
+    trajectory = {key: torch.stack([one[key] for one in kept]) for key in params} if kept else {}
+    return Member(params, model.buffers, settings_of(config), test_accuracy, name, epochs=trajectory)
 
 
 def format_accuracy(accuracy: float | None) -> str:

@@ -97,6 +97,7 @@ def fit(
     epochs: int,
     *,
     after_epoch: Callable[[int], None] | None = None,
+    decay: Callable[[int, int], float] = decay,
 ) -> None:
     """Train for some epochs, with the step decay of `train_state.decay`.
 
@@ -106,6 +107,7 @@ def fit(
         draw: as for `Trainer`.
         epochs: how many epochs.
         after_epoch: called after each epoch with its number, from 0.
+        decay: another schedule: (epoch, epochs) → factor of the learning rate.
 
     Raises:
         UserError: where a network of the user's own raises, such as batch norm in a batch of one image.

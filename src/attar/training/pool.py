@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 
 from attar import models
 from attar.data.images import ImageData
+from attar.engine.device import send
 from attar.errors import UserError
 from attar.models.for_data import build, describe
 from attar.settings.config import NetworkConfig
@@ -21,7 +22,10 @@ from attar.settings.config import NetworkConfig
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One early-stage model: its tensors, its training settings, and its test accuracy (None without test images)."""
+    """One early-stage model: its tensors, its training settings, and its test accuracy (None without test images).
+
+    epochs: by parameter [epochs + 1, …], on the CPU: the start and each epoch, where they were kept; else empty.
+    """
 
     params: dict[str, Tensor]
     buffers: dict[str, Tensor]
@@ -29,6 +33,7 @@ class Member:
     accuracy: float | None  # a fraction
     name: str
     file: Path | None = None  # the file it was read from or saved in
+    epochs: Mapping[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:
@@ -69,9 +74,27 @@ class Pool:
         """Draw the index of a member uniformly. The generator must be on the CPU, where the index is used."""
         return int(torch.randint(len(self.members), (1,), generator=generator))
 
-    def start(self, index: int) -> dict[str, Tensor]:
-        """The initial parameters of a member's training, on the CPU, made again from its seed."""
-        return models.parameters_of(self.build(self.members[index].settings["seed"]))
+    def at(self, index: int, epoch: int | None = None) -> dict[str, Tensor]:
+        """A point on a member's trajectory: its parameters after `epoch` epochs; 0 is the start, None the end.
+
+        A start that was not kept is made again from the seed. Raises `UserError` for an epoch that was not kept, and
+        for one that is not finite.
+        """
+        member = self.members[index]
+        if epoch is None:
+            return member.params
+        if not member.epochs and epoch == 0:
+            params = models.parameters_of(self.build(member.settings["seed"]))
+        elif epoch >= len(next(iter(member.epochs.values()), ())):
+            raise UserError(f"{member.name} has no epoch {epoch}; `attar pretrain --keep_epochs` keeps all of a model")
+        else:
+            params = {name: values[epoch] for name, values in member.epochs.items()}
+            if not all(bool(value.isfinite().all()) for value in params.values()):
+                raise UserError(f"{member.file or member.name} is damaged: epoch {epoch} is not finite")
+        return {
+            name: send(value, end.device).to(end.dtype)
+            for (name, end), value in zip(member.params.items(), params.values(), strict=True)
+        }
 
     def check(self, data: ImageData) -> None:
         """Raise `UserError` when the pool was made for other images than `data`."""

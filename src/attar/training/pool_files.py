@@ -40,17 +40,17 @@ def file_name(config: PoolConfig, data: ImageData, network: NetworkConfig) -> st
 def load_member(path: Path, device: torch.device | str = "cpu") -> tuple[Member, dict[str, Any]]:
     """Read one member and its metadata onto a device. Raises `UserError` when the file is damaged or not a member."""
     tensors, meta = files.load_tensors(path, "member")
-    weights: dict[str, dict[str, Tensor]] = {"params": {}, "buffers": {}}
+    weights: dict[str, dict[str, Tensor]] = {"params": {}, "buffers": {}, "epochs": {}}
     for key, value in tensors.items():
         kind, _, name = key.partition(".")
-        if kind in weights:
-            weights[kind][name] = value.to(device)
+        if kind in weights:  # epochs stay in the file, which is mapped into memory
+            weights[kind][name] = value if kind == "epochs" else value.to(device)
     for key, expected_type in (("settings", dict), ("network", dict), ("made_for", dict), ("accuracy", float | None)):
         if key not in meta or not isinstance(meta[key], expected_type):
             raise UserError(f"{path} is no early-stage model: its '{key}' is missing or damaged")
     if not {"epochs", "seed"} <= meta["settings"].keys():
         raise UserError(f"{path} is no early-stage model: its 'settings' lack epochs or seed")
-    return Member(weights["params"], weights["buffers"], meta["settings"], meta["accuracy"], path.stem, path), meta
+    return Member(**weights, settings=meta["settings"], accuracy=meta["accuracy"], name=path.stem, file=path), meta
 
 
 def load(
@@ -142,6 +142,11 @@ def load_matching(path: Path, data: ImageData, network: NetworkConfig) -> Member
         for name, value in tensors.items():
             if value.dtype != expected[name].dtype or not bool(value.isfinite().all()):
                 raise UserError(f"{path} is damaged: its {kind} are no finite numbers of the right kind")
+    if member.epochs:
+        points = member.settings["epochs"] + 1
+        shapes = {name: torch.Size((points, *value.shape)) for name, value in member.params.items()}
+        if {name: value.shape for name, value in member.epochs.items()} != shapes:
+            raise UserError(f"{path} is damaged: its epochs are not those of its parameters")
     return member
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -30,12 +30,14 @@ class TrainState:
         params: leaf tensors that the optimiser updates in place.
         buffers: running statistics of batch norm, if any.
         optimizer: the optimiser of `params`.
+        gsam: ρ and a of GSAM, whose gradients replace those of the loss, or None.
     """
 
     module: nn.Module
     params: dict[str, Tensor]
     buffers: dict[str, Tensor]
     optimizer: torch.optim.Optimizer
+    gsam: tuple[float, float] | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
         return functional_call(self.module, {**self.params, **self.buffers}, (images,))
@@ -50,8 +52,9 @@ def start_training(
     momentum: float,
     weight_decay: float,
     optimizer: str = "sgd",
+    gsam: tuple[float, float] = (0.0, 0.0),
 ) -> TrainState:
-    """Copy `params` and `buffers`, and make an optimiser (sgd, adam or adamw) for the copies."""
+    """Copy `params` and `buffers`, and make an optimiser (sgd, adam, adamw or gsam) for the copies."""
     leaves = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
     copies = {name: value.detach().clone() for name, value in buffers.items()}
     makers: dict[str, Callable[[], torch.optim.Optimizer]] = {
@@ -59,12 +62,17 @@ def start_training(
         "adam": lambda: torch.optim.Adam(leaves.values(), lr=lr, weight_decay=weight_decay),
         "adamw": lambda: torch.optim.AdamW(leaves.values(), lr=lr, weight_decay=weight_decay),
     }
-    return TrainState(module, leaves, copies, makers[choose("optimizer", optimizer, makers)]())
+    makers["gsam"] = makers["sgd"]
+    made = makers[choose("optimizer", optimizer, makers)]()
+    return TrainState(module, leaves, copies, made, gsam if optimizer == "gsam" else None)
 
 
 def start_fresh(network: NetworkConfig, data: ImageData, config: PoolConfig | EvaluateConfig, seed: int) -> TrainState:
     """A fresh network for some data on their device, about to be trained as a section of settings says."""
     module = build(network, describe(data), seed).to(data.device)
+    optimizer, gsam = "sgd", (0.0, 0.0)
+    if isinstance(config, PoolConfig):
+        optimizer, gsam = config.optimizer, (config.gsam_rho, config.gsam_alpha)
     return start_training(
         module,
         parameters_of(module),
@@ -72,7 +80,8 @@ def start_fresh(network: NetworkConfig, data: ImageData, config: PoolConfig | Ev
         lr=config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
-        optimizer=config.optimizer if isinstance(config, PoolConfig) else "sgd",
+        optimizer=optimizer,
+        gsam=gsam,
     )
 
 
@@ -106,18 +115,37 @@ def step(model: TrainState, images: Tensor, targets: Tensor, gradients: Gradient
     gradients: computes the gradients and the loss instead of autograd, e.g. compiled or at another precision.
     """
     model.module.train()
-    leaves = model.params
-    if gradients is None:
-        loss = F.cross_entropy(model(images), targets)
-        found = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
-        grads = dict(zip(leaves, found, strict=True))
-    else:
-        params = {name: value.detach() for name, value in leaves.items()}
-        grads, loss = gradients(params, model.buffers, images, targets)
-    for name, leaf in leaves.items():
+    params = model.params
+
+    def gradients_at(params: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        if gradients is not None:
+            return gradients({name: value.detach() for name, value in params.items()}, model.buffers, images, targets)
+        loss = F.cross_entropy(functional_call(model.module, {**params, **model.buffers}, (images,)), targets)
+        found = torch.autograd.grad(loss, list(params.values()), materialize_grads=True)
+        return dict(zip(params, found, strict=True)), loss
+
+    grads, loss = gradients_at(params)
+    if model.gsam is not None:
+        uphill = {name: value.detach().requires_grad_() for name, value in gsam_uphill(params, grads, model.gsam[0])}
+        grads = gsam_gradients(grads, gradients_at(uphill)[0], model.gsam[1])
+    for name, leaf in params.items():
         leaf.grad = grads[name]
     model.optimizer.step()
     return loss.detach()
+
+
+def gsam_uphill(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], rho: float) -> Iterator[tuple[str, Tensor]]:
+    """θ + ρ·θ²·g/‖θ·g‖ by parameter: where adaptive GSAM takes its second gradient (FTD section 4)."""
+    norm = torch.stack([(params[name].detach() * value).norm() for name, value in grads.items()]).norm()
+    for name, value in params.items():
+        yield name, value.detach() + rho * value.detach().square() * grads[name] / (norm + 1e-12)
+
+
+def gsam_gradients(here: Mapping[str, Tensor], uphill: Mapping[str, Tensor], a: float) -> dict[str, Tensor]:
+    """The gradient uphill less a times the part of the gradient here that is orthogonal to it (GSAM section 4.2)."""
+    along, square = (torch.stack([(one[name] * uphill[name]).sum() for name in uphill]).sum() for one in (here, uphill))
+    share = along / (square + 1e-12)
+    return {name: value - a * (here[name] - share * value) for name, value in uphill.items()}
 
 
 def decay(epoch: int, epochs: int) -> float:

@@ -63,15 +63,13 @@ def digest(*tensors: torch.Tensor) -> str:
     return whole.hexdigest()[:16]
 
 
-def pictures(channels: int, side: int) -> attar.ImageData:
+def pictures(channels: int, side: int, name: str = "pictures") -> attar.ImageData:
     """Forty random pictures of each of four classes, and ten more of each to test on."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(4).repeat(50)
     images = torch.randint(0, 256, (200, channels, side, side), generator=generator, dtype=torch.uint8)
     train, test = slice(0, 160), slice(160, None)
-    return attar.ImageData(
-        images[train], labels[train], test_images=images[test], test_labels=labels[test], name="pictures"
-    )
+    return attar.ImageData(images[train], labels[train], test_images=images[test], test_labels=labels[test], name=name)
 
 
 def found() -> dict[str, str]:
@@ -88,7 +86,8 @@ def found() -> dict[str, str]:
         note(name, digest(condensed.images, condensed.labels, condensed.initial))
     for recipe in RECIPES:
         channels, side = (1, 28) if "mnist" in recipe or "fashion" in recipe or recipe == "best" else (3, 32)
-        data = digits if recipe == "digits" else pictures(channels, 48 if recipe == "imagenet10" else side)
+        name = "fashion" if recipe == "best" else "pictures"  # on other data `best` has other settings
+        data = digits if recipe == "digits" else pictures(channels, 48 if recipe == "imagenet10" else side, name)
         condensed = attar.condense(data, recipe=recipe, ipc=1, **TINY)
         note(f"recipe {recipe}", digest(condensed.images, condensed.labels))
     own = pictures(3, 32)

@@ -64,8 +64,8 @@ def test_published_tables_are_those_of_the_comparisons() -> None:
         found, folder = between(name).search(text), published(name)
         assert found and found[0].strip() == table(folder / "table.md"), f"python -m benchmarks.publish … {name}"
         with (folder / "table.csv").open(encoding="utf-8", newline="") as file:
-            rows = [(row["entry"], f"{float(row['accuracy_mean']):.3f}") for row in csv.DictReader(file)]
-        said = re.findall(r"^\| ([^|]*?) \| .*?\| (0\.\d{3}) ± ", found[0], re.M)
+            rows = [(row["entry"], f"{100 * float(row['accuracy_mean']):.1f}") for row in csv.DictReader(file)]
+        said = re.findall(r"^\| ([^|]*?) \| .*?\| (\d+\.\d) ± ", found[0], re.M)
         assert said == rows and len(rows) > 1
         asked = spec.resolve(
             tomllib.loads((ROOT / "benchmarks" / "compare" / f"{name}.toml").read_text(encoding="utf-8"))

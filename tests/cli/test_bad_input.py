@@ -168,7 +168,7 @@ def test_unknown_names_elsewhere(refused: Callable[..., str]) -> None:
 )
 def test_recipe_files(text: str, words: str, refused: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "my.toml").write_text(text + "\n", encoding="utf-8")
-    assert words in refused("condense", "--recipe", "my.toml", cwd=tmp_path)
+    assert words in refused("condense", *DIGITS, "--recipe", "my.toml", cwd=tmp_path)
 
 
 def test_a_damaged_config_as_a_recipe(refused: Callable[..., str], bench: Path, tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_a_run_that_diverges_leaves_nothing(refused: Callable[..., str]) -> None
 @needs_no_gpu
 @pytest.mark.parametrize("verb", ["condense", "pretrain", "demo"])
 def test_cuda_asked_for_and_absent(verb: str, refused: Callable[..., str]) -> None:
-    words = refused(verb, "--device", "cuda")
+    words = refused(verb, *(DIGITS if verb != "demo" else ()), "--device", "cuda")
     assert words == "device 'cuda' was asked for, but PyTorch sees no CUDA GPU here; use --device cpu"
 
 
@@ -372,8 +372,11 @@ def test_a_damaged_member_of_the_default_pool(refused: Callable[..., str], bench
 
 @pytest.mark.parametrize("verb", ["condense", "demo"])
 def test_a_folder_that_holds_a_run(verb: str, refused: Callable[..., str]) -> None:
-    words = refused(verb, "--out", "base")
-    assert words == "base already holds a run (config.json); name another folder with --out, or add --overwrite"
+    words = refused(verb, *(DIGITS if verb == "condense" else ()), "--out", "base")
+    assert words == (
+        "base already holds a run (config.json); go on with it with --resume auto, name another folder with --out, or "
+        "add --overwrite"
+    )
 
 
 def test_overwriting_a_run(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -398,7 +401,10 @@ def test_refused_input_does_not_touch_the_run_to_be_overwritten(refused: Callabl
 @pytest.mark.parametrize("verb", ["condense", "pretrain", "demo"])
 @pytest.mark.parametrize("out", ["text.txt", "text.txt/run"])
 def test_a_file_where_the_folder_should_be(verb: str, out: str, refused: Callable[..., str]) -> None:
-    assert re.search(r"cannot be a folder: .*text\.txt is a file; name another folder", refused(verb, "--out", out))
+    where = DIGITS if verb != "demo" else ()
+    assert re.search(
+        r"cannot be a folder: .*text\.txt is a file; name another folder", refused(verb, *where, "--out", out)
+    )
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs limits of the operating system")

@@ -22,8 +22,10 @@ from PIL import Image
 from safetensors import safe_open
 
 import attar
-from attar.cli import printing
+from attar.cli import commands, printing
+from attar.cli.flags import EVERYDAY
 from attar.cli.parser import main
+from attar.settings.config import FLAGS as SETTINGS
 from attar.settings.config import NetworkConfig
 from attar.stages import condense as stage
 from attar.training.pool import Member, Pool
@@ -168,8 +170,8 @@ def check_papers_runs(folder: Path, said: list[subprocess.CompletedProcess[str]]
         assert done.returncode == 0, done.stderr
     pool = sorted(path.name for path in (folder / "pool" / "digits-convnet2-w0.5").iterdir())
     assert [name[:8] for name in pool] == ["e2-seed0", "e5-seed0", "e5-seed1"]
-    assert re.search(r"e2-seed0-\w+ +│ 2 +│ 0 +│ 0\.\d\d\d", said[0].stdout), said[0].stdout
-    assert "accuracy 0." in said[0].stderr
+    assert re.search(r"e2-seed0-\w+ +│ 2 +│ 0 +│ \d+\.\d %", said[0].stdout), said[0].stdout
+    assert re.search(r"model 1 of 1 \(seed 0\): \d+\.\d %", said[0].stderr)
     assert said[1].stdout == "runs/digits-ipc10/condensed.safetensors\nnext: attar evaluate runs/digits-ipc10\n"
     assert "condense 1/1" in said[1].stderr
     whole, part = (folder / "runs" / name for name in ("digits-ipc10", "digits-ipc10-phase0"))
@@ -207,7 +209,20 @@ def test_the_papers_commands(run_attar: Run, tmp_path: Path) -> None:
 
 def test_a_flag_on_top_of_a_file(copied: Path) -> None:
     (copied / "my.toml").write_text("lr_img = 0.5\nipc = 2\nwidth = 0.05\npt_from = 1\nmodel_num = 2\nniter = 1\n")
-    call("condense", "--recipe", "my.toml", "--lr_img", "5e-3", "--inner_loop", "1", "--out", "run", "--quiet")
+    call(
+        "condense",
+        "-d",
+        "digits",
+        "--recipe",
+        "my.toml",
+        "--lr_img",
+        "5e-3",
+        "--inner_loop",
+        "1",
+        "--out",
+        "run",
+        "--quiet",
+    )
     settings = config("run")
     assert (settings["condense"]["lr_img"], settings["condense"]["ipc"]) == (5e-3, 2)
     assert settings["network"]["width"] == 0.05
@@ -292,7 +307,7 @@ def test_switches(copied: Path) -> None:
 def test_evaluation_during_the_run(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (copied / "my.toml").write_text("[evaluate]\nepochs = 1\n")
     flags = [*POOL, "--inner_loop", "1", "--niter", "3", "--eval_at", "0", "2"]
-    call("condense", "--recipe", "my.toml", *flags, "--out", "run")
+    call("condense", "-d", "digits", "--recipe", "my.toml", *flags, "--out", "run")
     events = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert [(event["event"], event["outer"]) for event in events] == [
         ("evaluation", 0),
@@ -302,7 +317,7 @@ def test_evaluation_during_the_run(copied: Path, capsys: pytest.CaptureFixture[s
         ("step", 3),
     ]
     assert all(0 <= event["accuracy"]["convnet2"] <= 1 for event in events if event["event"] == "evaluation")
-    assert "after 2 of 3 outer iterations: convnet2 " in capsys.readouterr().err
+    assert re.search(r"^after 2 of 3 outer iterations: convnet2 \d+\.\d %$", capsys.readouterr().err, re.M)
     assert "<svg" in Path("run/report.html").read_text(encoding="utf-8")
 
 
@@ -326,11 +341,14 @@ def test_json_is_the_result_and_nothing_else(copied: Path, capsys: pytest.Captur
     """Progress goes to standard error, so that a program can read the rest."""
     call("condense", "-d", "digits", *TINY, "--out", "run", "--json")
     said = capsys.readouterr()
-    assert json.loads(said.out) == result("run")
+    found = json.loads(said.out)
+    assert (found.pop("run"), found) == ("run", {"files": found["files"], **result("run")})
+    assert {"run/condensed.safetensors", "run/report.html"} <= set(found["files"])
+    assert all(Path(name).is_file() for name in found["files"])
     assert "condense 1/1" in said.err
     call("evaluate", "run", *QUICK, "--yardsticks", "none", "--json", "--quiet")
     said = capsys.readouterr()
-    assert (json.loads(said.out), said.err) == (result("run"), "")
+    assert said.err == "" and result("run").items() <= json.loads(said.out).items()
     assert result("run")["sizes"] == {"real": {"images": 1198, "bytes": 76672}, "stored": {"images": 10, "bytes": 640}}
     call("pretrain", "-d", "digits", *POOL, "--json", "--quiet")
     found = json.loads(capsys.readouterr().out)
@@ -374,10 +392,96 @@ def test_help_of_a_verb(capsys: pytest.CaptureFixture[str]) -> None:
         ("pretrain", ("--pt_from", "--aug_type", "--optimizer", "-n")),
         ("evaluate", ("RUN", "--networks", "--yardsticks", "--runs")),
         ("demo", ("--out", "--ipc")),
+        ("merge", ("PART [PARTS...]", "the run folder of the whole set")),
+        ("recipes", ("[NAME]",)),
     ):
-        call(verb, "--help")
+        call(verb, "--help-all")
         said = capsys.readouterr().out
         assert all(word in said for word in words), said
+
+
+def test_help_shows_the_everyday_flags_first(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    call("condense", "--help")
+    said = capsys.readouterr().out
+    shown = re.findall(r"^│ (--\w+)", said, re.M)
+    assert shown == [f"--{name}" for name in EVERYDAY["condense"]] and "attar condense --help-all" in said
+    for verb in (verb.__name__ for group in commands.VERBS.values() for verb in group):
+        call(verb, "--help")
+        text = capsys.readouterr().out.partition("\nExamples\n")[2]
+        examples = [line for line in text.splitlines() if line.startswith("attar ")]
+        assert len(examples) >= 2 and max(map(len, examples)) <= 80, verb
+    call("condense", "--help-all")
+    said = capsys.readouterr().out
+    panels = re.findall(r"^╭─ ([\w ]+) ─", said, re.M)
+    assert panels == ["Data", "Network", "Pool", "Set", "Schedule", "Image update", "Matching", "Network update", "Run"]
+    every = {name for _, name in SETTINGS["condense"].values()} | commands.condense.__dict__["flags"].keys()
+    assert {f"--{name}" for name in every} == set(re.findall(r"^│ (--\w+)", said, re.M))
+    assert re.search(r"--vmax.*\(default: 0\.09\)", said) and re.search(r"--lr_img.*\(default: the recipe's\)", said)
+
+
+@pytest.mark.parametrize("module", [False, True])
+def test_attar_alone_shows_the_verbs(
+    module: bool, run_attar: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if module:
+        done = run_attar(cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        said = done.stdout
+    else:
+        call()
+        said = capsys.readouterr().out
+    verbs = re.findall(r"^│ (\w+) +[A-Z]", said, re.M)
+    assert verbs == [verb.__name__ for group in commands.VERBS.values() for verb in group]
+    assert verbs.index("inspect") < verbs.index("condense") < verbs.index("evaluate") < verbs.index("export")
+
+
+@pytest.mark.parametrize(
+    "words", ["condense", "pretrain", "select random", "condense --recipe default", "condense --recipe my.toml"]
+)
+def test_no_verb_starts_without_the_data(words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("my.toml").write_text("ipc = 2\n")
+    with pytest.raises(SystemExit) as stop:
+        main(words.split())
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith("attar: error: name the data: -d digits, -d path/to/images, or a recipe")
+    assert [path.name for path in here.iterdir()] == ["my.toml"]
+
+
+def test_runs_are_listed_and_shown(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("runs").mkdir()
+    shutil.copytree("base", "runs/one")
+    shutil.copytree("base", "runs/two")
+    call("evaluate", "runs/two", "--runs", "2", "--epochs", "1", "--yardsticks", "none", "--quiet")
+    assert capsys.readouterr().out.endswith("next: attar export runs/two --to imagefolder\n")
+    call("runs")
+    said = capsys.readouterr().out
+    assert re.search(r"one +│ digits, 1 per class, accdd, \d+ s +│ not evaluated", said)
+    mean = result("runs/two")["accuracy"]["convnet2"]["mean"]
+    assert re.search(rf"two +│ digits, .*│ {100 * mean:.1f} ± \d+\.\d +│ convnet2", said)
+    call("show", "runs/two")
+    said = capsys.readouterr().out
+    assert f"{100 * mean:.1f} ± " in said and "report: runs/two/report.html" in said
+    call("show", "runs/one")
+    assert "next: attar evaluate runs/one" in capsys.readouterr().out
+    Path("runs/one/result.json").unlink()
+    call("show", "runs/one")
+    assert "next: attar condense --resume runs/one" in capsys.readouterr().out
+    call("runs", "--json")
+    assert {found["run"] for found in json.loads(capsys.readouterr().out)["runs"]} == {"runs/one", "runs/two"}
+    for words, said in (("inspect runs/two", "`attar show runs/two` shows it"), ("show base/no", "`attar runs` lists")):
+        with pytest.raises(SystemExit):
+            main(words.split())
+        assert said in capsys.readouterr().err
+
+
+def test_methods_and_networks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    call("recipes", "--methods")
+    assert "ncfm      Wang et al." in capsys.readouterr().out
+    call("recipes", "--networks")
+    assert "densenet        DenseNet-121" in capsys.readouterr().out
+    call("recipes")
+    assert "cifar10      CIFAR-10, ConvNet-3 (Acc-DD table 1)." in capsys.readouterr().out
 
 
 def test_interrupting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -416,7 +520,7 @@ def test_the_default_pool_is_used_when_it_is_there(copied: Path, capsys: pytest.
     assert len(before) == 2
     call("condense", "-d", "digits", *TINY, "--out", "run")
     assert members(FOLDER) == before
-    assert capsys.readouterr().err.count("there already, accuracy 0.") == 2
+    assert capsys.readouterr().err.count("there already: ") == 2
     assert same_images("base", "run")
 
 
@@ -481,8 +585,8 @@ def test_pretrain_shows_and_keeps_each_member(here: Path, capsys: pytest.Capture
     call("pretrain", "-d", "digits", *POOL, "--optimizer", "adam", "--seed", "7", "--out", "mine")
     said = capsys.readouterr()
     assert [name[:8] for name in sorted(members("mine"))] == ["e1-seed7", "e1-seed8"]
-    assert len(re.findall(r"e1-seed[78]-\w+ +│ 1 +│ [78] +│ 0\.\d{3}", said.out)) == 2
-    assert len(re.findall(r"e1-seed[78]-\w+: accuracy 0\.\d{3}", said.err)) == 2
+    assert len(re.findall(r"e1-seed[78]-\w+ +│ 1 +│ [78] +│ \d+\.\d %", said.out)) == 2
+    assert len(re.findall(r"model [12] of 2 \(seed [78]\): \d+\.\d %", said.err)) == 2
 
 
 def test_a_share_of_an_epoch_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -490,7 +594,7 @@ def test_a_share_of_an_epoch_is_shown(capsys: pytest.CaptureFixture[str]) -> Non
     members = tuple(Member({}, {}, values, 0.5, f"model{values['seed']}") for values in settings)
     printing.print_pool(SimpleNamespace(json=False), Pool(NetworkConfig(), {}, members))
     said = capsys.readouterr().out
-    assert re.search(r"model3 +│ 1 x 0\.25 +│ 3 +│ 0\.500", said) and re.search(r"model4 +│ 1 +│ 4 +│ 0\.500", said)
+    assert re.search(r"model3 +│ 1 x 0\.25 +│ 3 +│ 50\.0 %", said) and re.search(r"model4 +│ 1 +│ 4 +│ 50\.0 %", said)
 
 
 def test_one_seed_is_one_member(here: Path) -> None:
@@ -633,9 +737,3 @@ def test_fashion_mnist(run_attar: Run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert result(run)["accuracy"]["convnet3"]["images"] == 2 * 4
     assert result(run)["random_real"]["convnet3"]["images"] == 2
-
-
-def test_attar_alone_shows_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
-    call()
-    shown = capsys.readouterr().out
-    assert "Usage: attar COMMAND" in shown and "condense" in shown and "evaluate" in shown

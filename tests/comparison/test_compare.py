@@ -139,7 +139,7 @@ def test_the_verb_says_what_is_done(again: Path, tmp_path: Path, capsys: pytest.
     assert after.keys() == before.keys()
     assert {path for path in after if after[path] != before[path]} <= redrawn
     call("compare", str(changed(tmp_path)), "--out", str(again))
-    assert "accuracies as fractions" in capsys.readouterr().out
+    assert "accuracies in %" in capsys.readouterr().out
 
 
 def test_killed_and_called_again_it_ends_with_the_same_numbers(done: Path, tmp_path: Path) -> None:

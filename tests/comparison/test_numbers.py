@@ -88,10 +88,10 @@ def test_the_csv_holds_every_number() -> None:
 
 def test_the_table_says_what_its_numbers_are() -> None:
     text = tables.to_markdown(PLAN, numbers.rows(PLAN, LINES), LINES, [HOST], 5)
-    assert "| a | 1 | 2 | 0.760 ± 0.040 | 3 | 23 | 2 | 0.500 ± 0.000 | 0.600 ± 0.071 | 0.160 | 0.220 |" in text
+    assert "| a | 1 | 2 | 76.0 ± 4.0 | 3 | 23 | 2 | 50.0 ± 0.0 | 60.0 ± 7.1 | +16.0 | +22.0 |" in text
     assert "| b \\| c | 1 | 10 |  | 0 (1 diverged) |" in text
     assert "on the test images, after the last of 300 epochs" in text
-    assert "epochs 30: 0.980 ± 0.014 over n = 2" in text
+    assert "epochs 30: 98.0 ± 1.4 over n = 2" in text
     assert "5 runs are missing" in text
     assert "on a CPU (cpu, 2 threads, one run at a time, attar 1.0, torch 2.9)." in text
     assert "MIXED" not in text and "NOT comparable" not in text
@@ -101,7 +101,7 @@ def test_a_column_without_a_value_is_left_out() -> None:
     alone = [line for line in LINES if "entry" in line]
     text = tables.to_markdown(PLAN, numbers.rows(PLAN, alone), alone, [HOST], 0)
     assert "| entry | ipc | niter | accuracy | n | seconds | of them pretraining | initial |\n" in text
-    assert "| a | 1 | 2 | 0.760 ± 0.040 | 3 | 23 | 2 | 0.500 ± 0.000 |\n" in text
+    assert "| a | 1 | 2 | 76.0 ± 4.0 | 3 | 23 | 2 | 50.0 ± 0.0 |\n" in text
     assert "IOR" not in text and "HLR" not in text and "whole" not in text
 
 
@@ -116,7 +116,7 @@ def test_times_that_cannot_be_compared_are_marked() -> None:
 
 
 def test_a_minus_is_a_minus() -> None:
-    assert (tables.fraction(-0.0123), tables.fraction(None), tables.seconds(12345.6)) == ("−0.012", "", "12346")
+    assert (tables.points(-0.0123), tables.points(None), tables.seconds(12345.6)) == ("−1.2", "", "12346")
 
 
 def test_settings_of_a_set_are_complete() -> None:

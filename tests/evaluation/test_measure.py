@@ -54,7 +54,7 @@ def test_the_report(digits: ImageData) -> None:
     report = measure.evaluate(condensed, digits, CONFIG, NETWORK, advance=lines.append)
     assert list(report) == ["accuracy", "initial", "random_real", "whole"]
     assert len(lines) == 4 * 2
-    assert lines[0] == f"accuracy convnet2 run 1 of 2: {report['accuracy']['convnet2']['runs'][0]:.4f}"
+    assert lines[0] == f"accuracy convnet2 run 1 of 2: {100 * report['accuracy']['convnet2']['runs'][0]:.1f} %"
     for name, epochs, images in (("accuracy", 2, 80), ("initial", 2, 80), ("random_real", 2, 20), ("whole", 1, 1198)):
         entry = report[name]["convnet2"]
         assert (entry["n"], entry["protocol"], entry["width"]) == (2, "last epoch", 0.05)
@@ -195,7 +195,7 @@ def test_no_teacher_is_trained_twice(digits: ImageData, monkeypatch: pytest.Monk
     lines: list[str] = []
     whole = measure.evaluate(set_of(digits), digits, config, NETWORK, trained=trained, advance=lines.append)
     assert len(set(jobs)) == len(jobs) == len(trained.results) == 3 * 2 and len(lines) == 7
-    assert lines[0] == f"teacher convnet2: {whole['whole']['convnet2']['runs'][0]:.4f}"
+    assert lines[0] == f"teacher convnet2: {100 * whole['whole']['convnet2']['runs'][0]:.1f} %"
     again = measure.evaluate(set_of(digits), digits, config, NETWORK, trained=trained)
     assert again == whole and len(jobs) == 6
     without = measure.evaluate(set_of(digits), digits, replace(config, yardsticks=()), NETWORK, trained=trained)

@@ -118,4 +118,5 @@ def test_a_budget_that_cannot_be_counted_says_why() -> None:
 
 def test_minutes_are_fitted_to_what_is_replayed() -> None:
     found = child("minutes")
-    assert found["seen"] == [1, 1, 3, 3], "a chain of the pool; sweep and update: recorded before the clock"
+    chain, sweep = 1, 3  # recordings: a chain of the pool; then sweep and update too
+    assert found["seen"] == 4 * [chain] + 4 * [sweep], "recorded before the clock, which is read after each call"

@@ -54,7 +54,7 @@ def use(generate: str) -> dict[str, Any]:
     Path("mine.toml").write_text("sparkle = 3.0\n", encoding="utf-8")
     seen: dict[str, Any] = {
         "package": attar.__file__,
-        "help": call("condense", "--help"),
+        "help": call("condense", "--help-all"),
         "recipe file": resolve(FLAGS["condense"], {}, recipe="mine.toml").condense.sparkle,
         "recipes": call("recipes", "digits"),
         "documentation": generated_settings(generate),

@@ -35,7 +35,7 @@ def test_a_folder_of_the_users_own_files_can_take_a_run(tmp_path: Path) -> None:
 def test_a_run_is_not_replaced_unless_asked(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("old")
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match=f"already holds a run .{name}.; name another folder with --out, or add --over"):
+    with pytest.raises(UserError, match=f"already holds a run .{name}.; go on with it with --resume auto, name"):
         run_folder.create(tmp_path, overwrite=False)
     assert (tmp_path / name).read_text() == "old"
     run_folder.create(tmp_path, overwrite=True)
@@ -130,7 +130,7 @@ def shown(*, terminal: bool, quiet: bool = False) -> tuple[Progress, io.StringIO
 
 def test_without_a_terminal_progress_is_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     made, text = shown(terminal=False)
-    clock = iter([0.0, 2.0, 4.0, 4.5, 6.0, 6.5])
+    clock = iter([0.0, 2.0, 4.0, 4.5, 6.5, 7.0])
     monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
     with made.stage("condense", 5, images=1000) as stage:
         for loss in range(5):
@@ -140,22 +140,34 @@ def test_without_a_terminal_progress_is_plain_lines(monkeypatch: pytest.MonkeyPa
     assert text.getvalue().splitlines() == [
         "condense 1/5  2 s, 8 s left  loss 0, 500 images/s",
         "condense 2/5  4 s, 6 s left  loss 1, 500 images/s",
-        "condense 4/5  6 s, 2 s left  loss 3, 667 images/s, accuracy 81.5 %",
-        "condense 5/5  6 s, 0 s left  loss 4, 769 images/s, accuracy 81.5 %",
+        "condense 4/5  6 s, 2 s left  loss 3, 615 images/s, accuracy 81.5 %",
+        "condense 5/5  7 s, 0 s left  loss 4, 714 images/s, accuracy 81.5 %",
     ]
 
 
-def test_images_per_second_are_those_of_the_last_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first step may have waited for a compiler."""
+def test_the_time_left_goes_by_the_usual_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first step waited for a compiler, and another one for a neighbour."""
     made, text = shown(terminal=False)
-    clock = iter([0.0, *(100.0 + step for step in range(20))])
+    clock = iter([0.0, 100.0, 102.0, 104.0, 154.0, 156.0])
     monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
-    with made.stage("condense", 20, images=300) as stage:
-        for _ in range(20):
+    with made.stage("condense", 20, images=300, serial=True) as stage:
+        for _ in range(5):
             stage.advance()
     lines = text.getvalue().splitlines()
-    assert lines[0] == "condense 1/20  100 s, 1900 s left  3 images/s"
-    assert lines[-1] == "condense 20/20  119 s, 0 s left  300 images/s"
+    assert lines[0] == "condense 1/20  100 s"  # no guess from what will not come again
+    assert lines[1] == "condense 2/20  102 s, 36 s left  150 images/s"
+    assert lines[-1] == "condense 5/20  156 s, 30 s left  150 images/s"
+
+
+def test_a_stage_that_ends_by_the_clock_says_how_far_it_will_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, text = shown(terminal=False)
+    clock = iter([0.0, 2.0, 4.0, 7.0])
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
+    with made.stage("condense", 99, serial=True) as stage:
+        stage.deadline = 10.0
+        for _ in range(3):
+            stage.advance()
+    assert text.getvalue().splitlines()[1:] == ["condense 2/5  4 s, 6 s left", "condense 3/4  7 s, 3 s left"]
 
 
 def test_steps_from_several_threads_are_all_counted() -> None:
@@ -169,9 +181,11 @@ def test_on_a_terminal_there_is_a_bar_with_the_time_left() -> None:
     made, text = shown(terminal=True)
     with made.stage("condense", 2, images=64) as stage:
         stage.advance("loss 1")
-        stage.accuracy = 0.75
         stage.advance("loss 0.5")
+        stage.measured(0.75)  # after the last step: the finished bar shows it
     said = text.getvalue()
+    last = next(line for line in reversed(said.splitlines()) if "2/2" in line)
+    assert "loss 0.5" in last and "accuracy 75.0 %" in last
     assert "images/s" in said
     assert "accuracy 75.0 %" in said
     assert "condense" in said

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import torch
 from PIL import Image
 
 import attar
+from attar.cli.parser import main
 from attar.data.images import ImageData
 from attar.sets import foreign, push
 from attar.sets.export import bytes_of, export_set, folder_names
@@ -43,6 +46,14 @@ def real(channels: int = 3, classes: tuple[str, ...] = CLASSES) -> ImageData:
     labels = [0, 1, 2] * 4
     scale = [0.5] * channels, [0.25] * channels
     return ImageData(images, labels, images, labels, classes=classes, mean=scale[0], std=scale[1], name="zoo")
+
+
+@pytest.fixture
+def copied_run(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the run base/ of the smallest schedule."""
+    shutil.copytree(workspace, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
 
 
 def eight(images: torch.Tensor) -> torch.Tensor:
@@ -83,6 +94,38 @@ def test_datasets_reads_the_parquet(tmp_path: Path) -> None:
         for row, image in enumerate(bytes_of(images)):
             assert (np.asarray(read[row]["image"]) == image).all()
     assert datasets.get_dataset_default_config_name(str(tmp_path / "out")) == "decoded"
+
+
+def test_the_card_says_what_a_stranger_needs(copied_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("evaluate", "base", "--runs", "2", "--epochs", "1", "--whole_epochs", "1", "--quiet")
+    capsys.readouterr()
+    call("push", "base", "me/small", "--dry_run")
+    said, card = capsys.readouterr().out, (copied_run / "base" / "push" / "README.md").read_text(encoding="utf-8")
+    assert said.startswith(card) and "nothing was uploaded; the folder is base/push" in said
+    result = json.loads((copied_run / "base" / "result.json").read_text(encoding="utf-8"))
+    entry = result["accuracy"]["convnet2"]
+    for words in (
+        "license: other",
+        "made by attar out of the data set `digits`, by the method accdd",
+        'load_dataset("me/small", "decoded")["train"]',
+        "![the images](images.png)",
+        f"| convnet2 | {100 * entry['mean']:.1f} ± {100 * entry['std']:.1f} |",
+        "CVPR 2023",
+        "https://archive.ics.uci.edu/dataset/80",
+    ):
+        assert words in card, words
+    assert (copied_run / "base" / "push" / "images.png").is_file()
+    call("push", "base", "me/small", "--dry_run")  # again: the folder is replaced
+    with pytest.raises(SystemExit):
+        main(["push", "base", "small", "--dry_run"])
+    assert "a name is USER/NAME" in capsys.readouterr().err
+
+
+def test_export_says_what_it_wrote(copied_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("export", "base", "--to", "npz", "--out", "mine")
+    said = capsys.readouterr().out
+    assert said.startswith("mine.npz: 10 images to train on (10 stored, factor 1), 8 bits; normalise with mean 0.3")
+    assert said.endswith("next: train on it, or attar evaluate mine.npz\n")
 
 
 def test_names_that_are_no_folder_names(tmp_path: Path) -> None:

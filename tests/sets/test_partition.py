@@ -253,7 +253,7 @@ def test_a_merge_as_json_and_of_parts_that_kept_nothing(here: Path, capsys: pyte
     Path("part1/result.json").write_text(json.dumps({**result, "sizes": {"real": 3}}), encoding="utf-8")
     call("merge", "part0", "part1", "part2", "--out", "merged", "--json")
     merged = read("merged/result.json")
-    assert json.loads(capsys.readouterr().out) == merged
+    assert json.loads(capsys.readouterr().out).items() >= merged.items()
     assert "sizes" not in merged and not Path("merged", run_folder.SNAPSHOTS).exists()
     assert Path("merged", run_folder.REPORT).exists()
 

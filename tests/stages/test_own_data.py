@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +19,15 @@ from attar.cli.parser import main
 from attar.condensation.setup import Setup, set_up
 from attar.data import decode, decoding, sample
 from attar.data.images import ImageData
+from attar.runs.run_folder import RunFolder
 from attar.settings import auto, recipes
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import fitted_to
 from attar.settings.schema import settings_of
-from attar.stages import schedule
+from attar.stages import clock, schedule
+from attar.stages.clock import Clock, TimeLimit
+from attar.stages.condense import resume_run
+from attar.stages.run import Event
 from attar.training.pool import Pool
 from helpers.command import call
 
@@ -51,9 +58,21 @@ def test_a_folder_and_nothing_else(pets: Path, capsys: pytest.CaptureFixture[str
 def test_minutes(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ("--width", "0.05", "--pt_from", "1", "--model_num", "1")
     call("condense", "-d", str(pets), "--ipc", "1", *flags, "--minutes", "0.1")
-    assert re.search(r"\d+ x \d+ iterations fit into 0\.\d+ minutes", capsys.readouterr().err)
-    settings = attar.load_set(Path("runs/pets-ncfm-ipc1")).recipe["condense"]
-    assert 1 <= settings["niter"] * settings["inner_loop"] < 20000  # of the published schedule
+    said = capsys.readouterr().err
+    assert re.search(r"about \d+ outer iterations of \d+ fit into 0\.1 minutes", said)
+    run = attar.load_set(Path("runs/pets-ncfm-ipc1"))
+    settings = run.recipe["condense"]
+    found = re.search(r"the time is up after (\d+) outer iterations, (\d+) passes over the classes", said)
+    assert found and (int(found[1]), int(found[2])) == (settings["niter"], settings["niter"] * settings["inner_loop"])
+    assert (int(found[2]) < 100) == ("hardly move the images" in said.rpartition("the time is up")[2])
+    config = json.loads(Path("runs/pets-ncfm-ipc1/config.json").read_text())
+    assert config["condense"] == settings and config["attar"]["minutes"] == 0.1 and "clock" not in config["attar"]
+    seconds = json.loads(Path("runs/pets-ncfm-ipc1/result.json").read_text())["seconds"]
+    assert seconds["condense"] + seconds["pretrain"] < 6 + 2  # the last outer iteration may be longer than the others
+    moments = [outer for outer, _ in RunFolder(Path("runs/pets-ncfm-ipc1")).snapshots()[1]]
+    assert moments[0] == 0 and moments[-1] == settings["niter"]
+    call("condense", "--recipe", "runs/pets-ncfm-ipc1/config.json", "--out", "again", "-q")
+    assert torch.equal(attar.load_set("again").images, run.images)
     for minutes, words in {"0.0001": "give at least", "-1": "give at least", "nan": "above 0"}.items():
         with pytest.raises(SystemExit) as stop:
             main(["condense", "-d", str(pets), "--ipc", "1", *flags, "--out", "short", "--minutes", minutes])
@@ -66,16 +85,17 @@ def test_a_schedule_keeps_its_time(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     data = attar.load("digits")
     base = recipes.named("digits")
     monkeypatch.setattr(schedule, "estimate", lambda data, recipe: schedule.Estimate(epoch=1.0, inner=0.5))
-    for seconds, expected in {1000: (60, 20), 110: (10, 19), 10.7: (13, 1)}.items():
-        wide = replace(base, condense=replace(base.condense, full_niter=60))
-        fitted = schedule.fit(data, wide, seconds).condense
+    for seconds, expected in {1000: (98, 20), 110: (22, 9), 10.7: (13, 1)}.items():
+        fitted = schedule.fit(data, base, seconds).condense
         assert (fitted.niter, fitted.inner_loop) == expected
     with pytest.raises(attar.UserError, match=r"the pool takes about 1\.0 s and one iteration 0\.5 s"):
         schedule.fit(data, base, 1.2)
     part = schedule.fit(data, replace(base, pool=replace(base.pool, models=4, fraction=0.25)), 110)
     assert part.pool.models == 4 and "4 models of 2 epochs over 0.25 of the images about 2 s" in caplog.messages[-1]
+    schedule.fit(data, base, 60)
+    assert caplog.messages[-1].endswith("fit into 1 minute; fewer than 100 hardly move the images: give more minutes")
     renewed = replace(base, condense=replace(base.condense, sweeps_per_network=5))
-    for seconds, expected in {110: (13, 15), 10.7: (2, 5)}.items():  # outer iterations of whole networks
+    for seconds, expected in {110: (39, 5), 10.7: (2, 5)}.items():  # outer iterations of whole networks
         fitted = schedule.fit(data, renewed, seconds).condense
         assert (fitted.niter, fitted.inner_loop) == expected
     with pytest.raises(attar.UserError, match="minutes is too short"):
@@ -83,6 +103,73 @@ def test_a_schedule_keeps_its_time(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     timed = replace(base, condense=replace(base.condense, eval_at=(1,)))
     with pytest.raises(attar.UserError, match="eval_at and minutes exclude each other"):
         schedule.fit(data, timed, 100)
+
+
+def test_the_time_of_all_sessions_counts(pets: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
+    monkeypatch.setattr(schedule, "estimate", lambda data, recipe: schedule.Estimate(epoch=0.01, inner=0.05))
+    asked: dict[str, Any] = {"ipc": 1, "width": 0.05, "epochs": 1, "models": 1, "folder": "mine"}
+
+    def stop(event: Event) -> None:
+        if event.outer == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        attar.condense(str(pets), minutes=0.05, callback=stop, **asked)
+    about = json.loads(Path("mine/config.json").read_text())["attar"]
+    assert about["clock"]["minutes"] == 0.05 and 0 < about["clock"]["seconds"] < 3
+    with pytest.raises(attar.UserError, match="holds a run"):  # not by another end
+        attar.condense(str(pets), niter=1, **asked)
+    spent: list[float] = []
+    run = resume_run("mine", callback=lambda event: spent.append(event.seconds))
+    assert spent == sorted(spent) and len(spent) + 2 == run.recipe["condense"]["niter"]
+    assert spent[-1] < about["clock"]["seconds"] + 1 and "the time is up" in said[-1]
+    done = said.copy()
+    resume_run("mine")
+    assert any("is done" in line for line in said[len(done) :])
+
+
+def test_condense_and_evaluate_within_a_time(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--width", "0.05", "--pt_from", "1", "--model_num", "1", "--minutes", "0.1", "--evaluate")
+    Path("short.toml").write_text("[evaluate]\nepochs = 2\nwhole_epochs = 1\n")
+    call("condense", "-d", str(pets), "--ipc", "1", "--recipe", "short.toml", "--method", "ncfm", *flags, "--out", "a")
+    said = capsys.readouterr()
+    assert "the time is up" in said.err and "evaluate" in said.err
+    assert re.search(r"condensed.*initial.*random real", said.out) and "next: attar export a" in said.out
+    with pytest.raises(attar.UserError, match="evaluate needs a run folder"):
+        attar.condense("digits", evaluate=True)
+
+
+def test_the_evaluation_is_quick_where_a_full_one_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, recipe = attar.load("digits"), recipes.named("digits")
+    estimated = schedule.Estimate(epoch=0.0, inner=0.5, image=1e-3)
+    full, quick = (estimated.evaluation(data, recipe, quick=quick) for quick in (False, True))
+    assert full > 3 * quick > 0
+    monkeypatch.setattr(schedule, "estimate", lambda data, recipe: estimated)
+    for minutes, is_quick in ((full / 60, True), (2.1 * full / 60, False)):
+        limit = TimeLimit(minutes, time.perf_counter(), evaluate=True)
+        schedule.fit_limit(data, recipe, limit, pool_there=True)
+        assert limit.quick == is_quick and limit.reserved == (quick if is_quick else full)
+
+
+def test_the_clock_goes_by_the_usual_outer_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 50.0, 52.0, 54.0, 56.0, 58.0])
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: next(now))
+    ending = Clock(59.0)
+    assert [ending.more() for _ in range(5)] == [True, True, True, True, False]  # two seconds each, after a first of 50
+    assert ending.is_up
+
+
+def test_best_is_for_any_data(pets: Path, said: list[str]) -> None:
+    short: dict[str, Any] = {"ipc": 1, "width": 0.05, "epochs": 1, "models": 1, "niter": 1, "inner_loop": 1}
+    made = attar.condense(str(pets), recipe="best", **short)
+    assert made.recipe["condense"]["img_optim"] == "adamw" and made.recipe["network"]["depth"] == 2
+    assert made.recipe["pool"]["fraction"] == 1.0 and not any("is made for" in line for line in said)
+    assert any("chosen for 3 classes" in line for line in said)
+    assert any("no better than chance" in line and "--pt_from" in line for line in said)
+    digits = attar.condense("digits", recipe="best", **short)
+    assert digits.recipe["condense"]["match"] == "ncf" and digits.recipe["data"]["dataset"] == "digits"
+    attar.condense(str(pets), recipe="fashion-cpu", **short)
+    assert any("the recipe fashion-cpu is made for fashion, and these images are pets" in line for line in said)
 
 
 def test_a_run_that_goes_on_keeps_what_was_chosen(

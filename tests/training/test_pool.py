@@ -108,9 +108,11 @@ def test_optimizers_and_their_weight_decay(optimizer: str, digits: ImageData) ->
 def test_advances_with_each_epoch_and_says_the_accuracy(said: list[str], digits: ImageData) -> None:
     steps: list[str] = []
     made = early_stage.pretrain(digits, replace(CONFIG, epochs=2), NETWORK, advance=steps.append)
-    for member in made.members:
-        assert [step for step in steps if member.name in step] == [f"{member.name}: epoch {n} of 2" for n in (1, 2)]
-        assert [line for line in said if member.name in line] == [f"{member.name}: accuracy {member.accuracy:.3f}"]
+    for number, member in enumerate(made.members, 1):
+        name = f"model {number} of {len(made.members)} (seed {member.settings['seed']})"
+        assert member.accuracy is not None
+        assert [step for step in steps if name in step] == [f"{name}: epoch {n} of 2" for n in (1, 2)]
+        assert [line for line in said if name in line] == [f"{name}: {100 * member.accuracy:.1f} %"]
 
 
 def test_the_last_epoch_is_kept_and_the_test_set_decides_nothing(digits: ImageData) -> None:

@@ -1,4 +1,4 @@
-"""The verbs of the command line: each one calls a stage and prints its result.
+"""The verbs of the command line: each one calls a stage and prints its result. Those that compute are here.
 
 `flags` holds the flags named in `takes`, `settings` those of `attar.settings.config` that the user gave. Heavy modules
 are imported inside the verbs.
@@ -6,17 +6,27 @@ are imported inside the verbs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace as Flags
 from typing import Any
 
 from attar.cli.flags import takes
+from attar.cli.results import export, push, recipes, runs, show
 
 Settings = dict[str, Any]
 
 
-@takes("out", "overwrite", "quiet", "json", "log")
+@takes("overwrite", "quiet", "json", "log", out="the run folder (default: runs/demo, which is replaced)")
 def demo(*, flags: Flags, settings: Settings) -> None:
-    """Distil the embedded digits into one image per class, evaluate, and write a report: two minutes on a CPU."""
+    """Go the whole way in two minutes: the digits, with a report.
+
+    The digits are distilled into one image per class and evaluated.
+
+    Examples
+    --------
+    attar demo  # the result is in runs/demo, with a report
+    attar demo --ipc 10 --out runs/ten  # ten images per class
+    """
     from attar.cli import printing
     from attar.stages.demo import demo as stage
 
@@ -27,9 +37,16 @@ def demo(*, flags: Flags, settings: Settings) -> None:
     printing.print_result(flags, result, lambda: printing.print_accuracies(result, measured, path))
 
 
-@takes("recipe", "out", "ray", "quiet", "json")
+@takes("recipe", "ray", "quiet", "json", out="the pool folder (default: pool/<data set>-<network>)")
 def pretrain(*, flags: Flags, settings: Settings) -> None:
-    """Train early-stage models and keep them in a pool folder (default: pool/<data set>-<network>)."""
+    """Train the early-stage models of a data set, and keep them.
+
+    Examples
+    --------
+    attar pretrain -d path/to/images  # the models that condense would train
+    attar pretrain -d digits --models 10 --epochs 4  # more of them, trained longer
+    attar condense -d digits --model_path pool/digits-convnet2-w0.5
+    """
     from attar.cli import printing
     from attar.stages.pretrain import pretrain as stage
     from attar.stages.shared import DEFAULT_FOLDER
@@ -41,15 +58,26 @@ def pretrain(*, flags: Flags, settings: Settings) -> None:
 
 
 @takes(
-    *("recipe", "reproduce", "out", "overwrite", "minutes", "resume", "save_every", "ray", "ray_cpus"),
+    *("recipe", "reproduce", "out", "overwrite", "minutes", "evaluate", "resume", "save_every", "ray", "ray_cpus"),
     *("quiet", "json", "log"),
 )
 def condense(*, flags: Flags, settings: Settings) -> None:
-    """Distil a data set into synthetic images: by gradients on perturbed early-stage models, or another method."""
+    """Distil a data set into a few synthetic images per class.
+
+    By gradients on perturbed early-stage models, or by another --method.
+
+    Examples
+    --------
+    attar condense -d path/to/images --ipc 10
+    attar condense -d path/to/images --ipc 1 --minutes 10 --evaluate --out runs/mine
+    attar condense --resume runs/mine  # go on after an interruption
+    """
     from attar.cli import printing
     from attar.errors import UserError
     from attar.stages import condense as stage
+    from attar.stages.evaluate import evaluate_set
     from attar.stages.shared import DEFAULT_FOLDER
+    from attar.stages.show import show
 
     options: Settings = {"log": flags.log or (), "ray": flags.ray, "ray_cpus": flags.ray_cpus}
     options |= {} if flags.save_every is None else {"save_every": flags.save_every}
@@ -64,6 +92,7 @@ def condense(*, flags: Flags, settings: Settings) -> None:
                 overwrite=flags.overwrite,
                 resume=flags.resume == "auto",
                 minutes=flags.minutes,
+                evaluate=flags.evaluate,
                 progress=progress,
                 **options,
                 **settings,
@@ -73,17 +102,28 @@ def condense(*, flags: Flags, settings: Settings) -> None:
                 if getattr(flags, name):
                     raise UserError(f"--{name} cannot change what a run was begun with; leave it out beside --resume")
             condensed = stage.resume_run(flags.resume, progress=progress, **options, **settings)
-    printing.print_run(flags, condensed)
+            if flags.evaluate:
+                evaluate_set(flags.resume, progress=progress)
+    if flags.evaluate:
+        printing.print_shown(flags, show(str(condensed.folder)))
+    else:
+        printing.print_run(flags, condensed)
 
 
 @takes("features", "recipe", "out", "overwrite", "quiet", "json")
 def select(method: str, /, *, flags: Flags, settings: Settings) -> None:
-    """Choose real images of each class, a core-set, to compare with (default: runs/<data set>-<method>-ipc<ipc>).
+    """Choose real images of each class, a core-set.
 
     Parameters
     ----------
     method: str
         random, herding or kcenter
+
+    Examples
+    --------
+    attar select random -d digits --ipc 10
+    attar select herding -d path/to/images --ipc 10 --features pixels
+    attar select kcenter -d digits --ipc 1 --out runs/centres
     """
     from attar.cli import printing
     from attar.stages import select as stage
@@ -103,9 +143,9 @@ def select(method: str, /, *, flags: Flags, settings: Settings) -> None:
     printing.print_run(flags, condensed)
 
 
-@takes("out", "overwrite", "json")
+@takes("overwrite", "json", out="the run folder of the whole set (default: runs/<data set>-ipc<ipc>)")
 def merge(part: str, /, *parts: str, flags: Flags, settings: Settings) -> None:
-    """Join the parts of a partition, made with `attar condense --nclass_sub N --phase K`, into one run folder.
+    """Join the parts of a partition into one run.
 
     Parameters
     ----------
@@ -113,6 +153,12 @@ def merge(part: str, /, *parts: str, flags: Flags, settings: Settings) -> None:
         a part's run folder, or its condensed.safetensors file
     parts: str
         the other parts, in any order
+
+    Examples
+    --------
+    attar condense -d imagenet --nclass_sub 20 --phase 0  # one part
+    attar merge runs/imagenet-ipc10-phase* --out runs/whole
+    attar evaluate runs/whole
     """
     from attar.cli import printing
     from attar.stages.merge import merge as stage
@@ -122,14 +168,20 @@ def merge(part: str, /, *parts: str, flags: Flags, settings: Settings) -> None:
     printing.print_run(flags, condensed)
 
 
-@takes("factor", "decode_type", "normalized", "ray", "quiet", "json", "log")
+@takes("quick", "factor", "decode_type", "normalized", "ray", "quiet", "json", "log")
 def evaluate(run: str, /, *, flags: Flags, settings: Settings) -> None:
-    """Train fresh networks on a condensed set and test them on real images.
+    """Train fresh networks on a set and test them on real images.
 
     Parameters
     ----------
     run: str
         a run folder, a condensed.safetensors file, or a set made elsewhere: .pt pair, .npz, parquet, image folder
+
+    Examples
+    --------
+    attar evaluate runs/mine
+    attar evaluate runs/mine --networks convnet resnet18-batch --runs 5
+    attar evaluate made-elsewhere.pt -d cifar10
     """
     from pathlib import Path
 
@@ -141,23 +193,31 @@ def evaluate(run: str, /, *, flags: Flags, settings: Settings) -> None:
             run,
             factor=flags.factor,
             decode_type=flags.decode_type,
+            quick=flags.quick,
             normalized=flags.normalized,
             log=flags.log or (),
             ray=flags.ray,
             progress=progress,
             **settings,
         )
-    printing.print_result(flags, result, lambda: printing.print_accuracies(result, measured, Path(run)))
+    path = Path(run)
+    found = printing.with_files(path, result) if path.is_dir() else result
+    printing.print_result(flags, found, lambda: printing.print_accuracies(result, measured, path))
 
 
-@takes("out", "overwrite", "save_every", "quiet", "json")
+@takes("overwrite", "save_every", "quiet", "json", out="the run folder of the joined set (default: RUN-added)")
 def add(run: str, /, *, flags: Flags, settings: Settings) -> None:
-    """Condense the classes that a run does not have yet, and join both in a new run folder (default: RUN-added).
+    """Condense the classes that a run lacks, and join both.
 
     Parameters
     ----------
     run: str
         a run folder, which stays as it is
+
+    Examples
+    --------
+    attar add runs/mine  # its folder of images has new classes now
+    attar add runs/mine -d path/to/more --out runs/both
     """
     from attar.cli import printing
     from attar.stages.add import add as stage
@@ -168,14 +228,24 @@ def add(run: str, /, *, flags: Flags, settings: Settings) -> None:
     printing.print_run(flags, condensed)
 
 
-@takes("network", "out", "overwrite", "quiet", "json")
+@takes(
+    *("network", "quiet", "json"),
+    out="the file of the weights (default: RUN/model.safetensors)",
+    overwrite="replace the file of weights that is there",
+)
 def train(run: str, /, *, flags: Flags, settings: Settings) -> None:
-    """Train a network on a condensed set as the evaluation does, and keep it (default: RUN/model.safetensors).
+    """Train a network on a set as the evaluation does, and keep it.
 
     Parameters
     ----------
     run: str
         a run folder, or a condensed.safetensors file
+
+    Examples
+    --------
+    attar train runs/mine
+    attar train runs/mine --network resnet18-batch --out mine.safetensors
+    attar train runs/mine --network mymodule:make_network
     """
     from pathlib import Path
 
@@ -189,14 +259,21 @@ def train(run: str, /, *, flags: Flags, settings: Settings) -> None:
     printing.print_result(flags, about | {"file": str(out)}, lambda: printing.print_trained(about, out))
 
 
-@takes("out", "jobs", "save_every", "quiet", "json")
+@takes("jobs", "save_every", "quiet", "json", out="the folder of the comparison (default: runs/<name of the file>)")
 def compare(spec: str, /, *, flags: Flags, settings: Settings) -> None:
-    """Compare methods and settings on one data set: a table, and accuracy against time. Run it again to resume.
+    """Compare methods and settings on one data set.
+
+    It ends with a table, and a figure of accuracy against time. The same command again goes on.
 
     Parameters
     ----------
     spec: str
         a TOML file: data and common settings, then an [[entry]] for each method
+
+    Examples
+    --------
+    attar compare benchmarks/compare/smoke.toml  # a short one
+    attar compare mine.toml --jobs 2  # two runs at once
     """
     from attar.cli import printing
     from attar.comparison.run import run as stage
@@ -209,14 +286,22 @@ def compare(spec: str, /, *, flags: Flags, settings: Settings) -> None:
     printing.print_comparison(flags, rows, path)
 
 
-@takes("out", "quiet")
+@takes("quiet", out="the file of the picture (default: inspect-<data set>.png)")
 def inspect(data: str, /, *, flags: Flags, settings: Settings) -> None:
-    """Show what is in a data set, which recipe fits it, and what distilling it takes on this machine.
+    """Show what is in a data set, and what distilling it takes here.
+
+    Counts, a picture, the settings it gets, seconds and memory.
 
     Parameters
     ----------
     data: str
         a known name, a folder of images, parquet, or USER/NAME on Hugging Face
+
+    Examples
+    --------
+    attar inspect path/to/images
+    attar inspect path/to/images --ipc 1 --method dm
+    attar inspect digits
     """
     from attar.cli import printing
     from attar.stages.inspect import inspect as stage
@@ -226,48 +311,9 @@ def inspect(data: str, /, *, flags: Flags, settings: Settings) -> None:
     printing.print_inspection(inspection)
 
 
-@takes("to", "out", "what", "overwrite")
-def export(run: str, /, *, flags: Flags, settings: Settings) -> None:
-    """Write a run's condensed set for other tools, by default into the run folder.
-
-    Parameters
-    ----------
-    run: str
-        a run folder, or a condensed.safetensors file
-    """
-    from attar.stages.export import export as stage
-
-    print(stage(run, flags.to, out=flags.out, what=flags.what, overwrite=flags.overwrite))
-
-
-@takes("what", "private")
-def push(run: str, name: str, /, *, flags: Flags, settings: Settings) -> None:
-    """Put a run's condensed set onto the Hugging Face hub, as parquet with a card.
-
-    Parameters
-    ----------
-    run: str
-        a run folder, or a condensed.safetensors file
-    name: str
-        USER/NAME of the data set there
-    """
-    from attar.stages.export import push as stage
-
-    print(stage(run, name, what=flags.what, private=flags.private))
-
-
-def recipes(name: str | None = None, /, *, flags: Flags, settings: Settings) -> None:
-    """Print the names of all recipes, or one recipe as TOML to start a file of your own from.
-
-    Parameters
-    ----------
-    name: str
-        a recipe's name
-    """
-    from attar.settings.layers import to_toml
-    from attar.settings.recipes import RECIPES
-
-    print("\n".join(RECIPES) if name is None else to_toml(name))
-
-
-VERBS = (demo, pretrain, condense, select, merge, add, evaluate, train, compare, inspect, export, push, recipes)
+# In the order in which a user needs them
+VERBS: dict[str, tuple[Callable[..., None], ...]] = {
+    "From images to a small set": (demo, inspect, condense, evaluate, train, show, runs, export, push),
+    "To compare with": (select, compare),
+    "Parts of a run, and recipes": (pretrain, merge, add, recipes),
+}

@@ -30,6 +30,7 @@ from attar.settings.config import Recipe
 from attar.stages import schedule
 from attar.stages.inspect import Inspection
 from attar.stages.shared import RUN_ROOT, named_folder
+from attar.stages.show import Shown
 from attar.training import early_stage
 from attar.training.pool import Pool
 
@@ -53,6 +54,26 @@ def print_result(flags: Flags, value: dict[str, Any], print_text: Callable[[], N
         print_text()
 
 
+def say(text: str) -> None:
+    """Print a text, on a terminal wrapped at words."""
+    console = Console()
+    console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+
+
+def print_table(title: str, table: Table) -> None:
+    """Print a table below its title on one line."""
+    console = Console()
+    console.print(title, markup=False, highlight=False, soft_wrap=True)
+    console.print(table)
+
+
+def with_files(path: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """A result for --json, with the run folder and its files."""
+    return {"run": str(path), "files": [str(path / name) for name in run_folder.FILES if (path / name).is_file()]} | (
+        result
+    )
+
+
 def print_run(flags: Flags, condensed: SyntheticSet) -> None:
     """Print where the condensed set of a run is, and the next command."""
     path = condensed.folder
@@ -65,7 +86,7 @@ def print_run(flags: Flags, condensed: SyntheticSet) -> None:
         parts = f"{name}*" if name != str(path) else "PART..."
         next_command = f"attar merge {parts} --out DIR, when all parts are there"
     text = f"{path / set_files.CONDENSED}\nnext: {next_command}"
-    print_result(flags, folder.read(run_folder.RESULT), lambda: print(text))
+    print_result(flags, with_files(path, folder.read(run_folder.RESULT)), lambda: print(text))
 
 
 def print_pool(flags: Flags, trained: Pool) -> None:
@@ -76,15 +97,16 @@ def print_pool(flags: Flags, trained: Pool) -> None:
         {"name": member.name, "accuracy": member.accuracy, "settings": member.settings} for member in trained.members
     ]
 
-    def print_table() -> None:
-        table = Table("model", "epochs", "seed", "accuracy", title=folder)
+    def print_models() -> None:
+        table = Table("model", "epochs", "seed", "accuracy")
         for member in trained.members:
             settings, fraction = member.settings, member.settings["fraction"]
             epochs = str(settings["epochs"]) + (f" x {fraction:g}" if fraction < 1 else "")
             table.add_row(member.name, epochs, str(settings["seed"]), early_stage.format_accuracy(member.accuracy))
-        Console().print(table)
+        print_table(folder, table)
+        print("next: `attar condense` with the same data and network takes these models")
 
-    print_result(flags, {"folder": folder, "members": members}, print_table)
+    print_result(flags, {"folder": folder, "members": members}, print_models)
 
 
 def print_accuracies(result: dict[str, Any], measured: dict[str, Any], path: Path) -> None:
@@ -92,28 +114,67 @@ def print_accuracies(result: dict[str, Any], measured: dict[str, Any], path: Pat
     kinds = [name for name in MEASURED if name in measured]
     stored = f"{result['ipc']} stored image{'s' * (result['ipc'] != 1)} per class"
     title = f"{result['dataset']}, {stored}, factor {result['factor']}: accuracy on {result['tested_on']}, %"
-    table = Table(Column("network", overflow="fold"), *(MEASURED[name][0] for name in kinds), title=title)
+    table = Table(Column("network", overflow="fold"), *(MEASURED[name][0] for name in kinds))
     for label in measured["accuracy"]:
-        table.add_row(label, *(_percent(measured[name][label]) for name in kinds))
-    Console().print(table)
+        table.add_row(label, *(results.spread(measured[name][label]) for name in kinds))
+    print_table(title, table)
     compared = measured | {"protocol": result["protocol"]}
     for label in measured["accuracy"]:
         for line in filter(None, (results.verdict(compared, label), *results.caveats(compared, label))):
-            print(f"{label}: {line}")
+            say(f"{label}: {line}")
     seconds = ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items())
     entry, protocol_used = next(iter(measured["accuracy"].values())), result["protocol"]
     epochs = f"{entry['epochs']} epochs"
     if "whole" in measured:
         epochs += f" (whole set {next(iter(measured['whole'].values()))['epochs']})"
     training = f"{epochs}, augmentation {protocol_used['aug_type']}, CutMix {protocol_used['mix_p']:g}"
-    print(f"accuracy after the last of {training}, mean ± std, n={entry['n']}; {seconds} on {result['device']}")
+    say(f"accuracy after the last of {training}, mean ± std, n={entry['n']}; {seconds} on {result['device']}")
     if (path / run_folder.REPORT).is_file():
         print(f"report: {path / run_folder.REPORT}")
+    if path.is_dir():
+        print(f"next: attar export {path} --to imagefolder")
 
 
-def _percent(entry: dict[str, Any]) -> str:
-    spread = "" if entry["std"] is None else f" ± {100 * entry['std']:.1f}"
-    return f"{100 * entry['mean']:.1f}{spread}"
+def print_shown(flags: Flags, run: Shown) -> None:
+    """Print what a run made, its accuracies, and the next command."""
+
+    def print_text() -> None:
+        if run.result.get("accuracy"):
+            return print_accuracies(
+                run.result, {name: run.result[name] for name in MEASURED if name in run.result}, run.path
+            )
+        print(f"{run.path}: {_about(run)}")
+        if run.stopped:
+            return print(f"stopped before its end; next: attar condense --resume {run.path}")
+        if (run.path / run_folder.REPORT).is_file():
+            print(f"report: {run.path / run_folder.REPORT}")
+        return print(f"not evaluated yet; next: attar evaluate {run.path}")
+
+    print_result(flags, with_files(run.path, run.result), print_text)
+
+
+def _about(run: Shown) -> str:
+    """Data, images per class, method and time of a run in words."""
+    condense, dataset = run.settings.get("condense", {}), run.settings.get("data", {}).get("dataset", "")
+    values = {"ipc": condense.get("ipc"), "method": condense.get("method")} | run.result
+    seconds = sum(run.result.get("seconds", {}).values())
+    made = f", {_time(seconds)}" if run.result else ""
+    return f"{values.get('dataset', dataset)}, {values['ipc']} per class, {values['method']}{made}"
+
+
+def print_runs(flags: Flags, found: Sequence[Shown]) -> None:
+    """Print a table of runs: data, images per class, method, accuracy of the first network, and time."""
+
+    def print_rows() -> None:
+        table = Table("run", "data, images per class, method, time", "accuracy, %", "network")
+        for run in found:
+            network, entry = next(iter(run.result.get("accuracy", {}).items()), ("", None))
+            unmeasured = "stopped" if run.stopped else "not evaluated" if run.result else "not finished"
+            table.add_row(run.path.name, _about(run), unmeasured if entry is None else results.spread(entry), network)
+        Console().print(table)
+        print("next: attar show RUN")
+
+    print_result(flags, {"runs": [with_files(run.path, run.result) for run in found]}, print_rows)
 
 
 def print_trained(about: dict[str, Any], path: Path) -> None:
@@ -131,27 +192,30 @@ def comparison_folder(spec: str, out: str | None) -> Path:
 def print_comparison(flags: Flags, rows: Sequence[Row], path: Path) -> None:
     """Print the most important columns of a comparison, and where the full table is."""
 
-    def print_table() -> None:
+    def print_rows() -> None:
         names = tables.columns(rows)
-        table = Table("entry", *names, "network", "accuracy", "n", "seconds", "IOR", "HLR", title=str(path))
+        measured = ("accuracy", "initial", "random real", "n", "seconds", "IOR", "HLR")
+        table = Table("entry", *names, "network", *measured)
         for row in rows:
-            numbers = [tables.spread(row.accuracy), tables.count(row), tables.seconds(row.seconds)]
-            compared = map(tables.fraction, (row.ior, row.hlr))
-            table.add_row(row.entry, *tables.setting_texts(row), row.network, *numbers, *compared)
-        Console().print(table)
-        print(f"accuracies as fractions, mean ± std over n seeds; {path / record.TABLE_MD}, {path / record.FIGURES[0]}")
+            accuracies = map(tables.spread, (row.accuracy, row.initial, row.random_real))
+            compared = map(tables.points, (row.ior, row.hlr))
+            numbers = [*accuracies, tables.count(row), tables.seconds(row.seconds), *compared]
+            table.add_row(row.entry, *tables.setting_texts(row), row.network, *numbers)
+        print_table(str(path), table)
+        say(f"accuracies in %, mean ± std over n seeds; {path / record.TABLE_MD}, {path / record.FIGURES[0]}")
 
-    print_result(flags, {"folder": str(path), "rows": [as_dict(row) for row in rows]}, print_table)
+    print_result(flags, {"folder": str(path), "rows": [as_dict(row) for row in rows]}, print_rows)
 
 
 def print_inspection(inspection: Inspection) -> None:
     """Print classes, images, recipe and time. Raises `UserError` where the recipe does not fit the data."""
     _print_data(inspection.data)
     print(f"picture: {inspection.picture}")
-    print(inspection.fitted or _recipe_line(inspection.recipe))
+    say(inspection.fitted or _recipe_line(inspection.recipe))
     if inspection.estimate is None:
         raise UserError(inspection.refused)
     _print_estimate(inspection)
+    print(f"next: attar condense -d {inspection.recipe.data.dataset} --ipc {inspection.recipe.condense.ipc}")
 
 
 def _recipe_line(recipe: Recipe) -> str:
@@ -164,7 +228,7 @@ def _recipe_line(recipe: Recipe) -> str:
 
 
 def _print_data(data: ImageData) -> None:
-    table = Table("class", "training images", "test images", title=data.name)
+    table = Table("class", "training images", "test images")
     test_counts = [0] * data.nclass
     if data.test_labels is not None:
         test_counts = data.test_labels.bincount(minlength=data.nclass).tolist()
@@ -173,7 +237,7 @@ def _print_data(data: ImageData) -> None:
     if data.nclass > MAX_CLASSES_LISTED:
         table.add_row(f"... {data.nclass - MAX_CLASSES_LISTED} more", "", "")
     table.add_row("all", f"{sum(data.counts):,}", f"{sum(test_counts):,}")
-    Console().print(table)
+    print_table(data.name, table)
     counts = data.counts
     print(f"{data.nclass} classes of {min(counts):,} to {max(counts):,} training images")
     size = sum(counts) * math.prod(data.images.shape[1:])
@@ -197,11 +261,12 @@ def _print_estimate(inspection: Inspection) -> None:
     assert estimate is not None
     condense = recipe.condense
     count = condense.outer_iterations * condense.inner_loop
+    evaluation, quick = (_time(estimate.evaluation(data, recipe, quick=quick)) for quick in (False, True))
     pool, total = _time(estimate.pool(recipe.pool)), _time(estimate.total(recipe))
-    print(
+    say(
         f"estimate for ipc {condense.ipc} on this machine, from {schedule.MEASURED_CALLS} iterations measured now: "
         f"pool {pool}, {count:,} iterations of {estimate.inner:.2g} s {_time(estimate.inner * count)}; together "
-        f"{total}, without the evaluation"
+        f"{total}; the evaluation {evaluation}, with --quick {quick}"
     )
     network = ", ".join(protocol.chosen_networks(recipe.evaluate, recipe.network))
     together = min(estimate.at_once, data.nclass)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -92,13 +93,15 @@ def run(source: str | Path | Mapping[str, Any], out: Path, jobs: int, save_every
         todo = [task for task in every_task if task.name not in finished]
         if todo:
             record.add_machine(out, host(data.device, jobs))
-        left = len(todo)
+        left, start = len(todo), time.perf_counter()
         try:
             for line in measured(context, plan, todo, progress.quiet):
                 left -= 1
                 files.append(out / record.RESULTS_FILE, line)
                 lines.append(line)
-                log.info("[%d/%d] %s", len(every_task) - left, len(every_task), in_words(line))
+                ended = time.perf_counter() - start
+                wait = f"; about {ended / (len(todo) - left) * left:.0f} s left" if left else ""
+                log.info("[%d/%d] %s%s", len(every_task) - left, len(every_task), in_words(line), wait)
                 write_tables(out, plan, lines, left)
         except KeyboardInterrupt as error:
             number = error.number if isinstance(error, Interrupted) else signal.SIGINT
@@ -205,7 +208,7 @@ def in_words(line: ResultLine) -> str:
     """A line of results for the log."""
     if line.get("diverged"):
         return f"{line['cell']}: {line['diverged']}"
-    accuracy = ", ".join(f"{name} {entry['mean']:.3f}" for name, entry in line["accuracy"].items())
+    accuracy = ", ".join(f"{name} {100 * entry['mean']:.1f} %" for name, entry in line["accuracy"].items())
     times = ", ".join(f"{name} {value:.1f} s" for name, value in line["seconds"].items())
     return f"{line['cell']}: {accuracy} ({times})"
 

@@ -1,4 +1,4 @@
-"""table.md and table.csv: one row per point and network. Accuracies, IOR and HLR are fractions."""
+"""table.md and table.csv: one row per point and network. For people in %, in the CSV file as fractions."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def to_markdown(
         ("of them pretraining", [seconds(row.pretrain) for row in rows]),
         *_column("initial", [spread(row.initial) for row in rows]),
         *_column("random real", [spread(row.random_real) for row in rows]),
-        *_column("IOR", [fraction(row.ior) for row in rows]),
-        *_column("HLR", [fraction(row.hlr) for row in rows]),
+        *_column("IOR", [points(row.ior) for row in rows]),
+        *_column("HLR", [points(row.hlr) for row in rows]),
     ]
     table_lines = [_line(head for head, _ in table), _line("---" for _ in table)]
     table_lines += map(_line, zip(*(cells for _, cells in table), strict=True))
@@ -93,7 +93,7 @@ def notes(
     epochs = sorted({entry["epochs"] for line in lines if "entry" in line for entry in line["accuracy"].values()})
     texts = [
         f"Accuracy of fresh networks ({networks}) on the {plan.tested_on}, after the last of "
-        f"{' or '.join(map(str, epochs))} epochs, as a fraction: mean ± standard deviation over n of {seeds} seeds, "
+        f"{' or '.join(map(str, epochs))} epochs, in %: mean ± standard deviation over n of {seeds} seeds, "
         f"each a set of its own and the mean of runs = {evaluation.runs}."
     ]
     whole = next((row.whole for row in rows if row.whole is not None), None)
@@ -141,15 +141,15 @@ def versions(values: ResultLine) -> str:
 
 
 def spread(value: Mean | None) -> str:
-    """Such as `0.935 ± 0.004`."""
+    """Such as `93.5 ± 0.4`, in %."""
     if value is None:
         return ""
-    return f"{value.mean:.3f}" + ("" if value.std is None else f" ± {value.std:.3f}")
+    return f"{100 * value.mean:.1f}" + ("" if value.std is None else f" ± {100 * value.std:.1f}")
 
 
-def fraction(value: float | None) -> str:
-    """Three digits, with a proper minus sign."""
-    return "" if value is None else f"{value:.3f}".replace("-", "−")
+def points(value: float | None) -> str:
+    """A difference of accuracies in percentage points, with its sign."""
+    return "" if value is None else f"{100 * value:+.1f}".replace("-", "−")
 
 
 def seconds(value: float | None) -> str:

@@ -7,7 +7,7 @@ else in `Setup`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -32,23 +32,28 @@ from attar.training.augment import draw
 from attar.training.pool import Pool
 
 
-def run(data: ImageData, pool: Pool, config: CondenseConfig) -> SyntheticSet:
-    """Run a condensation in memory, from beginning to end. Raises `UserError` as `set_up` does, and `Diverged`."""
+def run(data: ImageData, pool: Pool, config: CondenseConfig, more: Callable[[], bool] | None = None) -> SyntheticSet:
+    """Run a condensation in memory, from beginning to end.
+
+    more: see `iterate`. Raises `UserError` as `set_up` does, and `Diverged`.
+    """
     setup = set_up(data, pool, config)
     state = init(setup)
-    for _ in iterate(state, setup):
+    for _ in iterate(state, setup, more):
         pass
     return product(state, setup)
 
 
-def iterate(state: State, setup: Setup) -> Iterator[float | None]:
+def iterate(state: State, setup: Setup, more: Callable[[], bool] | None = None) -> Iterator[float | None]:
     """Continue a run to its end, and yield after each inner iteration, with `state` updated.
 
+    more: whether another outer iteration follows, asked before each but the first; by default until there are as many
+    as the settings say. No step depends on how many there will be, so a run can end after any of them.
     Yields the mean loss of an outer iteration after its last inner iteration, and None after the others. Raises
     `Diverged` when a loss, an image or a weight is not finite.
     """
     config = setup.config
-    while state.outer < config.outer_iterations:
+    while state.outer < config.outer_iterations if more is None else state.inner or not state.outer or more():
         if state.inner == 0:
             begin_outer(state, setup)
         _, loss = step(state, setup)

@@ -110,7 +110,7 @@ def evaluate(
     for job, result in zip(jobs, workers.map(evaluator.run, jobs), strict=True):
         runs = results.setdefault((job.label, job.kind), [])
         runs.append(result)
-        advance(f"{job.kind} {job.label} run {len(runs)} of {config.runs}: {result.accuracy:.4f}")
+        advance(f"{job.kind} {job.label} run {len(runs)} of {config.runs}: {100 * result.accuracy:.1f} %")
     entries = Measured(kinds)
     for (label, kind), runs in results.items():
         epochs = evaluator.epochs(kind)
@@ -171,7 +171,7 @@ class Evaluator:
         for label, (targets, teacher) in zip(labels, self.workers.map(soft_labels_for, labels), strict=True):
             self.soft[label] = targets
             self.trained.add(self.key(self.teacher(label)), teacher)
-            advance(f"teacher {label}: {teacher.accuracy:.4f}")
+            advance(f"teacher {label}: {100 * teacher.accuracy:.1f} %")
 
     def run(self, job: TrainingJob) -> TrainedNetwork:
         """The result of a job, from `trained` where it is there already."""

@@ -13,6 +13,7 @@ from attar.data.images import ImageData
 from attar.errors import UserError
 from attar.sets.decode import decoded_count
 from attar.sets.synthetic import SyntheticSet
+from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import EvaluateConfig, NetworkConfig, with_role
 from attar.settings.schema import settings_of
 
@@ -91,7 +92,7 @@ def chosen_networks(config: EvaluateConfig, network: NetworkConfig) -> dict[str,
     return networks
 
 
-def epochs_for(condensed: SyntheticSet, data: ImageData, config: EvaluateConfig) -> int:
+def epochs_for(condensed: SyntheticSet | CondenseConfig, data: ImageData, config: EvaluateConfig) -> int:
     """Epochs on a condensed set: 1000 for small images, else by decoded images per class (IDC's protocol)."""
     if config.epochs is not None:
         return config.epochs

@@ -82,17 +82,20 @@ def _existing(folder: RunFolder, requested: Recipe) -> Run:
     saved_settings = saved_recipe(folder)
     check_same_run(folder, saved_settings, requested)
     changed = {section: with_role(section, "place", "speed") for section in ("data", "condense")}
+    about = folder.read(run_folder.CONFIG, "attar").get("attar", {})
     if requested.condense.outer_iterations != saved_settings.condense.outer_iterations:
         changed["condense"] += with_role("condense", "length")
+        about.pop("clock", None)  # the run has another end now
     values = settings_of(requested)
     changes = {section: {name: values[section][name] for name in names} for section, names in changed.items()}
     recipe = recipes.overlay(saved_settings, changes)
-    about = folder.read(run_folder.CONFIG, "attar").get("attar", {})
     if is_finished(folder, recipe):
         return Run(folder, recipe, about, None, True)
     saved = None if recipe.condense.is_split else checkpoint.load(folder.path)
     if saved is None and not recipe.condense.is_split and (folder.path / run_folder.RESULT).exists():
         raise UserError(f"{folder.path} holds no checkpoint to go on from; start again with --overwrite")
+    if saved is not None and "clock" in about and saved["outer"] > recipe.condense.outer_iterations:
+        recipe = recipes.overlay(recipe, {"condense": {"niter": saved["outer"]}})  # more than were expected
     return Run(folder, recipe, about, saved, False)
 
 

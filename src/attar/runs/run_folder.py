@@ -156,7 +156,8 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     run_files = [name for name in (*FILES, *checkpoint.FOLDERS) if (path / name).exists()]
     if run_files and not overwrite:
         raise UserError(
-            f"{path} already holds a run ({run_files[0]}); name another folder with --out, or add --overwrite"
+            f"{path} already holds a run ({run_files[0]}); go on with it with --resume auto, name another folder with "
+            f"--out, or add --overwrite"
         )
 
 

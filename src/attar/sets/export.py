@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,13 @@ from torch import Tensor
 from attar import files
 from attar.errors import MissingError, UserError, choose
 from attar.sets import set_files
+from attar.sets.card import CARD, PICTURE, write_card
 from attar.sets.synthetic import SyntheticSet
 
 FORMATS = ("parquet", "imagefolder", "npz", "pt")
 WHATS = ("stored", "decoded", "both")
 ABOUT = "attar.json"  # the metadata in a folder of PNGs
 KEY = "attar"  # of the metadata in npz and parquet
-SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 ExportedImages = dict[str, tuple[Tensor, Tensor]]  # "stored", "decoded" → images [n, ch, H, W] in [0, 1], labels [n]
 
@@ -101,7 +101,7 @@ def _check_free(out: Path, *, folder: bool, overwrite: bool) -> None:
         return
     if folder and overwrite:  # never replace a run, or other files of the user
         names = {file.name for file in out.iterdir()}
-        others = sorted(names - {"stored", "decoded", "train", "README.md", ABOUT})
+        others = sorted(names - {"stored", "decoded", "train", CARD, PICTURE, ABOUT})
         if names and (others or not names & {"stored", "decoded", ABOUT}):
             example = f" ({others[0]})" if others else ""
             raise UserError(f"{out} holds something else than an export{example}; name another place with --out")
@@ -190,7 +190,7 @@ def _parquet(folder: Path, exported: ExportedImages, condensed: SyntheticSet) ->
         (folder / what).mkdir()
         table = pa.table([pa.array(cells, image_type), pa.array(labels.tolist(), pa.int64())], schema=schema)
         pq.write_table(table, folder / what / "train-00000-of-00001.parquet")
-    (folder / "README.md").write_text(card(exported, condensed), encoding="utf-8")
+    write_card(folder, exported, condensed)
 
 
 def _png_bytes(image: np.ndarray) -> bytes:
@@ -199,48 +199,15 @@ def _png_bytes(image: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def card(exported: Mapping[str, tuple[Tensor, Tensor]], condensed: SyntheticSet) -> str:
-    """The data set card: README.md of a data set on the Hugging Face hub."""
-    count = max(len(labels) for _, labels in exported.values())
-    size = next((name for limit, name in SIZE_CATEGORIES if count < limit), "n>1M")
-    configs = [
-        f"- config_name: {what}\n  data_files: {what}/train-*.parquet"
-        + ("\n  default: true" * (number == len(exported) - 1))
-        for number, what in enumerate(exported)
-    ]
-    shape = "x".join(map(str, condensed.images.shape[1:]))
-    grid = f"{condensed.factor} x {condensed.factor}"
-    kinds = {
-        "stored": f"`stored`: the images as stored, each a grid of up to {grid} images",
-        "decoded": "`decoded`: the images to train on, cut out of the grids and enlarged",
-    }
-    origin = "real" if condensed.coreset else "synthetic"
-    lines = [
-        "---",
-        "task_categories:\n- image-classification",
-        "tags:\n- dataset-distillation\n- attar",
-        f"size_categories:\n- {size}",
-        "configs:",
-        *configs,
-        "---",
-        "",
-        f"# {condensed.source or 'images'}, condensed",
-        "",
-        f"{len(condensed.labels)} {origin} images of {shape}, {condensed.ipc} for each of {condensed.nclass} classes,",
-        f"made by attar out of the data set `{condensed.source}` (decode type {condensed.decode_type}, factor "
-        f"{condensed.factor}).",
-        "",
-        *(f"- {kinds[what]}: {len(labels)} images" for what, (_, labels) in exported.items()),
-        "",
-        f"Normalise with mean {_numbers(condensed.mean)} and standard deviation {_numbers(condensed.std)} (images in "
-        "[0, 1]).",
-        "",
-        "To train on the decoded images: SGD (learning rate 0.01, momentum 0.9, weight decay 5e-4), batches of 64,",
-        "1000 epochs, a fifth of the rate after 2/3 and again after 5/6 of them; crops, colour, scale and rotation;",
-        "CutMix in half of the batches. `attar train condensed.safetensors --network resnet18` does all that.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return ", ".join(f"{value:.4f}" for value in values)
+def in_words(condensed: SyntheticSet, to: str, what: str | None) -> str:
+    """What an export in that format holds, for the user."""
+    what = what or ("both" if to == "parquet" else "decoded")
+    stored, decoded = len(condensed.labels), len(condensed.decoded()[1])
+    images = {
+        "stored": f"{stored} stored images",
+        "decoded": f"{decoded} images to train on ({stored} stored, factor {condensed.factor})",
+        "both": f"{decoded} images to train on, and the {stored} stored ones they are cut out of",
+    }[what]
+    values = "float32 in [0, 1]" if to == "pt" else "8 bits"
+    mean, std = (" ".join(f"{value:.4f}" for value in values) for values in (condensed.mean, condensed.std))
+    return f"{images}, {values}; normalise with mean {mean}, std {std}"

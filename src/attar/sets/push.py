@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from attar.errors import MissingError, UserError, one_line
+from attar.sets.card import CARD, NAME
 from attar.sets.export import export_set
 from attar.sets.set_files import as_set
 from attar.sets.synthetic import SyntheticSet
@@ -18,7 +19,7 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def push_set(condensed: SyntheticSet | str | Path, name: str, *, what: str | None = None, private: bool = False) -> str:
-    """Upload a set as parquet, with a data set card, to the Hugging Face hub.
+    """Upload a set as parquet, with a data set card, to the Hugging Face hub; see `write_upload` for what that is.
 
     Args:
         condensed: the set, or its file or run folder. Folders of this machine are taken out of its recipe.
@@ -33,8 +34,7 @@ def push_set(condensed: SyntheticSet | str | Path, name: str, *, what: str | Non
         UserError: for a name of another form, and when the hub refuses.
         MissingError: without the package huggingface_hub, a token, or a network.
     """
-    if HUB_NAME.fullmatch(name) is None:
-        raise UserError(f"'{name}' is no name on the Hugging Face hub; a name is USER/NAME")
+    check_name(name)
     try:
         from huggingface_hub import HfApi, get_token
         from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
@@ -43,7 +43,7 @@ def push_set(condensed: SyntheticSet | str | Path, name: str, *, what: str | Non
     if not get_token():
         raise MissingError("there is no Hugging Face token; run `hf auth login`, or put one into HF_TOKEN")
     with tempfile.TemporaryDirectory() as scratch:
-        folder = export_set(_without_places(as_set(condensed)), "parquet", Path(scratch) / "set", what=what)
+        folder = write_upload(as_set(condensed), name, Path(scratch) / "set", what=what)
         try:
             api = HfApi()
             address = api.create_repo(name, repo_type="dataset", private=private, exist_ok=True)
@@ -56,6 +56,21 @@ def push_set(condensed: SyntheticSet | str | Path, name: str, *, what: str | Non
             kind = type(error).__name__
             raise MissingError(f"{name} cannot be pushed: no network, or the hub does not answer ({kind})") from error
     return str(address)
+
+
+def check_name(name: str) -> None:
+    """Raise `UserError` for what is no name on the hub."""
+    if HUB_NAME.fullmatch(name) is None:
+        raise UserError(f"'{name}' is no name on the Hugging Face hub; a name is USER/NAME")
+
+
+def write_upload(condensed: SyntheticSet, name: str, folder: Path, *, what: str | None = None) -> Path:
+    """Write the folder that is uploaded as `name`; an earlier one is replaced. Returns it."""
+    check_name(name)
+    export_set(_without_places(condensed), "parquet", folder, what=what, overwrite=True)
+    card = folder / CARD
+    card.write_text(card.read_text(encoding="utf-8").replace(NAME, name), encoding="utf-8")
+    return folder
 
 
 def _without_places(condensed: SyntheticSet) -> SyntheticSet:

@@ -21,6 +21,11 @@ def moments(total: int) -> list[int]:
     return sorted({round(total * (k / MOMENTS) ** 2) for k in range(MOMENTS + 1)})
 
 
+def passed(share: float) -> int:
+    """How many of the moments have passed after that share of a run which ends by the clock."""
+    return int(MOMENTS * math.sqrt(max(0.0, min(1.0, share))))
+
+
 def fit(
     classes: int,
     images: int,  # of the largest class

@@ -43,15 +43,17 @@ def shape_of(data: Any) -> Shape:
     return Shape(data.channels, height, width, data.nclass, len(data.labels), data.device.type == "cpu")
 
 
-def fitting(shape: Shape, ipc: int = USUAL_IPC, method: str | None = None) -> Recipe:
+def fitting(shape: Shape, ipc: int = USUAL_IPC, method: str | None = None, *, best: bool = False) -> Recipe:
     """A complete recipe for data that have none: on a CPU, where no `method` is asked for, with what did best there.
+
+    best: with what did best on a GPU too.
 
     That is NCFM's matching on perturbed early-stage models, with the settings of `BEST` (as the recipe `best`). A
     method that is asked for, and a GPU, where nothing else was measured, get the settings of `nearest_published`.
     """
     base = nearest_published(shape)
     base = replace(base, evaluate=replace(base.evaluate, whole_epochs=whole_epochs(shape, base, ipc)))
-    if method is not None or not shape.cpu:
+    if not best and (method is not None or not shape.cpu):
         return base
     chosen = methods.method_layer("ncfm", base, ipc)["condense"] | BEST
     kept = {"factor": base.condense.factor, "init": base.condense.init}
@@ -109,8 +111,9 @@ def summary(recipe: Recipe, shape: Shape) -> str:
     colour = "grey" if shape.channels == 1 else "colour"
     images = f"{shape.nclass} classes of {colour} images, {shape.width}x{shape.height}"
     depth = "" if network.depth is None else network.depth
-    schedule = f"{condense.outer_iterations} x {condense.inner_loop} iterations"
-    models = "fresh networks" if condense.network_init == "fresh" else f"{pool.models} models of {pool.span}"
+    schedule = f"{condense.outer_iterations} outer iterations of {condense.inner_loop} passes over the classes"
+    plural = "s" * (pool.models != 1)
+    models = "fresh networks" if condense.network_init == "fresh" else f"{pool.models} model{plural} of {pool.span}"
     short = " (short, for a CPU; --minutes or --niter for more)" if shape.cpu else ""
     return (
         f"chosen for {images}: {network.net_type}{depth} of width {network.width:g}, factor {condense.factor}, "

@@ -27,6 +27,14 @@ KEPT_NAMES = ("bf16", "float32")
 PRECISION_NAMES = ("float32", "tf32", "bf16")
 COMPILE_NAMES = ("auto", "on", "off")
 CHANNEL_AXIS_NAMES = ("first", "last")
+NETWORKS = {  # name: what it is, for people
+    "convnet": "ConvNet of any depth, 3 by default (convnet4); the usual one of the field",
+    "resnet": "ResNet-10 or 18 (resnet10, resnet18)",
+    "resnetap": "ResNet-10 or 18 with average pooling; the usual one for ImageNet",
+    "densenet": "DenseNet-121",
+    "timm:NAME": "any network of the package timm",
+    "module:function": "a network of your own: a function of channels, nclass and size",
+}
 YARDSTICK_NAMES = ("initial", "random_real", "whole")
 
 

@@ -23,10 +23,11 @@ class CondenseConfig:
 
     method: str = setting(
         "accdd",
-        "accdd, idc, idc-i, dc, dsa, dm or ncfm: sets what follows, flags go on top",
+        "accdd, idc, idc-i, dc, dsa, dm or ncfm: brings its published settings, flags go on top",
         choices=choices.METHOD_NAMES,
         of_method=True,
         fitted_to=("data",),
+        panel="Set",
     )
     ipc: int = setting(10, "stored images per class", limits=AT_LEAST_ONE, role="set")
     factor: int = setting(
@@ -50,6 +51,7 @@ class CondenseConfig:
         limits=AT_LEAST_ONE,
         role="length",
         fitted_to=("minutes",),
+        panel="Schedule",
     )
     niter: int | None = setting(
         None, "outer iterations; overrides --speedup", limits=AT_LEAST_ONE, role="length", fitted_to=("data", "minutes")
@@ -65,7 +67,11 @@ class CondenseConfig:
         100, "sweeps over the classes per outer iteration", limits=AT_LEAST_ONE, fitted_to=("data", "minutes")
     )
     lr_img: float = setting(
-        5e-3, "image learning rate at ipc 10 and the usual side", limits=ABOVE_ZERO, fitted_to=("data",)
+        5e-3,
+        "image learning rate at ipc 10 and the usual side",
+        limits=ABOVE_ZERO,
+        fitted_to=("data",),
+        panel="Image update",
     )
     mom_img: float = setting(
         0.5, "momentum of the image update", limits=Limits(0, 1, high_included=False), needs=("img_optim", ("sgd",))
@@ -118,6 +124,7 @@ class CondenseConfig:
         choices=choices.METRIC_NAMES,
         needs=("match", ("grad", "feat")),
         fitted_to=("data",),
+        panel="Matching",
     )
     match: str = setting(
         "grad",
@@ -172,6 +179,7 @@ class CondenseConfig:
         "the network: pool (an early-stage model), fresh, or interpolated (between both)",
         choices=choices.NETWORK_INIT_NAMES,
         of_method=True,
+        panel="Network update",
     )
     sweeps_per_network: int | None = setting(
         None,
@@ -235,6 +243,7 @@ class CondenseConfig:
         "condense in parts of NCLASS_SUB classes: all of them, or the one of --phase",
         limits=AT_LEAST_ONE,
         not_compared="a comparison condenses all classes together",
+        panel="Run",
     )
     phase: int | None = setting(
         None,

@@ -39,6 +39,7 @@ class DataConfig:
         "a known name, a folder of images, a parquet, npz, zip or tar file, or USER/NAME on Hugging Face",
         "-d",
         role="source",
+        panel="Data",
     )
     nclass: int | None = setting(
         None, "use the first NCLASS classes (imagenet: 10 or 100)", limits=Limits(2), role="images"
@@ -89,6 +90,7 @@ class NetworkConfig:
         "-n",
         fitted_to=("data",),
         read=own.as_text,
+        panel="Network",
     )
     depth: int | None = setting(
         None,
@@ -119,6 +121,7 @@ class PoolConfig:
         limits=AT_LEAST_ONE,
         needs=("network_init", PRETRAINED_INIT_NAMES),
         fitted_to=("data", "minutes"),
+        panel="Pool",
     )
     fraction: float = setting(
         1.0,
@@ -163,7 +166,9 @@ class PoolConfig:
     @property
     def span(self) -> str:
         """How long each model is trained, in words."""
-        return f"{self.epochs} epochs" + (f" over {self.fraction:g} of the images" if self.fraction < 1 else "")
+        return f"{self.epochs} epoch{'s' * (self.epochs != 1)}" + (
+            f" over {self.fraction:g} of the images" if self.fraction < 1 else ""
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,8 +178,10 @@ class EvaluateConfig:
     networks: tuple[str, ...] = setting(
         (),
         "networks to train, such as convnet resnet18-batch timm:NAME module:function (default: the run's)",
+        "-n",
         role="scope",
         read=own.as_text,
+        panel="Evaluation",
     )
     runs: int = setting(3, "seeds per network", limits=AT_LEAST_ONE, role="scope")
     epochs: int | None = setting(

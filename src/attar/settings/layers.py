@@ -95,13 +95,22 @@ def _recipe_file(name: str) -> tuple[str, dict[str, Any], str | None]:
     return name, values, start
 
 
+def names_data(recipe: str | None) -> bool:
+    """Whether a recipe, by its name or its file, says which data it is for."""
+    if recipe is None or recipe in RECIPES:
+        return recipe not in (None, "default")
+    _, values, start = _recipe_file(recipe)
+    return "dataset" in values or "dataset" in values.get("data", {}) or start not in (None, "default")
+
+
 def _base(layers: list[Layer], recipe: str | None, *, published: bool, shape: Shape | None) -> Recipe:
     """The recipe below all layers: the named one, or that of the data set that the layers name."""
-    if recipe is None:
+    if recipe is None or (recipe == "best" and shape is not None):
         data = {name: value for layer in layers for name, value in layer.get("data", {}).items()}
         condense = {name: value for layer in layers for name, value in layer.get("condense", {}).items()}
         asked = {name: condense[name] for name in ("ipc", "method") if name in condense}
-        return for_data(data.get("dataset", "digits"), data.get("nclass"), published=published, shape=shape, **asked)
+        name, nclass, best = data.get("dataset", "digits"), data.get("nclass"), recipe is not None
+        return for_data(name, nclass, published=published, shape=shape, best=best, **asked)
     if published:
         raise UserError(f"the published settings of the data set and the recipe '{recipe}' exclude each other")
     return named(recipe)

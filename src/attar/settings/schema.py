@@ -81,6 +81,7 @@ class Setting:
     fitted_to: tuple[str, ...]  # what chooses the value where the user does not: "data" (the user's own), "minutes"
     not_compared: str  # why the spec of a comparison cannot set it; empty where it can
     read: Callable[[Any], Any] | None  # makes text of what users give, such as a function
+    panel: str  # the panel of `attar VERB --help-all` that this setting begins; empty: the one before goes on
 
 
 def setting(
@@ -95,16 +96,25 @@ def setting(
     fitted_to: tuple[str, ...] = (),
     not_compared: str = "",
     read: Callable[[Any], Any] | None = None,
+    panel: str = "",
 ) -> Any:
     """A dataclass field that carries a `Setting` with these values in its metadata."""
     assert role in ROLES, role
-    details = Setting(help, names, role, limits, choices, needs, of_method, fitted_to, not_compared, read)
+    details = Setting(help, names, role, limits, choices, needs, of_method, fitted_to, not_compared, read, panel)
     return field(default=default, metadata={"setting": details})
 
 
 def known_settings(section: type) -> dict[str, Setting]:
     """{field: its `Setting`} of a class of settings."""
     return {item.name: item.metadata["setting"] for item in fields(section)}
+
+
+def panels(section: type) -> dict[str, str]:
+    """{field: the panel of the help that it stands in} of a class of settings."""
+    panel, found = "", {}
+    for name, details in known_settings(section).items():
+        found[name] = panel = details.panel or panel
+    return found
 
 
 def check_values(config: Any) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from attar.condensation.setup import check_pool
 from attar.condensation.state import check_images
@@ -24,8 +24,10 @@ from attar.sets.synthetic import SyntheticSet
 from attar.settings import layers, recipes
 from attar.settings.config import FLAGS, Recipe, fitted_to, with_role
 from attar.stages import schedule
+from attar.stages.clock import TimeLimit
+from attar.stages.evaluate import evaluate_set
 from attar.stages.parts import PARTS, condense_parts, discard_parts, settings_of_parts
-from attar.stages.pretrain import check_pool_settings, describe_pool, find_pool, member_files
+from attar.stages.pretrain import check_pool_settings, describe_pool, find_pool, member_files, warn_chance
 from attar.stages.run import Event, RunOptions, condense_in_memory, condense_run, run_options
 from attar.stages.shared import (
     DEFAULT_FOLDER,
@@ -44,13 +46,6 @@ from attar.training import early_stage
 from attar.training.pool import Pool
 
 
-class TimeLimit(NamedTuple):
-    """How long a run may take, if that is limited, and when it started by `time.perf_counter`."""
-
-    minutes: float | None
-    started: float
-
-
 @shows_progress
 def condense(
     data: Any = None,
@@ -63,6 +58,7 @@ def condense(
     resume: bool = True,
     save_every: str = checkpoint.DEFAULT_INTERVAL,
     minutes: float | None = None,
+    evaluate: bool = False,
     log: str | Sequence[str] = (),
     ray: str | None = None,
     ray_cpus: int | None = None,
@@ -84,7 +80,8 @@ def condense(
         resume: resume the run in `folder`, extend it if `niter` has grown, or read it if it is finished; otherwise an
             existing run is refused.
         save_every: time ("600s", "10m", "2h") or inner iterations ("50it") between two checkpoints; "none" for never.
-        minutes: run as many iterations as fit into this time on this machine; a resumed run keeps its number.
+        minutes: end the run when this time is up, with its pool; the time of all sessions of a resumed run counts.
+        evaluate: evaluate the set too, within the minutes where they are given.
         log: send the events of the run to "tensorboard", "wandb" or both as well.
         ray, ray_cpus: the address of a Ray cluster that condenses the parts of a partition (`nclass_sub`), and the CPU
             threads for each part there.
@@ -100,23 +97,29 @@ def condense(
     Raises:
         UserError: for settings, data, pool and folder that do not fit; `Diverged` where numbers become infinite.
     """
-    limit = TimeLimit(minutes, time.perf_counter())
+    limit = TimeLimit(minutes, time.perf_counter(), evaluate)
     if isinstance(pool, str | Path):
         settings, pool = {**settings, "model_path": str(pool)}, None
     options = run_options(save_every, progress, log, callback)
-    check_time_limit(limit, settings)
+    limit.check(settings)
     inputs = resolve_inputs("condense", data, settings, recipe=recipe, published=reproduce, progress=options.progress)
     if pool is not None:
         check_pool_settings(pool, inputs)
         inputs = inputs.with_recipe(replace(inputs.recipe, network=pool.network))
+    if evaluate and (folder is None or inputs.recipe.condense.phase is not None):
+        raise UserError("evaluate needs a run folder with all classes; name a folder, or leave evaluate out")
     if folder is None:
         return _in_memory(inputs, pool, limit, options, ray)
     is_default = folder is DEFAULT_FOLDER
     path = RUN_ROOT / run_name(inputs.data, inputs.recipe) if is_default else named_folder(folder, inputs.recipe)
     with workers_for_parts(ray, ray_cpus, inputs, options) as workers:
         if resume and not overwrite and (path / run_folder.CONFIG).exists():
-            return _resume(path, _as_fitted(RunFolder(path), inputs, limit), pool, options, workers)
-        return _start(path, inputs, pool, limit, options, workers, overwrite=overwrite)
+            condensed = _resume(path, _as_fitted(RunFolder(path), inputs, limit), pool, options, workers)
+        else:
+            condensed = _start(path, inputs, pool, limit, options, workers, overwrite=overwrite)
+    if evaluate:
+        evaluate_set(path, inputs.data, quick=limit.quick, progress=options.progress)
+    return condensed
 
 
 @shows_progress
@@ -160,12 +163,6 @@ def resume_run(
 # ---- checks ----
 
 
-def check_time_limit(limit: TimeLimit, settings: Mapping[str, Any]) -> None:
-    """Raise `UserError` where both the settings and a time limit say how long the run is."""
-    if limit.minutes is not None and (clash := sorted(set(fitted_to("minutes")["condense"]) & settings.keys())):
-        raise UserError(f"{clash[0]} and minutes exclude each other: both say how long the run is")
-
-
 def workers_for_parts(
     ray: str | None, cpus: int | None, inputs: Inputs, options: RunOptions
 ) -> AbstractContextManager[ThreadWorkers | None]:
@@ -203,10 +200,8 @@ def _checked(inputs: Inputs, pool: Pool | None, limit: TimeLimit) -> Inputs:
         logger.info(inputs.fitted)
     if limit.minutes is None:
         return inputs
-    spent = time.perf_counter() - limit.started
     is_trained = pool is not None or bool(inputs.recipe.condense.model_path)
-    recipe = schedule.fit(inputs.data, inputs.recipe, 60 * limit.minutes, before=spent, pool_there=is_trained)
-    return inputs.with_recipe(recipe)
+    return inputs.with_recipe(schedule.fit_limit(inputs.data, inputs.recipe, limit, pool_there=is_trained))
 
 
 def _pool_for(
@@ -223,6 +218,7 @@ def _pool_for(
     else:
         explicit = inputs.explicit.get("pool", {})
         pool, names = find_pool(inputs.data, recipe, options.progress, explicit=explicit, workers=workers, keep=keep)
+    warn_chance(pool, inputs.data)
     return pool, replace(recipe, network=pool.network, condense=replace(recipe.condense, model_path=names))
 
 
@@ -241,6 +237,8 @@ def _in_memory(
     pool, _ = _pool_for(inputs, pool, options, keep=False)
     recipe = replace(inputs.recipe, network=pool.network)
     parts = settings_of_parts(inputs.data, recipe) if recipe.condense.is_split else [recipe]
+    if limit.minutes is not None and not recipe.condense.is_split:  # parts are to be of one length
+        options = replace(options, seconds=limit.left())
     sets = [condense_in_memory(inputs.data, pool, part, options) for part in parts]
     return partition.concatenate(sets) if recipe.condense.is_split else sets[0]
 
@@ -262,6 +260,8 @@ def _start(
         pool, recipe = _pool_for(inputs, pool, options, workers)
     pool_entry = {} if recipe.condense.is_split else describe_pool(pool)  # each part describes the pool itself
     about = about_run(inputs.data) | pool_entry | {"seconds": {"pretrain": pretraining.seconds}}
+    if limit.minutes is not None and not recipe.condense.is_split:
+        about["clock"] = {"minutes": limit.minutes, "seconds": limit.left()}
     with run_folder.open_run_folder(path) as folder:
         run = existing.open_or_create(folder, recipe, about, overwrite=overwrite)
         if overwrite:

@@ -34,6 +34,7 @@ from attar.sets.synthetic import SyntheticSet
 from attar.settings import auto, layers, recipes
 from attar.settings.config import FLAGS, Recipe
 from attar.settings.layers import Layer
+from attar.stages.schedule import QUICK
 from attar.stages.shared import cluster_workers, given_images, load_data, name_as_setting
 
 
@@ -46,6 +47,7 @@ def evaluate(
     factor: int | None = None,
     decode_type: str | None = None,
     normalized: bool = False,
+    quick: bool = False,
     log: str | Sequence[str] = (),
     ray: str | None = None,
     progress: Progress | bool | None = None,
@@ -60,6 +62,7 @@ def evaluate(
         recipe: the name of a recipe, or a TOML file of settings; by default the settings of the run that made the set.
         factor, decode_type, normalized: for images made by another tool: how they are decoded, and whether their values
             are normalised instead of in [0, 1].
+        quick: one seed, and not on the whole set.
         log: send the accuracies to "tensorboard", "wandb" or both as well, where the set is in a run folder.
         ray: the address of a Ray cluster that trains the networks.
         progress: True shows bars and messages; nothing is shown by default.
@@ -73,6 +76,7 @@ def evaluate(
     """
     assert isinstance(progress, Progress)  # see `shows_progress`
     logs = sinks.check_sinks(log)
+    settings = {**QUICK, **settings} if quick else settings
     path = None if isinstance(condensed, SyntheticSet) else Path(condensed)
     if path is not None and not path.exists():
         raise MissingError(f"there is no run folder or file {path}")

@@ -21,6 +21,7 @@ from attar.settings.config import Recipe
 from attar.stages import schedule
 from attar.stages.schedule import Estimate
 from attar.stages.shared import resolve_inputs
+from attar.stages.show import is_run
 
 IMAGES_PER_CLASS = 8  # in the picture
 
@@ -55,6 +56,8 @@ def inspect(
     Raises:
         UserError: for data that cannot be read.
     """
+    if isinstance(data, str | Path) and is_run(data):
+        raise UserError(f"{data} is a run, no data set; `attar show {data}` shows it")
     inputs = resolve_inputs("inspect", data, settings, progress=progress or Progress())
     images, recipe = inputs.data, inputs.recipe
     path = Path(out or f"inspect-{images.name.replace('/', '-')}.png")

@@ -143,7 +143,7 @@ def follow(path: Path, bar: ProgressBar) -> None:
             event = json.loads(line)
             steps += [event] if event.get("event") == "step" else []
     for event in steps[bar.done :]:
-        bar.advance(f"loss {event['loss']:.4g}")
+        bar.advance(f"loss {event['loss'] / (steps[0]['loss'] or 1):.2f} of start")
 
 
 def write_part(part: Part) -> None:

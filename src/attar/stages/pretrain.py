@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -171,3 +173,18 @@ def check_pool_settings(pool: Pool, inputs: Inputs) -> None:
     for name, value in explicit_length(inputs.recipe, inputs.explicit.get("pool", {})).items():
         if any(member.settings[name] != value for member in pool.members):
             raise UserError(f"{name} belongs to attar.pretrain(...): the pool was not trained with {name} {value:g}")
+
+
+def warn_chance(pool: Pool, data: ImageData) -> None:
+    """Warn where the models of a pool are no better than naming the most frequent class."""
+    accuracies = [member.accuracy for member in pool.members if member.accuracy is not None]
+    if not accuracies or data.test_labels is None:
+        return
+    mean, tested = statistics.fmean(accuracies), len(data.test_labels)
+    chance = int(data.test_labels.bincount().max()) / tested
+    if mean < chance + 2 * math.sqrt(chance * (1 - chance) / tested / len(accuracies)):
+        log.warning(
+            "the early-stage models are no better than chance (%.1f %% on average, %.1f %% by always naming the most "
+            "frequent class): matching learns little from them; train them longer with --pt_from",
+            *(100 * mean, 100 * chance),
+        )

@@ -31,6 +31,7 @@ from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import Recipe
 from attar.settings.schema import settings_of
 from attar.signals import Interrupted
+from attar.stages.clock import Clock, say_end
 from attar.training.pool import Pool
 
 
@@ -69,6 +70,7 @@ class RunOptions:
     command: str | None = None  # that is recorded; the command of this process by default
     name: str = "condense"  # of the progress bar
     callback: Callable[[Event], object] | None = None  # called after each outer iteration; False ends the run
+    seconds: float | None = None  # of all sessions together, after which the run ends; None: by its length
 
 
 def run_options(
@@ -96,7 +98,9 @@ def condense_run(run: Run, data: ImageData, pool: Pool, options: RunOptions) -> 
     try:
         with sinks.open_sinks(options.logs, folder.path, settings_of(recipe)) as opened:
             run = replace(run, folder=replace(folder, sinks=opened))
+            options = replace(options, seconds=run.about.get("clock", {}).get("seconds"))
             condensed, state = iterate(setup, recipe, options, run.folder, run.saved)
+        asked = recipe.condense.outer_iterations if options.seconds is None else state.outer
         run = ended_early(run, state.outer)
         condensed = replace(condensed, recipe=settings_of(run.recipe), folder=folder.path)
         (folder.path / run_folder.RESULT).unlink(missing_ok=True)  # of a shorter run, whose set is replaced now
@@ -115,7 +119,7 @@ def condense_run(run: Run, data: ImageData, pool: Pool, options: RunOptions) -> 
             raise Diverged(f"{error}; {folder.path / checkpoint.CURRENT} holds the last good state") from error
         raise
     checkpoint.finish(folder.path)
-    write_product(run, condensed, data, state.seconds, recipe.condense.outer_iterations)
+    write_product(run, condensed, data, state.seconds, asked)
     return condensed
 
 
@@ -132,7 +136,7 @@ def iterate(
     folder: RunFolder | None = None,
     saved: SavedState | None = None,
 ) -> tuple[SyntheticSet, State]:
-    """Iterate to the end, or until the callback says so; in a folder with checkpoints, metrics and snapshots.
+    """Iterate to the end, until the time is up or the callback says so; in a folder with all that a run records.
 
     Returns the set and the last state, with the seconds of all sessions.
     """
@@ -140,8 +144,13 @@ def iterate(
     start = time.perf_counter()  # includes the clustering for the first images
     state = init(setup) if saved is None else restore(saved, setup)
     start -= state.seconds
+    clock = None if options.seconds is None else Clock(options.seconds, state.seconds)
+    pictured = -1 if clock is None or state.outer == 0 else snapshots.passed(clock.share())
+    events = folder.events() if folder is not None else []
+    first = next((event["loss"] for event in events if event.get("event") == "step"), None)
     total, images = config.outer_iterations, images_per_step(setup.data, config)
-    with options.progress.stage(options.name, total, state.outer, images=images) as bar, signals.deferred() as stop:
+    stage = options.progress.stage(options.name, total, state.outer, images=images, serial=True)
+    with stage as bar, signals.deferred() as stop:
         write_if_due = CheckpointWriter(folder.path, options.every, stop) if folder is not None else None
 
         def save(now: bool = False) -> None:
@@ -157,7 +166,11 @@ def iterate(
             state.events += 1
 
         def look() -> float | None:  # after some outer iterations the images are recorded, or the set is evaluated
-            if folder is not None and state.inner == 0 and state.outer in snapshots.moments(total):
+            nonlocal pictured
+            moment = -1 if clock is None else snapshots.passed(clock.share())
+            is_due = state.outer in snapshots.moments(total) if clock is None else moment > pictured
+            pictured = moment
+            if folder is not None and state.inner == 0 and is_due:
                 condensed = loop.product(state, setup)
                 folder.snapshot(state.outer, condensed)
                 folder.picture(state.outer, lambda: pictures.of_set(condensed))
@@ -168,23 +181,32 @@ def iterate(
                 accuracy = quick_accuracy(loop.product(state, setup), setup.data, recipe)
             record({"event": "evaluation", "outer": state.outer, "accuracy": accuracy})
             state.evaluated = state.outer
-            network, bar.accuracy = next(iter(accuracy.items()))
-            log.info("after %d of %d outer iterations: %s %.1f %%", state.outer, total, network, 100 * bar.accuracy)
-            return bar.accuracy
+            network, value = next(iter(accuracy.items()))
+            bar.measured(value)
+            log.info("after %d of %d outer iterations: %s %.1f %%", state.outer, bar.total, network, 100 * value)
+            return value
 
         look()
-        for loss in loop.iterate(state, setup):
+        if setup.gradients.execution.compiled:
+            bar.say("compiling, half a minute or more")
+        bar.deadline = None if clock is None else clock.deadline
+        for loss in loop.iterate(state, setup, None if clock is None else clock.more):
             if loss is not None:
                 seconds = time.perf_counter() - start
                 step = {"outer": state.outer, "inner": config.inner_loop, "loss": loss, "seconds": seconds}
                 record({"event": "step", **step})
-                bar.advance(f"loss {loss:.4g}")
+                first = first or loss
+                bar.advance(f"loss {loss / first:.2f} of start" if first else f"loss {loss:.4g}")
                 accuracy = look()
-                event = Event(state.outer, total, loss, seconds, accuracy, lambda: loop.product(state, setup))
+                event = Event(state.outer, bar.total, loss, seconds, accuracy, lambda: loop.product(state, setup))
                 if is_told_to_stop(options, event, save):
                     break
             save()
         save(now=True)
+    if clock is not None and folder is not None:
+        folder.snapshot(state.outer, loop.product(state, setup))
+    if clock is not None and clock.is_up:
+        say_end(state.outer, config.inner_loop)
     return loop.product(state, setup), state
 
 
@@ -203,10 +225,15 @@ def is_told_to_stop(options: RunOptions, event: Event, save: Callable[[bool], No
 
 
 def ended_early(run: Run, outer: int) -> Run:
-    """The run as one of `outer` outer iterations, which config.json says too where it was to be longer."""
-    if outer == run.recipe.condense.outer_iterations:
+    """The run as one of `outer` outer iterations, which config.json says too where it was to have others.
+
+    The settings of a run that ended by the clock repeat it without one.
+    """
+    if outer == run.recipe.condense.outer_iterations and "clock" not in run.about:
         return run
-    run = replace(run, recipe=of_length(run.recipe, outer))
+    about = {key: value for key, value in run.about.items() if key != "clock"}
+    about |= {"minutes": run.about["clock"]["minutes"]} if "clock" in run.about else {}
+    run = replace(run, recipe=of_length(run.recipe, outer), about=about)
     run.folder.write(run_folder.CONFIG, settings_of(run.recipe) | {"attar": run.about})
     return run
 

@@ -1,12 +1,14 @@
-"""How long a run takes on this machine, from a few timed iterations; and a schedule that fits a time limit."""
+"""How long a run takes on this machine, from a few timed iterations; and a schedule for a time limit."""
 
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -20,10 +22,13 @@ from attar.engine.cuda_graphs import GRAPH_WARMUP
 from attar.engine.device import wait
 from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError, log
+from attar.evaluation.protocol import epochs_for
 from attar.models.for_data import build, describe
+from attar.sets.decode import decoded_count
 from attar.sets.partition import condensed_labels, part_count
 from attar.settings.choices import strategy_names
 from attar.settings.config import PoolConfig, Recipe
+from attar.stages.clock import MIN_PASSES, TOO_FEW, TimeLimit
 from attar.training.batches import AugmentationSampler, BatchSampler, make_batches
 from attar.training.loop import MAX_STEPS_PER_GRAPH, Trainer
 from attar.training.pool import Member, Pool
@@ -34,7 +39,11 @@ WARMUP_CALLS_ON_GPU = GRAPH_WARMUP + 2  # on a GPU: the warm-ups, the recording,
 MEASURED_CALLS = 3  # timed calls
 MEASURED_CLASSES = 10  # on a CPU, where an iteration takes as many times longer as there are more classes
 MAX_POOL_FRACTION = 0.5  # of the time limit
-MIN_OUTER_ITERATIONS = 10  # of a fitted schedule: each outer iteration draws another model
+EVALUATION_MARGIN = 1.4  # seen: 28 s where the training steps alone take 20 s
+MAX_EVALUATION_FRACTION = 0.5  # of the time limit
+MIN_OUTER_ITERATIONS = 20  # of a fitted schedule: each draws another model, and a run ends after a whole one
+MIN_STEP_IMAGES = 16  # a step with fewer images takes as long
+QUICK: dict[str, Any] = {"runs": 1, "yardsticks": ("initial", "random_real")}  # of `evaluate --quick`
 
 
 @dataclass(frozen=True)
@@ -45,10 +54,29 @@ class Estimate:
     inner: float  # one inner iteration of all parts, with its fraction of a network's warm-up
     at_once: int = 1  # models that are trained at the same time
     test: float = 0.0  # measuring the accuracy of an early-stage model
+    image: float = 0.0  # training a network on one image
 
     def pool(self, config: PoolConfig) -> float:
         """Seconds of all early-stage models."""
         return -(-config.models // self.at_once) * (config.epochs * config.fraction * self.epoch + self.test)
+
+    def evaluation(self, data: ImageData, recipe: Recipe, *, quick: bool = False) -> float:
+        """Seconds of an evaluation of the set on the run's own network."""
+        config = replace(recipe.evaluate, **QUICK) if quick else recipe.evaluate
+        condense, tested = recipe.condense, 0 if data.test_labels is None else len(data.test_labels)
+        decoded = decoded_count(condense.ipc, condense.factor, condense.decode_type)
+        epochs = epochs_for(condense, data, config)
+        images = {"condensed": decoded, "initial": decoded, "random_real": condense.ipc}
+        kinds = [name for name in config.yardsticks if name != "whole"] + ["condensed"]
+        seen = sum(epochs * max(MIN_STEP_IMAGES, data.nclass * images[name]) + tested / 3 for name in kinds)
+        seen += (config.whole_epochs * len(data.labels) + tested / 3) * ("whole" in config.yardsticks)
+        return (
+            EVALUATION_MARGIN
+            * self.image
+            * seen
+            * config.runs
+            / min(self.at_once, config.runs * len(config.yardsticks) + 1)
+        )
 
     def total(self, recipe: Recipe) -> float:
         """Seconds of pool and condensation."""
@@ -84,7 +112,8 @@ def estimate(data: ImageData, recipe: Recipe, *, compiled: bool | None = None) -
 
     steps = -(-len(data.labels) // recipe.pool.batch_size)
     warmup = recipe.condense.warmup / (config.sweeps_per_network or config.inner_loop)  # epochs per inner iteration
-    epoch = 0.0 if fresh and not warmup else steps * _pool_step_seconds(data, recipe)
+    step = _pool_step_seconds(data, recipe)
+    epoch = steps * step
     each = _seconds(inner, data.device)
     if config.select == "cluster":  # the timed iterations contain no clustering
         start = time.perf_counter()
@@ -97,6 +126,7 @@ def estimate(data: ImageData, recipe: Recipe, *, compiled: bool | None = None) -
         inner=classes / timed * each + parts * warmup * epoch,
         at_once=ThreadWorkers(data.device).count,
         test=trained * tested / len(data.labels) / 3,  # a training step costs a forward pass and twice as much backward
+        image=step / min(recipe.pool.batch_size, len(data.labels)),
     )
 
 
@@ -125,18 +155,34 @@ def _seconds(step: Callable[[], None], device: torch.device) -> float:
     for _ in range(warm_calls(device)):
         step()
     wait(device)
-    start = time.perf_counter()
+    seconds = []
     for _ in range(MEASURED_CALLS):
+        start = time.perf_counter()
         step()
-    wait(device)
-    return (time.perf_counter() - start) / MEASURED_CALLS
+        wait(device)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def fit_limit(data: ImageData, recipe: Recipe, limit: TimeLimit, *, pool_there: bool) -> Recipe:
+    """The recipe for a run within a limit, at most half of it for the evaluation; see `fit`."""
+    total = 60 * (limit.minutes or math.inf)
+    if limit.evaluate:
+        estimated = estimate(data, recipe)
+        full, short = (estimated.evaluation(data, recipe, quick=quick) for quick in (False, True))
+        limit.quick = full > MAX_EVALUATION_FRACTION * total
+        limit.reserved = min(short if limit.quick else full, MAX_EVALUATION_FRACTION * total)
+        if limit.quick:
+            log.info("the evaluation is a quick one, of about %.0f s: a full one takes about %.0f s", short, full)
+    spent = time.perf_counter() - limit.started
+    return fit(data, recipe, total - limit.reserved, before=spent, pool_there=pool_there)
 
 
 def fit(data: ImageData, recipe: Recipe, seconds: float, *, before: float = 0.0, pool_there: bool = False) -> Recipe:
-    """The recipe with as many iterations as fit into `seconds` for pretraining and condensation.
+    """The recipe for a run that ends after `seconds` of pretraining and condensation: its pool, its outer iterations.
 
     Pretraining gets half of the time at most: fewer models and then fewer epochs where it would take more. Outer
-    iterations are shortened where fewer than ten would fit.
+    iterations are shortened where fewer than twenty would fit. Their number is an expectation: a `Clock` ends the run.
     before: seconds of the limit that are already spent; pool_there: whether the models are already trained.
     Raises `UserError` when the time is too short for one model and one iteration, or limited to no number.
     """
@@ -180,13 +226,19 @@ def _fitted(recipe: Recipe, estimated: Estimate, seconds: float, start: float, p
             f"s on this machine; give at least {least:.2g}"
         )
     inner = max(sweeps, min(recipe.condense.inner_loop, total // MIN_OUTER_ITERATIONS) // sweeps * sweeps)
-    outer = min(max(1, total // inner), recipe.condense.full_niter)
+    outer = max(1, total // inner)
     models_of = f", {pool.models} models of {pool.span} about {pool_seconds:.0f} s" if estimated.epoch else ""
     words = (
-        f"an iteration takes {estimated.inner:.3g} s here{models_of}: {outer} x {inner} iterations fit into "
-        f"{seconds / 60:.3g} minutes"
+        f"a pass over the classes takes {estimated.inner:.3g} s here{models_of}: about {outer} outer iterations of "
+        f"{inner} fit into {in_minutes(seconds)}"
     )
+    words += TOO_FEW if outer * inner < MIN_PASSES else ""
     return replace(recipe, pool=pool, condense=replace(recipe.condense, niter=outer, inner_loop=inner)), words
+
+
+def in_minutes(seconds: float) -> str:
+    """Such as `1 minute` or `2.5 minutes`."""
+    return f"{seconds / 60:.3g} minute{'s' * (seconds != 60)}"
 
 
 def _smaller(config: PoolConfig, estimated: Estimate, seconds: float) -> PoolConfig:

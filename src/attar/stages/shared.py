@@ -19,7 +19,7 @@ from attar.data.load import say_equal_images
 from attar.data.sources import written
 from attar.engine.precision import check_precision
 from attar.engine.workers import ThreadWorkers
-from attar.errors import UserError
+from attar.errors import UserError, log
 from attar.evaluation import protocol
 from attar.runs import run_folder
 from attar.runs.progress import Progress
@@ -69,14 +69,28 @@ def resolve_inputs(
         data = given_images(data, explicit, progress)
         settings = {**settings, "data": settings_of(_data_config(data))}
     resolved = layers.resolve(flags, settings, recipe=recipe, published=published)
+    if data is None and "dataset" not in explicit.get("data", {}) and not layers.names_data(recipe):
+        raise UserError("name the data: -d digits, -d path/to/images, or a recipe that names them")
     images = load_data(resolved, progress, sample=verb == "inspect") if data is None else data
-    fits = recipe is None and not recipes.has_recipe(resolved.data.dataset)
+    fits = recipes.fits_images(recipe, resolved.data.dataset)
     say_equal_images(images)
     if not fits:
+        warn_other_recipe(recipe, images)
         return Inputs(replace(resolved, data=_data_config(images)), images, explicit, "")
     shape = auto.shape_of(images)
-    resolved = replace(layers.resolve(flags, settings, shape=shape), data=_data_config(images))
+    resolved = replace(layers.resolve(flags, settings, recipe=recipe, shape=shape), data=_data_config(images))
     return Inputs(resolved, images, explicit, auto.summary(resolved, shape))
+
+
+def warn_other_recipe(recipe: str | None, data: ImageData) -> None:
+    """Warn where a named recipe is made for another data set than `data`."""
+    made_for = recipes.named(recipe).data.dataset if recipe in recipes.RECIPES and recipe != "default" else data.name
+    if made_for != data.name:
+        log.warning(
+            "the recipe %s is made for %s, and these images are %s: its learning rates and epochs may not fit; without "
+            "--recipe the settings fit the images",
+            *(recipe, made_for, data.name),
+        )
 
 
 def name_as_setting(

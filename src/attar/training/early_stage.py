@@ -47,7 +47,8 @@ def pretrain(
     workers = workers or ThreadWorkers(data.device)
 
     def find(member_config: PoolConfig) -> Member:
-        return _find_member(data, member_config, network, folder, advance, workers)
+        words = _in_words(member_config.seed - config.seed, config, member_config.seed)
+        return _find_member(data, member_config, network, folder, advance, workers, words)
 
     return Pool(network, describe(data), tuple(workers.map(find, _member_configs(config))))
 
@@ -77,13 +78,21 @@ def fill(
     names += [name for name in saved if name not in configs]
     workers = workers or ThreadWorkers(data.device)
 
-    def find(name: str) -> Member:
+    def find(item: tuple[int, str]) -> Member:
+        number, name = item
+        seed = configs[name].seed if name in configs else saved[name].settings["seed"]
+        words = _in_words(number, config, seed)
         if name not in saved:
-            return _find_member(data, configs[name], network, folder, advance, workers)
-        log.info("%s: there already, accuracy %s", name, format_accuracy(saved[name].accuracy))
+            return _find_member(data, configs[name], network, folder, advance, workers, words)
+        log.info("%s, there already: %s", words, format_accuracy(saved[name].accuracy))
         return saved[name]
 
-    return Pool(network, describe(data), tuple(workers.map(find, names[: config.models])))
+    return Pool(network, describe(data), tuple(workers.map(find, enumerate(names[: config.models]))))
+
+
+def _in_words(number: int, config: PoolConfig, seed: int) -> str:
+    """What a model is called while the pool is trained, such as `model 2 of 5 (seed 1)`; `number` is from 0."""
+    return f"model {number + 1} of {config.models} (seed {seed})"
 
 
 def is_described(pool: Pool, config: PoolConfig) -> bool:
@@ -103,18 +112,20 @@ def _find_member(
     folder: Path | None,
     advance: Advance,
     workers: ThreadWorkers,
+    words: str,
 ) -> Member:
-    """Read a member from the folder, or train it and save it there."""
+    """Read a member from the folder, or train it and save it there; `words` are what it is called."""
     path = folder / file_name(config, data, network) if folder else None
     if path is not None and path.exists():
         member = load_matching(path, data, network)
-        log.info("%s: there already, accuracy %s", member.name, format_accuracy(member.accuracy))
+        log.info("%s, there already: %s", words, format_accuracy(member.accuracy))
         return member
     if workers.remote:  # no messages arrive before the model is trained
         member = workers.call(train_member, data, config, network)
-        advance(f"{member.name}: accuracy {format_accuracy(member.accuracy)}")
+        advance(words)
     else:
-        member = train_member(data, config, network, advance)
+        member = train_member(data, config, network, lambda epoch: advance(f"{words}: {epoch}"))
+    log.info("%s: %s", words, format_accuracy(member.accuracy))
     if path is None:
         return member
     meta = {"network": resolved_architecture(network), "made_for": describe(data), "settings": member.settings}
@@ -146,7 +157,7 @@ def train_member(
 
     def after_epoch(epoch: int) -> None:
         keep()
-        advance(f"{name}: epoch {epoch + 1} of {config.epochs}")
+        advance(f"epoch {epoch + 1} of {config.epochs}")
 
     name = file_name(config, data, network).removesuffix(files.SUFFIX)
     sampler = AugmentationSampler(data, strategy_names(config.aug_type), config.mix_p, generator)
@@ -163,11 +174,10 @@ def train_member(
     if not all(bool(value.isfinite().all()) for value in params.values()):
         raise Diverged(f"{name} diverged in training; lower the learning rate (lr is {config.lr:g})")
     test_accuracy = accuracy(model, data.test_batches()) if data.test_images is not None else None
-    log.info("%s: accuracy %s", name, format_accuracy(test_accuracy))
     trajectory = {key: torch.stack([one[key] for one in kept]) for key in params} if kept else {}
     return Member(params, model.buffers, settings_of(config), test_accuracy, name, epochs=trajectory)
 
 
 def format_accuracy(accuracy: float | None) -> str:
-    """An accuracy as text: a fraction with three digits."""
-    return "unknown (no test images)" if accuracy is None else f"{accuracy:.3f}"
+    """An accuracy as text, in percent."""
+    return "accuracy unknown (no test images)" if accuracy is None else f"{100 * accuracy:.1f} %"

@@ -1,0 +1,136 @@
+"""The verbs that compute nothing: they show, list, export or push what there is."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace as Flags
+from typing import Any
+
+from attar.cli.flags import takes
+
+Settings = dict[str, Any]
+
+
+@takes("json")
+def show(run: str, /, *, flags: Flags, settings: Settings) -> None:
+    """Show the accuracies of a run, and where its report is.
+
+    Parameters
+    ----------
+    run: str
+        a run folder
+
+    Examples
+    --------
+    attar show runs/demo
+    attar show runs/demo --json
+    """
+    from attar.cli import printing
+    from attar.stages.show import show as stage
+
+    printing.print_shown(flags, stage(run))
+
+
+@takes("json")
+def runs(folder: str | None = None, /, *, flags: Flags, settings: Settings) -> None:
+    """List all runs, with accuracy and time.
+
+    Parameters
+    ----------
+    folder: str
+        the folder that holds the run folders (default: runs)
+
+    Examples
+    --------
+    attar runs
+    attar runs elsewhere
+    """
+    from attar.cli import printing
+    from attar.stages.show import runs as stage
+
+    printing.print_runs(flags, stage(folder))
+
+
+@takes(
+    *("to", "what"),
+    out="the folder, or for npz and pt the file, which gets that suffix (default: export-<format> in the run folder)",
+    overwrite="replace an export that is there",
+)
+def export(run: str, /, *, flags: Flags, settings: Settings) -> None:
+    """Write a set for other tools: parquet, PNG folders, npz or pt.
+
+    Parameters
+    ----------
+    run: str
+        a run folder, or a condensed.safetensors file
+
+    Examples
+    --------
+    attar export runs/mine --to imagefolder  # PNGs to train on, by class
+    attar export runs/mine --to parquet --out mine  # with a card
+    attar export runs/mine --to npz --what stored
+    """
+    from attar.stages.export import export as stage
+
+    path, words = stage(run, flags.to, out=flags.out, what=flags.what, overwrite=flags.overwrite)
+    print(f"{path}: {words}\nnext: train on it, or attar evaluate {path}")
+
+
+@takes("private", "dry_run", what="the images as stored, decoded or both (default: both)")
+def push(run: str, name: str, /, *, flags: Flags, settings: Settings) -> None:
+    """Put a set onto the Hugging Face hub, with a card.
+
+    Parameters
+    ----------
+    run: str
+        a run folder, or a condensed.safetensors file
+    name: str
+        USER/NAME of the data set there
+
+    Examples
+    --------
+    attar push runs/mine me/my-small-set
+    attar push runs/mine me/my-small-set --dry_run  # uploads nothing
+    """
+    from pathlib import Path
+
+    from attar.sets.card import CARD
+    from attar.stages.export import push as stage
+
+    made = stage(run, name, what=flags.what, private=flags.private, dry_run=flags.dry_run)
+    if flags.dry_run:
+        print((Path(made) / CARD).read_text(encoding="utf-8"))
+        print(f"nothing was uploaded; the folder is {made}\nnext: attar push {run} {name}")
+    else:
+        print(made)
+
+
+@takes("methods", "networks")
+def recipes(name: str | None = None, /, *, flags: Flags, settings: Settings) -> None:
+    """List recipes, methods or networks, or print a recipe as TOML.
+
+    The TOML is the start of a recipe file of your own.
+
+    Parameters
+    ----------
+    name: str
+        a recipe's name
+
+    Examples
+    --------
+    attar recipes
+    attar recipes --methods
+    attar recipes fashion-cpu > mine.toml  # then: attar condense --recipe mine.toml
+    """
+    from attar.settings import choices
+    from attar.settings.layers import to_toml
+    from attar.settings.methods import METHODS
+    from attar.settings.recipes import RECIPES
+
+    if name is not None:
+        print(to_toml(name))
+    elif flags.methods:
+        print("\n".join(f"{name:9} {method.paper}" for name, method in METHODS.items()))
+    elif flags.networks:
+        print("\n".join(f"{name:15} {line}" for name, line in choices.NETWORKS.items()))
+    else:
+        print("\n".join(f"{name:12} {(make.__doc__ or '').splitlines()[0]}" for name, make in RECIPES.items()))

@@ -1,0 +1,130 @@
+"""The card of an exported set: README.md of a data set on the Hugging Face hub, the page that strangers see."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from attar import files
+from attar.sets.synthetic import SyntheticSet
+from attar.settings.methods import METHODS
+
+CARD = "README.md"
+PICTURE = "images.png"  # of the run, beside the card
+NAME = "USER/NAME"  # in the snippet; `attar push` knows the name
+SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+SOURCES = {  # where known data sets come from
+    "cifar10": "https://www.cs.toronto.edu/~kriz/cifar.html",
+    "cifar100": "https://www.cs.toronto.edu/~kriz/cifar.html",
+    "digits": "https://archive.ics.uci.edu/dataset/80",
+    "fashion": "https://github.com/zalandoresearch/fashion-mnist",
+    "imagenet": "https://image-net.org",
+    "mnist": "https://yann.lecun.org/exdb/mnist",
+    "svhn": "http://ufldl.stanford.edu/housenumbers",
+}
+
+
+def write_card(folder: Path, exported: Mapping[str, tuple[Tensor, Tensor]], condensed: SyntheticSet) -> None:
+    """Write the card into an exported folder, with the picture and the accuracies of the set's run, if it has one."""
+    run = condensed.folder
+    has_picture = run is not None and (run / PICTURE).is_file()
+    if run is not None and has_picture:
+        shutil.copy(run / PICTURE, folder / PICTURE)
+    result = files.read_json(run / "result.json") if run is not None and (run / "result.json").is_file() else {}
+    (folder / CARD).write_text(card(exported, condensed, result, picture=has_picture), encoding="utf-8")
+
+
+def card(
+    exported: Mapping[str, tuple[Tensor, Tensor]], condensed: SyntheticSet, result: Mapping[str, Any], *, picture: bool
+) -> str:
+    """The text of the card; `result` is the content of the run's result.json."""
+    count = max(len(labels) for _, labels in exported.values())
+    size = next((name for limit, name in SIZE_CATEGORIES if count < limit), "n>1M")
+    configs = [
+        f"- config_name: {what}\n  data_files: {what}/train-*.parquet"
+        + ("\n  default: true" * (number == len(exported) - 1))
+        for number, what in enumerate(exported)
+    ]
+    shape = "x".join(map(str, condensed.images.shape[1:]))
+    grid = f"{condensed.factor} x {condensed.factor}"
+    kinds = {
+        "stored": f"`stored`: the images as stored, each a grid of up to {grid} images",
+        "decoded": "`decoded`: the images to train on, cut out of the grids and enlarged",
+    }
+    origin, source = "real" if condensed.coreset else "synthetic", condensed.source or "images"
+    link = SOURCES.get(source, f"https://huggingface.co/datasets/{source}" if source.count("/") == 1 else "")
+    method = METHODS.get(condensed.method)
+    lines = [
+        "---",
+        "license: other",
+        "license_name: that-of-the-source",
+        "task_categories:\n- image-classification",
+        "tags:\n- dataset-distillation\n- attar",
+        f"size_categories:\n- {size}",
+        "configs:",
+        *configs,
+        "---",
+        "",
+        f"# {source}, condensed",
+        "",
+        *([f"![the images]({PICTURE})", ""] if picture else []),
+        f"{len(condensed.labels)} {origin} images of {shape}, {condensed.ipc} for each of {condensed.nclass} classes,",
+        f"made by attar out of the data set `{source}`, by the method {condensed.method} (decode type "
+        f"{condensed.decode_type}, factor {condensed.factor}).",
+        "",
+        *(f"- {kinds[what]}: {len(labels)} images" for what, (_, labels) in exported.items()),
+        "",
+        "```python",
+        "from datasets import load_dataset",
+        "",
+        f'images = load_dataset("{NAME}", "{list(exported)[-1]}")["train"]',
+        "```",
+        "",
+        f"Normalise with mean {_numbers(condensed.mean)} and standard deviation {_numbers(condensed.std)} (images in "
+        "[0, 1]).",
+        "",
+        "To train on the decoded images: SGD (learning rate 0.01, momentum 0.9, weight decay 5e-4), batches of 64,",
+        "1000 epochs, a fifth of the rate after 2/3 and again after 5/6 of them; crops, colour, scale and rotation;",
+        "CutMix in half of the batches. `attar train condensed.safetensors --network resnet18` does all that.",
+        "",
+        *_accuracies(result),
+        "## Licence and citation",
+        "",
+        f"The images are made from `{source}`{f' ({link})' if link else ''}: its licence and terms hold for them too.",
+        *([f"The method: {method.paper}."] if method is not None and not condensed.coreset else []),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _accuracies(result: Mapping[str, Any]) -> list[str]:
+    """A table of the accuracies of fresh networks, and how they were trained; nothing where none were measured."""
+    kinds = {"accuracy": "this set", "initial": "before optimising", "random_real": "random real", "whole": "whole set"}
+    kinds = {kind: words for kind, words in kinds.items() if result.get(kind)}
+    if "accuracy" not in kinds:
+        return []
+    rows = [f"| network | {' | '.join(kinds.values())} |", "|---" * (len(kinds) + 1) + "|"]
+    for network in result["accuracy"]:
+        cells = [_percent(result[kind].get(network)) for kind in kinds]
+        rows.append(f"| {network} | {' | '.join(cells)} |")
+    tested_on = result.get("tested_on", "test images")
+    entry, protocol = next(iter(result["accuracy"].values())), result.get("protocol", {})
+    trained = (
+        f"Accuracy on the {tested_on}, %, mean ± standard deviation over n = {entry['n']}; "
+        f"{entry['epochs']} epochs, learning rate {protocol.get('lr')}, augmentation {protocol.get('aug_type')}, "
+        f"CutMix {protocol.get('mix_p')}."
+    )
+    return ["## Accuracy of networks trained on it", "", *rows, "", trained, ""]
+
+
+def _percent(entry: Mapping[str, Any] | None) -> str:
+    if entry is None:
+        return ""
+    return f"{100 * entry['mean']:.1f}" + ("" if entry["std"] is None else f" ± {100 * entry['std']:.1f}")
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.4f}" for value in values)

@@ -1,0 +1,46 @@
+"""What there is already: one run, or all runs in a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attar.errors import MissingError
+from attar.runs import checkpoint, run_folder
+from attar.runs.run_folder import RunFolder
+from attar.sets import set_files
+from attar.stages.shared import RUN_ROOT
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A run folder and what its files say."""
+
+    path: Path
+    result: dict[str, Any]  # empty for a run that is not finished
+    settings: dict[str, Any]  # config.json
+    stopped: bool  # interrupted, with a checkpoint to go on from
+
+
+def is_run(path: str | Path) -> bool:
+    """Whether a folder holds a run, finished or not."""
+    return any((Path(path) / name).is_file() for name in (run_folder.CONFIG, set_files.CONDENSED))
+
+
+def show(path: str | Path) -> Shown:
+    """The run in a folder. Raises `MissingError` where there is none, `UserError` for damaged files."""
+    path = Path(path)
+    if not is_run(path):
+        raise MissingError(f"{path} holds no run; `attar runs` lists those in {RUN_ROOT}")
+    folder = RunFolder(path)
+    result = folder.read(run_folder.RESULT, "seconds", "accuracy")
+    return Shown(path, result, folder.read(run_folder.CONFIG, "condense"), not result and checkpoint.exists(path))
+
+
+def runs(root: str | Path | None = None) -> list[Shown]:
+    """All runs in a folder (default: runs), the latest last. Raises `MissingError` where there is no such folder."""
+    root = Path(root or RUN_ROOT)
+    if not root.is_dir():
+        raise MissingError(f"there is no folder {root}; runs are kept in {RUN_ROOT} where no --out is given")
+    return [show(path) for path in sorted(root.iterdir(), key=lambda path: path.stat().st_mtime) if is_run(path)]

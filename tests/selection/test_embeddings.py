@@ -175,7 +175,7 @@ def test_bad_settings(digits: ImageData) -> None:
             CondenseConfig(**{name: 0})
 
 
-@pytest.mark.parametrize("method", METHOD_NAMES)
+@pytest.mark.parametrize("method", [name for name in METHOD_NAMES if name != "datm"])
 def test_with_every_method(method: str, digits: ImageData) -> None:
     """A network that is fresh, early-stage or interpolated, matched by gradients or features: the batches follow it."""
     settings: dict[str, Any] = {"niter": 1, "inner_loop": 2, "batch_real": 16, "width": 0.05}

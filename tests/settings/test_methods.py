@@ -23,6 +23,9 @@ CONDENSE = FLAGS["condense"]
 DSA = "color_crop_cutout_flip_scale_rotate"
 
 
+TRAJECTORIES = ("mtt", "ftd", "datm")
+
+
 def chosen(method: str, dataset: str = "fashion", **given: Any) -> Recipe:
     return resolve(CONDENSE, {"method": method, "dataset": dataset} | given)
 
@@ -134,9 +137,12 @@ def test_a_short_recipe_keeps_its_schedule_and_its_pool(method: str, name: str) 
     base, recipe = named(name), resolve(CONDENSE, {"method": method}, recipe=name)
     for setting in ("niter", "inner_loop", "batch_real", "n_data", "ipc"):
         assert getattr(recipe.condense, setting) == getattr(base.condense, setting)
-    assert (recipe.pool, recipe.network, recipe.evaluate) == (base.pool, base.network, base.evaluate)
+    assert (recipe.network, recipe.evaluate) == (base.network, base.evaluate)
+    experts = method in TRAJECTORIES
+    assert (recipe.pool == base.pool) != experts and recipe.pool.models == base.pool.models
+    assert not experts or (recipe.pool.keep_epochs and recipe.pool.epochs == recipe.condense.last_epoch)
     assert recipe.condense.factor <= base.condense.factor
-    assert ("flip" in recipe.condense.aug_type) == (method in ("dsa", "dm") and name == "fashion-cpu")
+    assert ("flip" in recipe.condense.aug_type) == (method in ("dsa", "dm", *TRAJECTORIES) and name == "fashion-cpu")
 
 
 @pytest.mark.parametrize(
@@ -158,6 +164,16 @@ def test_a_recipe_with_a_method_of_its_own_is_no_base_of_another(
     assert resolve(CONDENSE, {"method": own.condense.method}, recipe="own") == own
     with pytest.raises(UserError, match="the recipe has a method of its own, and dm is asked for; leave --method"):
         resolve(CONDENSE, {"method": "dm"}, recipe="own")
+
+
+def test_experts_are_trained_as_long_as_they_are_used() -> None:
+    for given in ({"max_start_epoch": 9}, {"max_start_epoch": 9, "expert_epochs": 4}):
+        recipe = chosen("mtt", **given)
+        assert (recipe.pool.epochs, recipe.pool.keep_epochs) == (8 + recipe.condense.expert_epochs, True)
+    plain = (recipe.pool.momentum, recipe.pool.weight_decay, recipe.pool.lr_decay, recipe.pool.mix_p)
+    assert plain == (0.0, 0.0, False, 0.0)
+    assert chosen("mtt", max_start_epoch=9, pt_from=30).pool.epochs == 30
+    assert [chosen(method).pool.optimizer for method in TRAJECTORIES] == ["sgd", "gsam", "gsam"]
 
 
 # ---- layers ----
@@ -263,7 +279,7 @@ def test_every_choice_is_checked() -> None:
     assert {"method", "network_init", "match", "update", "img_step", "img_space", "img_optim"} <= choices.keys()
     for name, options in choices.items():
         for option in options:
-            if (name, option) not in (("img_optim", "adamw"),):
+            if (name, option) not in (("img_optim", "adamw"), ("match", "trajectory")):
                 assert getattr(CondenseConfig(**{name: option}), name) == option
         with pytest.raises(UserError, match=f"unknown {name} 'xyz'; valid: "):
             CondenseConfig(**{name: "xyz"})

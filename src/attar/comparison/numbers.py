@@ -9,7 +9,7 @@ from typing import Any
 
 from attar.comparison.plan import ComparisonPlan, Point, value_of
 from attar.comparison.record import ResultLine
-from attar.evaluation.protocol import RANDOM, SOFT, WHOLE
+from attar.evaluation.protocol import LEARNED, RANDOM, SOFT, WHOLE
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Row:
     initial: Mean | None  # of the sets before they were optimised
     random_real: Mean | None  # of random real images at equal storage
     whole: Mean | None  # of the whole training set, over runs
+    learned: Mean | None  # with the learning rate and the labels that were learned with the images
     soft: Mean | None  # of networks that were trained on a teacher's soft labels
     seconds: float | None  # the median over seeds of `pretrain` and `make` together
     pretrain: float | None  # the median of the early-stage models
@@ -111,6 +112,7 @@ def _row(
         initial=mean(initial),
         random_real=mean(random),
         whole=mean(whole),
+        learned=mean([line[LEARNED][network]["mean"] for line in measured if network in line.get(LEARNED, {})]),
         soft=mean([line[SOFT][network]["mean"] for line in measured if network in line.get(SOFT, {})]),
         seconds=_median([sum(made_in(line)) for line in measured]),
         pretrain=_median([made_in(line)[0] for line in measured]),

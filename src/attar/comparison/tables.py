@@ -27,7 +27,7 @@ def to_csv(rows: Sequence[Row]) -> str:
     names = columns(rows)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    measured = ("accuracy", "soft", "initial", "random_real", "whole")
+    measured = ("accuracy", "learned", "soft", "initial", "random_real", "whole")
     head = [f"{name}_{part}" for name in measured for part in ("mean", "std", "n")]
     last = ("ior", "hlr", "seconds_median", "pretrain_s_median", "make_s_median", "runs_per_seed", "diverged")
     table.writerow(["entry", "method", *names, "network", *head, *last])
@@ -59,6 +59,7 @@ def to_markdown(
         *((name, [text[at] for text in texts]) for at, name in enumerate(columns(rows))),
         *([("network", [row.network or "" for row in rows])] if several else []),
         ("accuracy", [spread(row.accuracy) for row in rows]),
+        *_column("as learned", [spread(row.learned) for row in rows]),
         *_column("soft labels", [spread(row.soft) for row in rows]),
         ("n", [count(row) for row in rows]),
         ("seconds", [seconds(row.seconds) for row in rows]),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from attar.condensation import image_step
 from attar.condensation.gradients import SweepInputs
@@ -19,6 +20,7 @@ from attar.condensation.network_step import train_on_real, update_network
 from attar.condensation.perturb import perturb
 from attar.condensation.setup import Setup, set_up
 from attar.condensation.state import State, check_finite, init, start_network
+from attar.condensation.trajectory_step import learn, match, starting_point
 from attar.data.images import ImageData
 from attar.engine.device import send
 from attar.errors import UserError
@@ -81,7 +83,10 @@ def begin_outer(state: State, setup: Setup) -> State:
 def take_network(state: State, setup: Setup) -> None:
     """Take the next network (Acc-DD section 3.2), perturb it if set (section 3.3), and reset its optimiser."""
     data, config = setup.data, setup.config
-    initial = NETWORK_INITS[config.network_init](setup.pool, state.cpu_generator)
+    if setup.trajectory is not None:
+        initial = starting_point(state, setup)
+    else:
+        initial = NETWORK_INITS[config.network_init](setup.pool, state.cpu_generator)
     params, buffers = (
         {name: send(value, data.device) for name, value in tensors.items()}
         for tensors in (initial.params, initial.buffers)
@@ -130,6 +135,11 @@ def step(state: State, setup: Setup) -> tuple[State, Tensor]:
         if config.img_space == "unit":  # NCFM clamps whenever it takes a network; DC, DSA and DM never clamp
             state.images = clamp(state, setup)
         take_network(state, setup)
+    if setup.trajectory is not None:
+        loss = follow_trajectory(state, setup)
+        state.inner += 1
+        update_mean(state, setup)
+        return state, loss
     strategy = strategy_names(config.aug_type)
     rows = matched_rows(state, setup)
     draws = draw(strategy, len(rows), data.size, state.generator, batch=1)
@@ -152,6 +162,21 @@ def step(state: State, setup: Setup) -> tuple[State, Tensor]:
     state.inner += 1
     update_mean(state, setup)
     return state, loss
+
+
+def follow_trajectory(state: State, setup: Setup) -> Tensor:
+    """An iteration of trajectory matching: images and learned values move after one student. Returns the loss."""
+    found, threshold = match(state, setup), setup.config.threshold
+    before = (state.images, state.momentum, state.optimizer, dict(state.learned))
+    move_images(state, setup, found.images)
+    learn(state, setup, found)
+    if threshold is not None:  # DATM: all of it stays where the loss is too high
+        after = (state.images, state.momentum, state.optimizer, state.learned)
+        state.images, state.momentum, state.optimizer, state.learned = tree_map(
+            lambda new, old: torch.where(found.loss <= threshold, new, old), after, before
+        )
+    reduce_lr(state, setup, found.loss)
+    return found.loss
 
 
 def matched_rows(state: State, setup: Setup) -> list[Tensor]:
@@ -246,4 +271,6 @@ def product(state: State, setup: Setup) -> SyntheticSet:
         source=data.name,
         initial=state.initial.flatten(0, 1),
         fingerprint=data.fingerprint,
+        soft_labels=state.learned["logits"].flatten(0, 1).softmax(dim=1) if "logits" in state.learned else None,
+        lr=float(state.learned["lr"]) if "lr" in state.learned else None,
     )

@@ -15,6 +15,7 @@ from attar.condensation.matching import Matching
 from attar.condensation.memory import choose_chunk, class_bytes, side_by_side
 from attar.condensation.network_training import NetworkTraining
 from attar.condensation.sweep import Sweep, SyntheticSweep
+from attar.condensation.trajectory import TrajectoryGradients
 from attar.data.images import ImageData
 from attar.engine.compile import worth_compiling
 from attar.engine.precision import check_precision, set_matmul_precision
@@ -43,6 +44,7 @@ class Setup:
     calibration: SyntheticSweep | None  # gradients of a trained network's cross-entropy (NCFM)
     image_optimizer: ImageOptimizer
     network_training: NetworkTraining
+    trajectory: TrajectoryGradients | None  # where trajectories are matched
     draws_subset: bool  # a class decodes to more images than `batch_syn_max`
     pending: Tensor  # [C, 1, 1, 1, 1], see `image_step.pending`
 
@@ -99,6 +101,7 @@ def set_up(data: ImageData, pool: Pool, config: CondenseConfig, compiled: bool |
         calibration=calibration,
         image_optimizer=image_optimizer(data, config, len(labels)),
         network_training=NetworkTraining(gradients, data),
+        trajectory=TrajectoryGradients(module, execution, data.device) if config.match == "trajectory" else None,
         draws_subset=decoded_count(config.ipc, config.factor, config.decode_type) > config.batch_syn_max,
         pending=fractions.view(-1, 1, 1, 1, 1),
     )
@@ -117,6 +120,14 @@ def check_pool(pool: Pool, data: ImageData, config: CondenseConfig) -> None:
         raise UserError("the pool is empty; `attar pretrain` fills it")
     if config.network_init == "interpolated" and any("seed" not in member.settings for member in pool.members):
         raise UserError("network_init interpolated needs models that know their seed; `attar pretrain` trains some")
+    for member in pool.members if config.match == "trajectory" else ():
+        points = len(next(iter(member.epochs.values()), ()))
+        if points <= config.last_epoch:
+            has = f"keeps epochs 0 to {points - 1}" if points else "keeps no epochs"
+            raise UserError(
+                f"{member.name} {has}, and match trajectory needs those to {config.last_epoch} (max_start_epoch - 1 + "
+                f"expert_epochs); `attar pretrain --keep_epochs --pt_from {config.last_epoch}` keeps them"
+            )
 
 
 def image_optimizer(data: ImageData, config: CondenseConfig, classes: int) -> ImageOptimizer:
@@ -144,6 +155,8 @@ def choose_execution(
     """Precision, compilation and number of classes at once. Raises `UserError` if the device does not support them."""
     check_precision(config.precision, data.device)
     set_matmul_precision(config.precision, data.device)
+    if config.match == "trajectory":  # a student's steps come one after another, and are not compiled
+        return Execution(config.precision)
     decoded = min(decoded_count(config.ipc, config.factor, config.decode_type), config.batch_syn_max)
     per_class = class_bytes(module, data.channels, data.size, config.batch_real + decoded)
     chunk = choose_chunk(per_class, len(labels), data.device, config.memory_gb)

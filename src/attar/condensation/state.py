@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from attar.condensation import image_step
+from attar.condensation import experts, image_step
 from attar.condensation.given_images import images_of_set
 from attar.condensation.setup import Setup
 from attar.data.images import ImageData
@@ -26,7 +26,7 @@ from attar.training.batches import BatchSampler
 from attar.training.train_state import TrainState
 
 # Fields that are saved unchanged
-COUNTERS = ("outer", "inner", "evaluated", "events", "seconds")
+COUNTERS = ("outer", "inner", "evaluated", "events", "seconds", "epoch")
 IMAGE_TENSORS = ("images", "momentum", "initial")
 
 SavedState = dict[str, Any]  # tensors and plain values in dicts and lists
@@ -42,11 +42,13 @@ class State:
     network: TrainState | None  # None before the first outer iteration
     samplers: list[BatchSampler]  # one per condensed class
     update_sampler: BatchSampler  # all real rows, for the network update
+    experts: BatchSampler  # indices of the pool's members, where trajectories are matched
     generator: Generator  # on the data's device
     cpu_generator: Generator  # on the CPU, for seeds and members of the pool
     outer: int = 0  # finished outer iterations
     inner: int = 0  # finished inner iterations of the current outer one
     losses: list[Tensor] = field(default_factory=list)  # of the current outer iteration, scalars
+    epoch: int = 0  # of a trajectory, where the student started
     member: int = -1  # index of the pool's member that the network comes from; -1: none
     optimizer: image_step.OptimizerState = field(default_factory=dict)  # of the images, besides the momentum
     evaluated: int = -1  # the last outer iteration with an evaluation
@@ -54,6 +56,7 @@ class State:
     seconds: float = 0.0  # of all sessions
     picks: list[Tensor] = field(default_factory=list)  # per class, rows of the last clustering (DREAM)
     mean: Tensor | None = None  # of the images over the sweeps, if it is the product
+    learned: dict[str, Tensor] = field(default_factory=dict)  # beside the images: "lr", "logits", and their momenta
 
 
 def init(setup: Setup, images: Tensor | None = None) -> State:
@@ -62,7 +65,10 @@ def init(setup: Setup, images: Tensor | None = None) -> State:
     generator = Generator(data.device).manual_seed(config.seed)
     cpu_generator = Generator().manual_seed(config.seed)
     images = images_of_set(data, config, setup.labels) if images is None else images
-    if images is None:
+    if images is None and config.init == "correct":
+        rows = torch.stack([experts.right_rows(setup, label, config.ipc, generator) for label in setup.labels])
+        images = (data.images[rows.flatten()].float() / 255).unflatten(0, rows.shape)
+    elif images is None:
         embed = first_embedding(setup) if config.select == "cluster" else None
         images = torch.stack([initial_images(data, label, config, generator, embed) for label in setup.labels])
     return State(
@@ -72,10 +78,22 @@ def init(setup: Setup, images: Tensor | None = None) -> State:
         network=None,
         samplers=[BatchSampler(data.rows(label), config.batch_real, generator) for label in setup.labels],
         update_sampler=BatchSampler(torch.arange(len(data.labels), device=data.device), config.batch_size, generator),
+        experts=BatchSampler(torch.arange(len(setup.pool)), 1, cpu_generator),
         generator=generator,
         cpu_generator=cpu_generator,
         optimizer=image_step.start(images, setup.image_optimizer),
+        learned=start_learned(setup, images),
     )
+
+
+def start_learned(setup: Setup, images: Tensor) -> dict[str, Tensor]:
+    """What is learned beside the images before the first iteration: the students' learning rate, and labels if set."""
+    if setup.trajectory is None:
+        return {}
+    learned = {"lr": images.new_tensor(setup.config.lr_teacher)}
+    if setup.config.lr_y:
+        learned["logits"] = experts.mean_logits(setup, images)
+    return learned | {f"{name}_momentum": torch.zeros_like(value) for name, value in learned.items()}
 
 
 def first_embedding(setup: Setup) -> Embed:
@@ -122,6 +140,12 @@ def start_network(setup: Setup, params: dict[str, Tensor], buffers: dict[str, Te
 def check_finite(state: State, config: CondenseConfig) -> None:
     """Raise `Diverged` when a loss or an image is not finite."""
     rates = f"lower the learning rate of the images or the network (lr_img is {config.lr_img}, lr is {config.lr})"
+    if "lr" in state.learned:
+        rates = f"lower the learning rate of the images or of the learned rate (lr_img is {config.lr_img}, lr_lr is "
+        rates += f"{config.lr_lr:g})"
+        rate = float(state.learned["lr"])
+        if not rate > 0:
+            raise Diverged(f"the learned learning rate is {rate:g}, and must stay above 0; {rates}")
     for loss in torch.stack(state.losses).tolist() if state.losses else []:
         if not math.isfinite(loss):
             raise Diverged(f"the matching loss is {loss}; {rates}")
@@ -146,12 +170,14 @@ def snapshot(state: State, setup: Setup) -> SavedState:
         "generator": state.generator.get_state(),
         "cpu_generator": state.cpu_generator.get_state(),
         "samplers": [
-            {"order": sampler.order, "next": sampler.next} for sampler in (*state.samplers, state.update_sampler)
+            {"order": sampler.order, "next": sampler.next}
+            for sampler in (*state.samplers, state.update_sampler, state.experts)
         ],
         "network": network_tensors(state.network),
         "member": state.member,
         "optimizer": state.optimizer,
         "mean": state.mean,
+        "learned": state.learned,
     }
 
 
@@ -232,7 +258,7 @@ def _rebuild_state(values: SavedState, setup: Setup) -> State:
         raise ValueError(f"picks of {len(state.picks)} classes")
     state.generator.set_state(values["generator"])
     state.cpu_generator.set_state(values["cpu_generator"])
-    for sampler, saved in zip((*state.samplers, state.update_sampler), values["samplers"], strict=True):
+    for sampler, saved in zip((*state.samplers, state.update_sampler, state.experts), values["samplers"], strict=True):
         sampler.restore(saved["order"], saved["next"])
     if values["network"] is not None:
         tensors = _to_device(values["network"], device)
@@ -245,6 +271,10 @@ def _rebuild_state(values: SavedState, setup: Setup) -> State:
         if state.optimizer[name].shape != value.shape:
             raise ValueError(f"{name} of shape {list(value.shape)}")
         state.optimizer[name] = value.to(device)
+    for name, value in values["learned"].items():
+        if state.learned[name].shape != value.shape:
+            raise ValueError(f"{name} of shape {list(value.shape)}")
+        state.learned[name] = value.to(device)
     if setup.config.averaging_power and (state.outer or state.inner):
         if values["mean"].shape != shape:
             raise ValueError(f"mean of shape {list(values['mean'].shape)}")

@@ -20,12 +20,15 @@ from attar import __version__
 from attar.data.cache.mapped import Mapped
 from attar.data.images import ImageData
 from attar.engine.workers import ThreadWorkers
+from attar.errors import log
 from attar.evaluation.protocol import (
     CONDENSED,
+    LEARNED,
     SOFT,
     WHOLE,
     check_set_fits,
     chosen_networks,
+    config_of,
     entry,
     epochs_for,
     kinds_of,
@@ -100,6 +103,10 @@ def evaluate(
     for settings in networks.values():
         build(settings, describe(data), 0)
     kinds = list(config.yardsticks) if yardsticks_only else kinds_of(condensed, config)
+    if LEARNED in kinds and condensed.lr is not None:
+        log.info(
+            "the set has learned the learning rate %.3g, the protocol has %g: both are shown", condensed.lr, config.lr
+        )
     seeds = range(config.seed, config.seed + config.runs)
     workers = workers or ThreadWorkers(data.device)
     evaluator = Evaluator(condensed, data, config, network, networks, trained or TrainedNetworks(), workers)
@@ -118,6 +125,8 @@ def evaluate(
         predicted = [run.predicted for run in runs if run.predicted is not None]
         if len(predicted) == len(runs):
             entries.predictions[kind][label] = predicted
+        if kind == LEARNED:
+            entries[kind][label]["lr"] = condensed.lr
         if kind == SOFT:
             entries[kind][label]["teacher"] = evaluator.run(evaluator.teacher(label)).accuracy
     return entries
@@ -139,7 +148,8 @@ class Evaluator:
 
     def job(self, label: str, kind: str, seed: int) -> TrainingJob:
         """The network of that label, to be trained on that kind of training set."""
-        return TrainingJob(label, self.networks[label], kind, self.config, self.epochs(kind), seed)
+        config = config_of(kind, self.config, self.condensed)
+        return TrainingJob(label, self.networks[label], kind, config, self.epochs(kind), seed)
 
     def teacher(self, label: str) -> TrainingJob:
         """The network whose soft labels others learn: the first run on the whole set."""

@@ -17,11 +17,16 @@ from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import EvaluateConfig, NetworkConfig, with_role
 from attar.settings.schema import settings_of
 
-# Kinds of training sets, as keys of result.json: the condensed set with hard and with soft labels, and the yardsticks.
-CONDENSED, SOFT, INITIAL, RANDOM, WHOLE = "accuracy", "soft_labels", "initial", "random_real", "whole"
+# Kinds of training sets, as keys of result.json: the condensed set with hard labels, with what was learned beside the
+# images, and with a network's soft labels; and the yardsticks.
+CONDENSED, LEARNED, SOFT, INITIAL, RANDOM, WHOLE = (
+    *("accuracy", "learned", "soft_labels"),
+    *("initial", "random_real", "whole"),
+)
 # The same in the order in which they are shown: (short name, description)
 MEASURED = {
     CONDENSED: ("condensed", "the images of this run"),
+    LEARNED: ("as learned", "the images of this run, with the learning rate and the labels that were learned"),
     SOFT: ("soft labels", "the images of this run, labelled by a network that was trained on the whole set"),
     INITIAL: ("initial", "the same set before it was optimised"),
     RANDOM: ("random real", "as many real images of full size, drawn at random"),
@@ -32,12 +37,17 @@ MAX_SIDE_OF_FIXED_EPOCHS = 64  # pixels: up to this side the protocol has a fixe
 
 
 def kinds_of(condensed: SyntheticSet, config: EvaluateConfig) -> list[str]:
-    """The kinds of training sets: the condensed set, with soft labels too if the settings say so, and the yardsticks.
+    """The kinds of training sets: the condensed set, as learned too where more than images was, and the yardsticks.
 
     `initial` is left out of a set whose initial images are not known.
     """
     yardsticks = [kind for kind in config.yardsticks if kind != INITIAL or condensed.initial is not None]
-    return [CONDENSED, *([SOFT] if config.soft_labels else []), *yardsticks]
+    return [CONDENSED, *[LEARNED] * condensed.has_learned, *[SOFT] * config.soft_labels, *yardsticks]
+
+
+def config_of(kind: str, config: EvaluateConfig, condensed: SyntheticSet) -> EvaluateConfig:
+    """How a network is trained on a kind of training set: as learned, with the learning rate that was learned."""
+    return replace(config, lr=condensed.lr) if kind == LEARNED and condensed.lr is not None else config
 
 
 def gains(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:

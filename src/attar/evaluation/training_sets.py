@@ -11,10 +11,12 @@ from torch import Generator, Tensor
 from attar.data.cache.mapped import Mapped
 from attar.data.images import ImageData
 from attar.errors import UserError
-from attar.evaluation.protocol import INITIAL, RANDOM, WHOLE
+from attar.evaluation.protocol import INITIAL, LEARNED, RANDOM, WHOLE
 from attar.sets.synthetic import SyntheticSet
 
-LabelledImages = tuple[Tensor | Mapped, Tensor]  # uint8, or float in [0, 1], [n, ch, H, W]; labels int64 [n]
+LabelledImages = tuple[
+    Tensor | Mapped, Tensor
+]  # uint8, or float in [0, 1], [n, ch, H, W]; labels int64 [n] or float [n, C]
 
 
 def training_set(kind: str, condensed: SyntheticSet, data: ImageData, seed: int) -> LabelledImages:
@@ -27,6 +29,8 @@ def training_set(kind: str, condensed: SyntheticSet, data: ImageData, seed: int)
     if kind == RANDOM:
         return random_real(data, condensed, seed)
     images, labels = (condensed.start() if kind == INITIAL else condensed).decoded()
+    if kind == LEARNED and condensed.soft_labels is not None:
+        labels = condensed.decoded_soft_labels()
     return images.to(data.device), labels.to(data.device)
 
 
@@ -54,5 +58,8 @@ def fingerprint(kind: str, condensed: SyntheticSet) -> str:
     if kind not in (WHOLE, RANDOM):
         images = condensed.start().images if kind == INITIAL else condensed.images
         digest.update(images.cpu().numpy().tobytes())
+        if kind == LEARNED:
+            soft = condensed.soft_labels
+            digest.update(repr(condensed.lr).encode() + (b"" if soft is None else soft.cpu().numpy().tobytes()))
         digest.update(json.dumps([condensed.factor, condensed.decode_type, list(images.shape)]).encode())
     return digest.hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,9 @@ METADATA_TYPES = {
 
 
 def save_set(path: str | Path, condensed: SyntheticSet) -> None:
-    """Write a condensed set to a safetensors file: tensors `images` float32 and `labels` int64, the rest as metadata.
+    """Write a condensed set to a safetensors file, the rest of it as metadata.
+
+    Its tensors are `images` float32, `labels` int64 and, where labels were learned, `soft_labels` float32.
 
     Args:
         path: the file, which is replaced atomically. Beside a file named `condensed.safetensors` the initial images,
@@ -36,8 +37,11 @@ def save_set(path: str | Path, condensed: SyntheticSet) -> None:
     """
     path = Path(path)
     if path.name == CONDENSED and condensed.initial is not None:
-        save_set(path.with_name(INITIAL), replace(condensed, images=condensed.initial))
-    save_tensors(path, {"images": condensed.images.float(), "labels": condensed.labels}, "set", describe(condensed))
+        save_set(path.with_name(INITIAL), condensed.start())
+    tensors = {"images": condensed.images.float(), "labels": condensed.labels}
+    if condensed.soft_labels is not None:
+        tensors["soft_labels"] = condensed.soft_labels.float()
+    save_tensors(path, tensors, "set", describe(condensed))
 
 
 def describe(condensed: SyntheticSet) -> dict[str, Any]:
@@ -54,6 +58,7 @@ def describe(condensed: SyntheticSet) -> dict[str, Any]:
         "fingerprint": condensed.fingerprint,
         "method": condensed.method,
         **({"coreset": condensed.coreset} if condensed.coreset else {}),
+        **({"lr": condensed.lr} if condensed.lr is not None else {}),
     }
 
 
@@ -99,6 +104,8 @@ def load_set(path: str | Path) -> SyntheticSet:
         recipe=meta["recipe"],
         fingerprint=str(meta.get("fingerprint", "")),
         coreset=str(meta.get("coreset", "")),
+        soft_labels=tensors.get("soft_labels"),
+        lr=meta.get("lr"),
         folder=path.parent if path.name == CONDENSED else None,
     )
     if not _is_sound(condensed):
@@ -114,6 +121,11 @@ def as_set(condensed: SyntheticSet | str | Path) -> SyntheticSet:
 def _is_sound(condensed: SyntheticSet) -> bool:
     """Whether shapes, labels, classes, factor and normalisation fit each other, and all values are in range."""
     images, labels = condensed.images, condensed.labels
+    soft = condensed.soft_labels
+    if soft is not None:
+        fits = soft.dtype == torch.float32 and soft.shape == (len(labels), condensed.nclass) and condensed.factor == 1
+        if not fits or not bool(((soft >= 0) & (soft <= 1)).all()):
+            return False
     if images.dim() != 4 or labels.shape != images.shape[:1] or not images.numel():
         return False
     if not 0 <= float(images.min()) <= float(images.max()) <= 1 or not all(
@@ -126,8 +138,9 @@ def _is_sound(condensed: SyntheticSet) -> bool:
         or not 1 <= condensed.factor <= min(images.shape[2:])
     ):
         return False
-    scale = (*condensed.mean, *condensed.std)
-    if not all(isinstance(value, float) and math.isfinite(value) for value in scale):
+    learned = () if condensed.lr is None else (condensed.lr,)
+    scale = (*condensed.mean, *condensed.std, *learned)
+    if not all(isinstance(value, float) and math.isfinite(value) for value in scale) or min(learned, default=1.0) <= 0:
         return False
     return len(condensed.mean) == len(condensed.std) == images.shape[1] and all(value > 0 for value in condensed.std)
 

@@ -39,6 +39,8 @@ class SyntheticSet:
         recipe: the settings that made the set, by section.
         fingerprint: a digest of the real images; empty where it is not known.
         coreset: how real images were selected ("random", "herding", "kcenter"); empty for synthetic images.
+        soft_labels: the class probabilities that were learned with the images, float32 [N, C]; None where none were.
+        lr: the learning rate that was learned with the images, for training on them; None where none was.
         folder: the run folder that the set was read from or written to, if any.
     """
 
@@ -54,6 +56,8 @@ class SyntheticSet:
     recipe: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
     coreset: str = ""
+    soft_labels: Tensor | None = None
+    lr: float | None = None
     folder: Path | None = None
 
     @property
@@ -69,6 +73,11 @@ class SyntheticSet:
         return str(self.recipe.get("condense", {}).get("method", "accdd")) if self.recipe else "unknown"
 
     @property
+    def has_learned(self) -> bool:
+        """Whether more than images was learned: labels, or the learning rate for training on them."""
+        return self.lr is not None or self.soft_labels is not None
+
+    @property
     def ipc(self) -> int:
         """Stored images per class."""
         return int(torch.bincount(self.labels).max())
@@ -76,6 +85,11 @@ class SyntheticSet:
     def decoded(self) -> tuple[Tensor, Tensor]:
         """The training images float32 [n, ch, H, W] in [0, 1] and their labels int64 [n]."""
         return decode_set(self.images, self.labels, self.factor, self.decode_type)
+
+    def decoded_soft_labels(self) -> Tensor:
+        """The learned labels of the training images, float32 [n, C], in the order of `decoded`. Needs factor 1."""
+        assert self.soft_labels is not None and self.factor == 1
+        return self.soft_labels[self.labels.argsort(stable=True)]
 
     def normalize(self, images: Tensor) -> Tensor:
         """(images − mean) / std, per channel."""
@@ -136,7 +150,7 @@ class SyntheticSet:
         """The set with its initial images. Raises `UserError` where they are not known."""
         if self.initial is None:
             raise UserError("this set does not hold its initial images")
-        return replace(self, images=self.initial)
+        return replace(self, images=self.initial, lr=None, soft_labels=None)
 
 
 @dataclass(frozen=True, eq=False)

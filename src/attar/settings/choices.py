@@ -10,16 +10,16 @@ from attar.settings import plugins
 
 AUGMENTATION_NAMES = ("color", "crop", "cutout", "flip", "scale", "rotate")
 METRIC_NAMES = ("mse", "l1", "l1_mean", "cos")
-METHOD_NAMES = ("accdd", "idc", "idc-i", "dc", "dsa", "dm", "ncfm")
+METHOD_NAMES = ("accdd", "idc", "idc-i", "dc", "dsa", "dm", "ncfm", "mtt", "ftd", "datm")
 NETWORK_INIT_NAMES = ("pool", "fresh", "interpolated")
 PRETRAINED_INIT_NAMES = ("pool", "interpolated")  # those of NETWORK_INIT_NAMES that need early-stage models
-MATCH_NAMES = ("grad", "feat", "ncf")
+MATCH_NAMES = ("grad", "feat", "ncf", "trajectory")
 UPDATE_NAMES = ("real", "synthetic", "none")
 TRAINING_UPDATE_NAMES = ("real", "synthetic")  # those of UPDATE_NAMES that train the network
 IMG_STEP_NAMES = ("class", "sweep")
 IMG_SPACE_NAMES = ("unit", "normalized")
 IMG_OPTIMIZER_NAMES = ("sgd", "adamw")
-INIT_NAMES = ("mix", "random", "noise")
+INIT_NAMES = ("mix", "random", "noise", "correct")
 SELECT_NAMES = ("random", "cluster")
 DECODE_TYPE_NAMES = ("single", "multi", "bound")
 OPTIMIZER_NAMES = ("sgd", "adam", "adamw", "gsam")

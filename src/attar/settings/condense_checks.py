@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from attar.errors import UserError, choose
 from attar.settings import choices
+from attar.settings.trajectory_config import check_trajectory
 
 if TYPE_CHECKING:
     from attar.settings.condense_config import CondenseConfig
@@ -34,3 +35,9 @@ def check_together(config: CondenseConfig) -> None:
         raise UserError("calibrate needs trained networks: network_init pool or interpolated, not fresh")
     if config.network_init != "fresh" and config.warmup:
         raise UserError(f"warmup trains fresh networks, and network_init is {config.network_init}; leave it out")
+    if config.init == "correct" and (config.network_init == "fresh" or config.factor > 1):
+        raise UserError("init correct needs early-stage models (network_init pool or interpolated), and factor 1")
+    if config.init == "correct" and config.select == "cluster":
+        raise UserError("init correct and select cluster both choose the initial images; leave one out")
+    if config.match == "trajectory":
+        check_trajectory(config, vars(config))

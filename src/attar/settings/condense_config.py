@@ -15,15 +15,16 @@ from attar.settings.schema import (
     check_values,
     setting,
 )
+from attar.settings.trajectory_config import TrajectoryConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class CondenseConfig:
+class CondenseConfig(TrajectoryConfig):
     """The synthetic set, where the network comes from, what is matched, how images and network move, and how long."""
 
     method: str = setting(
         "accdd",
-        "accdd, idc, idc-i, dc, dsa, dm or ncfm: brings its published settings, flags go on top",
+        "accdd, idc, idc-i, dc, dsa, dm, ncfm, mtt, ftd or datm: brings its published settings, flags go on top",
         choices=choices.METHOD_NAMES,
         of_method=True,
         fitted_to=("data",),
@@ -40,7 +41,7 @@ class CondenseConfig:
     )
     init: str = setting(
         "mix",
-        "mix (real images in every cell), random (real images), noise, or a set: a run folder or an export",
+        "mix (real images in every cell), random, noise, correct (a model has them right), or a set: a run or export",
         fitted_to=("data",),
         read=choices.init_text,
     )
@@ -128,7 +129,7 @@ class CondenseConfig:
     )
     match: str = setting(
         "grad",
-        "grad (class gradients), feat (means of features) or ncf (their distribution)",
+        "grad (class gradients), feat (means of features), ncf (their distribution) or trajectory",
         choices=choices.MATCH_NAMES,
         of_method=True,
         fitted_to=("data",),
@@ -291,7 +292,6 @@ class CondenseConfig:
         needs=("network_init", choices.PRETRAINED_INIT_NAMES),
         not_compared="early-stage models are trained inside the comparison, so that their time counts",
     )
-
     plugin: tuple[str, ...] = setting((), "Python files that add losses, methods and so on", read=plugins.as_text)
 
     def __post_init__(self) -> None:

@@ -77,6 +77,8 @@ def resolve(
     for layer in layers:
         merge_layer(sections, layer)
     derive(sections, base, {name for layer in layers for name in layer.get("condense", {})})
+    if sections["condense"]["match"] == "trajectory" and not any("epochs" in layer.get("pool", {}) for layer in layers):
+        sections["pool"]["epochs"] = overlay(base, {"condense": sections["condense"]}).condense.last_epoch
     sections["condense"]["plugin"] = plugins.used(sections)
     resolved = overlay(base, sections)  # once, after all layers: a flag may complete a setting of the file
     for explicit in explicit_layers:

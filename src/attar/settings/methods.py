@@ -31,6 +31,7 @@ class Method:
     means: SectionValues = field(default_factory=dict)  # of [condense], as `full`, `short` and `fits`
     full: SectionValues = field(default_factory=dict)
     short: SectionValues = field(default_factory=dict)
+    experts: SectionValues = field(default_factory=dict)  # of [pool]
     pool: SectionValues = field(default_factory=dict)  # of [pool], with the published recipes
     # The settings that depend on the recipe below and on the number of stored images per class
     fits: Callable[[Recipe, int], SectionValues] = lambda base, ipc: {}
@@ -120,6 +121,27 @@ def ncfm_fits(base: Recipe, ipc: int) -> SectionValues:
     return values | ({"factor": 1, "init": "random"} if base.condense.factor == 1 else {})
 
 
+# ---- MTT ----
+
+MTT: SectionValues = SUMMED | {
+    **{"network_init": "pool", "match": "trajectory", "update": "none", "lr_img": 1000.0, "mom_img": 0.5},
+}
+# Plain SGD at a constant rate, without momentum, decay and CutMix
+EXPERTS: SectionValues = {
+    **{"keep_epochs": True, "momentum": 0.0, "weight_decay": 0.0, "batch_size": 256, "lr_decay": False, "mix_p": 0.0},
+}
+
+
+FLAT_EXPERTS: SectionValues = EXPERTS | {"optimizer": "gsam"}
+MTT_FULL: SectionValues = {"inner_loop": 100, "full_niter": 50, "speedup": 1}
+MTT_SHORT: SectionValues = {"syn_steps": 10, "max_start_epoch": 5, "lr_img": 10.0}
+
+
+def mtt_fits(base: Recipe, ipc: int) -> SectionValues:
+    """The published augmentation."""
+    return {"aug_type": unmirrored(DSA_STRATEGY, base)}
+
+
 # ---- all of them ----
 
 METHODS: dict[str, Method] = {
@@ -161,6 +183,33 @@ METHODS: dict[str, Method] = {
         short={"frequencies": 1024, "patience": 100},
         pool={"models": 20, "epochs": 60},
         fits=ncfm_fits,
+    ),
+    "mtt": Method(
+        "Cazenavette et al., Dataset Distillation by Matching Training Trajectories, CVPR 2022",
+        means=MTT,
+        full=MTT_FULL,
+        short=MTT_SHORT,
+        experts=EXPERTS,
+        pool={"models": 100},
+        fits=mtt_fits,
+    ),
+    "ftd": Method(
+        "Du et al., Minimizing the Accumulated Trajectory Error to Improve Dataset Distillation, CVPR 2023",
+        means=MTT | {"averaging_power": 3},
+        full=MTT_FULL,
+        short=MTT_SHORT,
+        experts=FLAT_EXPERTS,
+        pool={"models": 100, "gsam_alpha": 1.0},
+        fits=mtt_fits,
+    ),
+    "datm": Method(
+        "Guo et al., Towards Lossless Dataset Distillation via Difficulty-Aligned Trajectory Matching, ICLR 2024",
+        means=MTT | {"init": "correct", "lr_y": 2.0, "threshold": 1.0},
+        full=MTT_FULL | {"full_niter": 100},
+        short=MTT_SHORT,
+        experts=FLAT_EXPERTS,
+        pool={"models": 100, "epochs": 100},
+        fits=mtt_fits,
     ),
 }
 
@@ -209,7 +258,8 @@ def method_layer(name: str, base: Recipe, ipc: int) -> dict[str, SectionValues]:
         )
     schedule = method.short if is_short(base) else method.full
     condense = method.means | schedule | method.fits(base, ipc) | {"method": name}
-    return {"condense": condense} | ({} if is_short(base) or not method.pool else {"pool": dict(method.pool)})
+    pool = method.experts | ({} if is_short(base) else method.pool)
+    return {"condense": condense} | ({"pool": pool} if pool else {})
 
 
 # ---- settings without effect ----

@@ -26,6 +26,7 @@ from attar.runs.progress import Progress
 from attar.runs.result import describe_result
 from attar.runs.run_folder import RunFolder
 from attar.sets import partition, set_files, snapshots
+from attar.sets.decode import decoded_count
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import Recipe
@@ -248,7 +249,8 @@ def of_length(recipe: Recipe, outer: int) -> Recipe:
 def quick_accuracy(condensed: SyntheticSet, data: ImageData, recipe: Recipe) -> dict[str, float]:
     """{network: accuracy} of one network of the kind that the run matches on, a fraction."""
     quick = replace(recipe.evaluate, runs=1, yardsticks=(), networks=())
-    measured = measure.evaluate(condensed, data, quick, recipe.network)
+    hard = replace(condensed, lr=None, soft_labels=None)
+    measured = measure.evaluate(hard, data, quick, recipe.network)
     return {name: entry["mean"] for name, entry in measured[CONDENSED].items()}
 
 
@@ -268,7 +270,10 @@ def write_product(run: Run, condensed: SyntheticSet, data: ImageData, seconds: f
 
 
 def images_per_step(data: ImageData, config: CondenseConfig) -> int:
-    """How many real images one outer iteration reads, for matching and for the network update."""
+    """How many images one outer iteration reads for matching, and real ones for the network update."""
     labels = partition.condensed_labels(data.classes, config)
+    if config.match == "trajectory":  # the set's own images, which the students see
+        decoded = len(labels) * decoded_count(config.ipc, config.factor, config.decode_type)
+        return config.inner_loop * config.syn_steps * min(config.batch_syn or decoded, decoded)
     matched = sum(min(config.batch_real, data.counts[label]) for label in labels)
     return config.inner_loop * (matched + (config.n_data if config.update == "real" else 0))

@@ -92,14 +92,18 @@ def estimate(data: ImageData, recipe: Recipe, *, compiled: bool | None = None) -
     """
     module = build(recipe.network, describe(data), 0)
     fresh = recipe.condense.network_init == "fresh"
-    member = Member(models.parameters_of(module), models.buffers_of(module), {"seed": 0}, None, "untrained")
+    params = models.parameters_of(module)
+    apart = torch.linspace(1, 1.1, recipe.condense.last_epoch + 1)  # points of a trajectory
+    epochs = {name: apart.view(-1, *[1] * value.dim()) * value for name, value in params.items()}
+    member = Member(params, models.buffers_of(module), {"seed": 0}, None, "untrained", epochs=epochs)
     pool = Pool(recipe.network, describe(data), () if fresh else (member,))
     if compiled is None:
         compiled = recipe.condense.compile == "on"
     calls = warm_calls(data.device) + MEASURED_CALLS
     config = replace(recipe.condense, compile="on" if compiled else "off", model_path=(), warmup=0, select_every=calls)
     classes = len(condensed_labels(data.classes, config))
-    timed = min(config.nclass_sub or classes, classes, MEASURED_CLASSES if data.device.type == "cpu" else classes)
+    serial = data.device.type == "cpu" and config.match != "trajectory"
+    timed = min(config.nclass_sub or classes, classes, MEASURED_CLASSES if serial else classes)
     parts = part_count(data.nclass, config.nclass_sub) if config.nclass_sub and config.is_split else 1
     if timed < classes or config.is_split or config.only:
         config = replace(config, nclass_sub=timed, phase=0, only=())

@@ -16,7 +16,15 @@ from attar.data.images import ImageData
 from attar.engine import device as devices
 from attar.errors import Diverged, UserError, log
 from attar.evaluation.measure import TrainingJob, train_network
-from attar.evaluation.protocol import CONDENSED, check_set_fits, chosen_networks, epochs_for, protocol_of
+from attar.evaluation.protocol import (
+    CONDENSED,
+    LEARNED,
+    check_set_fits,
+    chosen_networks,
+    config_of,
+    epochs_for,
+    protocol_of,
+)
 from attar.evaluation.training_sets import training_set
 from attar.models import OwnNetwork
 from attar.runs.progress import Progress, shows_progress
@@ -85,12 +93,14 @@ def train_set(
         check_set_fits(condensed, images)
     ((label, chosen),) = chosen_networks(recipe.evaluate, recipe.network).items()
     epochs = epochs_for(condensed, images, recipe.evaluate)
-    job = TrainingJob(label, chosen, CONDENSED, recipe.evaluate, epochs, recipe.evaluate.seed)
-    pixels, labels = training_set(CONDENSED, condensed, images, job.seed)
+    kind = LEARNED if condensed.has_learned else CONDENSED
+    config = recipe.evaluate if "lr" in layer.get("evaluate", {}) else config_of(kind, recipe.evaluate, condensed)
+    job = TrainingJob(label, chosen, kind, config, epochs, config.seed)
+    pixels, labels = training_set(kind, condensed, images, job.seed)
     with progress.stage("train", epochs, images=len(labels)) as bar:
         model = train_network(job, pixels, labels, images, lambda epoch: bar.advance(f"epoch {epoch + 1} of {epochs}"))
     if not all(bool(value.isfinite().all()) for value in model.params.values()):
-        raise Diverged(f"{label} diverged in training; lower the learning rate (lr is {recipe.evaluate.lr:g})")
+        raise Diverged(f"{label} diverged in training; lower the learning rate (lr is {config.lr:g})")
     right = None if images.test_images is None else accuracy(model, images.test_batches())
     about = {
         "network": settings_of(chosen) | {"label": label},
@@ -104,7 +114,7 @@ def train_set(
         "images": len(labels),
         "epochs": epochs,
         "seed": job.seed,
-        "protocol": protocol_of(recipe.evaluate, chosen, images),
+        "protocol": protocol_of(config, chosen, images),
         "accuracy": right,
         "tested_on": None if right is None else images.tested_on,
         "attar": __version__,

@@ -1,0 +1,151 @@
+"""Trajectory matching (MTT): a student's steps on the set are to end where an expert's epochs ended.
+
+With θ_{i+1} = θ_i − α·g_i over N steps and L = ‖θ_N − θ*‖² / ‖θ_0 − θ*‖², the gradient of L is computed by the adjoint
+method: forward only the θ_i are kept, then the steps are taken again one by one from the last, each with its own graph.
+The result is that of the graph of all steps, and the memory that of one (docs/trajectories.md).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from attar.condensation.gradients import Execution, thread_module
+from attar.engine.cuda_graphs import CudaGraph
+from attar.engine.precision import autocast
+from attar.engine.workers import ThreadWorkers
+from attar.models import BATCH_NORM, Network, fixed_statistics
+from attar.training.augment import Draw, apply, take
+
+
+class StudentStep(NamedTuple):
+    """The random draws of one step of a student."""
+
+    rows: Tensor  # int64 [m], of the training images that the set decodes to
+    draw: Draw  # m rows
+
+
+class StepInputs(NamedTuple):
+    """A batch of the set before its augmentation."""
+
+    images: Tensor  # [m, ch, H, W], normalised
+    targets: Tensor  # [m, C]
+    draw: Draw  # m rows
+
+
+class Matched(NamedTuple):
+    """The loss of a trajectory, and its derivatives."""
+
+    loss: Tensor  # a scalar
+    images: Tensor  # shape of the images
+    targets: Tensor  # shape of the targets
+    lr: Tensor  # a scalar
+
+
+class TrajectoryGradients:
+    """Computes the loss of a student's trajectory and its exact gradient, at the memory of one step's graph.
+
+    On a CPU each batch is split among the threads, on a GPU both passes of a step are recorded as CUDA graphs.
+    """
+
+    def __init__(self, module: Network, execution: Execution, device: torch.device) -> None:
+        self.module, self.precision = module, execution.precision
+        self.shapes = {name: value.shape for name, value in module.named_parameters()}
+        self.per_thread = threading.local()
+        batch_norm = any(isinstance(layer, BATCH_NORM) for layer in module.modules())
+        self.workers = ThreadWorkers(device, 1 if batch_norm else None)
+        self.recorded: dict[tuple[str, int], Callable[..., Any]] = {}  # by function and images in a batch
+
+    def flat(self, params: Mapping[str, Tensor]) -> Tensor:
+        """Parameters as one vector [P]."""
+        return torch.cat([params[name].detach().flatten() for name in self.shapes])
+
+    def __call__(
+        self,
+        start: Tensor,  # [P]
+        target: Tensor,  # [P]
+        images: Tensor,  # [n, ch, H, W], normalised
+        targets: Tensor,  # [n, C], class probabilities
+        steps: Sequence[StudentStep],
+        lr: Tensor,  # a scalar
+    ) -> Matched:
+        """The loss, and its derivatives with respect to images, targets and learning rate."""
+        with fixed_statistics(self.module):
+            thetas = [start]
+            for step in steps:
+                inputs = self.inputs(step, images, targets)
+                thetas.append(thetas[-1] - lr * self._of_batch("gradient", inputs, thetas[-1]))
+            scale = (start - target).square().sum()
+            gap = thetas.pop() - target
+            adjoint = 2 * gap / scale
+            of_images, of_targets, of_lr = torch.zeros_like(images), torch.zeros_like(targets), torch.zeros_like(lr)
+            for theta, step in zip(reversed(thetas), reversed(steps), strict=True):
+                inputs = self.inputs(step, images, targets)
+                along, of_theta, of_batch, of_labels = self._of_batch("derivatives", inputs, theta, adjoint)
+                of_lr = of_lr - along
+                of_images.index_add_(0, step.rows, of_batch, alpha=-1)
+                of_targets.index_add_(0, step.rows, of_labels, alpha=-1)
+                adjoint = adjoint - lr * of_theta
+        return Matched(gap.square().sum() / scale, lr * of_images, lr * of_targets, of_lr)
+
+    def inputs(self, step: StudentStep, images: Tensor, targets: Tensor) -> StepInputs:
+        """What a step sees of the set."""
+        return StepInputs(images[step.rows], targets[step.rows], step.draw)
+
+    def _loss(self, theta: Tensor, inputs: StepInputs, module: nn.Module) -> Tensor:
+        """Mean cross-entropy of a batch of the set at the parameters θ [P]."""
+        parts = theta.split([shape.numel() for shape in self.shapes.values()])
+        params = {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+        images = apply(inputs.images, inputs.draw)
+        with autocast(self.precision, images.device):
+            out = functional_call(module, params, (images,))
+        return F.cross_entropy(out.to(images.dtype), inputs.targets)
+
+    def gradient(self, inputs: StepInputs, theta: Tensor) -> Tensor:
+        """g: the gradient [P] of the loss of a batch."""
+        theta = theta.detach().requires_grad_()
+        loss = self._loss(theta, inputs, thread_module(self.per_thread, self.module))
+        return torch.autograd.grad(loss, theta)[0]
+
+    def derivatives(self, inputs: StepInputs, theta: Tensor, adjoint: Tensor) -> tuple[Tensor, ...]:
+        """⟨λ, g⟩ and its derivatives with respect to θ, images and targets."""
+        leaves = [value.detach().requires_grad_() for value in (theta, inputs.images, inputs.targets)]
+        batch = StepInputs(leaves[1], leaves[2], inputs.draw)
+        loss = self._loss(leaves[0], batch, thread_module(self.per_thread, self.module))
+        along = torch.autograd.grad(loss, leaves[0], create_graph=True)[0] @ adjoint
+        return (along.detach(), *torch.autograd.grad(along, leaves, materialize_grads=True))
+
+    def _of_batch(self, name: str, inputs: StepInputs, *vectors: Tensor) -> Any:
+        """`gradient` or `derivatives` of a whole batch, from those of its parts, weighted with their sizes."""
+        function, count = getattr(self, name), len(inputs.images)
+        parts = min(self.workers.count, count)
+        if parts == 1:
+            if inputs.images.device.type == "cuda":
+                function = self.recorded.setdefault((name, count), CudaGraph(function))
+            return function(inputs, *vectors)
+        size = -(-count // parts)
+        slices = [slice(first, first + size) for first in range(0, count, size)]
+
+        def of_part(part: slice) -> Any:
+            own = StepInputs(inputs.images[part], inputs.targets[part], take(inputs.draw, part))
+            return function(own, *vectors)
+
+        found, weights = list(self.workers.map(of_part, slices)), [len(inputs.images[part]) / count for part in slices]
+        if name == "gradient":
+            return _weighted(found, weights)
+        along, of_theta, of_images, of_targets = zip(*found, strict=True)
+        each = [
+            torch.cat([w * value for w, value in zip(weights, values, strict=True)])
+            for values in (of_images, of_targets)
+        ]
+        return _weighted(along, weights), _weighted(of_theta, weights), *each
+
+
+def _weighted(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    return torch.stack([weight * value for weight, value in zip(weights, values, strict=True)]).sum(dim=0)

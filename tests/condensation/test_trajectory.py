@@ -1,0 +1,248 @@
+"""Trajectory matching against the graph of all steps in float64, and its runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call
+
+import attar
+from attar.condensation import loop, trajectory_step
+from attar.condensation.gradients import Execution
+from attar.condensation.setup import Setup, set_up
+from attar.condensation.state import init
+from attar.condensation.trajectory import StudentStep, TrajectoryGradients
+from attar.data.images import ImageData
+from attar.errors import Diverged, UserError
+from attar.settings import methods, recipes
+from attar.settings.condense_config import CondenseConfig
+from attar.settings.config import NetworkConfig, PoolConfig
+from attar.training import early_stage
+from attar.training.augment import apply, draw
+from attar.training.pool import Pool
+from helpers.condensation import digits, pool_of
+from helpers.methods import finish, states_of
+
+EVERYTHING = ("color", "crop", "cutout", "flip", "scale", "rotate")
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def unrolled(
+    gradients: TrajectoryGradients,
+    start: Tensor,
+    target: Tensor,
+    images: Tensor,
+    targets: Tensor,
+    steps: list[StudentStep],
+    lr: Tensor,
+) -> tuple[Tensor, ...]:
+    """The loss and its derivatives by the graph of all steps, as published."""
+    leaves = [value.detach().requires_grad_() for value in (images, targets, lr)]
+    theta = start.clone().requires_grad_()
+    for step in steps:
+        named, first = {}, 0
+        for name, shape in gradients.shapes.items():
+            named[name] = theta[first : first + shape.numel()].view(shape)
+            first += shape.numel()
+        out = functional_call(gradients.module, named, (apply(leaves[0][step.rows], step.draw),))
+        loss = -(leaves[1][step.rows] * out.log_softmax(dim=1)).sum(dim=1).mean()
+        theta = theta - leaves[2] * torch.autograd.grad(loss, theta, create_graph=True)[0]
+    loss = (theta - target).square().sum() / (start - target).square().sum()
+    return loss.detach(), *torch.autograd.grad(loss, leaves)
+
+
+@pytest.mark.parametrize("norm_type", ["instance", "batch"])
+@pytest.mark.parametrize(("count", "batch"), [(1, 9), (5, 4), (12, 9)])
+def test_the_adjoint_is_the_gradient_of_the_graph_of_all_steps(count: int, batch: int, norm_type: str) -> None:
+    pool = pool_of(digits(3), norm_type=norm_type)
+    module = pool.build(0).double()
+    gradients = TrajectoryGradients(module, Execution(), torch.device("cpu"))
+    gradients.workers.count = 1 if norm_type == "batch" else 2  # threads
+    start, target = (gradients.flat(pool.at(index)) for index in (0, 1))
+    images = torch.randn(9, 1, 8, 8, dtype=torch.float64, generator=generator())
+    targets = torch.randn(9, 3, dtype=torch.float64, generator=generator(1)).softmax(dim=1)
+    steps = []
+    for number in range(count):
+        rows = torch.randperm(9, generator=generator(number))[: batch - number % 2]
+        steps.append(StudentStep(rows, draw(EVERYTHING, len(rows), (8, 8), generator(number), batch=len(rows))))
+    lr = torch.tensor(0.3, dtype=torch.float64)
+    found = gradients(start, target, images, targets, steps, lr)
+    wanted = unrolled(gradients, start, target, images, targets, steps, lr)
+    for one, other in zip(found, wanted, strict=True):
+        assert float((one - other).norm() / other.norm()) < 1e-8
+    assert float(wanted[3].abs()) > 1e-6 and float(wanted[1].norm()) > 1e-6
+
+
+# ---- runs ----
+
+NETWORK = NetworkConfig(depth=2, width=0.05)
+SHORT: dict[str, Any] = {
+    "niter": 2,
+    "inner_loop": 3,
+    "ipc": 2,
+    "syn_steps": 3,
+    "max_start_epoch": 2,
+    "expert_epochs": 1,
+}
+
+
+def few() -> ImageData:
+    """Twelve digits of each of three classes."""
+    whole = attar.load("digits", nclass=3)
+    rows = torch.cat([whole.rows(c)[:12] for c in range(3)])
+    return ImageData(whole.images[rows], whole.labels[rows], name="few")
+
+
+@pytest.fixture(scope="module")
+def experts() -> Pool:
+    """Three experts of two epochs each."""
+    config = PoolConfig(epochs=2, models=3, momentum=0.0, batch_size=8, lr_decay=False, keep_epochs=True, lr=0.05)
+    return early_stage.pretrain(few(), config, NETWORK)
+
+
+def config_of(method: str = "mtt", **changes: Any) -> CondenseConfig:
+    layer = methods.method_layer(method, recipes.named("digits"), 2)["condense"]
+    return replace(CondenseConfig(), **(layer | SHORT | changes))
+
+
+def prepared(pool: Pool, config: CondenseConfig) -> tuple[Setup, Any]:
+    setup = set_up(few(), pool, config)
+    return setup, init(setup)
+
+
+RUNS: list[tuple[str, dict[str, Any]]] = [
+    ("mtt", {}),
+    ("mtt", {"factor": 2, "init": "mix", "batch_syn": 7, "syn_steps": 5, "img_optim": "adamw", "lr_img": 0.01}),
+    ("ftd", {}),
+    ("datm", {"current_max_start_epoch": 1, "expansion_end_epoch": 4, "lr_y": 0.5}),
+]
+
+
+@pytest.mark.parametrize(("method", "changes"), RUNS, ids=str)
+def test_a_run_goes_on_from_every_state(method: str, changes: dict[str, Any], experts: Pool) -> None:
+    data, config = few(), config_of(method, **changes)
+    kept, images = states_of(data, experts, config)
+    whole = finish(data, experts, config, kept[0])
+    assert torch.equal(whole.images, images) and whole.lr is not None
+    for saved in kept[1:-1]:
+        again = finish(data, experts, config, saved)
+        assert torch.equal(again.images, images) and again.lr == whole.lr
+        assert whole.soft_labels is None or torch.equal(again.soft_labels, whole.soft_labels)
+    assert whole.lr != config.lr_teacher and not torch.equal(images, whole.start().images)
+    assert (whole.soft_labels is not None) == (method == "datm")
+
+
+def test_an_iteration_is_the_published_one(experts: Pool) -> None:
+    """SGD with momentum of the normalised pixels and of the learning rate, by the unrolled gradient."""
+    config = config_of(lr_img=3.0, lr_lr=1e-3, aug_type="none")
+    setup, state = prepared(experts, config)
+    data, alpha, velocity, speed = setup.data, torch.tensor(config.lr_teacher), 0.0, 0.0
+    std = torch.tensor(data.std).view(-1, 1, 1)
+    pixels = data.normalize(state.images.flatten(0, 1))
+    targets = F.one_hot(torch.arange(3).repeat_interleave(2), 3).float()
+    for number in range(3):
+        loop.begin_outer(state, setup) if number == 0 else loop.take_network(state, setup)
+        state.inner = number
+        twin = torch.Generator()
+        twin.set_state(state.generator.get_state())
+        steps = [StudentStep(torch.randperm(6, generator=twin), {}) for _ in range(3)]
+        assert setup.trajectory is not None
+        ends = [setup.trajectory.flat(experts.at(state.member, state.epoch + more)) for more in (0, 1)]
+        loss, of_images, _, of_alpha = unrolled(setup.trajectory, *ends, pixels, targets, steps, alpha)
+        velocity, speed = 0.5 * velocity + of_images, 0.5 * speed + of_alpha
+        pixels, alpha = pixels - 3.0 * velocity, alpha - 1e-3 * speed
+        found = loop.follow_trajectory(state, setup)
+        torch.testing.assert_close(found, loss)
+        torch.testing.assert_close(data.normalize(state.images.flatten(0, 1)), pixels, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(state.learned["lr"], alpha)
+    assert float((std * velocity).abs().max()) > 0
+
+
+def test_experts_and_epochs_are_drawn_as_published(experts: Pool) -> None:
+    """All experts before any again; epochs over a window that grows."""
+    setup, state = prepared(experts, config_of(niter=100, max_start_epoch=2))
+    drawn = []
+    for _ in range(30):
+        drawn.append((trajectory_step.starting_point(state, setup).member, state.epoch))
+    assert all(sorted(member for member, _ in drawn[at : at + 3]) == [0, 1, 2] for at in range(0, 30, 3))
+    assert {epoch for _, epoch in drawn} == {0, 1}
+    config = config_of(min_start_epoch=1, max_start_epoch=9, current_max_start_epoch=3, expansion_end_epoch=4)
+    assert [config.latest_start(number) for number in (0, 1, 2, 3, 4, 99)] == [3, 4, 6, 7, 9, 9]
+    assert (config.last_epoch, config_of().last_epoch) == (9, 2)
+
+
+def test_the_gate_keeps_everything_where_the_loss_is_high(experts: Pool) -> None:
+    for threshold, moves in ((1e-9, False), (1e9, True)):
+        condensed = loop.run(few(), experts, config_of("datm", threshold=threshold, lr_y=0.5))
+        assert torch.equal(condensed.images, condensed.start().images) != moves
+        assert (condensed.lr == pytest.approx(0.01, rel=1e-6)) != moves
+
+
+def test_datm_starts_from_what_experts_have_right(experts: Pool) -> None:
+    data = few()
+    setup, state = prepared(experts, config_of("datm", lr_y=1.0))
+    logits = state.learned["logits"]
+    assert logits.shape == (3, 2, 3)
+    model = setup.module
+    assert len({*map(tuple, state.images.flatten(2).flatten(0, 1).tolist())}) == 6, "no image twice"
+    found = torch.zeros(3, 2, dtype=torch.bool)
+    for index in range(3):
+        out = torch.func.functional_call(model, experts.at(index), (data.normalize(state.images.flatten(0, 1)),))
+        found |= (out.argmax(dim=1) == torch.arange(3).repeat_interleave(2)).view(3, 2)
+    assert bool((logits.argmax(dim=2)[found] == torch.arange(3)[:, None].expand(3, 2)[found]).all())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"max_start_epoch": 3}, r"keeps epochs 0 to 2, and match trajectory needs those to 3 \(max_start_epoch - 1"),
+        ({"expert_epochs": 9}, r"`attar pretrain --keep_epochs --pt_from 10` keeps them"),
+    ],
+)
+def test_pools_that_do_not_reach_are_refused(changes: dict[str, Any], words: str, experts: Pool) -> None:
+    with pytest.raises(UserError, match=words):
+        prepared(experts, config_of(**changes))
+    bare = replace(experts, members=tuple(replace(member, epochs={}) for member in experts.members))
+    with pytest.raises(UserError, match="keeps no epochs, and match trajectory needs those to"):
+        prepared(bare, config_of(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"min_start_epoch": 2}, r"max_start_epoch \(2\) must be above min_start_epoch \(2\)"),
+        (
+            {"current_max_start_epoch": 3},
+            r"current_max_start_epoch \(3\) must be above min_start_epoch",
+        ),
+        (
+            {"nclass_sub": 2, "phase": 0},
+            "match trajectory cannot condense in parts: its loss is of networks that",
+        ),
+        ({"only": ("1",)}, "match trajectory cannot condense in parts"),
+        ({"update": "real"}, "match trajectory needs update none, not real"),
+        ({"network_init": "fresh"}, "match trajectory needs network_init pool, not fresh"),
+        ({"lr_y": 1.0, "factor": 2}, r"learned labels \(lr_y\) need factor 1"),
+        ({"init": "correct", "factor": 2}, "init correct needs early-stage models"),
+        ({"init": "correct", "select": "cluster"}, "init correct and select cluster both choose the initial images"),
+        ({"lr_lr": float("nan")}, "lr_lr must be at least 0, not nan"),
+    ],
+)
+def test_settings_that_exclude_each_other(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        config_of(**changes)
+
+
+@pytest.mark.parametrize("rates", [{"lr_lr": 1e3, "lr_teacher": 1e-6}, {"lr_teacher": 1e12}], ids=str)
+def test_rates_that_are_too_high_are_named(rates: dict[str, Any], experts: Pool) -> None:
+    words = r"the (learned learning rate is -?[\w.+]+, and must stay above 0|matching loss is (nan|inf))"
+    with pytest.raises(Diverged, match=words + r".*; lower the .*\(lr_img is [\de.+]+, lr_lr is [\de.+]+"):
+        loop.run(few(), experts, config_of(**rates))

@@ -94,9 +94,9 @@ def webdataset(place: Path, pictures: Pictures) -> Any:
     """Shards of x.png beside x.cls."""
     for split in pictures:
         with tarfile.open(place / f"{split}-0000.tar", "w") as tar:
-            for grey, name in rows(pictures, split):
-                _put(tar, f"{grey:06}.png", png(grey))
-                _put(tar, f"{grey:06}.cls", name.encode())
+            for row, (grey, name) in enumerate(rows(pictures, split)):
+                _put(tar, f"{row:06}.png", png(grey))
+                _put(tar, f"{row:06}.cls", name.encode())
     return place
 
 
@@ -105,10 +105,31 @@ def metadata(place: Path, pictures: Pictures) -> Any:
     for split in pictures:
         (place / split).mkdir()
         lines = ["file_name,label"]
-        for grey, name in rows(pictures, split):
-            picture(grey).save(place / split / f"{grey}.png")
-            lines.append(f"{grey}.png,{name}")
+        for row, (grey, name) in enumerate(rows(pictures, split)):
+            picture(grey).save(place / split / f"{row}.png")
+            lines.append(f"{row}.png,{name}")
         (place / split / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return place
+
+
+def listed(place: Path, pictures: Pictures) -> Any:
+    """images/*.png and a table with a column of splits, at their root, as `datasets` has it."""
+    lines = ["file_name,label,split"]
+    for split in pictures:
+        for grey, name in rows(pictures, split):
+            (place / "images").mkdir(exist_ok=True)
+            picture(grey).save(place / "images" / f"{split}{name}{grey}.png")
+            lines.append(f'images/{split}{name}{grey}.PNG,"{name}",{split}')
+    (place / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return place
+
+
+def split_below(place: Path, pictures: Pictures) -> Any:
+    """<class>/<split>/*.png"""
+    for split in pictures:
+        for grey, name in rows(pictures, split):
+            (place / name / split).mkdir(parents=True, exist_ok=True)
+            picture(grey).save(place / name / split / f"{grey}.png")
     return place
 
 
@@ -130,6 +151,19 @@ def parquet(place: Path, pictures: Pictures) -> Any:
 
     for split in pictures:
         pq.write_table(_table(pictures, split, named=False), place / f"{split}-00000.parquet")
+    return place
+
+
+def split_column(place: Path, pictures: Pictures) -> Any:
+    """One parquet file with a column of splits."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    parts = [
+        _table(pictures, split, named=False).append_column("split", [[split] * len(rows(pictures, split))])
+        for split in pictures
+    ]
+    pq.write_table(pa.concat_tables(parts), place / "all.parquet")
     return place
 
 
@@ -206,6 +240,11 @@ def dicts(place: Path, pictures: Pictures) -> Any:
     }
 
 
+def dicts_with_splits(place: Path, pictures: Pictures) -> Any:
+    """One list of dicts that say their split."""
+    return [{**item, "split": split} for split, items in dicts(place, pictures).items() for item in items]
+
+
 def pairs(place: Path, pictures: Pictures) -> Any:
     """Lists of (image, label)."""
     return {split: [(picture(grey), name) for grey, name in rows(pictures, split)] for split in pictures}
@@ -232,8 +271,10 @@ def npz(place: Path, pictures: Pictures) -> Any:
 
 
 Way = Callable[[Path, Pictures], Any]
-ON_DISK: list[Way] = [folder, nested, zipped, tarred, webdataset, metadata, parquet, class_labels, shards, saved, npz]
-WAYS: list[Way] = [*ON_DISK, hugging_face, torch_data, dicts, pairs, arrays]
+FILES: list[Way] = [folder, nested, zipped, tarred, webdataset, metadata, listed]
+TABLES: list[Way] = [parquet, split_column, class_labels, shards, saved, npz]
+ON_DISK = [*FILES, *TABLES]
+WAYS: list[Way] = [*ON_DISK, hugging_face, torch_data, dicts, dicts_with_splits, pairs, arrays]
 
 
 def read(data: ImageData) -> Pictures:

@@ -18,6 +18,7 @@ from attar.comparison import record, tables
 from attar.comparison.numbers import Row
 from attar.comparison.run import as_dict
 from attar.data.images import ImageData
+from attar.data.load import equal_words
 from attar.errors import UserError
 from attar.evaluation import protocol, results
 from attar.evaluation.protocol import MEASURED
@@ -247,8 +248,8 @@ def _print_data(data: ImageData) -> None:
         print(f"not used: {reason}: {count:,}")
         for example in data.left_out.examples[reason]:
             print(f"    {example}")
-    if data.equal_test_images:
-        print(f"{data.equal_test_images:,} of {sum(test_counts):,} test images are equal to training images")
+    for line in equal_words(data):
+        print(line)
     print(f"mean {_numbers(data.mean)}, std {_numbers(data.std)} per channel, in [0, 1]")
 
 

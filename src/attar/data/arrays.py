@@ -6,6 +6,7 @@ import hashlib
 import math
 import zlib
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -131,7 +132,9 @@ def pixels(images: Array, what: str, device: torch.device, channels: str | None 
         raise UserError(f"{what} must be uint8, or float in [0, 1], found {_dtype(x)}")
     low, high = (float(value) for value in x.aminmax())
     if not (low >= 0 and high <= 1):
-        raise UserError(f"float {what} must be in [0, 1], found {low:g} to {high:g}; scale them, or give uint8 0..255")
+        raise UserError(
+            f"floats of {what} must be in [0, 1], found {low:g} to {high:g}; scale them, or give uint8 0..255"
+        )
     out = torch.empty(x.shape, dtype=torch.uint8, device=device)
     for part in _chunks(x):
         out[part] = (x[part].to(device, torch.float32) * 255).round()
@@ -197,22 +200,49 @@ def checksums(images: Tensor | Mapped) -> np.ndarray:
     return np.fromiter((zlib.crc32(image.data) for part in flat for image in part), np.uint32, len(images))
 
 
-def count_equal(train: Tensor | Mapped, test: Tensor | Mapped, sums: np.ndarray, test_sums: np.ndarray) -> int:
-    """How many of the test images are among the training images, pixel for pixel; sums: the checksum of each."""
-    if train.shape[1:] != test.shape[1:]:
-        return 0
-    places: dict[int, list[int]] = {}
-    likely_sums = np.intersect1d(sums, test_sums)
-    if not len(likely_sums):
-        return 0
-    for row in np.flatnonzero(np.isin(sums, likely_sums)).tolist():
-        places.setdefault(int(sums[row]), []).append(row)
-    count = 0
-    for row in np.flatnonzero(np.isin(test_sums, likely_sums)).tolist():
-        one = test[torch.tensor([row])].cpu()
-        likely = places[int(test_sums[row])]
-        count += any(torch.equal(one, train[torch.tensor([other])].cpu()) for other in likely)
-    return count
+class Equal(NamedTuple):
+    """Images that are equal, pixel for pixel.
+
+    test: test images that are among the training images; several: images, of both, that other classes have too;
+    classes: two such classes.
+    """
+
+    test: int = 0
+    several: int = 0
+    classes: tuple[int, ...] = ()
+
+
+def equal_images(
+    parts: Sequence[Tensor | Mapped], labels: Sequence[Tensor], sums: Sequence[np.ndarray] | None = None
+) -> Equal:
+    """Count equal images.
+
+    Args:
+        parts: the training images and, where there are some, the test images, uint8 [n, ch, H, W].
+        labels: of each part, int64 [n].
+        sums: the checksum of each image, uint32 [n], where they are known.
+
+    Returns:
+        The counts.
+    """
+    every = [checksums(part) for part in parts] if sums is None else list(sums)
+    _, group, sizes = np.unique(np.concatenate(every), return_inverse=True, return_counts=True)
+    likely = np.split(sizes[group] > 1, [len(every[0])])
+    classes: dict[bytes, list[int]] = {}  # of the images of one digest
+    digests: list[list[bytes]] = []
+    for part, known, rows in zip(parts, labels, map(np.flatnonzero, likely), strict=False):
+        step = max(1, CHUNK_VALUES // math.prod(part.shape[1:]))
+        found = (part[torch.from_numpy(rows[at : at + step])].cpu().numpy() for at in range(0, len(rows), step))
+        digests.append([hashlib.blake2b(image, digest_size=16).digest() for images in found for image in images])
+        for digest, label in zip(digests[-1], known.cpu()[rows].tolist(), strict=True):
+            classes.setdefault(digest, []).append(label)
+    several = [found for found in classes.values() if len(set(found)) > 1]
+    train = set(digests[0])
+    return Equal(
+        sum(digest in train for part in digests[1:] for digest in part),
+        sum(map(len, several)),
+        tuple(sorted(set(several[0]))[:2]) if several else (),
+    )
 
 
 def statistics(images: Tensor | Mapped) -> tuple[list[float], list[float]]:

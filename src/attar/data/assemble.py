@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from attar.data import arrays, labels, sample, splits
+from attar.data import arrays, sample, splits
 from attar.data.cache.load import Cached, read_whole
 from attar.data.cache.load import find as find_cached
 from attar.data.cache.load import load as load_cached
 from attar.data.cache.plan import CachePlan
+from attar.data.classes import to_classes
 from attar.data.decode import Needs
 from attar.data.decoding import InMemory, Seen, decode_all
 from attar.data.images import ImageData
@@ -28,10 +29,14 @@ MAPPED_FROM = 1 << 30  # bytes of decoded images of a table that stay in their f
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a source: images that are to be decoded, or uint8 [n, ch, H, W]; and their labels [n]."""
+    """One split of a source: images that are to be decoded, or uint8 [n, ch, H, W]; and their labels [n].
+
+    groups: the split that each image says it belongs to [n], where a table has a column of splits.
+    """
 
     images: Pictures | np.ndarray
     labels: Labels
+    groups: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.count != len(self.labels):
@@ -47,6 +52,12 @@ class Split:
         if isinstance(self.images, Pictures):
             return self.images.select(rows)
         return self.images if len(rows) == self.count else self.images[rows]
+
+    def by_group(self) -> dict[str, Split]:
+        """The splits that it is made of."""
+        assert self.groups is not None
+        rows = {name: np.flatnonzero(np.asarray(self.groups) == name) for name in dict.fromkeys(self.groups)}
+        return {name: Split(self.select(found), self.labels.select(found)) for name, found in rows.items()}
 
 
 @dataclass(frozen=True)
@@ -80,10 +91,12 @@ def assemble(parts: Mapping[str, Split], about: About, reading: Reading) -> Imag
     Raises:
         UserError: for labels and images that cannot be used.
     """
-    name = about.name
+    name, only = about.name, next(iter(parts.values()))
+    if len(parts) == 1 and only.groups is not None:
+        parts = only.by_group()
     train, test = _halves(parts, name, reading)
     held_labels = None if test is None else parts[test].labels
-    own, held, classes = labels.to_classes(parts[train].labels, held_labels, name)
+    own, held, classes = to_classes(parts[train].labels, held_labels, name)
     if about.classes is not None and about.classes != classes:
         own, held, classes = _in_order(own, held, classes, about.classes)
     if reading.nclass is not None:

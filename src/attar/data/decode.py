@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import os
 import stat
+import struct
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -13,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageFile, ImageOps, PngImagePlugin
+from PIL import Image, ImageFile, ImageOps
 
 from attar.data.arrays import crop_plan, resample
 from attar.data.sources.locate import words
@@ -25,10 +27,13 @@ RANGES = (8, 10, 12, 14, 16)  # bits that cameras and scanners have
 FULL_RANGE = 16
 LARGE_PIXELS = 1 << 24  # images of more pixels are decoded one at a time
 DRAFT = 4  # a JPEG is decoded smaller where its short side is so many times the size
-HEAD = 16  # bytes that Pillow knows a format by
 ORIENTATION = 0x0112  # the EXIF tag
-PNG, JPEG = b"\x89PNG", b"\xff\xd8\xff"  # how the files begin
-PLAIN = {"L": 1, "RGB": 3}  # mode -> channels
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # how the files begin
+PNG_HEADER, PNG_LENGTH = (
+    struct.Struct(">II5B"),
+    struct.Struct(">I"),
+)  # of a PNG: width, height, depth, colour, ...; a length
+PLAIN = {0: "L", 2: "RGB"}  # a PNG's colour type → mode
 # Formats that Pillow only identifies, or hands to another program.
 NOT_DECODED = frozenset(("BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS"))
 
@@ -79,19 +84,6 @@ def formats() -> tuple[str, ...]:
     """Formats that the installed Pillow decodes."""
     Image.init()
     return tuple(kind for kind in Image.OPEN if kind not in NOT_DECODED)
-
-
-def begins_well(source: Source) -> bool:
-    """Whether the first bytes of a file are those of an image. Not all formats tell."""
-    if not isinstance(source, str):
-        return True
-    try:
-        with open(source, "rb", buffering=0) as file:
-            head = file.read(HEAD)
-    except OSError:
-        return False
-    usual = head.startswith((PNG, JPEG))
-    return usual or any(accept is not None and accept(head) for _, accept in map(Image.OPEN.__getitem__, formats()))
 
 
 @contextmanager
@@ -208,9 +200,9 @@ def _is_clear(image: Image.Image) -> bool:
 
 
 def _plain_png(source: str | bytes, channels: int | None) -> np.ndarray | None:
-    """A PNG of 8-bit grey or colour and nothing else, as small ones are: in half the time of `decode`'s general way.
+    """A PNG of 8-bit grey or colour and nothing else, as small ones are: in a third of the time of the general way.
 
-    None for all others, damaged ones included.
+    None for all others, damaged ones included: the general way says what is wrong.
     """
     try:
         if isinstance(source, str):
@@ -218,20 +210,24 @@ def _plain_png(source: str | bytes, channels: int | None) -> np.ndarray | None:
                 return None
             with open(source, "rb", buffering=0) as file:
                 source = file.read()
-        if not source.startswith(PNG):
+        if not source.startswith(PNG) or zlib.crc32(source[12:29]) != PNG_LENGTH.unpack_from(source, 29)[0]:
             return None
-        image = PngImagePlugin.PngImageFile(io.BytesIO(source))
-        large = image.width * image.height > LARGE_PIXELS
-        if large or image.mode not in PLAIN or ";16" in image.tile[0][3]:  # type: ignore[operator]
+        width, height, depth, colour, _, _, interlaced = PNG_HEADER.unpack_from(source, 16)
+        mode = PLAIN.get(colour, "")
+        bands = len(mode)
+        if depth != 8 or interlaced or channels not in (None, bands) or not 0 < width * height <= LARGE_PIXELS:
             return None
-        raw = image.tobytes()
-    except Exception:  # the general way says what is wrong
+        place, parts = 33, []
+        while (chunk := source[place + 4 : place + 8]) == b"IDAT":
+            after = place + 8 + PNG_LENGTH.unpack_from(source, place)[0]
+            parts.append(source[place + 8 : after])
+            place = after + 4
+        if chunk != b"IEND":  # a palette, transparency, a rotation
+            return None
+        raw = Image.frombytes(mode, (width, height), b"".join(parts), "zip", mode).tobytes()
+    except (OSError, ValueError, struct.error):
         return None
-    found = PLAIN[image.mode]
-    if channels not in (None, found) or image.info:  # a rotation is noted in info or nowhere
-        return None
-    width, height = image.size
-    return np.frombuffer(raw, np.uint8).reshape(height, width, found).transpose(2, 0, 1)
+    return np.frombuffer(raw, np.uint8).reshape(height, width, bands).transpose(2, 0, 1)
 
 
 def _convert(image: Image.Image, mode: str, name: str, bits: int) -> tuple[Image.Image, int]:

@@ -239,14 +239,11 @@ def _blame(error: BadImage, pictures: Pictures, row: int, reading: Reading) -> U
     bad = 1 + sum(
         isinstance(image, BadImage) for _, image in _decoded(pictures.items(row + 1), Needs(size=reading.size), False)
     )
-    return refusal(error, bad, pictures.count)
-
-
-def refusal(error: BadImage, bad: int, count: int) -> UserError:
-    """What to raise where so many images are unreadable. error: what is wrong with the first."""
     what, them = ("it is 1 of", "it") if bad == 1 else (f"{bad:,} of", "them")
     cannot = "" if bad == 1 else " images cannot be read"
-    return UserError(f"{error}; {what} {count:,}{cannot}: repair or remove {them}, or leave {them} out with --skip_bad")
+    return UserError(
+        f"{error}; {what} {pictures.count:,}{cannot}: repair or remove {them}, or leave {them} out with --skip_bad"
+    )
 
 
 SOON_READ = 64 << 20  # bytes of image files that are read again to count the unreadable ones

@@ -164,12 +164,13 @@ class ImageData:
         return arrays.fingerprint(self.images, self.labels, self.classes)
 
     @cached_property
-    def equal_test_images(self) -> int:
-        """How many test images are among the training images, pixel for pixel."""
-        if self.test_images is None or self.sampled:
-            return 0
-        sums = self.checksums or (arrays.checksums(self.images), arrays.checksums(self.test_images))
-        return arrays.count_equal(self.images, self.test_images, *sums)
+    def equal(self) -> arrays.Equal:
+        """Images that are equal, pixel for pixel; none are looked for in a sample."""
+        if self.sampled:
+            return arrays.Equal()
+        if self.test_images is None or self.test_labels is None:
+            return arrays.equal_images([self.images], [self.labels])
+        return arrays.equal_images([self.images, self.test_images], [self.labels, self.test_labels], self.checksums)
 
     def rows(self, c: int) -> Tensor:
         """Rows of the training images of class c, ascending, int64 [n_c] on the device."""

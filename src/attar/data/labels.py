@@ -1,19 +1,18 @@
-"""Labels as sources have them, and the classes that they stand for: by name wherever there are names."""
+"""Labels as sources have them: numbers, names, one-hot rows."""
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from attar.errors import UserError, log, nearest
+from attar.errors import UserError, log
 
 SHARE = 0.5  # distinct labels per image: beyond it the labels number or describe the images
 SHOWN = 5  # names in a message
-NUMBER = re.compile(r"[+-]?\d+")
 LARGEST = 2.0**53  # up to here whole numbers are exact as floats
 UNLABELLED = -1  # the place of a row without a label
 
@@ -43,8 +42,12 @@ class Labels:
         """Whether every label has a name, by itself or by `names`."""
         return self.names is not None or self.values.dtype.kind == "U"
 
+    def select(self, rows: np.ndarray) -> Labels:
+        """The labels of these rows (int64 [n])."""
+        return Labels(self.values[rows], self.names, None if self.missing is None else self.missing[rows])
+
     def as_text(self) -> np.ndarray:
-        """The name of each label [n], "" where there is none; a number without a name stands for itself."""
+        """The name of each label [n]; "" where there is none; a number without a name stands for itself."""
         if self.values.dtype.kind == "U":
             names = self.values
         elif self.names is None:
@@ -80,10 +83,12 @@ def read(raw: Any, where: str, names: Sequence[str] | None = None) -> Labels:
     if values.dtype.kind == "f":
         values = _whole(values, where)
     if values.dtype.kind == "U":
+        distinct, inverse = np.unique(values, return_inverse=True)
+        values = np.asarray([_nfc(value) for value in distinct.tolist()], dtype=str)[inverse.reshape(-1)]
         missing = np.char.strip(values) == ""
         return Labels(values, None, missing if missing.any() else None)
     values = values.astype(np.int64)
-    names = None if names is None else unique(tuple(map(str, names)), where)
+    names = None if names is None else unique(tuple(_nfc(str(name)) for name in names), where)
     if names is None:
         return Labels(values, None, np.ones(len(values), bool) if len(values) and (values == -1).all() else None)
     if len(values) and (values.max() >= len(names) or values.min() < -1):
@@ -91,6 +96,11 @@ def read(raw: Any, where: str, names: Sequence[str] | None = None) -> Labels:
         raise UserError(f"{where} has the label {wrong}, and names for 0..{len(names) - 1} only: {shown(names)}")
     missing = values == -1
     return Labels(values, names, missing if missing.any() else None)
+
+
+def _nfc(name: str) -> str:
+    """A name in the one form of its accents."""
+    return unicodedata.normalize("NFC", name)
 
 
 def unique(names: tuple[str, ...], where: str) -> tuple[str, ...]:
@@ -130,102 +140,6 @@ def join(parts: Sequence[Labels], where: str) -> Labels:
 
 def _other(kinds: Sequence[str]) -> str:
     return next(kind for kind in kinds if kind != kinds[0])
-
-
-def to_classes(train: Labels, test: Labels | None, where: str) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
-    """Places in the classes, int64, UNLABELLED where there is no label; and the classes' names.
-
-    Test labels are mapped by name to the order of the training labels; bare numbers on either side stand for
-    themselves, or for the names on the other side. Classes without a training image are left out, with a line.
-
-    Raises UserError for a test class that the training images lack, and for almost as many labels as images.
-    """
-    if test is not None and train.names is None and train.values.dtype.kind == "i" and test.names is not None:
-        train = read(train.values, f"the training images of {where}", test.names)
-    if test is not None and train.names is not None and not test.named:
-        test = read(test.values, f"the test images of {where}", train.names)
-    classes, own = _own_classes(train, where)
-    held = None
-    if test is not None:
-        held = _numbers(train, test) if train.names is None is test.names else None
-        held = _places(test, classes, where) if held is None else held
-        counts = np.bincount(held[held != UNLABELLED], minlength=len(classes))
-        empty = np.flatnonzero(counts == 0).tolist()
-        if empty and (held != UNLABELLED).any():
-            named = [classes[place] for place in empty]
-            log.warning("%s: the test images lack %d of %d classes: %s", where, len(empty), len(classes), shown(named))
-    return own, held, classes
-
-
-def _own_classes(train: Labels, where: str) -> tuple[tuple[str, ...], np.ndarray]:
-    """The classes of the training images, and the place of each image's."""
-    used = train.values[train.present]
-    if train.names is None:
-        distinct = np.unique(used)
-        if len(distinct) > max(2, SHARE * len(used)):
-            raise UserError(
-                f"the labels of {where} are no classes: {len(distinct):,} different values in {len(used):,} images; "
-                f"name the column of classes with --label_column"
-            )
-        if distinct.dtype.kind == "U":
-            distinct = np.asarray(ordered(distinct.tolist(), where), dtype=distinct.dtype)
-        classes = tuple(str(value) for value in distinct.tolist())
-        if distinct.dtype.kind == "i":
-            found = np.searchsorted(distinct, train.values)
-        else:
-            keys = {value: place for place, value in enumerate(distinct.tolist())}
-            found = np.asarray([keys.get(value, UNLABELLED) for value in train.values.tolist()])
-        return classes, np.where(train.present, found, UNLABELLED).astype(np.int64)
-    present = np.zeros(len(train.names), bool)
-    present[used] = True
-    classes = tuple(name for name, there in zip(train.names, present.tolist(), strict=True) if there)
-    if len(classes) < len(train.names):
-        lost = [name for name in train.names if name not in set(classes)]
-        log.warning(
-            "%s: %d of %d named classes have no training images and are left out: %s",
-            where,
-            len(lost),
-            len(train.names),
-            shown(lost),
-        )
-    places = np.append(np.where(present, np.cumsum(present) - 1, UNLABELLED), UNLABELLED)
-    return classes, places[np.where(train.present, train.values, len(train.names))].astype(np.int64)
-
-
-def _numbers(train: Labels, test: Labels) -> np.ndarray | None:
-    """The places of test labels that are bare numbers, as the training labels are; None where one is another number."""
-    if train.values.dtype.kind != "i" or test.values.dtype.kind != "i" or test.missing is not None:
-        return None
-    distinct = np.unique(train.values[train.present])
-    places = np.searchsorted(distinct, test.values).clip(0, len(distinct) - 1)
-    return places.astype(np.int64) if bool((distinct[places] == test.values).all()) else None
-
-
-def _places(test: Labels, classes: tuple[str, ...], where: str) -> np.ndarray:
-    """The place of each test label in the classes of the training images."""
-    places = {name: place for place, name in enumerate(classes)}
-    text = test.as_text()
-    distinct, inverse = np.unique(text, return_inverse=True)
-    strange = [name for name in distinct.tolist() if name not in places and name]
-    if strange:
-        close = nearest(strange[0], classes)
-        hint = close if close.startswith("did you mean") else f"they have {shown(classes)}"
-        raise UserError(
-            f"the test images of {where} have the class '{strange[0]}', which no training image has; {hint}"
-        )
-    mapped = np.asarray([places.get(name, UNLABELLED) for name in distinct.tolist()], np.int64)
-    return np.where(test.present, mapped[inverse.reshape(-1)], UNLABELLED)
-
-
-def ordered(names: Sequence[str], where: str) -> list[str]:
-    """Class names in order: as text, or as numbers where all are whole numbers; a line says so where that differs."""
-    as_text = sorted(names)
-    if not names or not all(NUMBER.fullmatch(name) for name in names):
-        return as_text
-    as_numbers = sorted(as_text, key=int)
-    if as_numbers != as_text:
-        log.warning("%s: the classes are numbers and are ordered as numbers: %s", where, shown(as_numbers))
-    return as_numbers
 
 
 def shown(names: Sequence[str]) -> str:

@@ -113,7 +113,11 @@ def load(
             progress=progress or Silent(),
             largest_side=LARGEST_SIDE_CPU if where.type == "cpu" else LARGEST_SIDE,
         )
-        data = _read(source, data_dir, reading)
+        try:
+            data = _read(source, data_dir, reading)
+        except UserError:
+            reading.left_out.say("so far")
+            raise
     if nclass is not None:
         data = data.subset(nclass)
     if size is not None:
@@ -127,14 +131,24 @@ def load(
     return data
 
 
-def say_equal_images(data: ImageData) -> None:
-    """Log, once, that test images are among the training images."""
-    if data.equal_test_images and data.test_images is not None:
-        say_once(
-            f"{data.name}: {data.equal_test_images:,} of {len(data.test_images):,} test images are equal to training "
-            f"images, pixel for pixel: accuracies will be too high",
-            logging.WARNING,
+def equal_words(data: ImageData) -> list[str]:
+    """What is to be said of images that are equal, pixel for pixel."""
+    found, words = data.equal, []
+    if found.several:
+        one, other = sorted(data.classes[place] for place in found.classes)
+        words.append(f"{found.several:,} images are in several classes, pixel for pixel, such as {one} and {other}")
+    if found.test and data.test_images is not None:
+        words.append(
+            f"{found.test:,} of {len(data.test_images):,} test images are equal to training images, pixel for pixel: "
+            f"accuracies will be too high"
         )
+    return words
+
+
+def say_equal_images(data: ImageData) -> None:
+    """Log that, once."""
+    for line in equal_words(data):
+        say_once(f"{data.name}: {line}", logging.WARNING)
 
 
 def _settings(given: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -106,5 +107,10 @@ class Reading:
 
 
 def printable(name: str) -> str:
-    """A file's name as text that can be written anywhere: bytes that are no UTF-8 become \\xff and the like."""
-    return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")
+    """A file's name as text that can be written anywhere and compared: bytes that are no UTF-8 become \\xff.
+
+    Accents have one form (NFC), whichever the system that made the file has.
+    """
+    if name.isascii():
+        return name
+    return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "backslashreplace"))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from attar.data import arrays, decode
+from attar.data import arrays
 from attar.data.cache.mapped import InMemoryStore, Mapped
 from attar.data.cache.plan import CachePlan
-from attar.data.decoding import SOON_READ, InMemory, decode_all, refusal
+from attar.data.decoding import SOON_READ, InMemory, decode_all
 from attar.data.images import ImageData
 from attar.data.pictures import Pictures
 from attar.data.reading import Reading
-from attar.errors import log
+from attar.errors import UserError, log
 
 MANY = 20_000  # images, or as many as are in SOON_READ bytes of files: fewer are decoded in a few seconds
 SAMPLE = 2000  # images that are decoded
@@ -27,7 +27,15 @@ def is_large(pictures: Pictures) -> bool:
 def sampled(plan: CachePlan, reading: Reading) -> ImageData:
     """Data with all labels, and a decoded sample in the place of all images.
 
-    Raises UserError for unreadable images in the sample, and for files that do not begin as images do.
+    Args:
+        plan: all images and their labels.
+        reading: what the caller asked for.
+
+    Returns:
+        The data. What was not opened is logged.
+
+    Raises:
+        UserError: for unreadable images in the sample.
     """
     nclass = len(plan.classes)
     per_class = max(LEAST, SAMPLE // nclass)
@@ -41,9 +49,11 @@ def sampled(plan: CachePlan, reading: Reading) -> ImageData:
     stands[order] = slots[of] + (np.arange(len(order)) - starts[of]) % taken[of]
     inner = np.arange(taken.sum()) - np.repeat(slots, taken)
     chosen = order[np.repeat(starts, taken) + inner * np.repeat(counts, taken) // np.repeat(taken, taken)]
-    _check_beginnings(plan.pictures, reading)
     sink, places = InMemory(len(chosen)), np.argsort(chosen)
-    needs, seen = decode_all(plan.pictures.select(chosen[places]), reading, plan.needs, sink)
+    try:
+        needs, seen = decode_all(plan.pictures.select(chosen[places]), reading, plan.needs, sink)
+    except UserError as error:
+        raise UserError(f"in a sample of {len(chosen):,} of {plan.pictures.count:,} images: {error}") from error
     seen.say(f"{len(chosen):,} images of {plan.name}", needs)
     store = InMemoryStore(sink.images[np.argsort(places)])
     host, marks = torch.device("cpu"), torch.from_numpy(plan.labels)
@@ -64,21 +74,8 @@ def sampled(plan: CachePlan, reading: Reading) -> ImageData:
     if needs.size != plan.needs.size:
         data.loaded = {"size": needs.size}
     log.warning(
-        "%s: %d images of each class are decoded and stand for all %s; a run decodes all, as --skip_bad does, which "
-        "counts unreadable and equal images",
+        "%s: %d images of each class are read and stand for all %s; the other files are not opened, and equal images "
+        "are not counted: a run does both, as --skip_bad does here",
         *(plan.name, per_class, f"{plan.pictures.count:,}"),
     )
     return data
-
-
-def _check_beginnings(pictures: Pictures, reading: Reading) -> None:
-    """Refuse files that cannot be images by their first bytes: empty ones, web pages, links to nothing."""
-    bad = []
-    for name, source in pictures.items(0):
-        if not decode.begins_well(source):
-            try:
-                decode.decode(name, source, decode.Needs(size=reading.size))
-            except decode.BadImage as error:
-                bad.append(error)
-    if bad:
-        raise refusal(bad[0], len(bad), pictures.count)

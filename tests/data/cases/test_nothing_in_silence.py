@@ -35,8 +35,16 @@ DROPPED: dict[str, tuple[Callable[[Path], object], str, int]] = {
     "hidden": (lambda place: put(place, "train/cat/.0.png"), "hidden or system files and folders", 1),
     "system": (lambda place: put(place, "train/__MACOSX/._cat"), "hidden or system files and folders", 1),
     "thumbs": (lambda place: put(place, "train/cat/Thumbs.db"), "hidden or system files and folders", 1),
-    "suffix": (lambda place: put(place, "train/cat/a.txt"), "files that are no images (.txt)", 1),
-    "no suffix": (lambda place: put(place, "train/cat/a"), "files that are no images (without suffix)", 1),
+    "suffix": (
+        lambda place: put(place, "train/cat/a.txt"),
+        "files with other endings than images (.txt)",
+        1,
+    ),
+    "no suffix": (
+        lambda place: put(place, "train/cat/a"),
+        "files with other endings than images (none)",
+        1,
+    ),
     "loose": (lambda place: put(place, "train/a.png"), "files beside the class folders", 1),
     "beside": (lambda place: put(place, "notes/a.txt"), "files beside the splits", 1),
     "pipe": (lambda place: os.mkfifo(place / "train" / "cat" / "p.png"), "pipes, sockets and devices", 1),

@@ -150,8 +150,8 @@ def test_columns_that_do_not_do(
 def test_columns_by_name_and_type() -> None:
     number, image = {"_type": "Value", "dtype": "int64"}, {"_type": "Image"}
     features = {"id": number, "img": image, "fine": {"_type": "ClassLabel", "names": list(NAMES)}}
-    assert choose(features, None, None, "x") == ("img", "fine", NAMES)
-    assert choose(features, None, "id", "x") == ("img", "id", None)
+    assert choose(features, None, None, "x") == ("img", "fine", NAMES, None)
+    assert choose(features, None, "id", "x") == ("img", "id", None, None)
 
 
 def test_several_data_sets_in_one_folder(tmp_path: Path, refused: Refused) -> None:
@@ -284,7 +284,7 @@ def test_arrays_and_pairs_of_tensors(refused: Refused) -> None:
         load((images, np.array([0, 1, 2])))
     with refused("labels of the data are float64, not classes"):
         load((images, np.linspace(0, 1, 12)))
-    with refused("float item 0 must be in [0, 1]"):
+    with refused("floats of item 0 must be in [0, 1]"):
         load(TensorDataset(torch.randn(4, 1, 5, 5), torch.tensor([0, 1] * 2)))
     with refused("is no (image, label) pair"):
         load(TensorDataset(torch.zeros(4, 1, 5, 5)))

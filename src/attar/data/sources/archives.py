@@ -10,16 +10,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from attar.data import labels, pictures, splits
 from attar.data.assemble import About, Split, assemble, origin_of
 from attar.data.decode import Named
 from attar.data.images import ImageData
-from attar.data.labels import Labels
 from attar.data.pictures import Pictures
 from attar.data.reading import LeftOut, Reading, printable
-from attar.data.sources.layout import layout
+from attar.data.sources.layout import layout, splits_of
 from attar.data.sources.tree import Tree, is_hidden, is_picture
 from attar.errors import UserError
 
@@ -48,22 +45,32 @@ def shards(folder: Path) -> list[Path]:
 
 
 class Entry(NamedTuple):
-    """A file in an archive."""
+    """A file in an archive. place: among its members."""
 
     name: str
     size: int
+    place: int
     stamp: str
 
 
 def load(files: Sequence[Path], place: Path, reading: Reading) -> ImageData:
     """The images of a zip or tar file, or of WebDataset shards, whose split is in their name.
 
-    Raises UserError for damaged files, and other contents.
+    Args:
+        files: the archives, several ones where they are shards.
+        place: what the user named, a file or a folder.
+        reading: what the caller asked for.
+
+    Returns:
+        The data.
+
+    Raises:
+        UserError: for damaged files, and other contents.
     """
     about = About(printable(_stem(place)), origin_of(place))
-    listed = {file: [entry for entry in _entries(file) if _is_used(entry, reading.left_out)] for file in files}
+    listed = {file: _entries(file, reading.left_out) for file in files}
     if any(entry.name.lower().endswith((*MARKS, ".json")) for entry in listed[files[0]]) and files[0].suffix != ".zip":
-        parts = _web_splits(listed, reading.left_out)
+        parts = _web_splits(listed, str(place), reading.left_out)
         if parts:
             return assemble(parts, about, reading)
     if len(files) > 1:
@@ -76,13 +83,11 @@ def load(files: Sequence[Path], place: Path, reading: Reading) -> ImageData:
             tree.folders.add(above)
             above = above.rpartition("/")[0]
     found = layout(tree, reading.left_out, reading.nclass)
-    parts = {}
-    for split, images in found.pictures.items():
-        mark = {tree.files[at]: found.classes.index(name) for name, places in images.items() for at in places}
-        chosen = [entry for entry in listed[files[0]] if entry.name in mark]  # in the order of the archive
-        marks = np.asarray([mark[entry.name] for entry in chosen], np.int64)
-        parts[split] = Split(_pictures(files[0], chosen), Labels(marks, tuple(map(printable, found.classes))))
-    return assemble(parts, about, reading)
+
+    def chosen(places: list[int]) -> Pictures:
+        return _pictures(files[0], [listed[files[0]][place] for place in places])
+
+    return assemble(splits_of(found, about.name, chosen), about, reading)
 
 
 def _stem(path: Path) -> str:
@@ -90,34 +95,43 @@ def _stem(path: Path) -> str:
     return next((name[: -len(end)] for end in SUFFIXES if name.lower().endswith(end)), name)
 
 
-def _is_used(entry: Entry, left_out: LeftOut) -> bool:
-    hidden = any(map(is_hidden, entry.name.split("/")))
-    if hidden:
-        left_out.add("hidden or system files and folders", entry.name)
-    return not hidden
-
-
-def _entries(file: Path) -> list[Entry]:
-    """The regular files in an archive, in its order."""
+def _entries(file: Path, left_out: LeftOut) -> list[Entry]:
+    """The regular files in an archive, in its order; of several of one name the last, as it is unpacked."""
     stat = file.stat()
-    own = f"{file.name} {stat.st_size} {stat.st_mtime_ns}"
+    own, other = f"{file.name} {stat.st_size} {stat.st_mtime_ns}", []
     try:
         if file.suffix.lower() == ".zip":
             with zipfile.ZipFile(file) as opened:
-                inside = [(info.filename, info.file_size) for info in opened.infolist() if not info.is_dir()]
+                inside = [(info.filename, info.file_size, not info.is_dir()) for info in opened.infolist()]
         else:
             with tarfile.open(file) as tar:
-                inside = [(member.name, member.size) for member in tar if member.isfile()]
+                inside = [(member.name, member.size, member.isfile() or member.islnk()) for member in tar]
+                other = [member.name for member in tar if not (member.isfile() or member.isdir() or member.islnk())]
     except DAMAGED as error:
         raise UserError(f"{file} is damaged or no archive: {' '.join(str(error).split())}") from error
-    return [Entry(name.removeprefix("./"), size, f"{own} {name}") for name, size in inside]
+    for name in other:
+        left_out.add("links and devices in the archive", name)
+    found: dict[str, Entry] = {}
+    for place, (name, size, is_file) in enumerate(inside):
+        parts = (name if "/" in name else name.replace("\\", "/")).removeprefix("./").split("/")  # of old Windows tools
+        used = is_file and not any(map(is_hidden, parts))
+        if ".." in parts or not parts[0]:
+            left_out.add("names that lead out of the archive", name, int(is_file))
+        elif is_file and not used:
+            left_out.add("hidden or system files and folders", name)
+        elif used:
+            entry = Entry("/".join(parts), size, place, f"{own} {place} {name}")
+            if found.pop(entry.name, None):
+                left_out.add("files that a later one of the same name replaces", name)
+            found[entry.name] = entry
+    return list(found.values())
 
 
 def _pictures(file: Path, chosen: Sequence[Entry]) -> Pictures:
     """Images of an archive, in its order."""
 
     def items(start: int) -> Iterator[Named]:
-        wanted = {entry.name for entry in chosen[start:]}
+        wanted = {entry.place for entry in chosen[start:]}
         try:
             for name, raw in _contents(file, wanted):
                 yield f"{file}: {printable(name)}", raw
@@ -132,51 +146,73 @@ def _pictures(file: Path, chosen: Sequence[Entry]) -> Pictures:
     return Pictures(len(chosen), items, stamp, sum(entry.size for entry in chosen))
 
 
-def _contents(file: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
-    """The files of these names, one after another, in the order of the archive."""
+def _contents(file: Path, wanted: set[int]) -> Iterator[tuple[str, bytes]]:
+    """The members at these places, one after another, in the order of the archive."""
     if file.suffix.lower() == ".zip":
         with zipfile.ZipFile(file) as opened:
-            for info in opened.infolist():
-                if info.filename.removeprefix("./") in wanted:
+            for place, info in enumerate(opened.infolist()):
+                if place in wanted:
                     yield info.filename, opened.read(info)
         return
     with tarfile.open(file) as tar:
-        for member in tar:
-            if member.isfile() and member.name.removeprefix("./") in wanted and (stream := tar.extractfile(member)):
+        for place, member in enumerate(tar):
+            if place in wanted and (stream := tar.extractfile(member)):
                 yield member.name, stream.read()
 
 
 # ---- WebDataset ----
 
 
-def _web_splits(listed: dict[Path, list[Entry]], left_out: LeftOut) -> dict[str, Split]:
+def _web_splits(listed: dict[Path, list[Entry]], where: str, left_out: LeftOut) -> dict[str, Split]:
     """The splits of WebDataset shards; none where images have no labels beside them."""
     groups: dict[str, list[tuple[Pictures, list[str | int]]]] = {}
-    for file, entries in listed.items():
+    spoken = splits.of_files([_stem(file) for file in listed], where)
+    for split, (file, entries) in zip(spoken, listed.items(), strict=True):
         marks = {
             _key(name): raw
             for name, raw in _contents(
-                file, {entry.name for entry in entries if entry.name.lower().endswith((*MARKS, ".json"))}
+                file, {entry.place for entry in entries if entry.name.lower().endswith((*MARKS, ".json"))}
             )
         }
-        images = [entry for entry in entries if is_picture(entry.name)]
+        images = _samples(entries, file, left_out)
         labelled = [entry for entry in images if _key(entry.name) in marks]
         if not labelled:
             return {}
         left_out.add("images without a label beside them", count=len(images) - len(labelled))
-        spoken = splits.spoken_of(file.name) or splits.TRAIN
         pair = (
             _pictures(file, labelled),
             [_label(marks[_key(entry.name)], f"{file}: {entry.name}") for entry in labelled],
         )
-        groups.setdefault(spoken, []).append(pair)
+        groups.setdefault(split, []).append(pair)
     return {
         split: Split(
             pictures.join([images for images, _ in shards]),
-            labels.read([mark for _, marks in shards for mark in marks], f"split {split}"),
+            labels.read(_one_kind([mark for _, marks in shards for mark in marks]), f"split {split}"),
         )
         for split, shards in groups.items()
     }
+
+
+def _samples(entries: Sequence[Entry], file: Path, left_out: LeftOut) -> list[Entry]:
+    """One image of each sample: x.jpg, and not x.mask.png beside it. Raises UserError for x.jpg beside x.png."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if is_picture(entry.name):
+            groups.setdefault(_key(entry.name), []).append(entry)
+    for key, images in groups.items():
+        plain = [entry for entry in images if entry.name[len(key.removeprefix("/")) :].count(".") == 1] or images
+        if len(plain) > 1:
+            raise UserError(f"{file}: {plain[0].name} and {plain[1].name} are images of one sample; keep one of them")
+        for entry in images:
+            left_out.add("further images of a sample, such as masks", entry.name, int(entry is not plain[0]))
+        groups[key] = plain
+    return [images[0] for images in groups.values()]
+
+
+def _one_kind(marks: list[str | int]) -> list[str] | list[int]:
+    """Names, where some are, as a name may be a number."""
+    numbers = [mark for mark in marks if isinstance(mark, int)]
+    return numbers if len(numbers) == len(marks) else [str(mark) for mark in marks]
 
 
 def _key(name: str) -> str:

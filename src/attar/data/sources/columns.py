@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from attar.data import splits
 from attar.errors import UserError, nearest
 
 WHOLE = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
@@ -15,11 +16,12 @@ LISTS = ("List", "Sequence", "LargeList")
 
 
 class Columns(NamedTuple):
-    """The two columns, and the names of the classes where the table gives them."""
+    """The columns, and the names of the classes where the table gives them."""
 
     image: str
     label: str
     classes: tuple[str, ...] | None
+    split: str | None = None  # of text
 
 
 def features_of(schema: Any) -> dict[str, Any]:
@@ -45,8 +47,19 @@ def choose(features: Mapping[str, Any], image: str | None, label: str | None, wh
     """The image and the label column, by their types, where they are not named.
 
     The image column is the one of type Image; the label column is the ClassLabel, else the only one of whole numbers or
-    text, else the only one of floats or of lists of numbers, which are looked at. Raises UserError when there is none
-    or there are several.
+    text that is not called as columns of splits are, else the only one of floats or of lists of numbers, which are
+    looked at.
+
+    Args:
+        features: what each column holds, see `features_of`.
+        image, label: the names, where the user gave them.
+        where: what has the columns, in a message.
+
+    Returns:
+        The columns.
+
+    Raises:
+        UserError: where a name is not there, and where no column fits or several do.
     """
     for flag, name in (("image_column", image), ("label_column", label)):
         if name is not None and name not in features:
@@ -55,10 +68,12 @@ def choose(features: Mapping[str, Any], image: str | None, label: str | None, wh
         image = _only([name for name in features if _type(features[name]) == "Image"], "image", features, where)
     elif _type(features[image]) != "Image":
         raise UserError(f"column '{image}' of {where} holds {_words(features[image])}, not images; name one that does")
+    split = splits.column_of(name for name in features if name != label and _words(features[name]) in TEXT)
     if label is None:
         named = [name for name in features if _type(features[name]) == "ClassLabel"]
-        plain = [name for name in features if name != image and _is_label(features[name])]
-        likely = [name for name in features if name != image and _may_be_label(features[name])]
+        others = [name for name in features if name not in (image, split)]
+        plain = [name for name in others if _is_label(features[name])]
+        likely = [name for name in others if _may_be_label(features[name])]
         label = _only(named or plain or likely, "label", features, where)
     elif not (_is_label(features[label]) or _may_be_label(features[label])):
         raise UserError(
@@ -66,7 +81,7 @@ def choose(features: Mapping[str, Any], image: str | None, label: str | None, wh
             f"a label is a class name or a whole number"
         )
     names = features[label].get("names")
-    return Columns(image, label, tuple(map(str, names)) if names else None)
+    return Columns(image, label, tuple(map(str, names)) if names else None, split)
 
 
 def _type(feature: Any) -> str:

@@ -13,8 +13,8 @@ from attar.data.images import ImageData
 from attar.data.labels import Labels
 from attar.data.reading import LeftOut, Reading, printable
 from attar.data.sources import listed, tiny_imagenet, written
-from attar.data.sources.layout import LAYOUT, NEEDS, Layout, layout
-from attar.data.sources.tree import Tree, is_picture, walk
+from attar.data.sources.layout import LAYOUT, NEEDS, NOT_PICTURES, layout, splits_of
+from attar.data.sources.tree import is_picture, walk
 from attar.errors import MissingError, UserError
 
 
@@ -26,8 +26,17 @@ def read(root: Path, reading: Reading) -> ImageData:
     and the centre square is kept. A table of labels (`labels_csv`, or a metadata.csv as `datasets` has it) takes the
     place of class folders.
 
-    Raises UserError for another layout, an empty class folder, a test class that is not in train/, and a damaged image
-    unless such are to be skipped.
+    Args:
+        root: the folder.
+        reading: what the caller asked for.
+
+    Returns:
+        The data.
+
+    Raises:
+        MissingError: where the folder or the classes are not there.
+        UserError: for an empty class folder, a test class that is not in train/, and a damaged image unless such are to
+            be skipped.
     """
     if not os.path.isdir(root):
         what = "is not a folder" if os.path.exists(root) else "does not exist"
@@ -38,11 +47,12 @@ def read(root: Path, reading: Reading) -> ImageData:
     if reading.labels_csv is not None:
         return listed.read(tree, root, about, reading)
     if tiny_imagenet.is_here(tree):
-        parts = tiny_imagenet.splits_of(tree, root, reading.left_out)
-        return of_layout(tree, parts, about, reading)
-    if listed.metadata_of(tree):
+        found = tiny_imagenet.layout_of(tree, root, reading.left_out)
+    elif listed.metadata_of(tree):
         return listed.read(tree, root, about, reading)
-    return of_layout(tree, layout(tree, reading.left_out, reading.nclass), about, reading)
+    else:
+        found = layout(tree, reading.left_out, reading.nclass)
+    return assemble(splits_of(found, about.name, tree.pictures), about, reading)
 
 
 def refuse_own(root: Path) -> None:
@@ -50,17 +60,6 @@ def refuse_own(root: Path) -> None:
     kind = written.kind_of(root, os.listdir(root))
     if kind in ("run", "pool", "comparison"):
         raise UserError(f"{root} is a {kind} folder written by attar, and no folder of real images; name these")
-
-
-def of_layout(tree: Tree, found: Layout, about: About, reading: Reading) -> ImageData:
-    """ImageData of the images in a tree."""
-    parts = {}
-    names = tuple(printable(name) for name in found.classes)
-    for split, images in found.pictures.items():
-        places = [place for of_class in images.values() for place in of_class]
-        marks = [found.classes.index(name) for name, of_class in images.items() for _ in of_class]
-        parts[split] = Split(tree.pictures(places), Labels(np.asarray(marks, np.int64), names))
-    return assemble(parts, about, reading)
 
 
 def read_classes(
@@ -76,7 +75,7 @@ def read_classes(
             if is_picture(file):
                 of_class[file.split("/", 1)[0]].append(place)
             else:
-                others.add("files that are no images", file)
+                others.add(f"files {NOT_PICTURES}", file)
         empty = [name for name in inner if not of_class[name]]
         if empty:
             raise UserError(f"{folder / empty[0]} has no images; {NEEDS}")

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
 
 from attar.data import splits
-from attar.data.labels import ordered, shown
+from attar.data.assemble import Split
+from attar.data.classes import ordered
+from attar.data.labels import Labels, shown, unique
+from attar.data.pictures import Pictures
 from attar.data.reading import LeftOut, printable
 from attar.data.sources.tree import TABLES, Tree, is_picture
 from attar.errors import MissingError, UserError, log
 
 LAYOUT = "expected train/<class>/<image files> and, for a test set, test/<class>/* or val/<class>/*; or <class>/*"
+NOT_PICTURES = "with other endings than images"
 NEEDS = "a class folder needs files such as .png, .jpg or .webp"
 
 
-@dataclass
-class Layout:
-    """Where the classes are.
-
-    splits: folder of each split ("" for the place itself); pictures: for each split and class, the places of its files
-    in the tree, in order.
-    """
-
-    classes: list[str]
-    pictures: dict[str, dict[str, list[int]]]
+# For each split and class, in order, the places of its files in the tree.
+Layout = dict[str, dict[str, list[int]]]
 
 
 def layout(tree: Tree, left_out: LeftOut, nclass: int | None = None) -> Layout:
@@ -37,22 +34,27 @@ def layout(tree: Tree, left_out: LeftOut, nclass: int | None = None) -> Layout:
         nclass: only the folders of the first classes have to hold images.
 
     Returns:
-        The training images of each class, and those of other splits, by name.
+        The images of each class of the splits, by the names of their folders.
 
     Raises:
         MissingError: where there are no class folders.
-        UserError: for a class folder without images, and a class of another split that the training images lack.
+        UserError: for a class folder without images.
     """
     prefix = _unwrapped(tree)
     inner = _folders(tree, prefix)
-    found = {name: kind for name in inner if (kind := splits.kind_of(name))}
-    deep = {name for name in found if _folders(tree, f"{prefix}{name}/")}
-    train = sorted(name for name in found if found[name] == splits.TRAIN)
     pictured = {name for name in inner if _has_pictures(tree, f"{prefix}{name}/")}
-    if train and (set(train) & deep or not (pictured - set(found))):
-        return _with_splits(tree, prefix, {train[0]: splits.TRAIN} | found, left_out, nclass)
-    if not pictured or pictured <= set(found):
+    found = _split_folders(tree, prefix, inner, pictured)
+    if found:
+        return _with_splits(tree, prefix, found, left_out, nclass)
+    if not pictured:
         raise MissingError(_no_classes(tree, prefix, pictured))
+    called = [name for name in inner if splits.kind_of(name)]
+    if called:
+        log.warning(
+            "%s: %s are taken for classes, as the folders beside them are",
+            tree.root,
+            " and ".join(called),
+        )
     classes = ordered(inner, tree.root)
     if len(classes) < 2:
         place = f"{tree.root}/{prefix}".rstrip("/")
@@ -60,42 +62,91 @@ def layout(tree: Tree, left_out: LeftOut, nclass: int | None = None) -> Layout:
         advice = f"; where {table} says which image has which label, add {_csv_flag(tree, table)}" if table else ""
         raise UserError(f"{place} has 1 class folder, '{classes[0]}'; at least 2 classes are needed{advice}")
     _count_loose(tree, prefix, left_out)
-    return Layout(classes, {splits.TRAIN: _pictures(tree, prefix, classes, left_out, nclass)})
+    return _by_splits_below(tree, prefix, _pictures(tree, prefix, classes, left_out, nclass))
 
 
-def _with_splits(tree: Tree, prefix: str, found: dict[str, str], left_out: LeftOut, nclass: int | None) -> Layout:
-    train = next(name for name in found if found[name] == splits.TRAIN)
-    place = f"{prefix}{train}/"
-    classes = ordered(_folders(tree, place), tree.root)
-    if not classes:
-        if _has_pictures(tree, place):
-            raise MissingError(_no_classes(tree, place, {train}))
-        raise MissingError(f"{tree.root}/{place[:-1]} has no class folders; {LAYOUT}")
-    if len(classes) < 2:
-        raise UserError(f"{tree.root}/{place[:-1]} has 1 class folder, '{classes[0]}'; at least 2 classes are needed")
-    pictures = {train: _pictures(tree, place, classes, left_out, nclass)}
-    _count_loose(tree, place, left_out)
-    for name, kind in found.items():
-        if name == train:
-            continue
-        place = f"{prefix}{name}/"
-        inner = _folders(tree, place) if kind != splits.TRAIN else []
-        if not inner:
+def splits_of(found: Layout, where: str, pictures: Callable[[list[int]], Pictures]) -> dict[str, Split]:
+    """Images and labels by the names of their folders. pictures: the images at some places of the tree, ascending."""
+    parts = {}
+    for split, images in found.items():
+        names = unique(tuple(map(printable, images)), where)
+        marks = {place: mark for mark, places in enumerate(images.values()) for place in places}
+        order = sorted(marks)
+        parts[split] = Split(pictures(order), Labels(np.asarray([marks[place] for place in order], np.int64), names))
+    return parts
+
+
+def _split_folders(tree: Tree, prefix: str, inner: Sequence[str], pictured: set[str]) -> list[str]:
+    """The folders that are splits: by their names, or where those with classes in them speak of splits: seg_train."""
+    exact = [name for name in inner if splits.kind_of(name)]
+    deep = [
+        name
+        for name in pictured
+        if any(_has_pictures(tree, f"{prefix}{name}/{below}/") for below in _folders(tree, f"{prefix}{name}/"))
+    ]
+    if pictured <= set(exact) or any(splits.kind_of(name) == splits.TRAIN for name in deep):
+        return exact
+    spoken = [splits.kind_of(splits.spoken_of(name) or "") for name in deep]
+    bare = not any(is_picture(file) for name in deep for file in _loose(tree, f"{prefix}{name}/"))
+    return sorted(deep) if bare and all(spoken) and splits.TRAIN in spoken and len(set(spoken)) > 1 else []
+
+
+def _by_splits_below(tree: Tree, prefix: str, found: dict[str, list[int]]) -> Layout:
+    """The same, where the folders of classes hold those of splits: <class>/train, <class>/test."""
+    parts: Layout = {}
+    others = []
+    for name, places in found.items():
+        for place in places:
+            below = tree.files[place][len(prefix) :].split("/")[1].lower()
+            if splits.kind_of(below):
+                parts.setdefault(below, {label: [] for label in found})[name].append(place)
+            else:
+                others.append(tree.files[place])
+    if not parts:
+        _say_nested(tree, prefix, found)
+        return {splits.TRAIN: found}
+    if others:
+        raise UserError(
+            f"{tree.root} has folders of splits below those of classes ({', '.join(parts)}), and images beside them, "
+            f"such as {printable(others[0])}; put all into <split>/<class>/*"
+        )
+    log.warning("%s: the splits %s lie in the folders of the classes", tree.root, ", ".join(parts))
+    return parts
+
+
+def _say_nested(tree: Tree, prefix: str, found: Mapping[str, Sequence[int]]) -> None:
+    files = [tree.files[place] for places in found.values() for place in places]
+    nested = [file for file in files if file.count("/") > prefix.count("/") + 1]
+    if nested:
+        log.warning(
+            "%s: %d images lie in sub-folders of a class folder, such as %s, and are read as images of that class",
+            *(tree.root, len(nested), printable(nested[0])),
+        )
+
+
+def _with_splits(tree: Tree, prefix: str, found: Sequence[str], left_out: LeftOut, nclass: int | None) -> Layout:
+    within = {name: _unwrapped(tree, f"{prefix}{name}/") for name in found}
+    folders = {name: set(_folders(tree, place)) for name, place in within.items()}
+    if not any(folders.values()):
+        bare = next((name for name in found if _has_pictures(tree, f"{prefix}{name}/")), None)
+        if bare is None:
+            raise MissingError(f"{tree.root}/{prefix}{found[0]} has no class folders; {LAYOUT}")
+        raise MissingError(_no_classes(tree, f"{prefix}{bare}/", {bare}))
+    classes = ordered(sorted(set().union(*folders.values())), tree.root)
+    parts: Layout = {}
+    for name, place in within.items():
+        if not folders[name]:
             loose = [file for file in tree.files if file.startswith(place) and is_picture(file)]
             for file in loose:
                 left_out.add(f"images of {name}/, which has no class folders", file)
             left_out.add("split folders without images", place, int(not loose))
             continue
-        strangers = [label for label in inner if label not in classes]
-        if strangers:
-            raise UserError(
-                f"{tree.root}/{place[:-1]} has the class '{printable(strangers[0])}', which {train}/ has not "
-                f"({printable(shown(classes))})"
-            )
-        pictures[name] = _pictures(tree, place, [label for label in classes if label in inner], left_out, None)
+        inner = [label for label in classes if label in folders[name]]
+        parts[name] = _pictures(tree, place, inner, left_out, nclass)
+        _say_nested(tree, place, parts[name])
         _count_loose(tree, place, left_out)
     _count_others(tree, prefix, set(found), left_out)
-    return Layout(classes, pictures)
+    return parts
 
 
 def _count_others(tree: Tree, prefix: str, used: set[str], left_out: LeftOut) -> None:
@@ -105,17 +156,17 @@ def _count_others(tree: Tree, prefix: str, used: set[str], left_out: LeftOut) ->
             left_out.add("files beside the splits", file)
 
 
-def _unwrapped(tree: Tree) -> str:
-    """The folder that holds the splits or classes, where it lies alone in another one: "images/", mostly ""."""
-    prefix = ""
+def _unwrapped(tree: Tree, outer: str = "") -> str:
+    """The folder that holds splits or classes, where it lies alone in another one: "images/"; mostly `outer` itself."""
+    prefix = outer
     while True:
         inner = [name for name in _folders(tree, prefix) if _has_pictures(tree, f"{prefix}{name}/")]
-        if len(inner) != 1 or splits.kind_of(inner[0]) or not _folders(tree, f"{prefix}{inner[0]}/"):
+        if len(inner) != 1 or (splits.kind_of(inner[0]) and not outer) or not _folders(tree, f"{prefix}{inner[0]}/"):
             break
         if any(map(is_picture, _loose(tree, prefix))):
             break
         prefix += f"{inner[0]}/"
-    if prefix:
+    if prefix != outer:
         log.warning("%s: the classes are in %s", tree.root, os.path.join(tree.root, prefix[:-1]))
     return prefix
 
@@ -145,7 +196,6 @@ def _pictures(
     """The images of each class, those of sub-folders after those directly in it. Raises UserError for none."""
     start = len(prefix)
     found: dict[str, list[int]] = {name: [] for name in classes}
-    nested, example = 0, ""
     for place, file in enumerate(tree.files):
         if not file.startswith(prefix):
             continue
@@ -153,16 +203,9 @@ def _pictures(
         if not rest or label not in found:
             continue
         if not is_picture(rest):
-            left_out.add(f"files that are no images ({os.path.splitext(rest)[1] or 'without suffix'})", file)
+            left_out.add(f"files {NOT_PICTURES} ({os.path.splitext(rest)[1] or 'none'})", file)
             continue
         found[label].append(place)
-        if "/" in rest:
-            nested, example = nested + 1, example or file
-    if nested:
-        log.warning(
-            "%s: %d images lie in sub-folders of a class folder, such as %s, and are read as images of that class",
-            *(tree.root, nested, printable(example)),
-        )
     for name in classes[:nclass]:
         if not found[name]:
             raise UserError(
@@ -192,4 +235,6 @@ def _no_classes(tree: Tree, prefix: str, pictured: set[str]) -> str:
         )
     archives = [file for file in tree.files if file.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz", ".npz"))]
     hint = f"; {archives[0]} is there: name that file" if archives else ""
+    if tree.files and not archives:
+        hint = f"; its files ({printable(shown(tree.files))}) have other endings than images"
     return f"{place} has no folder train/, and no class folders with images{hint}; {LAYOUT}"

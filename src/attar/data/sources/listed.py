@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,10 +16,12 @@ import numpy as np
 
 from attar.data import labels, splits
 from attar.data.assemble import About, Split, assemble
+from attar.data.classes import ordered
 from attar.data.images import ImageData
 from attar.data.labels import Labels
-from attar.data.reading import Reading
-from attar.data.sources.tree import Tree, is_picture
+from attar.data.reading import Reading, printable
+from attar.data.sources.layout import NOT_PICTURES
+from attar.data.sources.tree import TABLES, Tree, is_picture
 from attar.errors import MissingError, UserError, log
 
 METADATA = ("metadata.csv", "metadata.jsonl")
@@ -35,7 +39,6 @@ FILE_COLUMNS = (
     "image_name",
 )
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target", "species", "breed", "y")
-SPLIT_COLUMNS = ("split", "set", "subset", "partition")
 SHARE_OF_FILES = 0.5  # of the values of a column, from which it is the one of files
 
 
@@ -48,7 +51,7 @@ class Table(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A file of the tree, its label and its split, "" where none is named."""
+    """A file of the tree, its label and its split."""
 
     place: int
     label: str
@@ -68,43 +71,36 @@ def metadata_of(tree: Tree) -> list[str]:
 def read(tree: Tree, root: Path, about: About, reading: Reading) -> ImageData:
     """ImageData of the images that a table names.
 
-    Raises UserError for tables without a column of files or labels, and for several labels an image.
+    Args:
+        tree: the files of the folder.
+        root: the folder.
+        about: what is known of it.
+        reading: what the caller asked for, `labels_csv` above all; without that the tables are those of `metadata_of`.
+
+    Returns:
+        The data.
+
+    Raises:
+        UserError: for tables without a column of files or labels, and for several labels an image.
     """
     if reading.labels_csv is not None:
-        rows = _rows(_parsed(reading.labels_csv), tree, "", reading)
+        tables = {reading.labels_csv: ""}
     else:
-        rows = [
-            row
-            for name in metadata_of(tree)
-            for row in _rows(_parsed(root / name), tree, name.rpartition("/")[0], reading)
-        ]
-    tables = (
-        {str(reading.labels_csv)}
-        if reading.labels_csv is not None
-        else {str(root / name) for name in metadata_of(tree)}
-    )
-    used = {row.place for row in rows}
+        tables = {root / name: name.rpartition("/")[0] for name in metadata_of(tree)}
+    rows = [row for table, folder in tables.items() for row in _rows(_parsed(table), tree, folder, reading)]
+    used, own = {row.place for row in rows}, set(map(os.path.realpath, tables))
     for place, file in enumerate(tree.files):
-        if place not in used and os.path.join(tree.root, file) not in tables:
-            reason = "images that the table does not name" if is_picture(file) else "files that are no images"
+        if place not in used and not (file.lower().endswith(TABLES) and os.path.realpath(root / file) in own):
+            reason = "images that the table does not name" if is_picture(file) else f"files {NOT_PICTURES}"
             reading.left_out.add(reason, file)
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row.split or _split_of(tree.files[row.place]), []).append(row)
-    if len(groups) > 1 and not any(splits.kind_of(name) == splits.TRAIN for name in groups):
-        raise UserError(
-            f"{about.name} has the splits {', '.join(sorted(groups))}, and none is called train; rename one"
-        )
-    _check_classes([row.label for row in rows], " and ".join(sorted(tables)))
-    classes = labels.ordered(sorted({row.label for row in rows if row.label}), about.name)
+    _check_classes([row.label for row in rows], " and ".join(map(str, tables)))
+    classes = ordered(sorted({row.label for row in rows if row.label}), about.name)
     number = {name: place for place, name in enumerate(classes)} | {"": labels.UNLABELLED}
-    parts = {}
-    for split, members in groups.items():
-        members = sorted(members, key=lambda row: (number[row.label], row.place))
-        marks = np.asarray([number[row.label] for row in members], np.int64)
-        given = Labels(marks, tuple(classes), marks < 0 if (marks < 0).any() else None)
-        parts[split] = Split(tree.pictures([row.place for row in members]), given)
-    return assemble(parts, about, reading)
+    rows = sorted(rows, key=lambda row: (number[row.label], row.place))
+    marks = np.asarray([number[row.label] for row in rows], np.int64)
+    given = Labels(marks, tuple(classes), marks < 0 if (marks < 0).any() else None)
+    split = Split(tree.pictures([row.place for row in rows]), given, [row.split for row in rows])
+    return assemble({splits.TRAIN: split}, about, reading)
 
 
 def _split_of(file: str) -> str:
@@ -115,7 +111,7 @@ def _split_of(file: str) -> str:
 def _parsed(file: Path) -> Table:
     """A table of text. Raises UserError for one that cannot be read."""
     try:
-        text = file.read_text(encoding="utf-8-sig", errors="backslashreplace")
+        text = _decoded(file, file.read_bytes())
     except OSError as error:
         kind = MissingError if isinstance(error, FileNotFoundError) else UserError
         raise kind(f"the table of labels {file} cannot be read: {error.strerror}") from error
@@ -143,10 +139,20 @@ def _parsed(file: Path) -> Table:
     return Table(str(file), columns, len(cells))
 
 
+def _decoded(file: Path, raw: bytes) -> str:
+    """The text of a table, accents in one form (NFC)."""
+    try:
+        text = raw.decode("utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
+    except UnicodeDecodeError:
+        text = raw.decode("cp1252", "backslashreplace")
+        log.warning("%s is not UTF-8, and is read as Windows-1252", file)
+    return unicodedata.normalize("NFC", text)
+
+
 def _cell(value: object) -> str:
-    if isinstance(value, list | dict):
-        raise UserError(f"a label is {json.dumps(value)}: several labels an image cannot be used")
-    return "" if value is None else str(value)
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return "" if value is None else json.dumps(value) if isinstance(value, list | dict) else str(value)
 
 
 def _rows(table: Table, tree: Tree, folder: str, reading: Reading) -> list[Row]:
@@ -154,44 +160,42 @@ def _rows(table: Table, tree: Tree, folder: str, reading: Reading) -> list[Row]:
     known = _names(tree, folder)
     column, places = _files(table, known)
     spoken = _labels(table, column, reading)
-    split_column = next((name for name in table.columns if name.lower() in SPLIT_COLUMNS), None)
-    split_of = table.columns[split_column] if split_column else [""] * table.lines
-    if split_column and not all(splits.kind_of(name) for name in set(split_of)):
-        split_of = [""] * table.lines
-    rows: list[Row] = []
-    for place, label, split in zip(places, spoken, split_of, strict=True):
+    split_column = splits.column_of(name for name in table.columns if name not in (column, reading.label_column))
+    named = splits.of_column(table.columns[split_column], split_column, table.where) if split_column else None
+    found: dict[int, Row] = {}
+    for line, (place, label) in enumerate(zip(places, spoken, strict=True)):
+        called = table.columns[column][line]
         if place is None:
-            reading.left_out.add("rows without a file", table.columns[column][len(rows)])
-        else:
-            rows.append(Row(place, label, split.lower()))
-    twice = len(rows) - len({row.place for row in rows})
-    if twice:
-        raise UserError(f"{table.where} names {twice:,} images more than once: several labels an image cannot be used")
-    log.info("%s: %d images and their labels from the columns %s", table.where, len(rows), column)
-    return rows
+            reading.left_out.add("rows without a file", called)
+            continue
+        row = Row(place, label, named[line] if named else _split_of(tree.files[place]))
+        if found.setdefault(place, row) != row:
+            raise UserError(f"{table.where} gives {called} two labels: several labels an image cannot be used")
+        reading.left_out.add("rows that repeat another", called, int(found[place] is not row))
+    log.info("%s: %d images and their labels, from the column of files %s", table.where, len(found), column)
+    return list(found.values())
 
 
 def _names(tree: Tree, folder: str) -> dict[str, int | None]:
-    """What images may be called in a table → their place; None where two are called so."""
+    """What images may be called in a table → their place; None where two are called so.
+
+    Exact names come before those in lower case, without suffix or without folders.
+    """
     known: dict[str, int | None] = {}
     prefix = f"{folder}/" if folder else ""
     exact = {}
     for place, file in enumerate(tree.files):
         if not is_picture(file) or not file.startswith(prefix):
             continue
-        name = file[len(prefix) :]
+        name = printable(file[len(prefix) :])
         exact[name] = place
-        for short in dict.fromkeys(
-            (os.path.splitext(name)[0], name.rpartition("/")[2], os.path.splitext(name.rpartition("/")[2])[0])
-        ):
+        base = name.rpartition("/")[2]
+        for short in {form.lower() for form in (name, os.path.splitext(name)[0], base, os.path.splitext(base)[0])}:
+            other = known.get(short)
+            same_split = other is not None and _split_of(tree.files[other]) == _split_of(file)
             if short in known and _split_of(file) != splits.TRAIN:
                 continue  # Kaggle numbers train/ and test/ alike, and the table is about train/
-            clash = (
-                short in known
-                and known[short] is not None
-                and _split_of(tree.files[known[short] or 0]) == _split_of(file)
-            )
-            known[short] = None if clash else place
+            known[short] = None if same_split else place
     return {**known, **exact}
 
 
@@ -203,6 +207,7 @@ def _files(table: Table, known: Mapping[str, int | None]) -> tuple[str, list[int
     )
     for name in ranked:
         values = [value.removeprefix("./").replace("\\", "/") for value in table.columns[name]]
+        values = [value if value in known else value.lower() for value in values]
         places = [known.get(value) for value in values]
         if sum(value in known for value in values) > SHARE_OF_FILES * table.lines:
             clash = [value for value, place in zip(values, places, strict=True) if place is None and value in known]
@@ -225,7 +230,7 @@ def _labels(table: Table, files: str, reading: Reading) -> Sequence[str]:
                 f"{table.where} has no column '{reading.label_column}'; its columns are {', '.join(table.columns)}"
             )
         return table.columns[reading.label_column]
-    rest = [name for name in table.columns if name != files and name.lower() not in SPLIT_COLUMNS]
+    rest = [name for name in table.columns if name != files and name != splits.column_of(table.columns)]
     usual = [name for name in rest if name.lower() in LABEL_COLUMNS]
     if len(usual) == 1 or len(rest) == 1:
         return table.columns[usual[0] if len(usual) == 1 else rest[0]]
@@ -249,6 +254,9 @@ def _check_classes(values: Sequence[str], where: str) -> None:
     """Raise `UserError` for labels that are no classes."""
     present = [value for value in values if value]
     distinct = sorted(set(present))
+    several = next((value for value in distinct if value[0] in "[{"), None)
+    if several is not None:
+        raise UserError(f"a label of {where} is {several}: several labels an image cannot be used")
     many = len(distinct) > max(2, labels.SHARE * len(present))
     if _all_numbers(distinct) and (many or not all(float(value).is_integer() for value in distinct)):
         odd = next((value for value in distinct if not float(value).is_integer()), distinct[0])

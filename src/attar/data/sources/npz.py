@@ -29,15 +29,17 @@ def load(path: Path, reading: Reading) -> ImageData:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             found = _pairs(list(file))
             arrays = {split: (file[images], file[marks]) for split, (images, marks) in found.items()}
-            names = ", ".join(file) or "nothing"
+            names = list(file)
     except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is damaged or no npz file: {' '.join(str(error).split())}") from error
     if not arrays:
         raise UserError(
             f"{path} must hold train_images and train_labels (and test_ or val_ likewise), or images and labels; it "
-            f"holds {names}"
+            f"holds {', '.join(names) or 'nothing'}"
         )
     parts = {}
+    for name in sorted(set(names).difference(*found.values())):
+        reading.left_out.add("arrays with other names", name)
     for split, (images, marks) in arrays.items():
         values = pixels(images, f"the {split} images of {path.name}", usable_device("cpu"), reading.channels).numpy()
         parts[split] = Split(values, labels.read(marks, f"{split} of {path.name}"))

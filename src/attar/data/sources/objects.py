@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from attar.data import labels
+from attar.data import labels, splits
 from attar.data.arrays import pixels, usable_device
 from attar.data.assemble import About, Split, assemble
 from attar.data.decode import BadImage, Named, Needs, decode
@@ -126,7 +126,7 @@ def _read_items(source: Any, reading: Reading, split: str) -> Split:
     """The items of a data set: (image, label), or dicts."""
     if not len(source):
         raise UserError(f"the {split} data set is empty")
-    images, marks, names = [], [], []
+    images, marks, names, groups = [], [], [], []
     for row in range(len(source)):
         try:
             item = source[row]
@@ -140,8 +140,10 @@ def _read_items(source: Any, reading: Reading, split: str) -> Split:
         image, label = _unpacked(item, row, reading)
         images.append(_reduced(_picture(image, f"item {row}", reading), f"item {row}", reading))
         marks.append(label)
+        groups.append(item.get(splits.column_of(item)) if isinstance(item, Mapping) else None)
         names.append(_names_of(_owner(source, row)))
-    return Split(_pictures(images, reading), _named(marks, names, split))
+    spoken = splits.of_column(groups, "split", _where(split)) if any(groups) else None
+    return Split(_pictures(images, reading), _named(marks, names, split), spoken)
 
 
 def _unpacked(item: Any, row: int, reading: Reading) -> tuple[Any, Any]:

@@ -48,7 +48,9 @@ def load(path: Path, reading: Reading) -> ImageData:
         where = members[0].name if len(members) == 1 else f"split {name}"
         shards = [_shard(file, columns.image, columns.label, where, len(members) > 1) for file in members]
         images = pictures.join([shard.images for shard in shards if isinstance(shard.images, pictures.Pictures)])
-        parts[name] = Split(images, labels.join([shard.labels for shard in shards], where))
+        named = [group for shard in shards for group in shard.groups or [name] * shard.count]
+        known = named if any(shard.groups for shard in shards) else None
+        parts[name] = Split(images, labels.join([shard.labels for shard in shards], where), known)
     if path.is_dir():
         for file in path.rglob("*"):
             if file.is_file() and not is_parquet(file) and not is_hidden(file.name) and file.name != "README.md":
@@ -73,9 +75,9 @@ def _by_split(path: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
     """Files by the split that their name, or else their folder's, speaks of."""
     groups: dict[str, list[Path]] = {}
     configurations = set()
-    for file in files:
-        parts = file.relative_to(path).parts if path.is_dir() else (file.name,)
-        split = next((name for part in reversed(parts) if (name := splits.spoken_of(part))), "train")
+    inner = [file.relative_to(path) if path.is_dir() else Path(file.name) for file in files]
+    spoken = splits.of_files([str(file.with_suffix("")) for file in inner], str(path))
+    for file, split, parts in zip(files, spoken, [file.parts for file in inner], strict=True):
         groups.setdefault(split, []).append(file)
         configurations |= {part for part in parts[:-1] if part != "data" and not splits.spoken_of(part)}
     if len(configurations) > 1:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from attar.data import labels
+from attar.data import labels, splits
 from attar.data.assemble import Split
 from attar.data.decode import Named
 from attar.data.labels import Labels
@@ -46,7 +46,11 @@ def split_of(rows: Rows, columns: Columns) -> Split:
     stamp = None
     if rows.stamp is not None:
         stamp = lambda part: f"{rows.stamp} {columns.image} {part.start} {part.stop}"  # noqa: E731 (a closure)
-    return Split(Pictures(rows.count, items, stamp, rows.size_bytes), _labels(rows, columns))
+    groups = None
+    if columns.split is not None:
+        values = [value for table in rows.tables([columns.split]) for value in table.column(columns.split).to_pylist()]
+        groups = splits.of_column(values, columns.split, rows.where)
+    return Split(Pictures(rows.count, items, stamp, rows.size_bytes), _labels(rows, columns), groups)
 
 
 def _labels(rows: Rows, columns: Columns) -> Labels:

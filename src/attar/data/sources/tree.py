@@ -14,7 +14,7 @@ from attar.data.decode import Named
 from attar.data.pictures import Pictures
 from attar.data.reading import LeftOut, printable
 from attar.data.sources import written
-from attar.errors import UserError
+from attar.errors import UserError, log
 
 # What systems leave beside people's files.
 SYSTEM = frozenset(("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information"))
@@ -112,6 +112,7 @@ def walk(root: Path, left_out: LeftOut, only: Sequence[str] | None = None) -> Tr
     that cannot be read.
     """
     tree = Tree(str(root))
+    places: dict[tuple[int, int], str] = {}
     waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [(name, ()) for name in reversed(only or [""])]
     while waiting:
         inner, above = waiting.pop()
@@ -122,6 +123,8 @@ def walk(root: Path, left_out: LeftOut, only: Sequence[str] | None = None) -> Tr
         if key in above:  # a link to a folder that it lies in
             left_out.add("links to a folder above", inner)
             continue
+        if (twin := places.setdefault(key, inner)) != inner:
+            log.warning("%s: %s and %s are one folder, by a link", root, printable(twin), printable(inner))
         kind = written.kind_of(place, [entry.name for entry in entries]) if inner else None
         if kind:
             left_out.add(f"{kind} folders written by attar", inner)

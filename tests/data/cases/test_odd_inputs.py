@@ -1,0 +1,185 @@
+"""Odd archives, tables and folders: read as meant, or refused in words that say what is wrong."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from attar.data.load import load
+from helpers.logs import lines
+from helpers.ways import Pictures, folder, picture, png, read, split_below
+
+Refused = Callable[..., Any]
+PETS: Pictures = {"train": {"cat": [10, 11, 12], "dog": [100, 101, 102]}, "test": {"cat": [13], "dog": [103]}}
+FLAT = PETS["train"]
+
+
+def tar(place: Path, files: dict[str, bytes]) -> Path:
+    with tarfile.open(place, "w") as opened:
+        for name, raw in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(raw)
+            opened.addfile(info, io.BytesIO(raw))
+    return place
+
+
+def samples(extension: str) -> dict[str, bytes]:
+    """Six samples of three files each."""
+    kinds = {"png": png, extension: lambda grey: png(255 - grey), "cls": lambda grey: b"cat" if grey < 50 else b"dog"}
+    greys = FLAT["cat"] + FLAT["dog"]
+    return {f"{grey}.{kind}": make(grey) for grey in greys for kind, make in kinds.items()}
+
+
+def test_a_mask_beside_an_image_is_no_image(tmp_path: Path, refused: Refused) -> None:
+    data = load(tar(tmp_path / "x.tar", samples("mask.png")), test_fraction=0)
+    assert read(data)["train"] == FLAT
+    assert data.left_out.counts == {"further images of a sample, such as masks": 6}
+    with refused("10.png and 10.bmp are images of one sample"):
+        load(tar(tmp_path / "y.tar", samples("bmp")))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_of_one_name_twice_the_last_counts(kind: str, tmp_path: Path) -> None:
+    files = [(f"{name}/{grey}.png", png(grey)) for name, greys in FLAT.items() for grey in greys]
+    files.insert(0, ("cat/10.png", png(77)))
+    place = tmp_path / f"x.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(place, "w") as opened:
+            for name, raw in files:
+                opened.writestr(name, raw)
+    else:
+        with tarfile.open(place, "w") as archive:
+            for name, raw in files:
+                info = tarfile.TarInfo(name)
+                info.size = len(raw)
+                archive.addfile(info, io.BytesIO(raw))
+    data = load(place, test_fraction=0)
+    assert read(data)["train"] == FLAT
+    assert data.left_out.counts == {"files that a later one of the same name replaces": 1}
+
+
+def test_names_of_old_windows_tools_and_names_that_lead_out(
+    tmp_path: Path, refused: Refused, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, form in (("x.zip", "set\\{}\\{}.png"), ("y.zip", "../{}/{}.png")):
+        with zipfile.ZipFile(tmp_path / name, "w") as opened:
+            for label, greys in FLAT.items():
+                for grey in greys:
+                    opened.writestr(form.format(label, grey), png(grey))
+    assert read(load(tmp_path / "x.zip", test_fraction=0))["train"] == FLAT
+    with refused("no class folders with images"):
+        load(tmp_path / "y.zip")
+    assert "not used: names that lead out of the archive: 6 (../cat/10.png" in lines(caplog)[-1]
+
+
+def test_links_in_a_tar(tmp_path: Path) -> None:
+    place = folder(tmp_path / "set", {"train": FLAT})
+    (place / "train" / "cat" / "hard.png").hardlink_to(place / "train" / "cat" / "10.png")
+    (place / "train" / "cat" / "soft.png").symlink_to("10.png")
+    with tarfile.open(tmp_path / "x.tar", "w") as opened:
+        opened.add(place, "set")
+    data = load(tmp_path / "x.tar", test_fraction=0)
+    assert read(data)["train"] == {"cat": [10, 10, 11, 12], "dog": FLAT["dog"]}
+    assert data.left_out.counts == {"links and devices in the archive": 1}
+
+
+def test_splits_below_the_classes(tmp_path: Path, refused: Refused, caplog: pytest.LogCaptureFixture) -> None:
+    place = split_below(tmp_path / "set", PETS)
+    assert read(load(place)) == PETS
+    assert "the splits test, train lie in the folders of the classes" in lines(caplog, "WARNING")[0]
+    picture(1).save(place / "cat" / "1.png")
+    with refused("folders of splits below those of classes", "such as cat/1.png", "<split>/<class>"):
+        load(place)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("training_set", "test_set"), ("seg_train/seg_train", "seg_test/seg_test"), ("Train/images", "TEST/images")],
+)
+def test_folders_that_speak_of_splits(names: tuple[str, str], tmp_path: Path) -> None:
+    folder(tmp_path / "set", {name: PETS[split] for name, split in zip(names, PETS, strict=True)})
+    (tmp_path / "set" / "seg_pred").mkdir()
+    picture(1).save(tmp_path / "set" / "seg_pred" / "1.png")
+    data = load(tmp_path / "set")
+    assert read(data) == PETS and sum(data.left_out.counts.values()) == 1
+
+
+def test_one_folder_under_two_names_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place = folder(tmp_path / "set", {"train": {"cat": FLAT["cat"]}})
+    (place / "train" / "dog").symlink_to("cat")
+    load(place, test_fraction=0)
+    said = lines(caplog, "WARNING")
+    assert any("train/cat and train/dog are one folder, by a link" in line for line in said)
+    assert any("6 images are in several classes" in line for line in said)
+
+
+def test_other_splits_than_train(tmp_path: Path, refused: Refused, caplog: pytest.LogCaptureFixture) -> None:
+    place = folder(tmp_path / "set", {"val": PETS["train"], "test": PETS["test"]})
+    with refused("has the splits test, val, and none is called train"):
+        load(place)
+    data = load(folder(tmp_path / "one", {"test": FLAT}), test_fraction=0)
+    assert read(data)["train"] == FLAT and "one split, test: it is taken for training" in lines(caplog, "WARNING")[0]
+
+
+def test_endings(tmp_path: Path, refused: Refused) -> None:
+    for name in FLAT:
+        (tmp_path / "set" / name).mkdir(parents=True)
+        (tmp_path / "set" / name / "0").write_bytes(png(1))
+    with refused("its files (cat/0, dog/0) have other endings than images"):
+        load(tmp_path / "set")
+
+
+TABLE = "file,label\n0.png,{0}\n1.png,{0}\n2.png,y\n3.png,y\n"
+
+
+@pytest.mark.parametrize(
+    ("raw", "classes", "said"),
+    [
+        (TABLE.format("café").encode("utf-16"), ("café", "y"), ""),
+        (TABLE.format("café").encode("cp1252"), ("café", "y"), "is not UTF-8, and is read as Windows-1252"),
+        (TABLE.format("cafe\u0301").encode(), ("café", "y"), ""),
+        (TABLE.format("x").replace(".png", ".PNG").encode(), ("x", "y"), ""),
+        (TABLE.format("x").encode() + b"4.png,y\n5.png,y\n", ("x", "y"), "rows without a file: 2 (4.png, 5.png)"),
+        (TABLE.format("x").encode() + b"0.png,x\n", ("x", "y"), "rows that repeat another: 1 (0.png)"),
+        (b"file,label,set\n0.png,x,a\n1.png,y,b\n", ("x", "y"), "the column set is not taken for splits: it holds a"),
+    ],
+    ids=["utf-16", "cp1252", "two forms", "case of endings", "no file", "repeated", "no splits"],
+)
+def test_tables_as_they_are(
+    raw: bytes, classes: tuple[str, ...], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(4):
+        picture(number).save(tmp_path / f"{number}.png")
+    table = tmp_path / "labels.csv"
+    table.write_bytes(raw)
+    data = load(tmp_path, labels_csv=table, test_fraction=0)
+    assert data.classes == classes
+    assert said in "\n".join(lines(caplog, "WARNING"))
+
+
+def test_tables_with_several_labels(tmp_path: Path, refused: Refused) -> None:
+    for number in range(4):
+        picture(number).save(tmp_path / f"{number}.png")
+    (tmp_path / "metadata.jsonl").write_text(
+        "".join(f'{{"file_name": "{number}.png", "label": [{number % 2}, 1]}}\n' for number in range(4))
+    )
+    with refused("a label of", "is [0, 1]: several labels an image"):
+        load(tmp_path)
+    (tmp_path / "metadata.jsonl").unlink()
+    (tmp_path / "labels.csv").write_text("file,label\n0.png,x\n0.png,y\n1.png,y\n")
+    with refused("gives 0.png two labels"):
+        load(tmp_path, labels_csv=tmp_path / "labels.csv")
+
+
+def test_arrays_with_other_names_are_counted(tmp_path: Path) -> None:
+    images, labels = np.random.RandomState(0).randint(0, 256, (8, 5, 5), np.uint8), np.arange(8) % 2
+    np.savez(tmp_path / "x.npz", train_images=images, train_labels=labels, holdout_images=images, ids=labels)
+    assert load(tmp_path / "x.npz").left_out.examples == {"arrays with other names": ["holdout_images", "ids"]}

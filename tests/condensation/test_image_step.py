@@ -50,6 +50,21 @@ def test_a_step_is_pytorchs_in_the_pixels_of_the_paper(optimizer: str, normalize
     assert (got - images).abs().mean() > 0.05
 
 
+def test_adamw_after_each_class_is_pytorchs_one_class_after_another() -> None:
+    """The gradient of a class is taken where the steps of the classes before it have put its images."""
+    targets, images = normal(3, 2, 1, 4, 4, seed=1), normal(3, 2, 1, 4, 4).sigmoid()
+    slow = naive.Visited(images, lr=0.05, momentum=0.0, patience=0, decay=0.2)
+    optimizer = ImageOptimizer(0.05, 0.0, optimizer="adamw", decay=0.2, turns=3)
+    momentum, kept = torch.zeros_like(images), image_step.start(images, optimizer)
+    for _ in range(4):
+        seen = image_step.ahead(images, momentum, kept, optimizer)
+        images, momentum, kept = image_step.move(images, momentum, 2 * (seen - targets), kept, optimizer)
+        slow.visit([lambda c=c: (slow.images()[c] - targets[c]).square().sum() for c in range(3)])  # type: ignore[misc]
+        torch.testing.assert_close(images, slow.images().detach(), rtol=1e-12, atol=1e-12)
+    alone = ImageOptimizer(0.05, 0.0, optimizer="adamw")
+    assert torch.equal(image_step.ahead(images, momentum, kept, alone), images), "one step for the sum: nothing ahead"
+
+
 @pytest.mark.parametrize("patience", [0, 1, 3])
 def test_the_rate_is_halved_after_so_many_losses_that_are_not_lower(patience: int) -> None:
     losses = [5.0, 4.0, 4.0, 4.5, 4.0, 3.0, 3.0, 3.5, 3.2, 3.1, 3.0, 2.0, 2.1]

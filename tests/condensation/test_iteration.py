@@ -111,7 +111,8 @@ def noted(config: CondenseConfig) -> Noted:
     if image_optimizer.std is not None:
         mean, std = (torch.tensor(value, dtype=torch.float64).view(-1, 1, 1) for value in (data.mean, data.std))
         image_optimizer = replace(image_optimizer, mean=mean, std=std)
-    fractions = pending(config.mom_img, 3) if config.img_step == "class" else [0.0] * 3
+    by_class = config.img_step == "class" and config.img_optim == "sgd"
+    fractions = pending(config.mom_img, 3) if by_class else [0.0] * 3
     replaced: Any = {
         "sweep": SimpleNamespace(run=sweep),
         "calibration": None if setup.calibration is None else SimpleNamespace(run=calibration),
@@ -125,19 +126,23 @@ def noted(config: CondenseConfig) -> Noted:
     )
     state = init(watched)
     state.images, state.momentum = state.images.double(), state.momentum.double()
+    state.optimizer = image_step.start(state.images, watched.image_optimizer)
     return Noted(watched, condensation.begin_outer(state, watched), sweeps, calibrations, updates)
 
 
+SGD = {"img_optim": "sgd", "lr_img": 0.01}
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("dc", {"lr": 0.05, "syn_epochs": 2}),
     ("dsa", {"lr": 0.05}),
     ("dm", {}),
     ("dm", {"factor": 2, "init": "mix", "metric": "l1"}),
-    ("ncfm", {"patience": 1}),
-    ("ncfm", {"factor": 2, "init": "mix", "mom_img": 0.9}),
+    ("ncfm", {"patience": 1, "wd_img": 0.3}),
+    ("ncfm", {"patience": 1, **SGD}),
+    ("ncfm", {"factor": 2, "init": "mix", "mom_img": 0.9, **SGD}),
     (
         "ncfm",
-        {"network_init": "pool", "perturb": True, "calibrate": 0.0, "match": "grad", "metric": "cos", "lr_img": 0.1},
+        {"network_init": "pool", "perturb": True, "calibrate": 0.0, "match": "grad", "metric": "cos"}
+        | {**SGD, "lr_img": 0.1},
     ),
 ]
 
@@ -206,7 +211,8 @@ def published(run: Noted, config: CondenseConfig) -> naive.Summed:
     """The images as the papers move them."""
     moved = {"lr": config.lr_img, "momentum": config.mom_img, "patience": config.patience}
     if config.img_step == "class":
-        return naive.Visited(run.state.images, **moved)
+        decay = config.wd_img if config.img_optim == "adamw" else None
+        return naive.Visited(run.state.images, **moved, decay=decay)
     image_optimizer = run.setup.image_optimizer
     assert image_optimizer.mean is not None and image_optimizer.std is not None
     return naive.Summed(run.state.images, image_optimizer.mean, image_optimizer.std, **moved)
@@ -573,7 +579,10 @@ def test_each_choice_makes_other_images() -> None:
         {"calibrate": 2.0},
         {"img_step": "sweep"},
         {"img_space": "normalized"},
-        {"img_optim": "adamw", "img_step": "sweep"},
+        {"wd_img": 0.1},
+        SGD,
+        {**SGD, "img_step": "sweep"},
+        {"clamp": False},
         {"lr_scaled": True},
         {"patience": 1},
         {"update": "real"},

@@ -66,7 +66,7 @@ def test_known_distances() -> None:
     real, synthetic = torch.tensor([[3.0, 0.0], [0.0, 2.0]]), torch.tensor([[0.0, 4.0], [0.0, 5.0]])
     assert DISTANCES["mse"](real, synthetic) == 9 + 16 + 9
     assert DISTANCES["l1"](real, synthetic) == 3 + 4 + 3
-    assert DISTANCES["l1_mean"](real, synthetic) == 10 / 4
+    assert DISTANCES["l1_mean"](real, synthetic) == 7 / 2 + 3 / 2, "the mean of each filter"
     assert DISTANCES["cos"](real, synthetic) == pytest.approx(1 + 0), "one filter at a right angle, one parallel"
     assert DISTANCES["cos"](real, -real) == pytest.approx(4), "two filters, each 1 − (−1)"
 

@@ -87,6 +87,7 @@ def cutout(images: Tensor, top: int, left: int, height: int, width: int) -> Tens
 def augment(images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
     """The operations of one draw (tensors with a first dimension of 1), in their order, on all of `images`."""
     height, width = images.shape[-2:]
+    drawn = {key: value for key, value in drawn.items() if bool(drawn.get(f"taken:{key}", True))}  # DSA: one of all
     if "flip" in drawn and drawn["flip"].item():
         images = flip(images)
     if "color" in drawn:
@@ -267,7 +268,8 @@ def distance(real: Sequence[Tensor], synthetic: Sequence[Tensor], metric: str) -
         elif metric == "l1":
             total = total + (r - s).abs().sum()
         elif metric == "l1_mean":
-            total = total + (r - s).abs().sum() / r.numel()
+            for a, b in zip(r, s, strict=True):  # filters
+                total = total + (a - b).abs().sum() / a.numel()
         else:
             filters = zip(r, s, strict=True) if r.ndim > 1 else [(r, s)]  # a vector is one filter
             for a, b in filters:
@@ -360,14 +362,14 @@ class Summed:
     def __init__(self, images: Tensor, mean: Tensor, std: Tensor, *, lr: float, momentum: float, patience: int) -> None:
         self.z = ((images - mean) / std).detach().requires_grad_()
         self.mean, self.std, self.patience = mean, std, patience
-        self.optimiser = torch.optim.SGD([self.z], lr=lr, momentum=momentum)
+        self.optimiser: torch.optim.Optimizer = torch.optim.SGD([self.z], lr=lr, momentum=momentum)
         self.lowest, self.since = math.inf, 0
 
     def images(self) -> Tensor:
         return self.z * self.std + self.mean
 
     def step(self, loss: Tensor) -> None:
-        self.optimiser.zero_grad()
+        self.optimiser.zero_grad(set_to_none=False)
         loss.backward()
         self.optimiser.step()
 
@@ -389,11 +391,15 @@ class Summed:
 
 
 class Visited(Summed):
-    """NCFM: images in [0, 1], clamped with every new network, one SGD over all of them stepped after each class."""
+    """NCFM: images in [0, 1], clamped with every new network, one optimiser of all of them stepped after each class."""
 
-    def __init__(self, images: Tensor, *, lr: float, momentum: float, patience: int) -> None:
+    def __init__(
+        self, images: Tensor, *, lr: float, momentum: float, patience: int, decay: float | None = None
+    ) -> None:
         zero = torch.zeros((), dtype=torch.float64)
         super().__init__(images, zero, zero + 1, lr=lr, momentum=momentum, patience=patience)
+        if decay is not None:
+            self.optimiser = torch.optim.AdamW([self.z], lr=lr, weight_decay=decay)
 
     def visit(self, losses: Sequence[Callable[[], Tensor]]) -> float:
         total = 0.0

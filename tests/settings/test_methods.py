@@ -20,7 +20,7 @@ from attar.settings.recipes import named, overlay
 from attar.settings.schema import known_settings, settings_of
 
 CONDENSE = FLAGS["condense"]
-DSA = "color_crop_cutout_flip_scale_rotate"
+DSA = "one_color_crop_cutout_flip_scale_rotate"
 
 
 TRAJECTORIES = ("mtt", "ftd", "datm")
@@ -64,7 +64,7 @@ PUBLISHED = {
     "dc": ("fresh", 10, False, "grad", "cos", True, "synthetic", 1, "noise", "none", 0.1, 256, 10_000),
     "dsa": ("fresh", 10, False, "grad", "cos", True, "synthetic", 1, "random", DSA, 0.1, 256, 10_000),
     "dm": ("fresh", 1, False, "feat", "mse", False, "none", 1, "random", DSA, 1.0, 256, 20_000),
-    "ncfm": ("interpolated", 1, False, "ncf", "l1", False, "none", 2, "mix", "color_crop_cutout", 0.01, 1024, 20_000),
+    "ncfm": ("interpolated", 1, False, "ncf", "l1", False, "none", 2, "mix", "color_crop_cutout", 1e-3, 1024, 20_000),
 }
 
 
@@ -111,16 +111,20 @@ def test_loops_of_dc(ipc: int, sweeps: int, epochs: int) -> None:
 
 def test_dsa_mirrors_no_digits() -> None:
     for dataset in ("mnist", "svhn"):
-        assert chosen("dsa", dataset).condense.aug_type == "color_crop_cutout_scale_rotate"
+        assert chosen("dsa", dataset).condense.aug_type == "one_color_crop_cutout_scale_rotate"
 
 
 def test_details_of_ncfm() -> None:
     c = chosen("ncfm").condense
     assert (c.frequencies, c.patience, c.calibrate) == (4096, 500, 1.0)
-    assert (chosen("ncfm").pool.models, chosen("ncfm").pool.epochs) == (20, 60)
-    adamw = chosen("ncfm", "cifar10", ipc=10).condense
-    assert (adamw.img_optim, adamw.img_step, adamw.img_space) == ("adamw", "sweep", "unit")
-    assert chosen("ncfm", "cifar10", ipc=50).condense.img_optim == c.img_optim == "sgd"
+    assert (c.img_optim, c.lr_img, c.wd_img, c.img_step) == ("adamw", 1e-3, 5e-4, "class")
+    pool = chosen("ncfm").pool
+    assert (pool.models, pool.epochs, pool.batch_size, pool.aug_type) == (20, 60, 128, "color_crop")
+    sgd = chosen("ncfm", "cifar100", ipc=10).condense
+    assert (sgd.img_optim, sgd.lr_img, sgd.mom_img) == ("sgd", 0.01, 0.5)
+    assert all(chosen("ncfm", name, ipc=50).condense.img_optim == "adamw" for name in ("cifar10", "cifar100"))
+    best = named("best").condense
+    assert (best.img_optim, best.lr_img) == ("sgd", 0.03), "as it was tuned"
 
 
 def test_what_of_idc_depends_on_the_data() -> None:
@@ -241,7 +245,8 @@ def test_combinations_are_settings() -> None:
         ("accdd", {"warmup": 1}, "warmup trains fresh networks, and network_init is pool; leave it out"),
         ("dm", {"sweeps_per_network": 200}, "sweeps_per_network (200) must not be above inner_loop (100)"),
         ("dc", {"ipc": 20, "inner_loop": 10}, "sweeps_per_network (20) must not be above inner_loop (10)"),
-        ("accdd", {"img_optim": "adamw"}, "img_optim adamw needs img_step sweep"),
+        ("ncfm", {"mom_img": 0.9}, "it has img_optim adamw, and mom_img needs img_optim sgd"),
+        ("dm", {"wd_img": 0.1}, "it has img_optim sgd, and wd_img needs img_optim adamw"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(method: str, given: dict[str, Any], words: str) -> None:
@@ -279,7 +284,7 @@ def test_every_choice_is_checked() -> None:
     assert {"method", "network_init", "match", "update", "img_step", "img_space", "img_optim"} <= choices.keys()
     for name, options in choices.items():
         for option in options:
-            if (name, option) not in (("img_optim", "adamw"), ("match", "trajectory")):
+            if (name, option) != ("match", "trajectory"):
                 assert getattr(CondenseConfig(**{name: option}), name) == option
         with pytest.raises(UserError, match=f"unknown {name} 'xyz'; valid: "):
             CondenseConfig(**{name: "xyz"})

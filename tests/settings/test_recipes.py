@@ -26,7 +26,7 @@ PUBLISHED = {
     "cifar100": ("convnet", 3, 2, "mse", 1e-2, 2000, 2, 32, 2000, 0.5, 0.5),
     "svhn": ("convnet", 3, 2, "mse", 5e-3, 500, 2, 32, 2000, 0.5, 0.5),
     "mnist": ("convnet", 3, 2, "l1", 1e-4, 500, 2, 28, 2000, 0.5, 0.0),
-    "fashion": ("convnet", 3, 2, "l1", 1e-4, 500, 2, 28, 2000, 0.5, 0.5),
+    "fashion": ("convnet", 3, 2, "l1", 1e-4, 500, 2, 32, 2000, 0.5, 0.5),
     "imagenet10": ("resnetap", 10, 3, "l1", 3e-3, 500, 10, 224, 500, 1.0, 1.0),
     "imagenet100": ("resnetap", 10, 3, "l1", 1e-3, 500, 10, 224, 500, 1.0, 1.0),
 }
@@ -60,19 +60,20 @@ def test_published_settings_that_all_share(name: str) -> None:
     assert (pool.optimizer, network.width, network.norm_type) == ("sgd", 1.0, "instance")
     assert (condense.inner_loop, condense.mom_img, condense.vmin, condense.vmax) == (100, 0.5, 0.01, 0.09)
     assert (condense.perturb, condense.bias, condense.fc, condense.match) == (True, False, False, "grad")
-    assert (condense.init, condense.batch_syn_max, condense.batch_size, condense.momentum) == ("mix", 128, 64, 0.9)
+    assert (condense.init, condense.batch_syn_max, condense.momentum) == ("mix", 128, 0.9)
     assert condense.aug_type == ("color_crop" if name == "mnist" else "color_crop_cutout")
     large = name == "imagenet100"
     assert (condense.lr, condense.weight_decay) == ((0.1, 1e-4) if large else (0.01, 5e-4))
-    assert condense.batch_real == (128 if large else 64)
+    assert condense.batch_real == condense.batch_size == (128 if large else 64)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_evaluation(name: str) -> None:
     evaluate = named(name).evaluate
     flip = "" if name in ("mnist", "svhn") else "flip_"
-    assert evaluate.aug_type == f"color_crop_{flip}scale_rotate"
-    assert evaluate.mix_p == (1.0 if name.startswith("imagenet") else 0.5)
+    imagenet = name.startswith("imagenet")
+    assert evaluate.aug_type == ("resize_flip_color" if imagenet else f"color_crop_{flip}scale_rotate")
+    assert evaluate.mix_p == (1.0 if imagenet else 0.0 if name == "mnist" else 0.5)
     assert evaluate.epochs is None  # the protocol's own number
     large = name == "imagenet100"
     wanted = (0.1, 1e-4, 128) if large else (0.01, 5e-4, 64)
@@ -340,12 +341,21 @@ def test_reading_leaves_out_what_a_run_says_about_itself(tmp_path: Path) -> None
         ({"ipc": 10}, "single"),
         ({"ipc": 20}, "bound"),
         ({"ipc": 20, "decode_type": "multi"}, "multi"),
-        ({"ipc": 20, "nclass": 10}, "single"),
+        ({"ipc": 20, "nclass": 10}, "bound"),
+        ({"ipc": 20, "nclass": 10, "factor": 2}, "single"),
     ],
 )
-def test_imagenet_100_is_decoded_within_bounds_from_20_images_on(given: dict[str, Any], wanted: str) -> None:
+def test_imagenet_is_decoded_within_bounds_from_20_images_on(given: dict[str, Any], wanted: str) -> None:
     chosen = layers.resolve(FLAGS["condense"], {"dataset": "imagenet", "nclass": 100} | given)
     assert chosen.condense.decode_type == wanted
+
+
+def test_imagenet_100_in_parts_matches_64_images_a_class() -> None:
+    """As IDC's condense_mp does; its network update has batches of 128 there too."""
+    chosen = [
+        resolve(CONDENSE, {"dataset": "imagenet", "nclass": 100} | one).condense for one in ({}, {"nclass_sub": 20})
+    ]
+    assert [(one.batch_real, one.batch_size) for one in chosen] == [(128, 128), (64, 128)]
 
 
 @pytest.mark.parametrize(
@@ -353,7 +363,11 @@ def test_imagenet_100_is_decoded_within_bounds_from_20_images_on(given: dict[str
     [({}, 0.0), ({"factor": 1}, 0.5), ({"factor": 1, "mix_p": 0.25}, 0.25), ({"factor": 2, "mix_p": 1.0}, 1.0)],
 )
 def test_mnist_has_no_cutmix_with_a_factor_above_1(given: dict[str, Any], wanted: float) -> None:
-    assert resolve(CONDENSE, {"dataset": "mnist"} | given).condense.mix_p == wanted
+    chosen = resolve(CONDENSE, {"dataset": "mnist"} | given)
+    whole = given.get("factor") == 1
+    assert chosen.condense.mix_p == wanted
+    assert chosen.condense.aug_type == ("color_crop_cutout" if whole else "color_crop")
+    assert chosen.evaluate.mix_p == (0.5 if whole else 0.0)
 
 
 def test_the_side_of_another_data_set_does_not_scale_the_image_learning_rate() -> None:

@@ -116,3 +116,14 @@ def test_methods_in_python() -> None:
     assert not torch.equal(condensed.images, other.images)
     with pytest.raises(UserError, match="network_init fresh takes no early-stage models; leave the pool out"):
         attar.condense(data, pool, method="dm", niter=1)
+
+
+def test_dm_is_clamped_unless_asked_otherwise(tmp_path: Path) -> None:
+    """Its authors never clamp: their images leave [0, 1], in the file too, and evaluation takes them as they are."""
+    for name, given in (("clamped", []), ("free", ["--no_clamp"])):
+        command = ["condense", "-d", "digits", "--method", "dm", "--niter", "1", "--inner_loop", "3", "--lr_img", "30"]
+        call(*command, *given, "--out", str(tmp_path / name), "--quiet")
+    clamped, free = (set_files.load_set(tmp_path / name).images for name in ("clamped", "free"))
+    assert clamped.min() >= 0 and clamped.max() <= 1
+    assert free.min() < -0.1 and free.max() > 1.1
+    call("evaluate", str(tmp_path / "free"), "--runs", "1", "--epochs", "1", "--yardsticks", "none", "--quiet")

@@ -151,6 +151,45 @@ def test_order_of_the_names_does_not_matter() -> None:
     assert all(torch.equal(forward[key], backward[key]) for key in forward)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_one_operation_of_a_strategy(seed: int) -> None:
+    """Of DSA's and DM's published strategy each call draws one operation; the others leave the images as they are."""
+    names, images = ("color", "crop", "cutout", "flip", "scale", "rotate"), pictures(300, (8, 8))
+    drawn = draw(("one", *names), 300, (8, 8), seeded(seed), batch=1)
+    got, counts = apply(images, drawn), dict.fromkeys(names, 0)
+    for row in range(300):
+        one = take(drawn, row)
+        of_row = [key.removeprefix("taken:") for key in one if key.startswith("taken:") and bool(one[key])]
+        assert len(of_row) == 1, "exactly one operation"
+        kept = {of_row[0]: one[of_row[0]]}
+        torch.testing.assert_close(got[row], naive.augment(images[row], kept), rtol=0, atol=1e-10)
+        name = warp_of(one["affine"][0], (8, 8))[0] if of_row == ["affine"] else of_row[0]
+        counts[name] += 1
+    assert min(counts.values()) > 20, "uniformly"
+    unchanged = sum(bool(torch.equal(got[row], images[row])) for row in range(300))
+    assert 10 < unchanged < 50, "a flip in two of them, and the crop by nothing: about a twelfth and a few"
+    shared = draw(("one", *names), 8, (8, 8), seeded(seed), batch=8)
+    assert all(len(shared[key].unique()) == 1 for key in shared if key.startswith("taken:")), "one for a batch"
+
+
+def test_resize_shows_a_part_of_the_image() -> None:
+    """IDC's evaluation on ImageNet: a box of half the area at least, its sides at most 4 : 3, within the image."""
+    matrices = draw(("resize",), 500, (16, 12), seeded(0), batch=1)["affine"].double()
+    (wide, _, x), (_, high, y) = (matrices[:, row].T for row in range(2))
+    assert (wide.abs() + x.abs() <= 1 + 1e-6).all() and (high + y.abs() <= 1 + 1e-6).all()
+    area, stretch = wide * high, (wide / high)[(wide < 1) & (high < 1)]
+    assert (
+        0.42 < area.min() < 0.55
+        and 0.9 < area.max() <= 1
+        and 3 / 4 - 1e-6 < stretch.min() < stretch.max() < 4 / 3 + 1e-6
+    )
+    images = pictures(3, (16, 12))
+    drawn = draw(("resize",), 3, (16, 12), seeded(1), batch=1)
+    for row in range(3):
+        wanted = naive.augment(images[row], take(drawn, row))
+        torch.testing.assert_close(apply(images, drawn)[row], wanted, rtol=0, atol=1e-10)
+
+
 def test_none_is_identity() -> None:
     images = pictures(3, (8, 8))
     assert draw((), 3, (8, 8), seeded(0), batch=3) == {}

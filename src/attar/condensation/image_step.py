@@ -3,6 +3,9 @@
 The images x are stored in [0, 1]. DC, DSA and DM step normalised images z = (x − mean)/std. The gradient with respect
 to z is std·∂L/∂x, and a step of z by d is a step of x by std·d. For SGD the learning rate is therefore multiplied by
 std² per channel. AdamW's step does not depend on the scale of the gradient, and is multiplied by std once.
+
+The published loop of IDC and NCFM steps the whole tensor after each class. What that adds up to is one step of SGD (see
+`sweep_factors`); AdamW has no such form, so its `turns` steps of a sweep are made one after another (`ahead`, `move`).
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ADAMW_BETAS, ADAMW_EPSILON, ADAMW_DECAY = (0.9, 0.999), 1e-8, 0.01  # PyTorch's defaults
+ADAMW_BETAS, ADAMW_EPSILON = (0.9, 0.999), 1e-8  # PyTorch's defaults
 PLATEAU_FACTOR = 0.5  # of the learning rate
 OptimizerState = dict[str, Tensor]  # the optimiser's state besides the momentum
 
@@ -26,6 +29,8 @@ class ImageOptimizer:
     momentum: float  # factor of the momentum buffer before each step
     step_scale: float = 1.0  # factor of the step that combines the published loop's steps, see `sweep_factors`
     optimizer: str = "sgd"
+    decay: float = 0.01  # weight decay of AdamW
+    turns: int = 1  # steps of AdamW in a sweep: one for each class, or 1
     mean: Tensor | None = None  # [ch, 1, 1] for steps in normalised pixels, otherwise None
     std: Tensor | None = None  # likewise
     patience: int = 0  # halve the learning rate after this many sweeps without a lower loss; 0: never
@@ -48,8 +53,27 @@ def move(
     state: OptimizerState,
     optimizer: ImageOptimizer,
 ) -> tuple[Tensor, Tensor, OptimizerState]:
-    """One step. Returns the new images, momentum and state, without synchronising with the device."""
-    return (_adamw if optimizer.optimizer == "adamw" else _sgd)(images, momentum, gradient, state, optimizer)
+    """The steps of a sweep. Returns the new images, momentum and state, without synchronising with the device."""
+    if optimizer.optimizer == "sgd":
+        return _sgd(images, momentum, gradient, state, optimizer)
+    for turn in range(optimizer.turns):
+        of_turn = gradient if optimizer.turns == 1 else torch.where(_rows(images) == turn, gradient, 0.0)
+        images, momentum, state = _adamw(images, momentum, of_turn, state, optimizer)
+    return images, momentum, state
+
+
+def ahead(images: Tensor, momentum: Tensor, state: OptimizerState, optimizer: ImageOptimizer) -> Tensor:
+    """The images of each class when its turn comes: class c is moved by c steps of the classes before it."""
+    seen, none = images, torch.zeros_like(images)
+    for turn in range(1, optimizer.turns):
+        images, momentum, state = _adamw(images, momentum, none, state, optimizer)
+        seen = torch.where(_rows(images) >= turn, images, seen)
+    return seen
+
+
+def _rows(images: Tensor) -> Tensor:
+    """The number of each class, [C, 1, 1, 1, 1]."""
+    return torch.arange(len(images), device=images.device).view(-1, 1, 1, 1, 1)
 
 
 def _sgd(
@@ -68,7 +92,7 @@ def _adamw(
     momentum = first * momentum + (1 - first) * gradient
     square = second * state["square"] + (1 - second) * gradient.square()
     step = (momentum / (1 - first**count)) / ((square / (1 - second**count)).sqrt() + ADAMW_EPSILON)
-    step = optimizer.lr * (std * step + ADAMW_DECAY * (images - mean))
+    step = optimizer.lr * (std * step + optimizer.decay * (images - mean))
     return images - state.get("rate", 1.0) * step, momentum, state | {"square": square, "count": count}
 
 

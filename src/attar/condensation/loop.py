@@ -118,6 +118,8 @@ def warm_up(
 
 def clamp(state: State, setup: Setup) -> Tensor:
     """Clamp the published loop's images to [0, 1]. Returns the stored images, which include deferred steps."""
+    if not setup.config.clamp:
+        return state.images
     deferred = image_step.deferred_step(state.momentum, setup.pending, state.optimizer, setup.image_optimizer)
     return (state.images + deferred).clamp(0, 1) - deferred
 
@@ -146,7 +148,8 @@ def step(state: State, setup: Setup) -> tuple[State, Tensor]:
     params = {name: value.detach() for name, value in state.network.params.items()}
     subsets = random_subsets(state, setup) if setup.draws_subset else None
     frequencies = draw_frequencies(state, setup)
-    gradient, loss = setup.sweep.run(SweepInputs(state.images, params, rows, draws, subsets, frequencies))
+    images = seen_images(state, setup)
+    gradient, loss = setup.sweep.run(SweepInputs(images, params, rows, draws, subsets, frequencies))
     loss = loss.clone()  # the next replay of a CUDA graph overwrites its results
     objective = loss
     move_images(state, setup, gradient)
@@ -154,7 +157,8 @@ def step(state: State, setup: Setup) -> tuple[State, Tensor]:
         member = setup.pool.members[state.member]
         params = {name: send(value, data.device) for name, value in member.params.items()}
         draws = draw(strategy, len(rows), data.size, state.generator, batch=1)
-        gradient, entropy = setup.calibration.run(SweepInputs(state.images, params, [], draws, subsets))
+        images = seen_images(state, setup)
+        gradient, entropy = setup.calibration.run(SweepInputs(images, params, [], draws, subsets))
         objective = loss + config.calibrate * entropy
         move_images(state, setup, config.calibrate * gradient)
     reduce_lr(state, setup, objective)
@@ -208,6 +212,11 @@ def draw_frequencies(state: State, setup: Setup) -> Tensor | None:
     return torch.randn(shape, generator=state.generator, device=setup.data.device)
 
 
+def seen_images(state: State, setup: Setup) -> Tensor:
+    """The images of each class as the published loop has them at its turn; stored so already where SGD moves them."""
+    return image_step.ahead(state.images, state.momentum, state.optimizer, setup.image_optimizer)
+
+
 def move_images(state: State, setup: Setup, gradient: Tensor) -> None:
     """Step the images."""
     state.images, state.momentum, state.optimizer = image_step.move(
@@ -242,9 +251,10 @@ def update_mean(state: State, setup: Setup) -> None:
 
 
 def current_images(state: State, setup: Setup) -> Tensor:
-    """The images of the published loop at this moment, without the deferred steps, clamped to [0, 1]."""
+    """The images of the published loop at this moment, without the deferred steps, clamped to [0, 1] if that is set."""
     deferred = image_step.deferred_step(state.momentum, setup.pending, state.optimizer, setup.image_optimizer)
-    return (state.images + deferred).clamp(0, 1)
+    images = state.images + deferred
+    return images.clamp(0, 1) if setup.config.clamp else images
 
 
 def random_subsets(state: State, setup: Setup) -> list[Tensor]:

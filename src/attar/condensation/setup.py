@@ -86,7 +86,7 @@ def set_up(data: ImageData, pool: Pool, config: CondenseConfig, compiled: bool |
     if config.calibrate:
         entropy = ImageGradients(module, replace(matching, match="label"), data.normalize, rows, execution)
         calibration = SyntheticSweep(entropy, data)
-    by_class = config.img_step == "class"
+    by_class = config.img_step == "class" and config.img_optim == "sgd"
     fractions = torch.tensor(
         pending(config.mom_img, len(labels)) if by_class else [0.0] * len(labels), device=data.device
     )
@@ -135,7 +135,8 @@ def image_optimizer(data: ImageData, config: CondenseConfig, classes: int) -> Im
     lr = config.lr_img
     if config.lr_scaled:
         lr = effective_lr(lr, config.ipc, data.size[0], config.base_size or data.size[0])
-    momentum, step_scale = sweep_factors(config.mom_img, classes if config.img_step == "class" else 1)
+    turns = classes if config.img_step == "class" else 1
+    momentum, step_scale = sweep_factors(config.mom_img, turns)
     mean, std = (torch.tensor(value, device=data.device).view(-1, 1, 1) for value in (data.mean, data.std))
     normalized = config.img_space == "normalized"
     return ImageOptimizer(
@@ -143,6 +144,8 @@ def image_optimizer(data: ImageData, config: CondenseConfig, classes: int) -> Im
         momentum=momentum,
         step_scale=step_scale,
         optimizer=config.img_optim,
+        decay=config.wd_img,
+        turns=turns if config.img_optim == "adamw" else 1,
         mean=mean if normalized else None,
         std=std if normalized else None,
         patience=config.patience,

@@ -128,9 +128,9 @@ def _is_sound(condensed: SyntheticSet) -> bool:
             return False
     if images.dim() != 4 or labels.shape != images.shape[:1] or not images.numel():
         return False
-    if not 0 <= float(images.min()) <= float(images.max()) <= 1 or not all(
-        isinstance(n, str) for n in condensed.classes
-    ):
+    clamped = condensed.recipe.get("condense", {}).get("clamp", True)
+    in_range = 0 <= float(images.min()) <= float(images.max()) <= 1 if clamped else bool(images.isfinite().all())
+    if not in_range or not all(isinstance(n, str) for n in condensed.classes):
         return False
     if (
         int(labels.min()) < 0

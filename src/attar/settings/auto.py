@@ -22,6 +22,7 @@ USUAL_IPC = 10  # `whole` has at least as many steps as the training on a set of
 BEST: dict[str, Any] = {
     **{"network_init": "pool", "perturb": True, "calibrate": 0.0, "averaging_power": 3},
     **{"select": "cluster", "select_from": 200, "img_optim": "adamw", "img_step": "sweep", "lr_img": 0.01},
+    "wd_img": 0.01,
 }
 
 

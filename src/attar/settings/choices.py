@@ -8,7 +8,8 @@ from typing import Any
 from attar.errors import UserError, choose
 from attar.settings import plugins
 
-AUGMENTATION_NAMES = ("color", "crop", "cutout", "flip", "scale", "rotate")
+AUGMENTATION_NAMES = ("color", "crop", "cutout", "flip", "scale", "rotate", "resize")
+ONE = "one"  # before the operations of a strategy: only one of them, drawn for each call (DSA, DM)
 METRIC_NAMES = ("mse", "l1", "l1_mean", "cos")
 METHOD_NAMES = ("accdd", "idc", "idc-i", "dc", "dsa", "dm", "ncfm", "mtt", "ftd", "datm")
 NETWORK_INIT_NAMES = ("pool", "fresh", "interpolated")
@@ -50,12 +51,14 @@ def init_text(value: Any) -> Any:
 def strategy_names(strategy: str) -> tuple[str, ...]:
     """The operations of an augmentation strategy: 'color_crop' is ('color', 'crop'), so is 'color-crop', 'none' is ().
 
+    'one_color_crop' is ('one', 'color', 'crop'): either of the two.
+
     Raises `UserError` for an unknown operation and for one that is named twice.
     """
     if strategy.strip().lower() in ("none", ""):
         return ()
     names = tuple(strategy.strip().lower().replace("-", "_").split("_"))
-    for name in names:
+    for name in names[names[0] == ONE :]:
         choose("augmentation", name, (*AUGMENTATION_NAMES, *plugins.names("augmentation")))
     if len(set(names)) < len(names):
         raise UserError(f"augmentation '{strategy}' names an operation twice")

@@ -29,8 +29,6 @@ def check_together(config: CondenseConfig) -> None:
             f"sweeps_per_network ({config.sweeps_per_network}) must not be above inner_loop ({config.inner_loop}): a "
             f"network ends with its outer iteration"
         )
-    if config.img_optim == "adamw" and config.img_step == "class":
-        raise UserError("img_optim adamw needs img_step sweep: what a step after each class adds up to is SGD's")
     if config.network_init == "fresh" and config.calibrate:
         raise UserError("calibrate needs trained networks: network_init pool or interpolated, not fresh")
     if config.network_init != "fresh" and config.warmup:

@@ -76,7 +76,7 @@ def resolve(
     sections = settings_of(base)
     for layer in layers:
         merge_layer(sections, layer)
-    derive(sections, base, {name for layer in layers for name in layer.get("condense", {})})
+    derive(sections, base, {(section, name) for layer in layers for section in layer for name in layer[section]})
     if sections["condense"]["match"] == "trajectory" and not any("epochs" in layer.get("pool", {}) for layer in layers):
         sections["pool"]["epochs"] = overlay(base, {"condense": sections["condense"]}).condense.last_epoch
     sections["condense"]["plugin"] = plugins.used(sections)
@@ -133,16 +133,22 @@ def _without_tables(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if not isinstance(value, Mapping)}
 
 
-def derive(sections: Layer, base: Recipe, overrides: set[str]) -> None:
-    """Set the published values that depend on other settings, except for the settings of [condense] in `overrides`."""
+def derive(sections: Layer, base: Recipe, overrides: set[tuple[str, str]]) -> None:
+    """Set the published values that depend on other settings, except for those in `overrides`: (section, setting)."""
     data, condense = sections["data"], sections["condense"]
     ipc = condense["ipc"] if isinstance(condense["ipc"], int) else 0
-    if data["dataset"] != base.data.dataset and "base_size" not in overrides:
+    if data["dataset"] != base.data.dataset and ("condense", "base_size") not in overrides:
         condense["base_size"] = None  # the base's is the side of another data set
-    if str(data["dataset"]).startswith("imagenet") and data["nclass"] == 100 and ipc >= 20:
-        condense["decode_type"] = condense["decode_type"] if "decode_type" in overrides else "bound"
-    if data["dataset"] == "mnist" and condense["factor"] == 1 and "mix_p" not in overrides:
-        condense["mix_p"] = 0.5  # IDC turns CutMix off for MNIST only with a factor above 1
+    published: dict[str, Any] = {}
+    if str(data["dataset"]).startswith("imagenet"):
+        published = {"decode_type": "bound"} if ipc >= 20 and condense["factor"] >= 3 else {}
+        if data["nclass"] == 100 and condense["nclass_sub"]:  # as condense_mp, which matches fewer images than condense
+            published["batch_real"] = 64
+    if data["dataset"] == "mnist" and condense["factor"] == 1:  # IDC has no CutMix for MNIST with a factor above 1 only
+        published = {"mix_p": 0.5, "aug_type": "color_crop_cutout"}
+        if ("evaluate", "mix_p") not in overrides:
+            sections["evaluate"]["mix_p"] = 0.5
+    condense |= {name: value for name, value in published.items() if ("condense", name) not in overrides}
 
 
 def merge_layer(sections: Layer, layer: Mapping[str, Mapping[str, Any]]) -> None:

@@ -20,7 +20,7 @@ from attar.settings.schema import known_settings, typed
 
 SectionValues = dict[str, Any]  # field → value
 
-DSA_STRATEGY = "color_crop_cutout_flip_scale_rotate"
+DSA_STRATEGY = "one_color_crop_cutout_flip_scale_rotate"
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,8 @@ DC_FULL: SectionValues = {"batch_real": 256, "full_niter": 1000 // NETWORKS_PER_
 
 
 def ncfm_fits(base: Recipe, ipc: int) -> SectionValues:
-    """AdamW with one step a sweep on CIFAR-10 at ipc 10. Factor 1 for images so small that the recipe has it too."""
-    adamw: SectionValues = {"img_optim": "adamw", "img_step": "sweep"}
-    values = adamw if base.data.dataset == "cifar10" and ipc == 10 else {}
+    """SGD on CIFAR-100 at ipc 10, as its configuration has it. Factor 1 for images so small that the recipe has it."""
+    values = {"img_optim": "sgd", "lr_img": 0.01} if base.data.dataset == "cifar100" and ipc == 10 else {}
     return values | ({"factor": 1, "init": "random"} if base.condense.factor == 1 else {})
 
 
@@ -177,11 +176,12 @@ METHODS: dict[str, Method] = {
         "Wang et al., Dataset Distillation with Neural Characteristic Function, CVPR 2025",
         means=NEW_NETWORKS
         | {"img_step": "class", "img_space": "unit", "network_init": "interpolated", "match": "ncf", "update": "none"}
-        | {"calibrate": 1.0, "frequencies": 4096, "aug_type": "color_crop_cutout", "lr_img": 0.01, "patience": 500}
+        | {"calibrate": 1.0, "frequencies": 4096, "aug_type": "color_crop_cutout", "patience": 500}
+        | {"img_optim": "adamw", "lr_img": 1e-3, "wd_img": 5e-4}
         | {"factor": 2, "init": "mix"},
         full={"batch_real": 1024, "inner_loop": 100, "full_niter": 200, "speedup": 1},
         short={"frequencies": 1024, "patience": 100},
-        pool={"models": 20, "epochs": 60},
+        pool={"models": 20, "epochs": 60, "batch_size": 128, "aug_type": "color_crop"},
         fits=ncfm_fits,
     ),
     "mtt": Method(

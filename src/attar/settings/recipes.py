@@ -62,12 +62,12 @@ def svhn() -> Recipe:
 
 
 def mnist() -> Recipe:
-    """MNIST, ConvNet-3: l1, matching with colour and crop only, no CutMix in the network update."""
+    """MNIST, ConvNet-3: l1, matching with colour and crop only, no CutMix with a factor above 1 (`layers.derive`)."""
     return Recipe(
         data=DataConfig(dataset="mnist"),
         pool=PoolConfig(aug_type=AUGMENT_CUTOUT_WITHOUT_FLIP),
         condense=CondenseConfig(metric="l1", lr_img=1e-4, n_data=500, base_size=28, aug_type="color_crop", mix_p=0.0),
-        evaluate=EvaluateConfig(aug_type=AUGMENT_WITHOUT_FLIP, whole_epochs=200),
+        evaluate=EvaluateConfig(aug_type=AUGMENT_WITHOUT_FLIP, whole_epochs=200, mix_p=0.0),
     )
 
 
@@ -75,7 +75,7 @@ def fashion() -> Recipe:
     """Fashion-MNIST, ConvNet-3 (Acc-DD table 1)."""
     return Recipe(
         data=DataConfig(dataset="fashion"),
-        condense=CondenseConfig(metric="l1", lr_img=1e-4, n_data=500, base_size=28),
+        condense=CondenseConfig(metric="l1", lr_img=1e-4, n_data=500, base_size=32),
         evaluate=EvaluateConfig(aug_type=AUGMENT_WITH_FLIP, whole_epochs=200),
     )
 
@@ -83,7 +83,7 @@ def fashion() -> Recipe:
 def fashion_cpu() -> Recipe:
     """Fashion-MNIST in minutes on two cores: a quarter of the width, small batches, a short schedule."""
     base = fashion()
-    short = {"ipc": 1, "lr_img": 3e-3, "batch_real": 32, "n_data": 128, "niter": 60, "inner_loop": 10}
+    short = {"ipc": 1, "lr_img": 3e-3, "base_size": 28, "batch_real": 32, "n_data": 128, "niter": 60, "inner_loop": 10}
     return dataclasses.replace(
         base,
         network=NetworkConfig(width=0.25),
@@ -104,7 +104,7 @@ def best() -> Recipe:
     ncfm = methods.method_layer("ncfm", base, base.condense.ipc)["condense"]
     accdd = {"network_init": "pool", "perturb": True}
     added = {"select": "cluster", "select_from": 200, "averaging_power": 3}
-    tuned = {"calibrate": 0.0, "lr_img": 0.03, "niter": 50}
+    tuned = {"calibrate": 0.0, "img_optim": "sgd", "lr_img": 0.03, "niter": 50}
     return dataclasses.replace(base, condense=replace(base.condense, ncfm | accdd | added | tuned))
 
 
@@ -117,14 +117,15 @@ def imagenet10() -> Recipe:
         condense=CondenseConfig(
             factor=3, metric="l1", lr_img=3e-3, n_data=500, base_size=224, full_niter=500, mix_p=1.0
         ),
-        evaluate=EvaluateConfig(aug_type=AUGMENT_WITH_FLIP, mix_p=1.0, whole_epochs=300),
+        evaluate=EvaluateConfig(aug_type="resize_flip_color", mix_p=1.0, whole_epochs=300),
     )
 
 
 def imagenet100() -> Recipe:
-    """ImageNet-100, ResNetAP-10 at 224 (Acc-DD table 2); condensed in parts of 20 classes."""
+    """ImageNet-100, ResNetAP-10 at 224 (Acc-DD table 2); condensed in parts of 20 classes (`layers.derive`)."""
     base = imagenet10()
-    condense = dataclasses.replace(base.condense, lr_img=1e-3, batch_real=128, lr=0.1, weight_decay=1e-4)
+    large = {"lr_img": 1e-3, "batch_real": 128, "batch_size": 128, "lr": 0.1, "weight_decay": 1e-4}
+    condense = replace(base.condense, large)
     evaluate = dataclasses.replace(base.evaluate, lr=0.1, weight_decay=1e-4, batch_size=128, whole_epochs=200)
     return dataclasses.replace(
         base, data=DataConfig(dataset="imagenet", nclass=100), condense=condense, evaluate=evaluate

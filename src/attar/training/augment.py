@@ -8,6 +8,7 @@ values are drawn on the generator's device and none is read back, so drawing doe
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from torch import Generator, Tensor
 
 from attar.errors import UserError
 from attar.settings import plugins
+from attar.settings.choices import ONE
 
 Draw = dict[str, Tensor]
 
@@ -32,8 +34,10 @@ MAX_ZOOM = 1.2
 MAX_ROTATION = 15.0  # degrees
 MAX_SHIFT = 0.125  # fraction of the side
 CUTOUT_SIDE = 0.5  # fraction of the side
-WARPS = ("crop", "scale", "rotate")
+MIN_AREA, MAX_STRETCH = 0.5, 4 / 3  # of a random resized crop, as a fraction and between its sides
+WARPS = ("crop", "scale", "rotate", "resize")
 OWN = "own:"  # before the names of registered augmentations in a `Draw`
+TAKEN = "taken:"  # before the keys of a `Draw`: whether the operation is the one that was drawn
 
 
 def draw(
@@ -46,8 +50,8 @@ def draw(
 ) -> Draw:
     """Draw the parameters of `strategy` for n rows.
 
-    Exactly one of crop, scale and rotate is applied, the same one to each `batch` consecutive rows: a training batch,
-    or 1 for Siamese augmentation, where a row belongs to a whole class.
+    One of crop, scale, rotate and resize is applied, or of all where `strategy` begins with `one` (DSA, DM),
+    the same one to each `batch` consecutive rows: a training batch, or 1 for Siamese augmentation of whole classes.
     """
     height, width = size
 
@@ -59,19 +63,28 @@ def draw(
         drawn["flip"] = uniform(n) < 0.5
     if "color" in strategy:
         drawn["color"] = uniform(n, 3)
-    warps = [name for name in WARPS if name in strategy]
-    if warps == ["crop"]:
+    if (warps := [name for name in WARPS if name in strategy]) == ["crop"]:
         drawn["shift"] = _shift(uniform(n, 2), size)
     elif warps:
         choice = torch.randint(len(warps), (-(-n // batch),), generator=generator, device=generator.device)
-        matrices = torch.stack([_matrix(name, uniform(n, 2), size) for name in warps])  # [k, n, 2, 3]
+        matrices = torch.stack([_matrix(name, uniform(n, 4 if name == "resize" else 2), size) for name in warps])
         drawn["affine"] = matrices[_per_image(choice, n, batch), torch.arange(n, device=choice.device)]
     if "cutout" in strategy:
         drawn["cutout"] = _pixels(uniform(n, 2), height, width)
     for name in strategy:
         if name in plugins.names("augmentation"):
             drawn[OWN + name] = uniform(n, plugins.REGISTERED["augmentation"][name].option)
-    return drawn
+    return drawn | _one_taken(drawn, strategy[1:], n, batch, generator) if ONE in strategy else drawn
+
+
+def _one_taken(drawn: Draw, names: tuple[str, ...], n: int, batch: int, generator: Generator) -> Draw:
+    """Draw one operation for each `batch` consecutive rows: the entries `TAKEN`, bool [n], of a draw."""
+    choice = torch.randint(len(names), (-(-n // batch),), generator=generator, device=generator.device)
+    choice, taken = _per_image(choice, n, batch), {}
+    for key in drawn:
+        of_key = WARPS if key in ("shift", "affine") else (key.removeprefix(OWN),)
+        taken[TAKEN + key] = torch.stack([choice == names.index(name) for name in names if name in of_key]).any(dim=0)
+    return taken
 
 
 def take(drawn: Draw, row: int | slice) -> Draw:
@@ -82,21 +95,12 @@ def take(drawn: Draw, row: int | slice) -> Draw:
 
 def apply(images: Tensor, drawn: Draw) -> Tensor:
     """Augment normalised images [n, ch, H, W] by a draw of 1 or n rows: flip, colour, one warp, cutout (DSA, IDC)."""
-    if "flip" in drawn:
-        images = torch.where(drawn["flip"].view(-1, 1, 1, 1), images.flip(3), images)
-    if "color" in drawn:
-        images = _color(images, drawn["color"].to(images.dtype))
-    if "shift" in drawn:
-        images = _crop(images, drawn["shift"])
-    if "affine" in drawn:
-        images = _warp(images, drawn["affine"].to(images.dtype))
-    if "cutout" in drawn:
-        images = _cutout(images, drawn["cutout"])
-    for name in (key.removeprefix(OWN) for key in drawn if key.startswith(OWN)):
-        changed = plugins.call("augmentation", name, images, drawn[OWN + name].to(images.dtype))
-        if not isinstance(changed, Tensor) or changed.shape != images.shape:
-            raise UserError(f"the augmentation '{name}' must give images of the shape that it gets")
-        images = changed
+    for key in (*OPERATIONS, *(key for key in drawn if key.startswith(OWN))):
+        if key in drawn:
+            changed = OPERATIONS[key](images, drawn[key]) if key in OPERATIONS else _own(key, images, drawn[key])
+            if TAKEN + key in drawn:
+                changed = torch.where(drawn[TAKEN + key].view(-1, 1, 1, 1), changed, images)
+            images = changed
     return images
 
 
@@ -111,8 +115,7 @@ def cutmix(
 
     Returns the images and soft targets [n, nclass]; their cross-entropy is the area-weighted mean of both losses.
     """
-    n = len(images)
-    return _paste(images, labels, nclass, *_draw_cutmix(n, n, p, generator), n)
+    return _paste(images, labels, nclass, *_draw_cutmix(n := len(images), n, p, generator), n)
 
 
 def _draw_cutmix(n: int, batch: int, p: float, generator: Generator) -> tuple[Tensor | None, Tensor | None]:
@@ -186,7 +189,7 @@ def apply_augmentation(
     images: Tensor, labels: Tensor, augmentation: Augmentation, nclass: int, *, batch: int
 ) -> tuple[Tensor, Tensor]:
     """As `augment` for each batch, with parameters that were already drawn."""
-    return _paste(apply(images, augmentation.draw), labels, nclass, augmentation.boxes, augmentation.order, batch)
+    return _paste(apply(images, augmentation.draw), labels, nclass, *augmentation[1:], batch)
 
 
 def without(strategy: tuple[str, ...], name: str) -> tuple[str, ...]:
@@ -208,9 +211,8 @@ def _pixels(u: Tensor, height: int, width: int) -> Tensor:
 def _matrix(name: str, u: Tensor, size: tuple[int, int]) -> Tensor:
     """Sampling matrices [n, 2, 3] in `affine_grid`'s coordinates for u [n, 2] in [0, 1)."""
     height, width = size
-    zero, one = torch.zeros_like(u[:, 0]), torch.ones_like(u[:, 0])
+    zero, one, shift = torch.zeros_like(u[:, 0]), torch.ones_like(u[:, 0]), _shift(u, size)
     if name == "crop":
-        shift = _shift(u, size)
         rows = [one, zero, 2 * shift[:, 1] / width, zero, one, 2 * shift[:, 0] / height]
     elif name == "scale":
         zoom = 1 / MAX_ZOOM + u * (MAX_ZOOM - 1 / MAX_ZOOM)
@@ -220,14 +222,23 @@ def _matrix(name: str, u: Tensor, size: tuple[int, int]) -> Tensor:
         cos, sin = torch.cos(angle), torch.sin(angle)
         # both axes of affine_grid run from -1 to 1; the ratio keeps rotations of non-square images rigid
         rows = [cos, -sin * (height / width), zero, sin * (width / height), cos, zero]
+    elif name == "resize":  # a crop, enlarged to the whole image
+        side, stretch = (MIN_AREA + u[:, 0] * (1 - MIN_AREA)).sqrt(), MAX_STRETCH ** (u[:, 1] - 0.5)
+        wide, high = (side * stretch).clamp(max=1), (side / stretch).clamp(max=1)
+        rows = [wide, zero, (2 * u[:, 2] - 1) * (1 - wide), zero, high, (2 * u[:, 3] - 1) * (1 - high)]
     else:
         raise UserError(f"no sampling matrix for '{name}'")
     return torch.stack(rows, dim=1).view(-1, 2, 3)
 
 
+def _flip(images: Tensor, flipped: Tensor) -> Tensor:
+    """Mirror the images of which `flipped`, bool [1 or n], is true."""
+    return torch.where(flipped.view(-1, 1, 1, 1), images.flip(3), images)
+
+
 def _color(images: Tensor, u: Tensor) -> Tensor:
     """Change brightness, saturation and contrast (DSA); u [1 or n, 3] in [0, 1)."""
-    brightness, saturation, contrast = (u[:, i].view(-1, 1, 1, 1) for i in range(3))
+    brightness, saturation, contrast = (u[:, i].to(images.dtype).view(-1, 1, 1, 1) for i in range(3))
     images = images + (brightness - 0.5)
     mean = images.mean(dim=1, keepdim=True)
     images = (images - mean) * (2 * saturation) + mean
@@ -250,10 +261,11 @@ def _crop(images: Tensor, shift: Tensor) -> Tensor:
 
 def _warp(images: Tensor, matrices: Tensor) -> Tensor:
     """Sample images bilinearly by matrices [1 or n, 2, 3] in `affine_grid`'s coordinates, zero outside."""
-    # written out because `affine_grid` does not support vmap
+    matrices = matrices.to(images.dtype)  # `affine_grid` does not support vmap
     height, width = images.shape[2:]
-    y = (2 * torch.arange(height, device=images.device, dtype=images.dtype) + 1) / height - 1
-    x = (2 * torch.arange(width, device=images.device, dtype=images.dtype) + 1) / width - 1
+    y, x = (
+        (2 * torch.arange(side, device=images.device, dtype=images.dtype) + 1) / side - 1 for side in (height, width)
+    )
     base = torch.stack([x.expand(height, width), y[:, None].expand(height, width), torch.ones_like(x * y[:, None])], 2)
     grid = torch.einsum("hwk,nik->nhwi", base, matrices.expand(len(images), 2, 3))
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
@@ -273,3 +285,17 @@ def _in_box(index: Tensor, centre: Tensor, side: Tensor | int) -> Tensor:
     """Which of the pixels `index` lie among the `side` pixels around `centre`."""
     start = centre - side // 2
     return (index >= start) & (index < start + side)
+
+
+def _own(key: str, images: Tensor, u: Tensor) -> Tensor:
+    """A registered augmentation."""
+    changed = plugins.call("augmentation", name := key.removeprefix(OWN), images, u.to(images.dtype))
+    if not isinstance(changed, Tensor) or changed.shape != images.shape:
+        raise UserError(f"the augmentation '{name}' must give images of the shape that it gets")
+    return changed
+
+
+# entry of a draw → (images, the entry) → images, in the order in which they are applied
+OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    **{"flip": _flip, "color": _color, "shift": _crop, "affine": _warp, "cutout": _cutout}
+}

@@ -1,6 +1,6 @@
 """Generated pages: settings from the dataclasses, the Python reference from the docstrings.
 
-MkDocs calls `on_files` (see `hooks` in mkdocs.yml).
+MkDocs calls the functions `on_…` (see `hooks` in mkdocs.yml).
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from mkdocs.utils import get_relative_url
 
 import attar
 from attar.cli.flags import FLAGS as RUN_FLAGS
@@ -20,6 +22,7 @@ from attar.settings.methods import METHODS, method_layer
 from attar.settings.recipes import RECIPES, overlay
 from attar.settings.schema import Setting, known_settings, settings_of
 
+SEARCH = "search-from-disk.js"
 MAX_SIGNATURE = 100  # characters of a signature on one line
 
 SETTINGS = """# Recipes and settings
@@ -57,6 +60,21 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, content in (("settings.md", settings()), ("api.md", api())):
         files.append(File.generated(config, name, content=content))
     return files
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Let the search work from disk by a script of our own, in place of the one that the theme would fetch."""
+    return with_search(output, get_relative_url(SEARCH, page.url))
+
+
+def on_post_template(output: str, template_name: str, config: MkDocsConfig) -> str:
+    """The same for the page of addresses that are not there."""
+    return with_search(output, SEARCH)
+
+
+def with_search(page: str, script: str) -> str:
+    """The page with that script where the theme has its own."""
+    return page.replace("https://unpkg.com/iframe-worker/shim", script)
 
 
 # ---- settings ----

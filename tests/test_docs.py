@@ -22,9 +22,20 @@ from attar.comparison import spec
 from attar.comparison.record import settings_of_line
 from attar.settings.config import CondenseConfig, Recipe
 from attar.settings.schema import known_settings
+from helpers import browser
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+SEARCH_FOR_HERDING = """new Promise((done) => {
+    const field = document.querySelector("[data-md-component=search-query]");
+    const found = () => [...document.querySelectorAll(".md-search-result__item h1")].map((title) => title.textContent);
+    field.focus();
+    field.value = "herding";
+    field.dispatchEvent(new Event("keyup"));
+    const since = Date.now();
+    const look = () => (found().length || Date.now() - since > 20000 ? done(found()) : setTimeout(look, 50));
+    look();
+})"""
 
 
 def resolved(dotted: str) -> Any:
@@ -91,13 +102,20 @@ def test_published_tables_are_those_of_the_comparisons() -> None:
     assert kept == set(names)
 
 
-def test_the_site_is_built_without_a_warning_and_asks_for_nothing(tmp_path: Path) -> None:
-    """Settings and Python reference are complete; styles, scripts and pictures are the site's own."""
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the built pages."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "true"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    settings, api = ((tmp_path / name).read_text(encoding="utf-8") for name in ("settings.html", "api.html"))
+    return folder
+
+
+def test_the_site_is_complete_and_asks_for_nothing(site: Path) -> None:
+    """Settings and Python reference are complete; styles, scripts and pictures are the site's own."""
+    settings, api = ((site / name).read_text(encoding="utf-8") for name in ("settings.html", "api.html"))
     import attar
     from attar.settings.config import FLAGS
     from attar.settings.recipes import RECIPES
@@ -106,11 +124,27 @@ def test_the_site_is_built_without_a_warning_and_asks_for_nothing(tmp_path: Path
     assert [flag for flag in flags if f"<code>--{flag}</code>" not in settings] == []
     assert [name for name in RECIPES if f'id="{name}"' not in settings] == []
     assert [name for name in attar.__all__ if f"attar.{name}" not in api] == []
-    for page in tmp_path.rglob("*.html"):
+    for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         loaded = re.findall(r"<(?:script|img|iframe)[^>]*\ssrc=[\"']?([^\"' >]+)", text)
         loaded += re.findall(r"<link[^>]*rel=[\"']?(?:stylesheet|icon|preconnect)[^>]*href=[\"']?([^\"' >]+)", text)
         assert [address for address in loaded if re.match(r"(https?:)?//", address)] == [], page.name
+
+
+@pytest.mark.skipif(browser.PROGRAM is None, reason="needs Chromium")
+def test_every_page_opens_from_disk_and_the_search_finds_something(site: Path) -> None:
+    """In a browser: nothing reaches the console, nothing is asked of the network."""
+    with browser.opened() as page:
+        for path in sorted(site.glob("*.html")):
+            if path.name == "404.html":  # served for addresses that are not there: its own are absolute
+                continue
+            page.open(path)
+            page.run("new Promise((done) => setTimeout(done, 50))")
+            assert page.complaints() == [], path.name
+            assert [asked for asked in page.addresses() if not asked.startswith(("file:", "data:"))] == [], path.name
+        page.open(site / "index.html")
+        titles = page.run(SEARCH_FOR_HERDING)
+    assert any("Choosing images" in title for title in titles), titles
 
 
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

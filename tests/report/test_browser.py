@@ -182,3 +182,19 @@ def test_a_hundred_classes_open_in_a_second(chromium: Browser, tmp_path: Path) -
     assert min(seconds) < 1, seconds
     assert torch.equal(labels.unique(), torch.arange(100))
     assert_quiet(chromium)
+
+
+def test_a_class_is_enlarged_by_click_and_by_key(chromium: Browser, report: Path) -> None:
+    chromium.open(report)
+    small = chromium.run("document.querySelector('#stored .cells i').getBoundingClientRect().width")
+    chromium.run("document.querySelector('#stored .lines').focus()")
+    chromium.press("Enter")
+    assert chromium.run("document.getElementById('large').open")
+    assert chromium.run("document.querySelector('#large .cells i').getBoundingClientRect().width") >= 2 * small
+    picture = pixels(chromium, "#large .cells i")
+    expected = (random_set(2, channels=3, factor=2).images[0].permute(1, 2, 0).numpy() * 255).round().astype(int)
+    side = picture.shape[0] // 8
+    assert (picture[side // 2 :: side, side // 2 :: side][:8, :8] == expected).all()
+    chromium.run("document.getElementById('large').click()")
+    assert not chromium.run("document.getElementById('large').open")
+    assert_quiet(chromium)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import attar
 from attar.report import chart, numbers, page, sheets
 from attar.report.page import Moment
 from helpers.pages import (
@@ -197,3 +198,72 @@ def test_duration(seconds: float, text: str) -> None:
 )
 def test_size(count: float, text: str) -> None:
     assert numbers.file_size(count) == text
+
+
+BY_CLASS = {
+    "accuracy": {
+        "convnet2": {"accuracy": {"cat": 0.75, "dog": 0.5, "owl": None}, "confusion": [[3, 1, 0], [1, 2, 1], [0, 0, 0]]}
+    },
+    "whole": {"convnet2": {"accuracy": {"cat": 1.0, "dog": 0.9, "owl": None}}},
+}
+
+
+def test_accuracy_by_class_and_what_a_class_is_taken_for(tmp_path: Path) -> None:
+    parsed = write_and_parse(tmp_path, result={**RESULT, "by_class": BY_CLASS})
+    for text in ("By class (convnet2)", "cat 75.0 % 100.0 % dog 25.0 %", "dog 50.0 % 90.0 % cat 25.0 %"):
+        assert text in parsed.text, text
+    assert ("td", "title", "dog taken for owl: 25 %") in parsed.attributes
+    many = {f"class {k}": 0.5 for k in range(numbers.MAX_CONFUSION + 1)}
+    counts = [[1] * len(many) for _ in many]
+    wide = {"accuracy": {"convnet2": {"accuracy": many, "confusion": counts}}}
+    shown = numbers.by_class({**RESULT, "by_class": wide})
+    assert shown is not None and shown["confusion"] == [] and len(shown["classes"]) == len(many)
+    assert numbers.by_class(RESULT) is None
+
+
+def test_the_most_similar_real_image_stands_below_each(tmp_path: Path) -> None:
+    """Against a loop over all training images of the class."""
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (60, 3, 8, 8), dtype=torch.uint8, generator=draw)
+    data = attar.ImageData(images, torch.arange(60) % 10)
+    condensed = random_set(2, channels=3, factor=2)
+    parsed = write_and_parse(tmp_path, condensed, data=data)
+    sheet, places = pictures(tmp_path)[-1], cells(parsed, "beside")
+    decoded, labels = condensed.decoded()
+    order = [(labels == label).nonzero().flatten()[:6] for label in range(10)]
+    assert len(places) == 2 * 6 * 10
+    for label, rows in enumerate(order):
+        own = places[12 * label : 12 * (label + 1)]
+        candidates = [k for k in range(60) if k % 10 == label]
+        for above, below, row in zip(own[:6], own[6:], rows.tolist(), strict=True):
+            distances = [((images[k] / 255 - decoded[row]) ** 2).sum().item() for k in candidates]
+            best = images[candidates[distances.index(min(distances))]]
+            assert (tile(sheet, above["x"], above["y"], 8, 8) == eight_bit(decoded[row : row + 1])[0]).all()
+            assert (tile(sheet, below["x"], below["y"], 8, 8) == best.permute(1, 2, 0).numpy()).all()
+    assert "below the real image of the class that is most similar" in parsed.text
+
+
+def test_the_loss_is_shown_as_a_share_of_the_first_one(tmp_path: Path) -> None:
+    shown = chart.loss([(1.0, 50.0), (2.0, 40.0), (4.0, 25.0)])
+    assert shown is not None and shown["last"] == 0.5
+    heights = [shown["box"]["bottom"] - y for _, y in shown["points"]]
+    assert heights[2] == pytest.approx(heights[0] / 2, abs=0.2) and heights[1] == pytest.approx(
+        0.8 * heights[0], abs=0.2
+    )
+    assert [text for _, text in shown["levels"]][-1] == "1"
+    assert chart.loss([(1.0, 50.0)]) is None and chart.loss([(1.0, 0.0), (2.0, 1.0)]) is None
+    assert "as a share of the first one" in write_and_parse(tmp_path, losses=[(1.0, 50.0), (2.0, 40.0)]).text
+
+
+def test_settings_other_than_the_recipes_are_marked(tmp_path: Path) -> None:
+    usual = {"condense": {"lr_img": 0.1, "metric": "l1_mean", "bias": False, "model_path": None}}
+    parsed = write_and_parse(tmp_path, usual=usual)
+    assert parsed.attributes.count(("tr", "class", "differs")) == 1
+    assert "condense · 4, 1 other than the recipe's" in parsed.text
+
+
+def test_lines_that_use_the_set_and_repeat_the_run(tmp_path: Path) -> None:
+    parsed = write_and_parse(tmp_path, run="runs/a")
+    assert 'attar.load_set("runs/a")' in parsed.text and 'attar.train(small, "convnet2")' in parsed.text
+    assert "attar export runs/a --to parquet" in parsed.text
+    assert "attar condense --recipe runs/a/config.json --out AGAIN" in parsed.text

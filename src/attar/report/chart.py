@@ -10,6 +10,8 @@ Curve = Sequence[tuple[float, float]]  # (seconds, accuracy as a fraction)
 
 WIDTH, HEIGHT = 440.0, 236.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 324.0, 14.0, 188.0  # the plot itself; names of the lines are at its right
+MAX_POINTS = 300  # of the loss
+LOSS_RIGHT = WIDTH - 16.0  # of the chart of the loss, which has no names
 NAME_SPACING = 15.0  # between the names of two lines, at least
 
 
@@ -50,6 +52,31 @@ def chart(
         "first": f"{100 * curve[0][1]:.1f} %" if curve else "",
         "last": f"{100 * curve[-1][1]:.1f} %" if curve else "",
         "summary": "; ".join(f"{name} {100 * value:.1f} %" for name, value in lines.values()),
+    }
+
+
+def loss(points: Curve) -> dict[str, Any] | None:
+    """Coordinates and texts of the chart of the loss, as a share of the first one; None for fewer than two points."""
+    points = [(at, value) for at, value in points if math.isfinite(value)]
+    if len(points) < 2 or points[0][1] <= 0 or max(at for at, _ in points) <= 0:
+        return None
+    points = points[:: -(-len(points) // MAX_POINTS)]
+    last_second, high = (max(values) for values in zip(*points, strict=True))
+    high, seconds_step = high / points[0][1], _round_step(last_second)
+    step = _round_step(high)
+
+    def x(at: float) -> float:
+        return round(LEFT + (LOSS_RIGHT - LEFT) * at / last_second, 1)
+
+    def y(share: float) -> float:
+        return round(BOTTOM - (BOTTOM - TOP) * share / high, 1)
+
+    return {
+        "box": {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": LOSS_RIGHT, "top": TOP, "bottom": BOTTOM},
+        "points": [(x(at), y(value / points[0][1])) for at, value in points],
+        "levels": [(y(step * k), f"{step * k:g}") for k in _steps(high, step)],
+        "times": [(x(seconds_step * k), f"{seconds_step * k:g}") for k in _steps(last_second, seconds_step)],
+        "last": points[-1][1] / points[0][1],
     }
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from attar.evaluation import results
 from attar.evaluation.protocol import MEASURED
 
+MAX_CONFUSION = 20  # classes of a confusion matrix on the page
+
 
 def title(result: Mapping[str, Any]) -> str:
     """The data set, and its images per class."""
@@ -97,6 +99,42 @@ def verdicts(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def by_class(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Accuracy by class of the first network and what a class is taken for; None where it is not known.
+
+    classes: name, accuracy of the condensed and of the whole set, the wrong class that is predicted most often.
+    confusion: by true class the share of each predicted class, of the condensed set; empty for many classes.
+    """
+    network = next(iter(result.get("accuracy") or {}), None)
+    entries = {kind: (result.get(results.BY_CLASS, {}).get(kind) or {}).get(network) for kind in ("accuracy", "whole")}
+    own, whole = entries["accuracy"], entries["whole"] or {"accuracy": {}}
+    if not own:
+        return None
+    names, counts = list(own["accuracy"]), own.get("confusion", [])
+    shares = [[count / max(1, sum(row)) for count in row] for row in counts]
+    rows = []
+    for k, (name, accuracy) in enumerate(own["accuracy"].items()):
+        wrong = [0.0 if k == c else share for c, share in enumerate(shares[k])] if shares else [0.0]
+        most = max(range(len(wrong)), key=wrong.__getitem__)
+        rows.append(
+            {
+                "name": name,
+                "accuracy": _share(accuracy),
+                "bar": round(100 * (accuracy or 0), 1),
+                "whole": _share(whole["accuracy"].get(name)),
+                "wrong": f"{names[most]} {_share(wrong[most])}" if wrong[most] else "",
+            }
+        )
+    few = shares if len(names) <= MAX_CONFUSION else []
+    confusion = [[(round(100 * share), round(share, 2)) for share in row] for row in few]
+    return {"network": network, "classes": rows, "confusion": list(zip(names, confusion, strict=False))}
+
+
+def _share(value: float | None) -> str:
+    """A fraction in percent; empty where there is none."""
+    return "" if value is None else f"{100 * value:.1f} %"
+
+
 def protocols(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(protocol, training sets it was used for); networks are named where their protocols differ on one set."""
     sets_by_protocol: dict[str, list[str]] = {}
@@ -117,10 +155,15 @@ def _protocol(entry: Mapping[str, Any]) -> str:
     )
 
 
-def groups(settings: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """(section, its [(dotted name, text)]); settings outside any section come first, under an empty name."""
-    top_level = [(name, _text(value)) for name, value in settings.items() if not isinstance(value, Mapping)]
-    sections = [(name, list(_flat(value, ""))) for name, value in settings.items() if isinstance(value, Mapping)]
+def groups(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str, bool]]]]:
+    """(section, its [(dotted name, text, whether it differs from `usual`)]); settings outside any section come first,
+    under an empty name."""
+    top_level = [(name, _text(value), False) for name, value in settings.items() if not isinstance(value, Mapping)]
+    sections = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            before = dict(_flat(usual.get(name, {}), ""))
+            sections.append((name, [(key, text, before.get(key, text) != text) for key, text in _flat(value, "")]))
     return [group for group in (("", top_level), *sections) if group[1]]
 
 

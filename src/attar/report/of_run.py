@@ -6,17 +6,21 @@ from typing import Any
 
 from torch import Tensor
 
+from attar.data.images import ImageData
 from attar.report import page
 from attar.report.page import Moment
 from attar.runs import run_folder
 from attar.runs.run_folder import RunFolder
 from attar.sets import snapshots
 from attar.sets.synthetic import SyntheticSet
-from attar.settings.schema import LARGEST_NUMBER
+from attar.settings.recipes import for_data, has_recipe
+from attar.settings.schema import LARGEST_NUMBER, settings_of
 
 
-def write_report(folder: RunFolder, condensed: SyntheticSet, result: dict[str, Any]) -> None:
-    """Write report.html: the images and their snapshots, accuracies, settings."""
+def write_report(
+    folder: RunFolder, condensed: SyntheticSet, result: dict[str, Any], data: ImageData | None = None
+) -> None:
+    """Write report.html: the images and their snapshots, accuracies, settings; with `data`, real images beside them."""
     config = folder.read(run_folder.CONFIG, "attar") or dict(condensed.recipe)
     about = config.pop("attar", {})
     steps = {event["outer"]: event for event in folder.events() if _is_step(event)}
@@ -35,12 +39,27 @@ def write_report(folder: RunFolder, condensed: SyntheticSet, result: dict[str, A
         labels=labels,
         last=_moment(end, condensed.images, steps),
         curve=curve(folder),
+        losses=[(step["seconds"], step["loss"]) for step in steps.values() if _has_loss(step)],
+        data=data,
+        run=str(folder.path),
+        usual=_usual(config),
     )
 
 
 def _is_step(event: dict[str, Any]) -> bool:
     """Whether an event is that of a finished outer iteration and has its number."""
     return event.get("event") == "step" and isinstance(event.get("outer"), int)
+
+
+def _has_loss(step: dict[str, Any]) -> bool:
+    """Whether the event of an outer iteration has a time and a loss."""
+    return _is_number(step.get("seconds")) and _is_number(step.get("loss"))
+
+
+def _usual(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the recipe of the run's data set; empty for data without one."""
+    name, nclass = (config.get("data", {}).get(key) for key in ("dataset", "nclass"))
+    return settings_of(for_data(name, nclass)) if isinstance(name, str) and has_recipe(name) else {}
 
 
 def _moment(outer: int, images: Tensor, steps: dict[int, dict[str, Any]]) -> Moment:

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from attar import files
+from attar.data.images import ImageData
 from attar.report import chart, numbers
+from attar.report.nearest import nearest
 from attar.report.pictures import MANY_CLASSES, class_numbers, rgb
 from attar.report.sheets import Sheet, sheet
 from attar.sets import snapshots
@@ -26,7 +28,8 @@ from attar.sets.synthetic import SyntheticSet
 # Limits for the pictures: with base64, which adds a third, the page stays below 3 MB.
 STORED_PIXELS, STORED_BYTES = 1_500_000, 800_000
 DECODED_PIXELS, DECODED_BYTES = 1_000_000, 450_000
-PAST_BYTES = 750_000
+BESIDE_PIXELS, BESIDE_BYTES, BESIDE_IMAGES = 500_000, 200_000, 6  # the last of a class
+PAST_BYTES = 650_000
 MAX_SIDE, MAX_SIDE_OF_MANY_CLASSES = 112, 64  # of an image in the sheets, in pixels
 # About the side of an image on the screen: of a computer, of a phone, and of a computer with many classes.
 SCREEN_SIDE, PHONE_SIDE, SCREEN_SIDE_OF_MANY_CLASSES = 72, 44, 40
@@ -53,8 +56,12 @@ def write(
     labels: Tensor | None = None,  # of the images of the moments
     last: Moment | None = None,  # the end of the run
     curve: Sequence[tuple[float, float]] = (),  # (seconds, accuracy in [0, 1]) during condensation
+    losses: Sequence[tuple[float, float]] = (),  # (seconds, loss)
+    data: ImageData | None = None,  # the real images: the most similar ones are shown beside the synthetic ones
+    run: str | None = None,  # its folder, for the lines that use the set
+    usual: Mapping[str, Any] | None = None,  # the settings of the data set's recipe: others are marked
 ) -> None:
-    """Write one HTML file with pictures, accuracies, times, settings and the command."""
+    """Write one HTML file with pictures, accuracies, times, settings and the commands to use and repeat the run."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("attar.report", "templates"),
         autoescape=True,
@@ -86,31 +93,44 @@ def write(
         most_runs=max((len(row["runs"]) for _, rows in numbers.table(result) for row in rows), default=0),
         protocols=numbers.protocols(result),
         seconds=[(stage, numbers.duration(value)) for stage, value in result.get("seconds", {}).items()],
-        groups=numbers.groups(settings),
+        by_class=numbers.by_class(result),
+        groups=numbers.groups(settings, usual or {}),
         command=command,
-        views=[] if condensed is None else views(condensed, moments, labels),
+        run=run,
+        network=next(iter(result.get("accuracy") or {}), "convnet"),
+        is_condensation=condensed is not None and not condensed.coreset,
+        views=[] if condensed is None else views(condensed, moments, labels, data),
+        loss=chart.loss(losses),
         times=[{"words": _moment_text(moment), "x": x} for moment, x in zip(times, xs, strict=True)],
         chart=chart_values,
     )
     files.atomically(Path(path), lambda name: name.write_text(page, encoding="utf-8", errors="backslashreplace"))
 
 
-def views(condensed: SyntheticSet, moments: Sequence[Moment], labels: Tensor | None) -> list[dict[str, Any]]:
-    """The galleries: the stored images with their snapshots, and the training images where these differ from them."""
+def views(
+    condensed: SyntheticSet, moments: Sequence[Moment], labels: Tensor | None, data: ImageData | None = None
+) -> list[dict[str, Any]]:
+    """The galleries: the stored images with their snapshots, the training images where these differ from them, and
+    training images above the real ones that are most similar to them."""
     index = torch.from_numpy(class_numbers(condensed.labels, condensed.nclass))
     images = {label: condensed.images[index == label] for label in index.unique().tolist()}
     counts = {label: len(of_class) for label, of_class in images.items()}
     past = [rgb(moment.images) for moment in moments]
     galleries = [_view("stored", condensed, counts, images.__getitem__, STORED_PIXELS, STORED_BYTES, past, labels)]
+
+    def decoded(label: int) -> Tensor:
+        return first_decoded(images[label], condensed.factor, condensed.decode_type)
+
     if condensed.factor > 1:
         counts = {
             label: decoded_count(count, condensed.factor, condensed.decode_type) for label, count in counts.items()
         }
-
-        def decoded(label: int) -> Tensor:
-            return first_decoded(images[label], condensed.factor, condensed.decode_type)
-
         galleries.append(_view("decoded", condensed, counts, decoded, DECODED_PIXELS, DECODED_BYTES))
+    if data is not None and not condensed.coreset and (data.channels, *data.size) == tuple(condensed.images.shape[1:]):
+        shown = {label: decoded(label)[:BESIDE_IMAGES].clamp(0, 1) for label in images}
+        real = nearest(shown, data)
+        pairs = {label: torch.stack([shown[label].cpu(), real[label]], dim=1).flatten(0, 1) for label in shown}
+        galleries.append(_view("beside", condensed, counts, pairs.__getitem__, BESIDE_PIXELS, BESIDE_BYTES, pair=2))
     return galleries
 
 
@@ -137,14 +157,15 @@ def _view(
     max_bytes: int,
     past: Sequence[np.ndarray] = (),  # uint8 [n, h, w, 3] each
     past_labels: Tensor | None = None,
+    pair: int = 1,  # so many images for each that is counted, in one column
 ) -> dict[str, Any]:
     """One gallery: its sheets and sizes, and for each class its name and the places of its images in the sheets."""
     many = len(counts) > MANY_CLASSES
     size = (condensed.images.shape[2], condensed.images.shape[3])
     max_side = MAX_SIDE_OF_MANY_CLASSES if many else MAX_SIDE
     largest = max(counts.values())
-    most, size = snapshots.fit(len(counts), largest, size, max_pixels=max_pixels, copies=1, max_side=max_side)
-    shown = {label: rgb(snapshots.shrink(images_of(label)[:most], size)) for label in counts}
+    most, size = snapshots.fit(len(counts), largest, size, max_pixels=max_pixels, copies=pair, max_side=max_side)
+    shown = {label: rgb(snapshots.shrink(images_of(label)[: pair * most], size)) for label in counts}
     now = sheet([np.concatenate(list(shown.values()))], max_bytes)
     before = sheet(past, PAST_BYTES) if past and past_labels is not None else None
     screen_side = SCREEN_SIDE_OF_MANY_CLASSES if many else SCREEN_SIDE
@@ -156,13 +177,15 @@ def _view(
         places = range(row, row + len(shown[label]))
         row = places.stop
         cells = [_cell(k, past_rows[n] if n < len(past_rows) else None, now, before) for n, k in enumerate(places)]
-        note = f"{len(cells)} of {count}" if len(cells) < count else ""
-        blocks.append({"name": str(condensed.classes[label]), "note": note, "cells": cells})
+        columns = len(cells) // pair
+        note = f"{columns} of {count}" if columns < count else ""
+        lines = [cells[k::pair] for k in range(pair)]
+        blocks.append({"name": str(condensed.classes[label]), "note": note, "lines": lines})
     return {
         "name": name,
         "classes": blocks,
-        "most": max(len(block["cells"]) for block in blocks),
-        "late": before is not None and any(cell["past"] is None for block in blocks for cell in block["cells"]),
+        "most": max(len(block["lines"][0]) for block in blocks),
+        "late": before is not None and any(cell["past"] is None for block in blocks for cell in block["lines"][0]),
         "width": size[1],
         "height": size[0],
         "scale": scale,

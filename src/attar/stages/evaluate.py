@@ -240,6 +240,6 @@ def measure_into(
         if folder.events()[-1:] != [event]:  # a session that was interrupted later has written it
             folder.event(event)
         folder.write(run_folder.RESULT, result)
-        write_report(folder, condensed, result)
+        write_report(folder, condensed, result, data)
         trained.remove_file()
     return Evaluation(result, measured, measured.predictions, data.test_labels)

@@ -265,7 +265,7 @@ def write_product(run: Run, condensed: SyntheticSet, data: ImageData, seconds: f
     }
     if config.outer_iterations < asked:
         result["stopped"] = {"after": config.outer_iterations, "of": asked}  # outer iterations
-    write_report(folder, condensed, result)
+    write_report(folder, condensed, result, data)
     folder.write(run_folder.RESULT, result)
 
 

@@ -131,7 +131,7 @@ def select_into(
     pictures.save_grid(folder.path / run_folder.IMAGES, condensed.images, condensed.labels, condensed.classes)
     result = describe_result(condensed, data) | {"features": features, "accuracy": {}}
     result["seconds"] = seconds | {"select": watch.seconds}
-    write_report(folder, condensed, result)
+    write_report(folder, condensed, result, data)
     folder.write(run_folder.RESULT, result)
     return replace(condensed, folder=folder.path)
 

@@ -40,6 +40,31 @@ addEventListener("DOMContentLoaded", () => {
     });
     show();
   }
+  const large = find("large");
+  function enlarge(lines) {
+    const figure = lines.closest("figure"), gallery = lines.closest(".gallery").cloneNode(false);
+    gallery.removeAttribute("id");
+    const view = lines.closest(".gallery");
+    gallery.style.setProperty("--wide", Math.ceil(2.5 * view.style.getPropertyValue("--wide")));
+    gallery.style.setProperty("--narrow", Math.ceil(2 * view.style.getPropertyValue("--narrow")));
+    const copy = figure.cloneNode(true);
+    for (const [k, cell] of [...copy.querySelectorAll("i")].entries()) {
+      cell.style.backgroundImage = getComputedStyle(figure.querySelectorAll("i")[k]).backgroundImage;
+    }
+    const button = copy.querySelector(".lines");
+    button.removeAttribute("tabindex");
+    button.removeAttribute("role");
+    gallery.append(copy);
+    large.replaceChildren(gallery);
+    large.showModal();
+  }
+  for (const lines of document.querySelectorAll(".gallery .lines")) {
+    lines.addEventListener("click", () => enlarge(lines));
+    lines.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" || event.key === " ") { event.preventDefault(); enlarge(lines); }
+    });
+  }
+  large.addEventListener("click", () => large.close());
   const choices = [...document.querySelectorAll("input[name=view]")];
   function choose() {
     for (const choice of choices) find(choice.value).hidden = !choice.checked;

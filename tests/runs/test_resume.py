@@ -35,6 +35,7 @@ from attar.runs.checkpoint import Interval
 from attar.runs.run_folder import RunFolder
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import EvaluateConfig, NetworkConfig, Recipe
+from attar.stages import records
 from attar.stages import run as run_stage
 from attar.stages.run import RunOptions
 from attar.training.pool import Pool
@@ -87,8 +88,8 @@ class Told:
 
         setup = set_up(data, pool, config, state.saved_compiled(saved))
         with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
-            patch.setattr(run_stage, "CheckpointWriter", lambda *args: self.keep)
-            patch.setattr(run_stage, "quick_accuracy", accuracy)
+            patch.setattr(records, "CheckpointWriter", lambda *args: self.keep)
+            patch.setattr(records, "quick_accuracy", accuracy)
             folder = RunFolder(Path(name), (self.hear,))
             return run_stage.iterate(setup, Recipe(condense=config), RunOptions(Interval()), folder, saved)[0]
 

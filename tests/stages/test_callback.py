@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import attar
-from attar.stages import run as run_stage
+from attar.stages import records
 from helpers.command import call
 
 TINY: dict[str, Any] = {"inner_loop": 2, "n_data": 64, "width": 0.05, "epochs": 1, "models": 1}
@@ -25,7 +25,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Accuracies on the way take no time."""
-    monkeypatch.setattr(run_stage, "quick_accuracy", lambda *args: {"convnet2": 0.5})
+    monkeypatch.setattr(records, "quick_accuracy", lambda *args: {"convnet2": 0.5})
 
 
 def result(run: str = "run") -> dict[str, Any]:

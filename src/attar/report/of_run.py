@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -10,17 +12,51 @@ from attar.data.images import ImageData
 from attar.report import page
 from attar.report.page import Moment
 from attar.runs import run_folder
+from attar.runs.result import describe_result
 from attar.runs.run_folder import RunFolder
 from attar.sets import snapshots
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.recipes import for_data, has_recipe
 from attar.settings.schema import LARGEST_NUMBER, settings_of
 
+LIVE_SECONDS = 30.0  # between two reports of a run that is going on, at least
+LIVE_SHARE = 0.02  # of the time that they may take
+
+
+class LiveReport:
+    """Writes the report of a run that is going on, now and then: an open page loads itself anew, and follows it."""
+
+    def __init__(self, folder: RunFolder, data: ImageData) -> None:
+        self.folder, self.data = folder, data
+        self.last, self.cost = time.perf_counter(), 0.0
+
+    def __call__(self, condensed: Callable[[], SyntheticSet], outer: int, total: int) -> None:
+        """Call this after each outer iteration; `condensed` is called only if a report is written."""
+        start = time.perf_counter()
+        if start - self.last < max(LIVE_SECONDS, self.cost / LIVE_SHARE):
+            return
+        images = condensed()
+        write_report(self.folder, images, describe_result(images, self.data) | {"accuracy": {}}, running=(outer, total))
+        self.last = time.perf_counter()
+        self.cost = self.last - start
+
 
 def write_report(
-    folder: RunFolder, condensed: SyntheticSet, result: dict[str, Any], data: ImageData | None = None
+    folder: RunFolder,
+    condensed: SyntheticSet,
+    result: dict[str, Any],
+    data: ImageData | None = None,
+    running: tuple[int, int] | None = None,
 ) -> None:
-    """Write report.html: the images and their snapshots, accuracies, settings; with `data`, real images beside them."""
+    """Write report.html: the images and their snapshots, accuracies, settings.
+
+    Args:
+        folder: of the run; its events, settings and snapshots are shown.
+        condensed: the set as it is now.
+        result: as result.json; accuracies may be missing.
+        data: the real images; those most similar to the synthetic ones are shown beside them.
+        running: (outer iterations so far, of all) of a run that is going on.
+    """
     config = folder.read(run_folder.CONFIG, "attar") or dict(condensed.recipe)
     about = config.pop("attar", {})
     steps = {event["outer"]: event for event in folder.events() if _is_step(event)}
@@ -43,6 +79,7 @@ def write_report(
         data=data,
         run=str(folder.path),
         usual=_usual(config),
+        running=running,
     )
 
 

@@ -7,25 +7,22 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 from attar import signals
 from attar.condensation import loop
 from attar.condensation.setup import Setup, set_up
-from attar.condensation.state import SavedState, State, check_same, init, restore, saved_compiled, snapshot
+from attar.condensation.state import SavedState, State, check_same, init, restore, saved_compiled
 from attar.data.images import ImageData
 from attar.errors import Diverged, WriteError, log
-from attar.evaluation import measure
-from attar.evaluation.protocol import CONDENSED
 from attar.report import pictures
 from attar.report.of_run import write_report
 from attar.runs import checkpoint, existing, run_folder, sinks
-from attar.runs.checkpoint import CheckpointWriter, Interval
+from attar.runs.checkpoint import Interval
 from attar.runs.existing import Run
 from attar.runs.progress import Progress
 from attar.runs.result import describe_result
 from attar.runs.run_folder import RunFolder
-from attar.sets import partition, set_files, snapshots
+from attar.sets import partition, set_files
 from attar.sets.decode import decoded_count
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.condense_config import CondenseConfig
@@ -33,6 +30,7 @@ from attar.settings.config import Recipe
 from attar.settings.schema import settings_of
 from attar.signals import Interrupted
 from attar.stages.clock import Clock, say_end
+from attar.stages.records import Records
 from attar.training.pool import Pool
 
 
@@ -146,69 +144,29 @@ def iterate(
     state = init(setup) if saved is None else restore(saved, setup)
     start -= state.seconds
     clock = None if options.seconds is None else Clock(options.seconds, state.seconds)
-    pictured = -1 if clock is None or state.outer == 0 else snapshots.passed(clock.share())
-    events = folder.events() if folder is not None else []
-    first = next((event["loss"] for event in events if event.get("event") == "step"), None)
     total, images = config.outer_iterations, images_per_step(setup.data, config)
     stage = options.progress.stage(options.name, total, state.outer, images=images, serial=True)
     with stage as bar, signals.deferred() as stop:
-        write_if_due = CheckpointWriter(folder.path, options.every, stop) if folder is not None else None
-
-        def save(now: bool = False) -> None:
-            state.seconds = time.perf_counter() - start
-            if write_if_due is None:
-                stop.check()
-            else:
-                write_if_due(lambda: snapshot(state, setup), now)
-
-        def record(event: dict[str, Any]) -> None:
-            if folder is not None:
-                folder.event(event)
-            state.events += 1
-
-        def look() -> float | None:  # after some outer iterations the images are recorded, or the set is evaluated
-            nonlocal pictured
-            moment = -1 if clock is None else snapshots.passed(clock.share())
-            is_due = state.outer in snapshots.moments(total) if clock is None else moment > pictured
-            pictured = moment
-            if folder is not None and state.inner == 0 and is_due:
-                condensed = loop.product(state, setup)
-                folder.snapshot(state.outer, condensed)
-                folder.picture(state.outer, lambda: pictures.of_set(condensed))
-            if state.outer not in config.eval_at or state.evaluated >= state.outer:
-                return None
-            save(now=True)
-            with stop.allowed():
-                accuracy = quick_accuracy(loop.product(state, setup), setup.data, recipe)
-            record({"event": "evaluation", "outer": state.outer, "accuracy": accuracy})
-            state.evaluated = state.outer
-            network, value = next(iter(accuracy.items()))
-            bar.measured(value)
-            log.info("after %d of %d outer iterations: %s %.1f %%", state.outer, bar.total, network, 100 * value)
-            return value
-
-        look()
+        records = Records(state, setup, recipe, folder, start, every=options.every, bar=bar, clock=clock, stop=stop)
+        records.look()
         if setup.gradients.execution.compiled:
             bar.say("compiling, half a minute or more")
         bar.deadline = None if clock is None else clock.deadline
         for loss in loop.iterate(state, setup, None if clock is None else clock.more):
             if loss is not None:
-                seconds = time.perf_counter() - start
-                step = {"outer": state.outer, "inner": config.inner_loop, "loss": loss, "seconds": seconds}
-                record({"event": "step", **step})
-                first = first or loss
-                bar.advance(f"loss {loss / first:.2f} of start" if first else f"loss {loss:.4g}")
-                accuracy = look()
-                event = Event(state.outer, bar.total, loss, seconds, accuracy, lambda: loop.product(state, setup))
-                if is_told_to_stop(options, event, save):
+                records.step(loss)
+                accuracy = records.look()
+                event = Event(state.outer, bar.total, loss, records.seconds(), accuracy, records.product)
+                if is_told_to_stop(options, event, records.save):
                     break
-            save()
-        save(now=True)
+                records.report()
+            records.save()
+        records.save(now=True)
     if clock is not None and folder is not None:
-        folder.snapshot(state.outer, loop.product(state, setup))
+        folder.snapshot(state.outer, records.product())
     if clock is not None and clock.is_up:
         say_end(state.outer, config.inner_loop)
-    return loop.product(state, setup), state
+    return records.product(), state
 
 
 def is_told_to_stop(options: RunOptions, event: Event, save: Callable[[bool], None]) -> bool:
@@ -244,14 +202,6 @@ def of_length(recipe: Recipe, outer: int) -> Recipe:
     if outer == recipe.condense.outer_iterations:
         return recipe
     return replace(recipe, condense=replace(recipe.condense, niter=outer))
-
-
-def quick_accuracy(condensed: SyntheticSet, data: ImageData, recipe: Recipe) -> dict[str, float]:
-    """{network: accuracy} of one network of the kind that the run matches on, a fraction."""
-    quick = replace(recipe.evaluate, runs=1, yardsticks=(), networks=())
-    hard = replace(condensed, lr=None, soft_labels=None)
-    measured = measure.evaluate(hard, data, quick, recipe.network)
-    return {name: entry["mean"] for name, entry in measured[CONDENSED].items()}
 
 
 def write_product(run: Run, condensed: SyntheticSet, data: ImageData, seconds: float, asked: int) -> None:

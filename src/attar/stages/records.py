@@ -1,0 +1,124 @@
+"""What a run records on its way: checkpoints, events, snapshots, accuracies, and the report while it goes on."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from attar.condensation import loop
+from attar.condensation.setup import Setup
+from attar.condensation.state import State, snapshot
+from attar.data.images import ImageData
+from attar.errors import log
+from attar.evaluation import measure
+from attar.evaluation.protocol import CONDENSED
+from attar.report import pictures
+from attar.report.of_run import LiveReport
+from attar.runs.checkpoint import CheckpointWriter, Interval
+from attar.runs.progress import ProgressBar
+from attar.runs.run_folder import RunFolder
+from attar.sets import snapshots
+from attar.sets.synthetic import SyntheticSet
+from attar.settings.config import Recipe
+from attar.signals import DeferredSignal
+from attar.stages.clock import Clock
+
+
+class Records:
+    """The records of one run; without a folder only the progress bar and the accuracies that were asked for.
+
+    Args:
+        start: when the run began by `time.perf_counter`, less the seconds of earlier sessions.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        setup: Setup,
+        recipe: Recipe,
+        folder: RunFolder | None,
+        start: float,
+        *,
+        every: Interval,
+        bar: ProgressBar,
+        clock: Clock | None,
+        stop: DeferredSignal,
+    ) -> None:
+        self.state, self.setup, self.recipe, self.folder, self.start = state, setup, recipe, folder, start
+        self.bar, self.clock, self.stop = bar, clock, stop
+        self.checkpoint = None if folder is None else CheckpointWriter(folder.path, every, stop)
+        self.live = None if folder is None else LiveReport(folder, setup.data)
+        events = [] if folder is None else folder.events()
+        self.first = next((event["loss"] for event in events if event.get("event") == "step"), None)
+        self.moment = -1 if clock is None or state.outer == 0 else snapshots.passed(clock.share())
+
+    def product(self) -> SyntheticSet:
+        """The set as it is now."""
+        return loop.product(self.state, self.setup)
+
+    def seconds(self) -> float:
+        """How long the run took so far, all sessions together."""
+        return time.perf_counter() - self.start
+
+    def save(self, now: bool = False) -> None:
+        """Write a checkpoint where it is time, or `now`. Raises `Interrupted` where a signal was deferred."""
+        self.state.seconds = self.seconds()
+        if self.checkpoint is None:
+            self.stop.check()
+        else:
+            self.checkpoint(lambda: snapshot(self.state, self.setup), now)
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Add a line to metrics.jsonl."""
+        if self.folder is not None:
+            self.folder.event(event)
+        self.state.events += 1
+
+    def step(self, loss: float) -> None:
+        """Record the loss of an outer iteration, and show it."""
+        outer, inner = self.state.outer, self.setup.config.inner_loop
+        self.event({"event": "step", "outer": outer, "inner": inner, "loss": loss, "seconds": self.seconds()})
+        self.first = self.first or loss
+        self.bar.advance(f"loss {loss / self.first:.2f} of start" if self.first else f"loss {loss:.4g}")
+
+    def look(self) -> float | None:
+        """Record the images, and measure an accuracy, after those outer iterations where that is due.
+
+        Returns the accuracy, where it was measured.
+        """
+        if self.folder is not None and self.state.inner == 0 and self._is_moment():
+            condensed = self.product()
+            self.folder.snapshot(self.state.outer, condensed)
+            self.folder.picture(self.state.outer, lambda: pictures.of_set(condensed))
+        if self.state.outer not in self.setup.config.eval_at or self.state.evaluated >= self.state.outer:
+            return None
+        self.save(now=True)
+        with self.stop.allowed():
+            accuracy = quick_accuracy(self.product(), self.setup.data, self.recipe)
+        self.event({"event": "evaluation", "outer": self.state.outer, "accuracy": accuracy})
+        self.state.evaluated = self.state.outer
+        network, value = next(iter(accuracy.items()))
+        self.bar.measured(value)
+        log.info("after %d of %d outer iterations: %s %.1f %%", self.state.outer, self.bar.total, network, 100 * value)
+        return value
+
+    def _is_moment(self) -> bool:
+        """Whether a snapshot is due."""
+        if self.clock is None:
+            return self.state.outer in snapshots.moments(self.setup.config.outer_iterations)
+        before, self.moment = self.moment, snapshots.passed(self.clock.share())
+        return self.moment > before
+
+    def report(self) -> None:
+        """Write the report again where it is time."""
+        if self.live is not None:
+            self.live(self.product, self.state.outer, self.bar.total)
+
+
+def quick_accuracy(condensed: SyntheticSet, data: ImageData, recipe: Recipe) -> dict[str, float]:
+    """{network: accuracy} of one network of the kind that the run matches on, a fraction."""
+    quick = replace(recipe.evaluate, runs=1, yardsticks=(), networks=())
+    hard = replace(condensed, lr=None, soft_labels=None)
+    measured = measure.evaluate(hard, data, quick, recipe.network)
+    return {name: entry["mean"] for name, entry in measured[CONDENSED].items()}

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torch.func import functional_call
+from benchmarks.trajectories import unrolled
 
 import attar
 from attar.condensation import loop, trajectory_step
@@ -23,7 +22,7 @@ from attar.settings import methods, recipes
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import NetworkConfig, PoolConfig
 from attar.training import early_stage
-from attar.training.augment import apply, draw
+from attar.training.augment import draw
 from attar.training.pool import Pool
 from helpers.condensation import digits, pool_of
 from helpers.methods import finish, states_of
@@ -33,30 +32,6 @@ EVERYTHING = ("color", "crop", "cutout", "flip", "scale", "rotate")
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def unrolled(
-    gradients: TrajectoryGradients,
-    start: Tensor,
-    target: Tensor,
-    images: Tensor,
-    targets: Tensor,
-    steps: list[StudentStep],
-    lr: Tensor,
-) -> tuple[Tensor, ...]:
-    """The loss and its derivatives by the graph of all steps, as published."""
-    leaves = [value.detach().requires_grad_() for value in (images, targets, lr)]
-    theta = start.clone().requires_grad_()
-    for step in steps:
-        named, first = {}, 0
-        for name, shape in gradients.shapes.items():
-            named[name] = theta[first : first + shape.numel()].view(shape)
-            first += shape.numel()
-        out = functional_call(gradients.module, named, (apply(leaves[0][step.rows], step.draw),))
-        loss = -(leaves[1][step.rows] * out.log_softmax(dim=1)).sum(dim=1).mean()
-        theta = theta - leaves[2] * torch.autograd.grad(loss, theta, create_graph=True)[0]
-    loss = (theta - target).square().sum() / (start - target).square().sum()
-    return loss.detach(), *torch.autograd.grad(loss, leaves)
 
 
 @pytest.mark.parametrize("norm_type", ["instance", "batch"])

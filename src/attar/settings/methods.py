@@ -127,10 +127,11 @@ MTT: SectionValues = SUMMED | {
 }
 # Plain SGD at a constant rate, without momentum, decay and CutMix
 EXPERTS: SectionValues = {
-    **{"keep_epochs": True, "momentum": 0.0, "weight_decay": 0.0, "batch_size": 256, "lr_decay": False, "mix_p": 0.0},
+    **{"keep_epochs": True, "momentum": 0.0, "weight_decay": 0.0, "lr_decay": False, "mix_p": 0.0},
 }
 
 
+MANY: SectionValues = {"models": 100, "batch_size": 256}
 FLAT_EXPERTS: SectionValues = EXPERTS | {"optimizer": "gsam"}
 MTT_FULL: SectionValues = {"inner_loop": 100, "full_niter": 50, "speedup": 1}
 MTT_SHORT: SectionValues = {"syn_steps": 10, "max_start_epoch": 5, "lr_img": 10.0}
@@ -190,7 +191,7 @@ METHODS: dict[str, Method] = {
         full=MTT_FULL,
         short=MTT_SHORT,
         experts=EXPERTS,
-        pool={"models": 100},
+        pool=MANY,
         fits=mtt_fits,
     ),
     "ftd": Method(
@@ -199,7 +200,7 @@ METHODS: dict[str, Method] = {
         full=MTT_FULL,
         short=MTT_SHORT,
         experts=FLAT_EXPERTS,
-        pool={"models": 100, "gsam_alpha": 1.0},
+        pool=MANY | {"gsam_alpha": 1.0},
         fits=mtt_fits,
     ),
     "datm": Method(
@@ -208,7 +209,7 @@ METHODS: dict[str, Method] = {
         full=MTT_FULL | {"full_niter": 100},
         short=MTT_SHORT,
         experts=FLAT_EXPERTS,
-        pool={"models": 100, "epochs": 100},
+        pool=MANY | {"epochs": 100},
         fits=mtt_fits,
     ),
 }

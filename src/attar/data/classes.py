@@ -11,6 +11,7 @@ import numpy as np
 from attar.data.labels import SHARE, UNLABELLED, Labels, read, shown
 from attar.errors import UserError, log, nearest
 
+MISSING = ("nan", "none", "null", "na", "n/a", "?")  # what tables write where there is no label
 NUMBER = re.compile("[+-]?[0-9]+")
 
 
@@ -37,6 +38,9 @@ def to_classes(train: Labels, test: Labels | None, where: str) -> tuple[np.ndarr
                 where,
                 " and ".join(map(repr, names)),
             )
+    for name in classes:
+        if alike(name) in MISSING:
+            log.warning("%s: the class '%s' may stand for missing labels: if so, remove its images", where, name)
     held = None
     if test is not None:
         held = _numbers(train, test) if train.names is None is test.names else None

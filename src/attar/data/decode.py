@@ -62,14 +62,15 @@ class Decoded(NamedTuple):
     """An image and what was seen while it was decoded.
 
     pixels: uint8 [channels, H, W]; highest: value of a grey image with 16 bits, 0 for others; deep_colour: the highest
-    value of a colour image with 16 bits a channel, of which the upper 8 are read; clear: whether
-    some of it is transparent.
+    value of a colour image with 16 bits a channel, of which the upper 8 are read; clear: whether some of it is
+    transparent; frames: whether it has more than the first frame or page, which is the one that is read.
     """
 
     pixels: np.ndarray
     highest: int = 0
     deep_colour: int = 0
     clear: bool = False
+    frames: bool = False
 
 
 @cache
@@ -147,6 +148,7 @@ def _fitted(image: np.ndarray, needs: Needs) -> np.ndarray:
 
 def _decode(name: str, image: Image.Image, needs: Needs) -> Decoded:
     deep, from_file = _is_deep_colour(image), isinstance(image, ImageFile.ImageFile)
+    frames = image.format != "MPO" and bool(getattr(image, "is_animated", False))  # MPO: previews, of a camera
     if needs.size is not None and min(image.size) >= DRAFT * needs.size:
         share = DRAFT / 2 * needs.size / min(image.size)
         image.draft(None, (round(image.width * share), round(image.height * share)))  # of formats that can: JPEG
@@ -165,7 +167,7 @@ def _decode(name: str, image: Image.Image, needs: Needs) -> Decoded:
         flat = flat.crop((left, top, left + needs.size, top + needs.size))
     values = np.frombuffer(flat.tobytes(), np.uint8)
     pixels = values.reshape(flat.height, flat.width, len(flat.getbands())).transpose(2, 0, 1)
-    return Decoded(pixels, highest, brightest, clear)
+    return Decoded(pixels, highest, brightest, clear, frames)
 
 
 def _smaller(image: Image.Image, size: int) -> Image.Image:

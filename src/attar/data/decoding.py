@@ -31,7 +31,8 @@ class Seen:
     """What was seen in images while they were decoded: rows that cannot be read, and what is to be told.
 
     bad: rows; clear: images with transparency; highest: value of grey images with 16 bits; deep_colour: highest upper
-    byte of colour images with 16 bits a channel; mixed: words about images of several sizes.
+    byte of colour images with 16 bits a channel; mixed: words about images of several sizes; frames: images with
+    more than one.
     """
 
     bad: list[int] = field(default_factory=list)
@@ -39,6 +40,7 @@ class Seen:
     highest: int = 0
     deep_colour: int = 0
     mixed: str = ""
+    frames: int = 0
 
     def add(self, other: Seen) -> None:
         """Take over what was seen in other images."""
@@ -47,6 +49,7 @@ class Seen:
         self.highest = max(self.highest, other.highest)
         self.deep_colour = max(self.deep_colour, other.deep_colour)
         self.mixed = self.mixed or other.mixed
+        self.frames += other.frames
 
     def say(self, name: str, needs: Needs) -> None:
         """Log what was guessed or dropped."""
@@ -63,6 +66,8 @@ class Seen:
                 name,
                 self.deep_colour,
             )
+        if self.frames:
+            log.warning("%s: %d images have several frames or pages; the first of each is read", name, self.frames)
         if self.clear:
             log.warning(
                 "%s: %d images are transparent in places; that is dropped, and what lies beneath shows",
@@ -141,8 +146,8 @@ def _pass(pictures: Pictures, reading: Reading, needs: Needs, sink: Sink, mixed:
                 if image.highest or image.pixels.shape != shape:
                     _check(image, title, shape, needs, first, pictures, reading)
                 here[row] = image.pixels  # grey among colour: the same in all channels
-                if image.clear or image.highest or image.deep_colour:
-                    told.add(Seen([], int(image.clear), image.highest, image.deep_colour))
+                if any(image[1:]):
+                    told.add(Seen([], image.clear, image.highest, image.deep_colour, "", image.frames))
             sink.write(place // step, here, told)
             seen.add(told)
             place += len(chunk)

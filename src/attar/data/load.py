@@ -38,6 +38,7 @@ FOLDERS: dict[str, Callable[[Path | None, Reading], ImageData]] = {
     "imagenet100": imagenet.imagenet100,
 }
 KNOWN = (*SOURCES, *FOLDERS)
+NEARLY_BLACK = 1 / 255  # of white, the mean of all images
 TEST_FRACTION = 0.2  # of the images, where there is no test set and nothing else is asked for
 
 
@@ -94,6 +95,8 @@ def load(
         UserError: of which MissingError when a file or folder is not there, with one line that says what to do.
     """
     given = locals()
+    known = isinstance(source, str) and source in KNOWN
+    idle = ["data_dir"] if data_dir is not None and not known else []
     where = devices.pick(device) if isinstance(device, str) else usable_device(device)
     _check_arguments(nclass, size, channels, test_fraction)
     if isinstance(source, ImageData):
@@ -118,6 +121,16 @@ def load(
         except UserError:
             reading.left_out.say("so far")
             raise
+        idle += reading.unheeded
+    if test_fraction not in (None, 0, TEST_FRACTION) and data.test_images is not None:
+        idle.append("test_fraction")
+    if idle:
+        log.warning("%s: of no use for such data: %s", data.name, " and ".join(idle))
+    if max(data.mean) < NEARLY_BLACK:
+        log.warning(
+            "%s: the images are nearly black, %.2g of white on average: were 0..1 rounded, or values divided twice?",
+            *(data.name, max(data.mean)),
+        )
     if nclass is not None:
         data = data.subset(nclass)
     if size is not None:

@@ -13,6 +13,7 @@ from typing import Protocol
 from attar.errors import log
 
 LARGEST_SIDE_CPU, LARGEST_SIDE = 64, 224  # pixels of the size that is chosen for images of mixed sizes
+WISHES = ("image_column", "label_column", "labels_csv", "channels")  # that only some kinds of data have a use for
 EXAMPLES = 3  # that are named of each reason
 EXAMPLES_LISTED = 10  # that are remembered, for `attar inspect`
 
@@ -98,6 +99,18 @@ class Reading:
     progress: ShowsStages = field(default_factory=Silent)
     largest_side: int = LARGEST_SIDE_CPU
     left_out: LeftOut = field(default_factory=LeftOut)
+    heeded: set[str] = field(default_factory=set)  # of `WISHES`
+
+    def wish(self, name: str) -> str | None:
+        """The value of one of `WISHES`, which is heeded from now on."""
+        self.heeded.add(name)
+        value = getattr(self, name)
+        return None if value is None else str(value)
+
+    @property
+    def unheeded(self) -> list[str]:
+        """What was asked for, and does nothing for such data."""
+        return [name for name in WISHES if getattr(self, name) is not None and name not in self.heeded]
 
     @property
     def caches(self) -> Path:

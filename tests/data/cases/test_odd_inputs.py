@@ -183,3 +183,40 @@ def test_arrays_with_other_names_are_counted(tmp_path: Path) -> None:
     images, labels = np.random.RandomState(0).randint(0, 256, (8, 5, 5), np.uint8), np.arange(8) % 2
     np.savez(tmp_path / "x.npz", train_images=images, train_labels=labels, holdout_images=images, ids=labels)
     assert load(tmp_path / "x.npz").left_out.examples == {"arrays with other names": ["holdout_images", "ids"]}
+
+
+def test_what_was_asked_for_in_vain_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place = folder(tmp_path / "set", PETS)
+    load(place, data_dir=tmp_path, channels="last", label_column="breed", test_fraction=0.5)
+    assert "set: of no use for such data: data_dir and label_column and channels and test_fraction" in lines(caplog)
+    caplog.clear()
+    images = np.random.RandomState(0).randint(0, 256, (8, 5, 5, 3), np.uint8)
+    load((images, np.arange(8) % 2), channels="last")
+    assert not any("of no use" in line for line in lines(caplog))
+
+
+def test_nearly_black_images_and_labels_called_nan_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    images = np.random.RandomState(0).rand(8, 5, 5)
+    for values in ((images > 0.5).astype(np.uint8), images / 255):
+        caplog.clear()
+        load((values, ["x", "nan"] * 4))
+        said = "\n".join(lines(caplog, "WARNING"))
+        assert "the images are nearly black, 0.00" in said and "the class 'nan' may stand for missing labels" in said
+
+
+def test_frames_and_captions_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, greys in FLAT.items():
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for grey in greys:
+            picture(grey).save(tmp_path / "set" / name / f"{grey}.gif", save_all=True, append_images=[picture(1)])
+    load(tmp_path / "set", test_fraction=0)
+    assert "set: 6 images have several frames or pages; the first of each is read" in lines(caplog, "WARNING")
+    data = load(tar(tmp_path / "x.tar", samples("txt")), test_fraction=0)
+    assert read(data)["train"] == FLAT and data.left_out.counts == {"files with other endings than images": 6}
+
+
+def test_two_keys_of_labels(refused: Refused) -> None:
+    items = [{"image": picture(row), "label": row % 2, "target": row % 3} for row in range(9)]
+    with refused("has the keys label and target; name one with label_column"):
+        load(items)
+    assert load(items, label_column="target").nclass == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tarfile
 import zipfile
 import zlib
@@ -16,13 +17,14 @@ from attar.data.decode import Named
 from attar.data.images import ImageData
 from attar.data.pictures import Pictures
 from attar.data.reading import LeftOut, Reading, printable
-from attar.data.sources.layout import layout, splits_of
+from attar.data.sources.layout import NOT_PICTURES, layout, splits_of
 from attar.data.sources.tree import Tree, is_hidden, is_picture
-from attar.errors import UserError
+from attar.errors import UserError, say_once
 
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 SUFFIXES = (".zip", *TARS)
 MARKS = (".cls", ".cls.txt", ".class", ".label")  # of a WebDataset
+LABEL_KEYS = ("label", "cls", "class", "class_name", "category")  # of the .json files
 DAMAGED = (
     OSError,
     EOFError,
@@ -175,6 +177,9 @@ def _web_splits(listed: dict[Path, list[Entry]], where: str, left_out: LeftOut) 
             )
         }
         images = _samples(entries, file, left_out)
+        for entry in entries:
+            if not is_picture(entry.name) and not entry.name.lower().endswith((*MARKS, ".json")):
+                left_out.add(f"files {NOT_PICTURES}", entry.name)
         labelled = [entry for entry in images if _key(entry.name) in marks]
         if not labelled:
             return {}
@@ -229,7 +234,10 @@ def _label(raw: bytes, where: str) -> str | int:
     except ValueError:
         return text
     if isinstance(value, dict):
-        value = next((value[key] for key in ("label", "cls", "class", "class_name", "category") if key in value), None)
+        found = [key for key in LABEL_KEYS if key in value]
+        if len(found) > 1:
+            say_once(f"labels are taken from the key {found[0]}, not from {' and '.join(found[1:])}", logging.WARNING)
+        value = value[found[0]] if found else None
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise UserError(
             f"{where} has no label beside it that is a whole number or a name; several labels an image cannot be used"

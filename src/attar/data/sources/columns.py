@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from attar.data import splits
-from attar.errors import UserError, nearest
+from attar.errors import UserError, nearest, say_once
 
 WHOLE = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
 TEXT = ("string", "large_string", "string_view")
@@ -61,6 +61,7 @@ def choose(features: Mapping[str, Any], image: str | None, label: str | None, wh
     Raises:
         UserError: where a name is not there, and where no column fits or several do.
     """
+    asked = image, label
     for flag, name in (("image_column", image), ("label_column", label)):
         if name is not None and name not in features:
             raise UserError(f"{where} has no column '{name}' for {flag}; {nearest(name, features)}")
@@ -80,6 +81,8 @@ def choose(features: Mapping[str, Any], image: str | None, label: str | None, wh
             f"column '{label}' of {where} holds {_words(features[label])}, not classes; "
             f"a label is a class name or a whole number"
         )
+    if asked != (image, label) and len(features) > 2 + (split is not None):
+        say_once(f"{where}: images from the column {image}, labels from {label}")
     names = features[label].get("names")
     return Columns(image, label, tuple(map(str, names)) if names else None, split)
 

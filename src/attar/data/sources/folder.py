@@ -44,7 +44,7 @@ def read(root: Path, reading: Reading) -> ImageData:
     refuse_own(root)
     tree = walk(root, reading.left_out)
     about = About(printable(root.resolve().name), origin_of(root))
-    if reading.labels_csv is not None:
+    if reading.wish("labels_csv") is not None:
         return listed.read(tree, root, about, reading)
     if tiny_imagenet.is_here(tree):
         found = tiny_imagenet.layout_of(tree, root, reading.left_out)

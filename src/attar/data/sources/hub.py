@@ -132,7 +132,7 @@ def from_datasets(
         if not len(part):
             reading.left_out.add("splits without rows", key)
             continue
-        image, label = reading.image_column, reading.label_column
+        image, label = reading.wish("image_column"), reading.wish("label_column")
         columns = choose(part.features.to_dict(), image, label, name if len(parts) == 1 else f"split {key} of {name}")
         stamp = str(part._fingerprint) if keep else None
         splits[key] = split_of(Rows(len(part), partial(_tables, part), f"split {key}", stamp=stamp), columns)

@@ -159,20 +159,20 @@ def _rows(table: Table, tree: Tree, folder: str, reading: Reading) -> list[Row]:
     """The images of the tree that a table names, with their labels. folder: where its file names begin."""
     known = _names(tree, folder)
     column, places = _files(table, known)
-    spoken = _labels(table, column, reading)
+    label, spoken = _labels(table, column, reading)
     split_column = splits.column_of(name for name in table.columns if name not in (column, reading.label_column))
     named = splits.of_column(table.columns[split_column], split_column, table.where) if split_column else None
     found: dict[int, Row] = {}
-    for line, (place, label) in enumerate(zip(places, spoken, strict=True)):
+    for line, (place, mark) in enumerate(zip(places, spoken, strict=True)):
         called = table.columns[column][line]
         if place is None:
             reading.left_out.add("rows without a file", called)
             continue
-        row = Row(place, label, named[line] if named else _split_of(tree.files[place]))
+        row = Row(place, mark, named[line] if named else _split_of(tree.files[place]))
         if found.setdefault(place, row) != row:
             raise UserError(f"{table.where} gives {called} two labels: several labels an image cannot be used")
         reading.left_out.add("rows that repeat another", called, int(found[place] is not row))
-    log.info("%s: %d images and their labels, from the column of files %s", table.where, len(found), column)
+    log.info("%s: %d images; files from the column %s, labels from %s", table.where, len(found), column, label)
     return list(found.values())
 
 
@@ -222,18 +222,18 @@ def _files(table: Table, known: Mapping[str, int | None]) -> tuple[str, list[int
     )
 
 
-def _labels(table: Table, files: str, reading: Reading) -> Sequence[str]:
-    """The label of each row, "" where there is none."""
-    if reading.label_column is not None:
-        if reading.label_column not in table.columns:
-            raise UserError(
-                f"{table.where} has no column '{reading.label_column}'; its columns are {', '.join(table.columns)}"
-            )
-        return table.columns[reading.label_column]
+def _labels(table: Table, files: str, reading: Reading) -> tuple[str, Sequence[str]]:
+    """The column of labels, and the label of each row, "" where there is none."""
+    asked = reading.wish("label_column")
+    if asked is not None:
+        if asked not in table.columns:
+            raise UserError(f"{table.where} has no column '{asked}'; its columns are {', '.join(table.columns)}")
+        return asked, table.columns[asked]
     rest = [name for name in table.columns if name != files and name != splits.column_of(table.columns)]
     usual = [name for name in rest if name.lower() in LABEL_COLUMNS]
     if len(usual) == 1 or len(rest) == 1:
-        return table.columns[usual[0] if len(usual) == 1 else rest[0]]
+        name = usual[0] if len(usual) == 1 else rest[0]
+        return name, table.columns[name]
     if len(rest) > 1 and all(set(table.columns[name]) <= {"0", "1", "0.0", "1.0"} for name in rest):
         bits = np.asarray([[float(value) for value in table.columns[name]] for name in rest]).T
         if (bits.sum(1) == 1).all():
@@ -242,7 +242,7 @@ def _labels(table: Table, files: str, reading: Reading) -> Sequence[str]:
                 table.where,
                 ", ".join(rest),
             )
-            return [rest[place] for place in bits.argmax(1)]
+            return " and ".join(rest), [rest[place] for place in bits.argmax(1)]
         raise UserError(
             f"the columns {', '.join(rest)} of {table.where} give several labels an image, which cannot be used"
         )

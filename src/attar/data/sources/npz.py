@@ -41,7 +41,9 @@ def load(path: Path, reading: Reading) -> ImageData:
     for name in sorted(set(names).difference(*found.values())):
         reading.left_out.add("arrays with other names", name)
     for split, (images, marks) in arrays.items():
-        values = pixels(images, f"the {split} images of {path.name}", usable_device("cpu"), reading.channels).numpy()
+        values = pixels(
+            images, f"the {split} images of {path.name}", usable_device("cpu"), reading.wish("channels")
+        ).numpy()
         parts[split] = Split(values, labels.read(marks, f"{split} of {path.name}"))
     return assemble(parts, About(printable(path.resolve().stem)), reading)
 

@@ -112,7 +112,7 @@ def _read_arrays(images: Any, marks: Any, reading: Reading, split: str) -> Split
         raise UserError(f"{len(images)} {split} images, but {len(marks)} labels; give one label for each image")
     known = labels.read(marks, _where(split))
     if _is_array(images):
-        return Split(pixels(images, f"{split} images", usable_device("cpu"), reading.channels).numpy(), known)
+        return Split(pixels(images, f"{split} images", usable_device("cpu"), reading.wish("channels")).numpy(), known)
     if isinstance(images, Image.Image | str) or not all(map(_is_image, images)):
         raise UserError(f"a data set is {ACCEPTED}; found ({type(images).__name__}, {type(marks).__name__})")
     return Split(_pictures(images, reading), known)
@@ -150,8 +150,8 @@ def _unpacked(item: Any, row: int, reading: Reading) -> tuple[Any, Any]:
     """The image and the label of an item. Raises UserError for one that is no pair and no dict with usual keys."""
     if isinstance(item, Mapping):
         keys = [str(key) for key in item]
-        image = reading.image_column or next((key for key in IMAGE_KEYS if key in item), None)
-        label = reading.label_column or next((key for key in LABEL_KEYS if key in item), None)
+        image = _key(item, reading, "image_column", IMAGE_KEYS)
+        label = _key(item, reading, "label_column", LABEL_KEYS)
         if image not in item or label not in item:
             raise UserError(
                 f"item {row} of the data set is a dict with the keys {', '.join(keys)}; name those of image and label "
@@ -167,6 +167,15 @@ def _unpacked(item: Any, row: int, reading: Reading) -> tuple[Any, Any]:
     return item[0], item[1]
 
 
+def _key(item: Mapping[Any, Any], reading: Reading, wish: str, usual: Sequence[str]) -> str | None:
+    """The key of a dict that was asked for, or the usual one. Raises UserError where there are several."""
+    found = [key for key in usual if key in item]
+    asked = reading.wish(wish)
+    if asked is None and len(found) > 1:
+        raise UserError(f"an item of the data set has the keys {' and '.join(found)}; name one with {wish}")
+    return asked or next(iter(found), None)
+
+
 def _picture(value: Any, name: str, reading: Reading) -> Image.Image | np.ndarray:
     """A PIL image, or uint8 [ch, H, W] of a tensor or an array."""
     if isinstance(value, Image.Image):
@@ -174,7 +183,7 @@ def _picture(value: Any, name: str, reading: Reading) -> Image.Image | np.ndarra
     if not _is_array(value):
         raise UserError(f"{name} has a {type(value).__name__} for an image; a PIL image, tensor or array is needed")
     values = value if isinstance(value, Tensor) else np.asarray(value)
-    return pixels(values[None], name, usable_device("cpu"), reading.channels)[0].numpy()
+    return pixels(values[None], name, usable_device("cpu"), reading.wish("channels"))[0].numpy()
 
 
 def _reduced(image: Image.Image | np.ndarray, name: str, reading: Reading) -> Image.Image | np.ndarray:

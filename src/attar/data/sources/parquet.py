@@ -42,7 +42,12 @@ def load(path: Path, reading: Reading) -> ImageData:
     """
     files = _without_exports(found(path), path, reading.left_out)
     groups = _by_split(path, files)
-    columns = choose(features_of(_opened(files[0]).schema_arrow), reading.image_column, reading.label_column, str(path))
+    columns = choose(
+        features_of(_opened(files[0]).schema_arrow),
+        reading.wish("image_column"),
+        reading.wish("label_column"),
+        str(path),
+    )
     parts = {}
     for name, members in groups.items():
         where = members[0].name if len(members) == 1 else f"split {name}"

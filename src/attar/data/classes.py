@@ -39,7 +39,7 @@ def to_classes(train: Labels, test: Labels | None, where: str) -> tuple[np.ndarr
                 " and ".join(map(repr, names)),
             )
     for name in classes:
-        if alike(name) in MISSING:
+        if alike(name) in MISSING or (name == "-1" and "0" in classes):
             log.warning("%s: the class '%s' may stand for missing labels: if so, remove its images", where, name)
     held = None
     if test is not None:

@@ -220,3 +220,25 @@ def test_two_keys_of_labels(refused: Refused) -> None:
     with refused("has the keys label and target; name one with label_column"):
         load(items)
     assert load(items, label_column="target").nclass == 3
+
+
+def test_a_table_without_names_of_columns(tmp_path: Path, refused: Refused, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(4):
+        picture(number).save(tmp_path / f"{number}.png")
+    table = tmp_path / "labels.csv"
+    table.write_text("".join(f"{number}.png,{'xy'[number % 2]}\n" for number in range(4)))
+    assert load(tmp_path, labels_csv=table, test_fraction=0).counts == [2, 2]
+    assert "has no line with the names of its columns: all lines are images" in lines(caplog, "WARNING")[0]
+    table.write_text("file,label,label\n0.png,x,y\n")
+    with refused("must name the columns, and has 'label' twice"):
+        load(tmp_path, labels_csv=table)
+
+
+def test_names_in_a_zip_that_does_not_say_their_encoding(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as opened:
+        for label, greys in {"caf--": FLAT["cat"], "dog": FLAT["dog"]}.items():
+            for grey in greys:
+                opened.writestr(f"{label}/{grey}.png", png(grey))
+    raw = (tmp_path / "x.zip").read_bytes()
+    (tmp_path / "x.zip").write_bytes(raw.replace(b"caf--", "café".encode()))
+    assert load(tmp_path / "x.zip", test_fraction=0).classes == ("café", "dog")

@@ -24,6 +24,7 @@ from attar.errors import UserError, say_once
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 SUFFIXES = (".zip", *TARS)
 MARKS = (".cls", ".cls.txt", ".class", ".label")  # of a WebDataset
+UTF8 = 0x800  # of the flags of a file in a zip
 LABEL_KEYS = ("label", "cls", "class", "class_name", "category")  # of the .json files
 DAMAGED = (
     OSError,
@@ -104,7 +105,7 @@ def _entries(file: Path, left_out: LeftOut) -> list[Entry]:
     try:
         if file.suffix.lower() == ".zip":
             with zipfile.ZipFile(file) as opened:
-                inside = [(info.filename, info.file_size, not info.is_dir()) for info in opened.infolist()]
+                inside = [(_name(info), info.file_size, not info.is_dir()) for info in opened.infolist()]
         else:
             with tarfile.open(file) as tar:
                 inside = [(member.name, member.size, member.isfile() or member.islnk()) for member in tar]
@@ -127,6 +128,17 @@ def _entries(file: Path, left_out: LeftOut) -> list[Entry]:
                 left_out.add("files that a later one of the same name replaces", name)
             found[entry.name] = entry
     return list(found.values())
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    """The name of a file in a zip: some tools, such as those of macOS, do not say that it is in UTF-8."""
+    if info.flag_bits & UTF8 or info.filename.isascii():
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        say_once("names in the zip file are not in UTF-8, and are read in the code page 437", logging.WARNING)
+        return info.filename
 
 
 def _pictures(file: Path, chosen: Sequence[Entry]) -> Pictures:

@@ -133,6 +133,9 @@ def _parsed(file: Path) -> Table:
     short = next((number for number, row in enumerate(cells, 2) if len(row) != len(names)), None)
     if short is not None:
         raise UserError(f"line {short} of {file} has {len(cells[short - 2])} columns, the first has {len(names)}")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"the first line of {file} must name the columns, and has '{twice}' twice")
     columns = {name.strip(): [row[place].strip() for row in cells] for place, name in enumerate(names)}
     if not cells:
         raise UserError(f"{file} has no lines below the names of its columns")
@@ -159,6 +162,11 @@ def _rows(table: Table, tree: Tree, folder: str, reading: Reading) -> list[Row]:
     """The images of the tree that a table names, with their labels. folder: where its file names begin."""
     known = _names(tree, folder)
     column, places = _files(table, known)
+    if column.lower() not in FILE_COLUMNS and (column in known or column.lower() in known):  # a file, and no name
+        log.warning("%s has no line with the names of its columns: all lines are images", table.where)
+        columns = {f"column {number}": [name, *rest] for number, (name, rest) in enumerate(table.columns.items(), 1)}
+        table = Table(table.where, columns, table.lines + 1)
+        column, places = _files(table, known)
     label, spoken = _labels(table, column, reading)
     split_column = splits.column_of(name for name in table.columns if name not in (column, reading.label_column))
     named = splits.of_column(table.columns[split_column], split_column, table.where) if split_column else None

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import zlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -48,10 +46,18 @@ def check_size(size: int) -> None:
 
 
 def stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Split the rows of `labels` class by class: (kept, out), each ascending int64; `out` holds about `fraction`.
+    """Split the rows of `labels` class by class.
 
     Of each class with two rows or more at least one goes to either side. Numpy's RandomState is frozen for good, so a
     seed names the same split in every version.
+
+    Args:
+        labels: int64 [n].
+        fraction: the share of each class that goes out.
+        seed: draws the rows.
+
+    Returns:
+        The rows that are kept and those that are out, each int64, ascending.
     """
     random, picked = np.random.RandomState(seed), torch.zeros(len(labels), dtype=torch.bool)
     for c in labels.unique().tolist():
@@ -68,7 +74,8 @@ def crop_plan(height: int, width: int, size: int) -> tuple[int, int, int, int]:
     return tall, wide, round((tall - size) / 2), round((wide - size) / 2)
 
 
-def _chunks(images: Tensor | Mapped) -> Iterator[slice]:
+def chunks(images: Tensor | Mapped) -> Iterator[slice]:
+    """Rows that are handled at once, one part after another."""
     step = max(1, CHUNK_VALUES // max(1, math.prod(images.shape[1:])))
     return (slice(start, start + step) for start in range(0, len(images), step))
 
@@ -115,7 +122,20 @@ def channel_axis(shape: Sequence[int], channels: str | None, what: str) -> int:
 
 
 def pixels(images: Array, what: str, device: torch.device, channels: str | None = None) -> Tensor:
-    """uint8 [N, ch, H, W] on the device; channels: "first" or "last", where the shape does not tell."""
+    """Images as attar holds them.
+
+    Args:
+        images: uint8, or float in [0, 1]; [N, H, W], [N, ch, H, W] or [N, H, W, ch].
+        what: what they are called in a message.
+        device: where they shall live.
+        channels: "first" or "last", where the shape does not tell.
+
+    Returns:
+        uint8 [N, ch, H, W].
+
+    Raises:
+        UserError: for other shapes, types and ranges.
+    """
     x = tensor(images, what)
     shape = list(x.shape)
     if x.ndim not in (3, 4):
@@ -136,13 +156,25 @@ def pixels(images: Array, what: str, device: torch.device, channels: str | None 
             f"floats of {what} must be in [0, 1], found {low:g} to {high:g}; scale them, or give uint8 0..255"
         )
     out = torch.empty(x.shape, dtype=torch.uint8, device=device)
-    for part in _chunks(x):
+    for part in chunks(x):
         out[part] = (x[part].to(device, torch.float32) * 255).round()
     return out
 
 
 def integers(labels: Array | Sequence[int], what: str, count: int) -> Tensor:
-    """int64 [count] on the host, a copy."""
+    """Labels as attar holds them.
+
+    Args:
+        labels: whole numbers [count].
+        what: what they are called in a message.
+        count: of the images.
+
+    Returns:
+        int64 [count] on the host, a copy.
+
+    Raises:
+        UserError: for other types and shapes.
+    """
     y = tensor(labels, what)
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise UserError(f"{what} must be integers, found {_dtype(y)}")
@@ -163,7 +195,18 @@ def check_range(labels: Tensor, what: str, nclass: int) -> None:
 
 
 def class_names(labels: Tensor, classes: Sequence[str] | None) -> tuple[str, ...]:
-    """The names of all classes, after the checks that each label has one and each class an image."""
+    """The names of all classes.
+
+    Args:
+        labels: int64 [n].
+        classes: the names in label order; numbers without them.
+
+    Returns:
+        The names.
+
+    Raises:
+        UserError: for fewer than two classes, labels beyond them, a class without images, and equal names.
+    """
     nclass = int(labels.max()) + 1 if classes is None else len(classes)
     check_range(labels, "labels", max(nclass, 1))
     if nclass < 2:
@@ -185,70 +228,15 @@ def fingerprint(images: Tensor | Mapped, labels: Tensor, classes: Sequence[str])
     """Twelve digits that stand for images, labels and class names."""
     digest = hashlib.sha256(repr((tuple(images.shape), tuple(classes))).encode())
     digest.update(labels.cpu().numpy().tobytes())
-    for part in _chunks(images):
+    for part in chunks(images):
         digest.update(images[part].cpu().numpy().tobytes())
     return digest.hexdigest()[:12]
-
-
-def checksums(images: Tensor | Mapped) -> np.ndarray:
-    """The checksum of each image, uint32 [N]."""
-    if isinstance(images, Mapped):
-        return images.checks
-    flat = (
-        images[part].cpu().contiguous().numpy().reshape(-1, math.prod(images.shape[1:])) for part in _chunks(images)
-    )
-    return np.fromiter((zlib.crc32(image.data) for part in flat for image in part), np.uint32, len(images))
-
-
-class Equal(NamedTuple):
-    """Images that are equal, pixel for pixel.
-
-    test: test images that are among the training images; several: images, of both, that other classes have too;
-    classes: two such classes.
-    """
-
-    test: int = 0
-    several: int = 0
-    classes: tuple[int, ...] = ()
-
-
-def equal_images(
-    parts: Sequence[Tensor | Mapped], labels: Sequence[Tensor], sums: Sequence[np.ndarray] | None = None
-) -> Equal:
-    """Count equal images.
-
-    Args:
-        parts: the training images and, where there are some, the test images, uint8 [n, ch, H, W].
-        labels: of each part, int64 [n].
-        sums: the checksum of each image, uint32 [n], where they are known.
-
-    Returns:
-        The counts.
-    """
-    every = [checksums(part) for part in parts] if sums is None else list(sums)
-    _, group, sizes = np.unique(np.concatenate(every), return_inverse=True, return_counts=True)
-    likely = np.split(sizes[group] > 1, [len(every[0])])
-    classes: dict[bytes, list[int]] = {}  # of the images of one digest
-    digests: list[list[bytes]] = []
-    for part, known, rows in zip(parts, labels, map(np.flatnonzero, likely), strict=False):
-        step = max(1, CHUNK_VALUES // math.prod(part.shape[1:]))
-        found = (part[torch.from_numpy(rows[at : at + step])].cpu().numpy() for at in range(0, len(rows), step))
-        digests.append([hashlib.blake2b(image, digest_size=16).digest() for images in found for image in images])
-        for digest, label in zip(digests[-1], known.cpu()[rows].tolist(), strict=True):
-            classes.setdefault(digest, []).append(label)
-    several = [found for found in classes.values() if len(set(found)) > 1]
-    train = set(digests[0])
-    return Equal(
-        sum(digest in train for part in digests[1:] for digest in part),
-        sum(map(len, several)),
-        tuple(sorted(set(several[0]))[:2]) if several else (),
-    )
 
 
 def statistics(images: Tensor | Mapped) -> tuple[list[float], list[float]]:
     """Mean and standard deviation per channel in units of [0, 1], from exact counts of the 256 values."""
     counts = torch.zeros(images.shape[1], 256, dtype=torch.int64, device=images.device)
-    for part in _chunks(images):
+    for part in chunks(images):
         for channel, values in enumerate(images[part].unbind(1)):
             counts[channel] += torch.bincount(values.flatten(), minlength=256)
     weight = counts.cpu().double() / counts[0].sum().item()
@@ -279,7 +267,7 @@ def resample(images: Tensor | Mapped, size: int) -> Tensor:
     """uint8 [N, ch, H, W] -> uint8 [N, ch, size, size]: short side resized (bilinear, antialiased), centre cropped."""
     tall, wide, top, left = crop_plan(images.shape[2], images.shape[3], size)
     out = torch.empty(len(images), images.shape[1], size, size, dtype=torch.uint8, device=images.device)
-    for part in _chunks(images):
+    for part in chunks(images):
         x = torch.nn.functional.interpolate(images[part].float(), (tall, wide), mode="bilinear", antialias=True)
         out[part] = x[:, :, top : top + size, left : left + size].round().clamp(0, 255)
     return out

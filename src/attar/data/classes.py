@@ -16,12 +16,22 @@ NUMBER = re.compile("[+-]?[0-9]+")
 
 
 def to_classes(train: Labels, test: Labels | None, where: str) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
-    """Places in the classes, int64, UNLABELLED where there is no label; and the classes' names.
+    """What classes there are, and the place of each label in them.
 
     Test labels are mapped by name to the order of the training labels; bare numbers on either side stand for
     themselves, or for the names on the other side. Classes without a training image are left out, with a line.
 
-    Raises UserError for a test class that the training images lack, and for almost as many labels as images.
+    Args:
+        train: labels of the training images.
+        test: of the images that are tested on, where there are some.
+        where: what the data are called in a message.
+
+    Returns:
+        The places of the training labels and of the test labels, int64, UNLABELLED where there is no label; and the
+        names of the classes.
+
+    Raises:
+        UserError: for a test class that the training images lack, and for almost as many labels as images.
     """
     if test is not None and train.names is None and train.values.dtype.kind == "i" and test.names is not None:
         train = read(train.values, f"the training images of {where}", test.names)

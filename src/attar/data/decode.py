@@ -122,9 +122,17 @@ def short_side(name: str, source: Source) -> int:
 def decode(name: str, source: Source, needs: Needs) -> Decoded:
     """The image, upright, with 8 bits a channel.
 
-    With a size the short side becomes that many pixels (bilinear, antialiased) and the centre square is kept.
+    Args:
+        name: what it is called in a message.
+        source: where it comes from.
+        needs: what all images have in common. With a size the short side becomes that many pixels (bilinear,
+            antialiased) and the centre square is kept.
 
-    Raises BadImage for what is no image, or has pixels of more than 16 bits.
+    Returns:
+        The pixels, and what was seen.
+
+    Raises:
+        BadImage: for what is no image, or has pixels of more than 16 bits.
     """
     if isinstance(source, np.ndarray):
         return Decoded(_fitted(source, needs))

@@ -13,6 +13,7 @@ from torch import Tensor
 from attar.data import arrays
 from attar.data.arrays import Array
 from attar.data.cache.mapped import Mapped
+from attar.data.equal import Equal, equal_images
 from attar.data.reading import LeftOut
 from attar.errors import UserError
 
@@ -164,13 +165,13 @@ class ImageData:
         return arrays.fingerprint(self.images, self.labels, self.classes)
 
     @cached_property
-    def equal(self) -> arrays.Equal:
+    def equal(self) -> Equal:
         """Images that are equal, pixel for pixel; none are looked for in a sample."""
         if self.sampled:
-            return arrays.Equal()
+            return Equal()
         if self.test_images is None or self.test_labels is None:
-            return arrays.equal_images([self.images], [self.labels])
-        return arrays.equal_images([self.images, self.test_images], [self.labels, self.test_labels], self.checksums)
+            return equal_images([self.images], [self.labels])
+        return equal_images([self.images, self.test_images], [self.labels, self.test_labels], self.checksums)
 
     def rows(self, c: int) -> Tensor:
         """Rows of the training images of class c, ascending, int64 [n_c] on the device."""
@@ -212,7 +213,10 @@ class ImageData:
         return moved
 
     def subset(self, nclass: int) -> ImageData:
-        """The first nclass classes. Mean and std that were computed are computed again from what remains."""
+        """The first nclass classes. Mean and std that were computed are computed again from what remains.
+
+        Raises UserError for fewer than two, or more than there are.
+        """
         arrays.check_nclass(nclass, self.nclass, self.name)
         if nclass == self.nclass:
             return self

@@ -114,7 +114,15 @@ def unique(names: tuple[str, ...], where: str) -> tuple[str, ...]:
 def join(parts: Sequence[Labels], where: str) -> Labels:
     """The labels of several files as one split, by name where the files have names of their own.
 
-    Raises UserError for names in one file and bare numbers in another.
+    Args:
+        parts: of each file.
+        where: what they are called in a message.
+
+    Returns:
+        All labels, in the order of the files.
+
+    Raises:
+        UserError: for names in one file and bare numbers in another.
     """
     if len(parts) == 1:
         return parts[0]

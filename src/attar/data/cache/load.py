@@ -53,7 +53,17 @@ class Cached(NamedTuple):
 def load(plan: CachePlan, reading: Reading) -> Cached:
     """The images of a plan from their cache, which is built first where there is none or it does not fit.
 
-    One process builds; others wait for it. Raises UserError when the cache cannot be written, or an image not be read.
+    One process builds; others wait for it.
+
+    Args:
+        plan: what the cache holds.
+        reading: where caches lie, and whether unreadable images are skipped.
+
+    Returns:
+        The cache.
+
+    Raises:
+        UserError: when the cache cannot be written, or an image not be read.
     """
     folder = reading.caches / plan.place
     with _blamed_on(folder):

@@ -37,7 +37,16 @@ def is_dataset(source: object) -> bool:
 def load(name: str, reading: Reading) -> ImageData:
     """A data set of the hub, downloaded once into Hugging Face's own cache.
 
-    Raises MissingError when the package, the network or the data set is not there.
+    Args:
+        name: USER/NAME or USER/NAME:CONFIGURATION.
+        reading: what the caller asked for.
+
+    Returns:
+        The data.
+
+    Raises:
+        MissingError: when the package, the network or the data set is not there.
+        UserError: see `from_datasets`.
     """
     try:
         import datasets
@@ -99,7 +108,19 @@ def is_saved(path: Path) -> bool:
 
 
 def from_disk(path: Path, reading: Reading) -> ImageData:
-    """What `save_to_disk` wrote. Raises MissingError without the package, and UserError for a damaged folder."""
+    """What `save_to_disk` wrote.
+
+    Args:
+        path: the folder.
+        reading: what the caller asked for.
+
+    Returns:
+        The data.
+
+    Raises:
+        MissingError: without the package.
+        UserError: for a damaged folder.
+    """
     try:
         import datasets
     except ImportError as error:
@@ -116,9 +137,20 @@ def from_disk(path: Path, reading: Reading) -> ImageData:
 def from_datasets(
     source: Any, reading: Reading, name: str = "hf", *, keep: bool = False, origin: str = ""
 ) -> ImageData:
-    """A `Dataset`, a `DatasetDict` or a dict of `Dataset`s. `keep`: decoded images are kept on disk.
+    """A `Dataset`, a `DatasetDict` or a dict of `Dataset`s.
 
-    Raises UserError for streams and for labels and images that cannot be used.
+    Args:
+        source: one of these.
+        reading: what the caller asked for.
+        name: of the data.
+        keep: whether decoded images are kept on disk.
+        origin: where they come from, for the cache.
+
+    Returns:
+        The data.
+
+    Raises:
+        UserError: for streams, and for labels and images that cannot be used.
     """
     parts = dict(source) if isinstance(source, Mapping) else {"train": source}
     splits = {}

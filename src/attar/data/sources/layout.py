@@ -66,7 +66,19 @@ def layout(tree: Tree, left_out: LeftOut, nclass: int | None = None) -> Layout:
 
 
 def splits_of(found: Layout, where: str, pictures: Callable[[list[int]], Pictures]) -> dict[str, Split]:
-    """Images and labels by the names of their folders. pictures: the images at some places of the tree, ascending."""
+    """Images and labels by the names of their folders.
+
+    Args:
+        found: where they are in the tree.
+        where: what the data are called in a message.
+        pictures: gives the images at some places of the tree, ascending.
+
+    Returns:
+        The splits by name.
+
+    Raises:
+        UserError: for class names that are the same.
+    """
     parts = {}
     for split, images in found.items():
         names = unique(tuple(map(printable, images)), where)

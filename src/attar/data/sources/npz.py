@@ -23,7 +23,15 @@ IMAGES, LABELS = ("images", "x", "image", "data", "arr"), ("labels", "y", "label
 def load(path: Path, reading: Reading) -> ImageData:
     """The splits of an npz file: <split>_images and <split>_labels, x_<split> and y_<split>, or images and labels.
 
-    Raises UserError for a damaged file, other names, and arrays that are no images or no classes.
+    Args:
+        path: the file.
+        reading: what the caller asked for.
+
+    Returns:
+        The data.
+
+    Raises:
+        UserError: for a damaged file, other names, and arrays that are no images or no classes.
     """
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:

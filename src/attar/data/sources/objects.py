@@ -31,9 +31,17 @@ LABEL_KEYS = ("label", "labels", "target", "targets", "class", "y", "fine_label"
 
 
 def load(source: Any, reading: Reading) -> ImageData:
-    """ImageData of one such source, or of a dict of them with the keys train and test.
+    """ImageData of what is in memory.
 
-    Raises UserError for what is none, items that are no pairs, and labels that are no classes.
+    Args:
+        source: see ACCEPTED; a dict has the keys train and test.
+        reading: what the caller asked for.
+
+    Returns:
+        The data.
+
+    Raises:
+        UserError: for another source, items that are no pairs, and labels that are no classes.
     """
     if _is_two_splits(source):
         log.info("two pairs of arrays: the first is taken for training, the second as the test set")

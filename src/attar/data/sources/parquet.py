@@ -37,8 +37,18 @@ def found(path: Path) -> list[Path]:
 def load(path: Path, reading: Reading) -> ImageData:
     """The images of a parquet file or folder.
 
-    The split is in the file's or its folder's name (train-00000-of-00002.parquet, test/0.parquet); without such a name
-    all are training images. Raises UserError for damaged files, several configurations, and labels that do not do.
+    The split is in the file's or its folder's name (train-00000-of-00002.parquet, test/0.parquet), or in a column; else
+    all are training images.
+
+    Args:
+        path: the file or the folder.
+        reading: what the caller asked for.
+
+    Returns:
+        The data.
+
+    Raises:
+        UserError: for damaged files, several configurations, and labels that do not do.
     """
     files = _without_exports(found(path), path, reading.left_out)
     groups = _by_split(path, files)

@@ -106,10 +106,18 @@ def has_class_folders(root: Path) -> bool:
 
 
 def walk(root: Path, left_out: LeftOut, only: Sequence[str] | None = None) -> Tree:
-    """All files below a folder, sub-folders and links followed; of the folders `only` where these are named.
+    """All files below a folder, sub-folders and links followed.
 
-    What attar wrote, hidden files and what is no regular file is left out and counted. Raises UserError for a folder
-    that cannot be read.
+    Args:
+        root: the folder.
+        left_out: takes what attar wrote, hidden files and what is no regular file.
+        only: folders in it, where others are not to be looked at.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: for a folder that cannot be read.
     """
     tree = Tree(str(root))
     places: dict[tuple[int, int], str] = {}

@@ -32,9 +32,14 @@ def kind_of(folder: Path, names: Collection[str]) -> str | None:
 
 
 def refuse_among_classes(out: Path, source: str) -> None:
-    """Raise `UserError` where `out` lies among the class folders of a data set, and would be taken for a class.
+    """Refuse a folder that would be taken for a class of the data.
 
-    source: what names the data set; anything else than a folder that is there passes.
+    Args:
+        out: the folder that something is to be written to.
+        source: what names the data set; anything else than a folder that is there passes.
+
+    Raises:
+        UserError: where `out` lies among the class folders.
     """
     root = Path(source).expanduser()
     if not root.is_dir() or root.resolve() not in (out.resolve(), *out.resolve().parents):

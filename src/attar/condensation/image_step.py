@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attar.data.whitening import Whitening
+
 ADAMW_BETAS, ADAMW_EPSILON = (0.9, 0.999), 1e-8  # PyTorch's defaults
 PLATEAU_FACTOR = 0.5  # of the learning rate
 OptimizerState = dict[str, Tensor]  # the optimiser's state besides the momentum
@@ -33,6 +35,7 @@ class ImageOptimizer:
     turns: int = 1  # steps of AdamW in a sweep: one for each class, or 1
     mean: Tensor | None = None  # [ch, 1, 1] for steps in normalised pixels, otherwise None
     std: Tensor | None = None  # likewise
+    whitening: Whitening | None = None  # for steps in whitened pixels
     patience: int = 0  # halve the learning rate after this many sweeps without a lower loss; 0: never
 
 
@@ -98,7 +101,10 @@ def _adamw(
 
 def _in_image_units(step: Tensor, state: OptimizerState, optimizer: ImageOptimizer) -> Tensor:
     """A step of SGD in units of the stored images, times the current factor of the learning rate."""
-    step = step if optimizer.std is None else optimizer.std.square() * step
+    if optimizer.whitening is not None:
+        step = optimizer.whitening.step(step)
+    elif optimizer.std is not None:
+        step = optimizer.std.square() * step
     return state["rate"] * step if "rate" in state else step
 
 

@@ -149,6 +149,7 @@ def image_optimizer(data: ImageData, config: CondenseConfig, classes: int) -> Im
         mean=mean if normalized else None,
         std=std if normalized else None,
         patience=config.patience,
+        whitening=data.whitening if normalized else None,
     )
 
 
@@ -187,6 +188,8 @@ def serial_steps(config: CondenseConfig, classes: int, device: torch.device) -> 
 def check_data(data: ImageData, config: CondenseConfig) -> list[int]:
     """The labels of the classes to condense. Raises `UserError` when the settings do not fit the data."""
     check_factor(config.factor, data.size)
+    if data.whitening is not None and config.img_space == "normalized" and config.img_optim == "adamw":
+        raise UserError("adamw cannot step in whitened pixels (zca): ask for img_optim sgd, or img_space unit")
     # not checked in the config, because without a recipe `batch_real` is derived from the data
     if config.select_from is not None and config.select_from < config.batch_real:
         raise UserError(f"select_from ({config.select_from}) must not be below batch_real ({config.batch_real})")

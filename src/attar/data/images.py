@@ -15,6 +15,7 @@ from attar.data.arrays import Array
 from attar.data.cache.mapped import Mapped
 from attar.data.equal import Equal, equal_images
 from attar.data.reading import LeftOut
+from attar.data.whitening import Whitening, fitted
 from attar.errors import UserError
 
 TEST_PIXELS = 1 << 22  # of a batch of test images, at most
@@ -40,6 +41,7 @@ class ImageData:
     labels: Tensor  # int64 [N]
     test_images: Tensor | Mapped | None  # uint8 [M, ch, H, W]
     test_labels: Tensor | None  # int64 [M]
+    whitening: Whitening | None = None  # in place of mean and std, see `whitened`
     tested_on: str = TEST  # what the test images are
     left_out: LeftOut  # what the source holds besides
     checksums: tuple[np.ndarray, np.ndarray] | None = None  # of training and test images, where they are known
@@ -178,7 +180,9 @@ class ImageData:
         return self._rows[c]
 
     def normalize(self, x: Tensor) -> Tensor:
-        """(x - mean) / std per channel for float x [..., ch, H, W] in [0, 1]; keeps dtype and device of x."""
+        """(x - mean) / std per channel for float x [..., ch, H, W] in [0, 1], or ZCA; keeps dtype and device of x."""
+        if self.whitening is not None:
+            return self.whitening(x)
         mean, std = self._constants
         if x.dtype != mean.dtype or x.device != mean.device:
             mean, std = arrays.constants(self.mean, self.std, x.dtype, x.device)
@@ -259,6 +263,12 @@ class ImageData:
         new.fingerprint = self.fingerprint
         return new
 
+    def whitened(self) -> ImageData:
+        """The same images, which `normalize` whitens by ZCA. Raises UserError for images that are too large."""
+        new = self._with({"zca": True})
+        new.whitening = fitted(self.images, self.name)
+        return new
+
     def split(self, kept: Tensor, out: Tensor) -> ImageData:
         """The training images `kept`, tested on the training images `out` (rows, int64); mean and std stay."""
         kept, out = kept.to(self.device), out.to(self.device)
@@ -287,6 +297,8 @@ class ImageData:
         new.tested_on, new.left_out = self.tested_on, self.left_out
         new.loaded = {**self.loaded, **(loaded or {})}
         new.sampled = self.sampled
+        if self.whitening is not None and new.images.shape[1:] == self.images.shape[1:]:
+            new.whitening = self.whitening.to(new.device)
         return new
 
     def __repr__(self) -> str:

@@ -60,6 +60,7 @@ def load(
     cache_dir: str | Path | None = None,
     progress: ShowsStages | None = None,
     sample: bool = False,
+    zca: bool = False,
 ) -> ImageData:
     """Real images, on the device. What is guessed or left out is logged, see `ImageData.left_out`.
 
@@ -87,6 +88,7 @@ def load(
         progress: shows how far a long decoding is.
         sample: of a large folder decode some images of each class only, which stand for the others: to look at data, as
             `attar inspect` does, not to train on.
+        zca: whiten the images (ZCA, fit on the training images) wherever they are normalised.
 
     Returns:
         The data.
@@ -140,6 +142,8 @@ def load(
         data = _with_test(data, fraction, test_seed)
     say_equal_images(data)
     data = data.to(where)
+    if zca:
+        data = data.whitened()
     data.loaded = {**data.loaded, **_settings(given)}
     return data
 

@@ -118,6 +118,7 @@ def protocol_of(config: EvaluateConfig, network: NetworkConfig, data: ImageData)
     """The settings, and the fingerprint of the data, that two accuracies must share to be comparable."""
     settings = settings_of(config)
     protocol = {name: settings[name] for name in with_role("evaluate", "protocol")}
+    protocol |= {} if data.whitening is None else {"space": "zca"}
     return protocol | {"width": network.width, "norm_type": network.norm_type, "data": data.fingerprint}
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from attar import files
-from attar.errors import MissingError, UserError, choose
+from attar.errors import MissingError, UserError, choose, log
 from attar.sets import set_files
 from attar.sets.card import CARD, PICTURE, write_card
 from attar.sets.synthetic import SyntheticSet
@@ -69,11 +69,25 @@ def export_set(
         out = out if out.suffix == f".{to}" else out.with_name(f"{out.name}.{to}")
     _check_free(out, folder=to in ("parquet", "imagefolder"), overwrite=overwrite)
     images = _images(condensed, what)
+    say_what_is_lost(condensed, images, to)
     if to in ("npz", "pt"):
         files.atomically(out, lambda file: (_npz if to == "npz" else _pt)(file, images, condensed))
     else:
         _whole_folder(out, lambda folder: (_parquet if to == "parquet" else _png)(folder, images, condensed))
     return out
+
+
+def say_what_is_lost(condensed: SyntheticSet, exported: ExportedImages, to: str) -> None:
+    """Log what a format cannot hold: values outside [0, 1], a space of pixels, and what was learned."""
+    outside = max(float(((images < 0) | (images > 1)).float().mean()) for images, _ in exported.values())
+    if outside and to != "pt":
+        line = "%.2g %% of the values are outside [0, 1] and are clipped: %s holds bytes, --to pt keeps them"
+        log.warning(line, 100 * outside, to)
+    if condensed.space == "zca":
+        log.warning("the images are exported as they look; the networks were trained on them in ZCA space (--zca)")
+    if condensed.has_learned:
+        learned = "learning rate" + (" and labels" if condensed.soft_labels is not None else "")
+        log.warning("the learned %s are not exported; condensed.safetensors has them", learned)
 
 
 def _images(condensed: SyntheticSet, what: str) -> ExportedImages:

@@ -16,6 +16,7 @@ from attar.sets.synthetic import SyntheticSet
 
 CONDENSED = "condensed.safetensors"
 INITIAL = "initial.safetensors"
+SPACES = ("unit", "unbounded", "zca")  # of `SyntheticSet.space`
 METADATA_TYPES = {
     **dict.fromkeys(("classes", "mean", "std"), list),
     **{"factor": int, "decode_type": str, "source": str, "recipe": dict},
@@ -58,6 +59,7 @@ def describe(condensed: SyntheticSet) -> dict[str, Any]:
         "fingerprint": condensed.fingerprint,
         "method": condensed.method,
         **({"coreset": condensed.coreset} if condensed.coreset else {}),
+        **({"space": condensed.space} if condensed.space != SPACES[0] else {}),
         **({"lr": condensed.lr} if condensed.lr is not None else {}),
     }
 
@@ -104,6 +106,7 @@ def load_set(path: str | Path) -> SyntheticSet:
         recipe=meta["recipe"],
         fingerprint=str(meta.get("fingerprint", "")),
         coreset=str(meta.get("coreset", "")),
+        space=choose("space", meta.get("space", SPACES[0]), SPACES),
         soft_labels=tensors.get("soft_labels"),
         lr=meta.get("lr"),
         folder=path.parent if path.name == CONDENSED else None,
@@ -128,7 +131,7 @@ def _is_sound(condensed: SyntheticSet) -> bool:
             return False
     if images.dim() != 4 or labels.shape != images.shape[:1] or not images.numel():
         return False
-    clamped = condensed.recipe.get("condense", {}).get("clamp", True)
+    clamped = condensed.space == SPACES[0]
     in_range = 0 <= float(images.min()) <= float(images.max()) <= 1 if clamped else bool(images.isfinite().all())
     if not in_range or not all(isinstance(n, str) for n in condensed.classes):
         return False

@@ -39,6 +39,8 @@ class SyntheticSet:
         recipe: the settings that made the set, by section.
         fingerprint: a digest of the real images; empty where it is not known.
         coreset: how real images were selected ("random", "herding", "kcenter"); empty for synthetic images.
+        space: the pixels that were optimised: "unit" ([0, 1]), "unbounded" (by mean and std) or "zca" (whitened).
+            Images are in units of [0, 1] in any case, and only the first do not leave it.
         soft_labels: the class probabilities that were learned with the images, float32 [N, C]; None where none were.
         lr: the learning rate that was learned with the images, for training on them; None where none was.
         folder: the run folder that the set was read from or written to, if any.
@@ -56,6 +58,7 @@ class SyntheticSet:
     recipe: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
     coreset: str = ""
+    space: str = "unit"
     soft_labels: Tensor | None = None
     lr: float | None = None
     folder: Path | None = None
@@ -92,7 +95,9 @@ class SyntheticSet:
         return self.soft_labels[self.labels.argsort(stable=True)]
 
     def normalize(self, images: Tensor) -> Tensor:
-        """(images − mean) / std, per channel."""
+        """(images − mean) / std, per channel. Raises `UserError` for a set in ZCA space, which the real data whiten."""
+        if self.space == "zca":
+            raise UserError("this set is in ZCA space: take normalized=False, and attar.load(…, zca=True).normalize")
         mean, std = (images.new_tensor(value).view(-1, 1, 1) for value in (self.mean, self.std))
         return (images - mean) / std
 

@@ -65,6 +65,7 @@ class DataConfig:
         limits=Limits(0, 1, high_included=False),
     )
     test_seed: int = setting(0, "the seed that draws these images", limits=AT_LEAST_ZERO)
+    zca: bool = setting(False, "whiten the images (ZCA) in place of normalising each channel")
     skip_bad: bool = setting(False, "leave unreadable images out", role="source")
     load_memory: bool = setting(False, "keep all images in memory, not in a cache on disk", role="place")
     cache_dir: str | None = setting(

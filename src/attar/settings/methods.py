@@ -123,7 +123,7 @@ def ncfm_fits(base: Recipe, ipc: int) -> SectionValues:
 # ---- MTT ----
 
 MTT: SectionValues = SUMMED | {
-    **{"network_init": "pool", "match": "trajectory", "update": "none", "lr_img": 1000.0, "mom_img": 0.5},
+    **{"network_init": "pool", "match": "trajectory", "update": "none", "lr_img": 1000.0, "clamp": False},
 }
 # Plain SGD at a constant rate, without momentum, decay and CutMix
 EXPERTS: SectionValues = {
@@ -260,6 +260,8 @@ def method_layer(name: str, base: Recipe, ipc: int) -> dict[str, SectionValues]:
     schedule = method.short if is_short(base) else method.full
     condense = method.means | schedule | method.fits(base, ipc) | {"method": name}
     pool = method.experts | ({} if is_short(base) else method.pool)
+    if method.experts:  # an expert and its students see the same augmentation
+        pool["aug_type"] = condense["aug_type"]
     return {"condense": condense} | ({"pool": pool} if pool else {})
 
 

@@ -172,6 +172,8 @@ class FilteredOutput:
 
 def share(ray: Any, data: ImageData) -> SharedData:
     """Put real images into the object store, on the CPU."""
+    if data.whitening is not None:
+        raise UserError("whitened images (zca) are not sent to a cluster; leave --ray or --zca out")
     arrays = {"images": data.images[:], "labels": data.labels}
     if data.test_images is not None and data.test_labels is not None:
         arrays |= {"test_images": data.test_images[:], "test_labels": data.test_labels}

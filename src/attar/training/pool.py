@@ -106,7 +106,8 @@ def empty(data: ImageData, network: NetworkConfig) -> Pool:
 
 def data_differences(made_for: dict[str, Any], described: dict[str, Any]) -> Iterator[str]:
     """Yield each difference between the data that a model was trained on and data as `describe` gives them, as text."""
-    for key, value in described.items():
+    for key in described | made_for:
+        value = described.get(key)
         if made_for.get(key) != value:
             yield f"{_property_text(key, made_for.get(key))}, not for {_property_text(key, value)}"
 
@@ -114,5 +115,7 @@ def data_differences(made_for: dict[str, Any], described: dict[str, Any]) -> Ite
 def _property_text(key: str, value: Any) -> str:
     if key == "size":
         return f"images of {'x'.join(map(str, value)) if isinstance(value, list) else value}"
+    if key == "space":
+        return "images in ZCA space (--zca)" if value else "images normalised by channel"
     texts = {"dataset": "the data set '{}'", "nclass": "{} classes", "images": "the training images {}"}
     return texts.get(key, "images of {} channels").format(value)

@@ -1,0 +1,89 @@
+"""ZCA: its definition, its place in pools, steps, sets, evaluations and exports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import attar
+from attar.data.images import ImageData
+from attar.errors import UserError
+from attar.sets import set_files
+from helpers.command import call, refused
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageData:
+    return attar.load("digits", nclass=3, zca=True)
+
+
+def test_whitened_images_are_uncorrelated(digits: ImageData) -> None:
+    plain = attar.load("digits", nclass=3)
+    x = plain.images[:].flatten(1).double() / 255
+    variances, axes = torch.linalg.eigh(x.T.cov())
+    wanted = (x - x.mean(dim=0)) @ axes @ torch.diag((variances + 0.1).rsqrt()) @ axes.T
+    found = digits.fetch(torch.arange(len(x))).flatten(1)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-5)
+    held = digits.holdout(0.2, 0).whitening
+    assert digits.whitening is not None and held is not None and torch.equal(held.matrix, digits.whitening.matrix)
+    step = torch.randn(2, 1, 8, 8)
+    x = step.flatten(1).double() @ torch.linalg.matrix_power(torch.linalg.inv(digits.whitening.matrix.double()), 2)
+    torch.testing.assert_close(digits.whitening.step(step).flatten(1).double(), x, rtol=1e-3, atol=1e-4)
+    assert not torch.equal(next(digits.test_batches())[0], next(plain.test_batches())[0])
+
+
+def test_a_step_in_whitened_pixels(digits: ImageData) -> None:
+    """z moves down ∂L/∂z, by the learning rate."""
+    assert digits.whitening is not None
+    own: dict[str, Any] = {"method": "dm", "width": 0.05, "niter": 1, "inner_loop": 1, "clamp": False}
+    one, other = (attar.condense(digits, lr_img=rate, **own) for rate in (1.0, 2.0))
+    moved, twice = (digits.normalize(made.images) - digits.normalize(made.start().images) for made in (one, other))
+    torch.testing.assert_close(twice, 2 * moved, rtol=1e-3, atol=1e-4)
+    assert one.space == "zca" and float(moved.abs().max()) > 0
+    with pytest.raises(UserError, match="adamw cannot step in whitened pixels"):
+        attar.condense(digits, img_optim="adamw", **own)
+    with pytest.raises(UserError, match="this set is in ZCA space: take normalized=False"):
+        one.dataset()
+    assert len(one.dataset(normalized=False)) == 3  # type: ignore[arg-type]
+
+
+def test_a_pool_of_another_space_is_refused(digits: ImageData) -> None:
+    plain = attar.load("digits", nclass=3)
+    own: dict[str, Any] = {"width": 0.05, "epochs": 1, "models": 1}
+    for data, other, words in (
+        (digits, plain, r"made for images in ZCA space \(--zca\), not for images normalised by channel"),
+        (plain, digits, r"made for images normalised by channel, not for images in ZCA space"),
+    ):
+        pool = attar.pretrain(data, **own)
+        with pytest.raises(UserError, match=words):
+            attar.condense(other, pool, niter=1, inner_loop=1)
+
+
+def test_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str], capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = ("condense", "-d", "digits", "--nclass", "3", "--method", "mtt", "--zca", "--width", "0.05", "--quiet")
+    own = ("--model_num", "1", "--max_start_epoch", "1", "--expert_epochs", "1", "--syn_steps", "2", "--lr_img", "1e4")
+    call(*run, *own, "--niter", "1", "--inner_loop", "2", "--out", "run")
+    condensed = set_files.load_set("run")
+    assert condensed.space == "zca" and not 0 <= float(condensed.images.min()) <= float(condensed.images.max()) <= 1
+    result = attar.evaluate("run", epochs=1, runs=1, yardsticks=())
+    assert result["protocol"]["space"] == "zca"
+    said.clear()
+    call("export", "run", "--to", "npz", "--out", "out.npz")
+    text = "\n".join(said)
+    assert "outside [0, 1] and are clipped: npz holds bytes, --to pt keeps them" in text
+    assert "in ZCA space (--zca)" in text and "the learned learning rate are not exported" in text
+    call("export", "run", "--to", "pt", "--out", "out.pt")
+    images, _ = torch.load("out.pt")
+    assert torch.equal(images, condensed.images)
+    large = refused(capsys, "condense", "-d", "digits", "--zca", "--size", "128", "--out", "large")
+    assert "zca whitens images of up to 12288 values" in large
+
+
+def test_large_images_are_refused() -> None:
+    images = torch.zeros(4, 3, 65, 65, dtype=torch.uint8)
+    with pytest.raises(UserError, match="zca whitens images of up to 12288 values, and those of x are 3x65x65"):
+        ImageData(images, torch.tensor([0, 0, 1, 1]), name="x").whitened()

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 import attar
-from attar.report import pictures
+from attar.sets import pictures
 from attar.sets.decode import decode_class
 
 SCALE, GAP, BETWEEN = 2, 4, 36  # pixels of the picture per pixel of an image, and between images and panels

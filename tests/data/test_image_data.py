@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from attar.data import arrays
 from attar.data.arrays import crop_plan, stratified
+from attar.data.cache.mapped import InMemoryStore, Mapped
 from attar.data.images import ImageData
+from attar.errors import UserError
 
 Refused = Callable[..., Any]
 few = settings(max_examples=25, deadline=None)
@@ -326,3 +328,20 @@ def test_the_fingerprint_stands_for_images_labels_and_classes() -> None:
         ImageData(torch.cat([images, images]), labels * 2).holdout(0.5, 0),
     ]
     assert len({same[0], *(data.fingerprint for data in others)}) == 6
+
+
+def test_the_test_images_as_a_data_set() -> None:
+    """What `test_batches` gives, one by one; from a file too."""
+    torch.manual_seed(0)
+    pixels, labels = torch.randint(0, 256, (6, 3, 4, 5), dtype=torch.uint8), torch.tensor([0, 1, 2, 0, 1, 2])
+    data = ImageData(pixels, labels, pixels.flip(0), labels.flip(0), classes=("a", "b", "c"))
+    found = data.test_dataset()
+    ((images, expected),) = data.test_batches()
+    assert torch.equal(torch.stack([image for image, _ in found]), images)
+    assert [label for _, label in found] == found.targets == expected.tolist() and type(found[0][1]) is int
+    assert found.classes == ["a", "b", "c"] and data.test_dataset(transform=torch.sum)[-1][0] == images[-1].sum()
+    mapped = data.untested()
+    mapped.test_images, mapped.test_labels = Mapped(InMemoryStore(pixels.numpy()), np.arange(6), data.device), labels
+    assert torch.equal(mapped.test_dataset()[2][0], data.scaled(pixels[2:3])[0])
+    with pytest.raises(UserError, match="has no test images"):
+        data.untested().test_dataset()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from PIL import ImageShow
 from torch import Generator, Tensor
 
 import attar
@@ -223,12 +225,37 @@ def test_a_set_gives_its_training_images() -> None:
         expected = naive.decode(condensed.images[condensed.labels == c].double(), 2)
         torch.testing.assert_close(images[labels == c].double(), expected, rtol=0, atol=1e-6)
     raw, normal = condensed.dataset(normalized=False), condensed.dataset()
-    assert len(raw) == len(normal) == 24  # type: ignore[arg-type]
+    assert len(raw) == len(normal) == 24
     for i in (0, 13, 23):
         assert torch.equal(raw[i][0], images[i]) and int(raw[i][1]) == int(labels[i])
         for channel in range(3):
             expected = (images[i, channel] - condensed.mean[channel]) / condensed.std[channel]
             torch.testing.assert_close(normal[i][0][channel], expected)
+
+
+def test_a_data_set_has_torchvisions_conventions() -> None:
+    condensed = a_set([0, 0, 2, 2, 3, 3])
+    found = condensed.dataset(lambda image: image.amax(), normalized=False)
+    images, labels = condensed.decoded()
+    assert (found.classes, found.class_to_idx["c"]) == (list("abcdef"), 2)
+    assert [label for _, label in found] == found.targets == labels.tolist()  # iteration ends by itself
+    assert all(type(label) is int for label in found.targets)
+    assert torch.equal(torch.stack([value for value, _ in found]), images.amax((1, 2, 3)))
+    assert torch.equal(found[-1][0], images[-1].amax()) and torch.equal(found[-2][0], images[-2].amax())
+
+
+def test_a_set_is_saved_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    condensed, seen = a_set([0, 0, 2, 2, 3, 3]), list[Any]()
+    condensed.save(tmp_path / "set.safetensors")
+    assert torch.equal(attar.load_set(tmp_path / "set.safetensors").images, condensed.images)
+    monkeypatch.setattr(ImageShow, "show", lambda image, title: seen.append((image.size, title)) or True)
+    condensed.show()
+    assert seen == [(condensed.picture().size, "SyntheticSet(thing: 6 images of 3x6x6, 6 classes, factor 2)")]
+    monkeypatch.setattr(ImageShow, "show", lambda image, title: False)
+    with pytest.raises(UserError, match="no program that shows pictures"):
+        condensed.show()
+    with pytest.raises(UserError, match="'mine' is no name on the Hugging Face hub"):
+        condensed.push("mine")
 
 
 def test_the_start_of_a_set() -> None:

@@ -83,6 +83,7 @@ def test_a_callback_that_raises_ends_the_run_with_a_checkpoint(here: Path) -> No
     ("settings", "words"),
     [
         ({"callback": print, "nclass_sub": 5}, "callback follows one run, and nclass_sub makes several"),
+        ({"callback": 3}, "callback must be a function that takes an attar.Event, not 3"),
         ({"log": "tensorboard"}, "log writes into the run folder; name a folder"),
         ({"log": "tensorbord"}, "unknown log 'tensorbord'; did you mean 'tensorboard'"),
     ],

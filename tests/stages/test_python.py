@@ -43,7 +43,7 @@ def test_the_example(digits: ImageData, condensed: attar.SyntheticSet) -> None:
     images, labels = next(iter(DataLoader(condensed.dataset(), batch_size=64)))
     assert images.shape == (64, 1, 8, 8)
     assert labels.dtype == torch.int64
-    assert len(condensed.dataset()) == 10 * 2 * 4  # type: ignore[arg-type]
+    assert len(condensed.dataset()) == 10 * 2 * 4
     plain, _ = next(iter(DataLoader(condensed.dataset(normalized=False), batch_size=80)))
     assert 0 <= plain.min() <= plain.max() <= 1
     normalised, _ = next(iter(DataLoader(condensed.dataset(), batch_size=80)))

@@ -11,7 +11,7 @@ from types import SimpleNamespace as Flags
 from typing import Any
 
 from attar.cli.flags import takes
-from attar.cli.results import export, push, recipes, runs, show
+from attar.cli.results import export, merge, push, recipes, runs, show
 
 Settings = dict[str, Any]
 
@@ -26,6 +26,7 @@ def demo(*, flags: Flags, settings: Settings) -> None:
     --------
     attar demo  # the result is in runs/demo, with a report
     attar demo --ipc 10 --out runs/ten  # ten images per class
+    attar demo --seed 1 --json  # the result for a program
     """
     from attar.cli import printing
     from attar.stages.demo import demo as stage
@@ -143,31 +144,6 @@ def select(method: str, /, *, flags: Flags, settings: Settings) -> None:
     printing.print_run(flags, condensed)
 
 
-@takes("overwrite", "json", out="the run folder of the whole set (default: runs/<data set>-ipc<ipc>)")
-def merge(part: str, /, *parts: str, flags: Flags, settings: Settings) -> None:
-    """Join the parts of a partition into one run.
-
-    Parameters
-    ----------
-    part: str
-        a part's run folder, or its condensed.safetensors file
-    parts: str
-        the other parts, in any order
-
-    Examples
-    --------
-    attar condense -d imagenet --nclass_sub 20 --phase 0  # one part
-    attar merge runs/imagenet-ipc10-phase* --out runs/whole
-    attar evaluate runs/whole
-    """
-    from attar.cli import printing
-    from attar.stages.merge import merge as stage
-
-    with printing.shown_progress(flags):
-        condensed = stage([part, *parts], folder=flags.out, overwrite=flags.overwrite)
-    printing.print_run(flags, condensed)
-
-
 @takes("quick", "factor", "decode_type", "normalized", "ray", "quiet", "json", "log")
 def evaluate(run: str, /, *, flags: Flags, settings: Settings) -> None:
     """Train fresh networks on a set and test them on real images.
@@ -187,6 +163,7 @@ def evaluate(run: str, /, *, flags: Flags, settings: Settings) -> None:
 
     from attar.cli import printing
     from attar.stages.evaluate import evaluate_set
+    from attar.stages.show import is_run
 
     with printing.shown_progress(flags) as progress:
         result, measured = evaluate_set(
@@ -201,7 +178,7 @@ def evaluate(run: str, /, *, flags: Flags, settings: Settings) -> None:
             **settings,
         )
     path = Path(run)
-    found = printing.with_files(path, result) if path.is_dir() else result
+    found = printing.with_files(path, result) if is_run(path) else result
     printing.print_result(flags, found, lambda: printing.print_accuracies(result, measured, path))
 
 
@@ -218,6 +195,7 @@ def add(run: str, /, *, flags: Flags, settings: Settings) -> None:
     --------
     attar add runs/mine  # its folder of images has new classes now
     attar add runs/mine -d path/to/more --out runs/both
+    attar add runs/mine -d path/to/more --overwrite  # once more
     """
     from attar.cli import printing
     from attar.stages.add import add as stage
@@ -272,8 +250,9 @@ def compare(spec: str, /, *, flags: Flags, settings: Settings) -> None:
 
     Examples
     --------
-    attar compare benchmarks/compare/smoke.toml  # a short one
+    attar compare mine.toml  # the same again goes on after an interruption
     attar compare mine.toml --jobs 2  # two runs at once
+    attar compare mine.toml --out runs/again
     """
     from attar.cli import printing
     from attar.comparison.run import run as stage

@@ -38,7 +38,7 @@ FLAGS: dict[str, Flag] = {
     "factor": Flag(int, "how stored images made elsewhere are decoded: FACTOR x FACTOR each (default: 1)", ("-f",)),
     "decode_type": Flag(str, "single, multi or bound, for stored images made elsewhere (default: single)"),
     "normalized": Flag(bool, "the images made elsewhere are normalised with the data's mean and std"),
-    "quiet": Flag(bool, "say nothing while it runs", ("-q",)),
+    "quiet": Flag(bool, "show no progress while it runs, only warnings", ("-q",)),
     "json": Flag(bool, "print the result as one JSON object, and nothing else, on standard output"),
     "log": Flag(tuple[str, ...], "send the events to tensorboard, wandb or both as well"),
     "methods": Flag(bool, "list the methods, each with its paper"),
@@ -50,6 +50,8 @@ EVERYDAY = {
     "condense": ("dataset", "ipc", "method", "recipe", "minutes", "evaluate", "out", "resume", "overwrite", "device"),
     "evaluate": ("quick", "networks", "runs", "epochs", "yardsticks", "dataset", "device", "json", "quiet"),
     "inspect": ("ipc", "method", "size", "test_fraction", "out", "device"),
+    "train": ("network", "epochs", "seed", "dataset", "out", "overwrite", "device"),
+    "add": ("dataset", "size", "out", "overwrite", "device"),
     "pretrain": ("dataset", "net_type", "epochs", "models", "seed", "recipe", "out", "device"),
     "select": ("dataset", "ipc", "features", "seed", "out", "overwrite", "device"),
 }

@@ -31,7 +31,7 @@ from attar.settings.config import Recipe
 from attar.stages import schedule
 from attar.stages.inspect import Inspection
 from attar.stages.shared import RUN_ROOT, named_folder
-from attar.stages.show import Shown
+from attar.stages.show import Shown, is_run
 from attar.training import early_stage
 from attar.training.pool import Pool
 
@@ -41,7 +41,7 @@ MEGABYTE = 1e6
 
 @contextmanager
 def shown_progress(flags: Flags) -> Iterator[Progress]:
-    """Progress and the records of the log on standard error, unless --quiet."""
+    """Progress and the records of the log on standard error; with --quiet only warnings."""
     progress = Progress(quiet=getattr(flags, "quiet", False))
     with progress.listening():
         yield progress
@@ -132,7 +132,7 @@ def print_accuracies(result: dict[str, Any], measured: dict[str, Any], path: Pat
     say(f"accuracy after the last of {training}, mean ± std, n={entry['n']}; {seconds} on {result['device']}")
     if (path / run_folder.REPORT).is_file():
         print(f"report: {path / run_folder.REPORT}")
-    if path.is_dir():
+    if is_run(path):
         print(f"next: attar export {path} --to imagefolder")
 
 

@@ -1,4 +1,4 @@
-"""The verbs that compute nothing: they show, list, export or push what there is."""
+"""The verbs that compute nothing: they show, list, join, export or push what there is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def show(run: str, /, *, flags: Flags, settings: Settings) -> None:
     Examples
     --------
     attar show runs/demo
-    attar show runs/demo --json
+    attar show runs/mine  # of a run that stopped: how to go on
+    attar show runs/demo --json  # with the files of the run
     """
     from attar.cli import printing
     from attar.stages.show import show as stage
@@ -43,11 +44,37 @@ def runs(folder: str | None = None, /, *, flags: Flags, settings: Settings) -> N
     --------
     attar runs
     attar runs elsewhere
+    attar runs --json
     """
     from attar.cli import printing
     from attar.stages.show import runs as stage
 
     printing.print_runs(flags, stage(folder))
+
+
+@takes("overwrite", "json", out="the run folder of the whole set (default: runs/<data set>-ipc<ipc>)")
+def merge(part: str, /, *parts: str, flags: Flags, settings: Settings) -> None:
+    """Join the parts of a partition into one run.
+
+    Parameters
+    ----------
+    part: str
+        a part's run folder, or its condensed.safetensors file
+    parts: str
+        the other parts, in any order
+
+    Examples
+    --------
+    attar condense -d imagenet --nclass_sub 20 --phase 0  # one part
+    attar merge runs/imagenet-ipc10-phase* --out runs/whole
+    attar evaluate runs/whole
+    """
+    from attar.cli import printing
+    from attar.stages.merge import merge as stage
+
+    with printing.shown_progress(flags):
+        condensed = stage([part, *parts], folder=flags.out, overwrite=flags.overwrite)
+    printing.print_run(flags, condensed)
 
 
 @takes(
@@ -89,6 +116,7 @@ def push(run: str, name: str, /, *, flags: Flags, settings: Settings) -> None:
     Examples
     --------
     attar push runs/mine me/my-small-set
+    attar push runs/mine me/my-small-set --private
     attar push runs/mine me/my-small-set --dry_run  # uploads nothing
     """
     from pathlib import Path
@@ -131,6 +159,6 @@ def recipes(name: str | None = None, /, *, flags: Flags, settings: Settings) -> 
     elif flags.methods:
         print("\n".join(f"{name:9} {method.paper}" for name, method in METHODS.items()))
     elif flags.networks:
-        print("\n".join(f"{name:15} {line}" for name, line in choices.NETWORKS.items()))
+        print("\n".join(f"{name:16} {line}" for name, line in choices.NETWORKS.items()))
     else:
         print("\n".join(f"{name:12} {(make.__doc__ or '').splitlines()[0]}" for name, make in RECIPES.items()))

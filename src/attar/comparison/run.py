@@ -95,7 +95,7 @@ def run(source: str | Path | Mapping[str, Any], out: Path, jobs: int, save_every
             record.add_machine(out, host(data.device, jobs))
         left, start = len(todo), time.perf_counter()
         try:
-            for line in measured(context, plan, todo, progress.quiet):
+            for line in measured(context, plan, todo):
                 left -= 1
                 files.append(out / record.RESULTS_FILE, line)
                 lines.append(line)
@@ -146,7 +146,7 @@ def check(plan: ComparisonPlan, data: ImageData, where: str) -> None:
             raise UserError(f"{where}entry '{point.entry}': {error}") from error
 
 
-def measured(context: Context, plan: ComparisonPlan, todo: Sequence[Task], quiet: bool) -> Iterator[ResultLine]:
+def measured(context: Context, plan: ComparisonPlan, todo: Sequence[Task]) -> Iterator[ResultLine]:
     """The lines of results of all tasks: one after another in this process, or side by side in others."""
     if context.jobs == 1:
         warm_up()
@@ -155,7 +155,7 @@ def measured(context: Context, plan: ComparisonPlan, todo: Sequence[Task], quiet
                 line = measure(context, task)
             yield line
         return
-    start = partial(begin, plan, context.out, context.every, context.command, context.jobs, quiet)
+    start = partial(begin, plan, context.out, context.every, context.command, context.jobs)
     yield from side_by_side(todo, context.jobs, start)
 
 
@@ -164,15 +164,13 @@ def warm_up() -> None:
     torch.optim.SGD([torch.zeros(1)], lr=0.1)
 
 
-def begin(
-    plan: ComparisonPlan, out: Path, interval: Interval, command: str, jobs: int, quiet: bool
-) -> Callable[[Task], ResultLine]:
+def begin(plan: ComparisonPlan, out: Path, interval: Interval, command: str, jobs: int) -> Callable[[Task], ResultLine]:
     """In a new process: load the real images, and return the function that computes a task."""
-    silent = Progress()
-    with silent.listening():  # the parent has already logged this
-        data = real_images(plan, silent)
+    log.disabled = True  # the parent has already logged this
+    data = real_images(plan, Progress())
+    log.disabled = False
     warm_up()
-    log.addHandler(Warnings(Progress(quiet=quiet)))
+    log.addHandler(Warnings(Progress()))
     return partial(measure, Context(out, data, interval, command, jobs))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from attar.data.arrays import Array
 from attar.data.cache.mapped import Mapped
 from attar.data.equal import Equal, equal_images
 from attar.data.reading import LeftOut
+from attar.data.torch_dataset import ImageDataset
 from attar.data.whitening import Whitening, fitted
 from attar.errors import UserError
 
@@ -198,11 +199,19 @@ class ImageData:
 
     def test_batches(self, batch: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
         """Normalised test images float32 [n, ch, H, W] and their labels int64 [n], `batch` or fewer at a time."""
+        test_images, test_labels = self._tests()
+        batch = max(1, min(batch, TEST_PIXELS // (self.size[0] * self.size[1])))
+        for images, labels in zip(test_images.split(batch), test_labels.split(batch), strict=True):
+            yield self.scaled(images), labels
+
+    def test_dataset(self, transform: Callable[[Tensor], Any] | None = None) -> ImageDataset:
+        """The test images, normalised, as a torch `Dataset` of (image, int). Raises UserError where there are none."""
+        return ImageDataset(*self._tests(), self.classes, normalize=self.normalize, transform=transform)
+
+    def _tests(self) -> tuple[Tensor | Mapped, Tensor]:
         if self.test_images is None or self.test_labels is None:
             raise UserError(f"{self.name} has no test images; put them in a folder test/<class>/* beside train/")
-        batch = max(1, min(batch, TEST_PIXELS // (self.size[0] * self.size[1])))
-        for images, labels in zip(self.test_images.split(batch), self.test_labels.split(batch), strict=True):
-            yield self.scaled(images), labels
+        return self.test_images, self.test_labels
 
     def to(self, device: str | torch.device) -> ImageData:
         """The same data on another device; itself when it is there already."""
@@ -282,16 +291,9 @@ class ImageData:
         )
 
     def _with(self, loaded: Mapping[str, Any] | None = None, **changes: Any) -> ImageData:
-        kept: dict[str, Any] = {
-            "images": self.images,
-            "labels": self.labels,
-            "test_images": self.test_images,
-            "test_labels": self.test_labels,
-            "classes": self.classes,
-            "mean": None if self._computed else self.mean,
-            "std": None if self._computed else self.std,
-            "name": self.name,
-        }
+        names = ("images", "labels", "test_images", "test_labels", "classes", "name")
+        kept = {name: getattr(self, name) for name in names}
+        kept |= dict.fromkeys(("mean", "std")) if self._computed else {"mean": self.mean, "std": self.std}
         new = ImageData.__new__(ImageData)
         new._fill(**(kept | changes))
         new.tested_on, new.left_out = self.tested_on, self.left_out

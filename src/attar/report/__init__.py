@@ -1,1 +1,1 @@
-"""The report of a run, one HTML page, and pictures of a set."""
+"""The report of a run, one HTML page."""

@@ -20,10 +20,10 @@ from attar import files
 from attar.data.images import ImageData
 from attar.report import chart, numbers
 from attar.report.nearest import nearest
-from attar.report.pictures import MANY_CLASSES, class_numbers, rgb
 from attar.report.sheets import Sheet, sheet
 from attar.sets import snapshots
 from attar.sets.decode import decode, decode_plan, decoded_count
+from attar.sets.pictures import MANY_CLASSES, class_numbers, rgb
 from attar.sets.synthetic import SyntheticSet
 
 # Limits for the pictures: with base64, which adds a third, the page stays below 3 MB.

@@ -31,11 +31,11 @@ RECENT = 20  # steps that the time left and images per second go by
 class Progress:
     """Progress on standard error: a bar with the time left on a terminal, plain lines elsewhere.
 
-    quiet: show nothing, the default in Python.
+    quiet: show only warnings, the default in Python.
     """
 
     def __init__(self, *, quiet: bool = True) -> None:
-        self.console = Console(stderr=True, quiet=quiet)
+        self.console = Console(stderr=True)
         self.quiet = quiet
 
     def __reduce__(self) -> tuple[type[Progress], tuple[()]]:
@@ -53,9 +53,9 @@ class Progress:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Show the records of attar's logger within this block, from INFO upwards; nothing where quiet."""
-        handler: logging.Handler = logging.NullHandler() if self.quiet else ProgressHandler(self)
-        level = log.level
+        """Show the records of attar's logger within this block, from INFO upwards; only warnings where quiet."""
+        handler, level = ProgressHandler(self), log.level
+        handler.setLevel(logging.WARNING if self.quiet else logging.INFO)
         log.addHandler(handler)
         log.setLevel(logging.INFO)
         try:
@@ -183,7 +183,8 @@ class ProgressBar:
             end, self.total = self.deadline, self.done + max(0, int((self.deadline - now) / seconds))
         status = self.status()
         self.bars.update(self.task, completed=self.done, total=self.total, note=status, end=end)
-        if self.bars.disable and (now - self.last_line >= SECONDS_BETWEEN_LINES or self.done == self.total):
+        is_due = now - self.last_line >= SECONDS_BETWEEN_LINES or self.done == self.total
+        if self.bars.disable and not self.progress.quiet and is_due:
             self.last_line = now
             times = f"{now - self.start:.0f} s" + ("" if end is None else f", {max(0.0, end - now):.0f} s left")
             self.progress.line(f"{self.name} {self.done}/{self.total}  {times}  {status}".rstrip())

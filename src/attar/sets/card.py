@@ -11,7 +11,9 @@ from torch import Tensor
 
 from attar import files
 from attar.sets.synthetic import SyntheticSet
+from attar.settings.config import EvaluateConfig
 from attar.settings.methods import METHODS
+from attar.settings.schema import settings_of
 
 CARD = "README.md"
 PICTURE = "images.png"  # of the run, beside the card
@@ -87,9 +89,7 @@ def card(
         f"Normalise with mean {_numbers(condensed.mean)} and standard deviation {_numbers(condensed.std)} (images in "
         "[0, 1]).",
         "",
-        "To train on the decoded images: SGD (learning rate 0.01, momentum 0.9, weight decay 5e-4), batches of 64,",
-        "1000 epochs, a fifth of the rate after 2/3 and again after 5/6 of them; crops, colour, scale and rotation;",
-        "CutMix in half of the batches. `attar train condensed.safetensors --network resnet18` does all that.",
+        *_training(condensed, result),
         "",
         *_accuracies(result),
         "## Licence and citation",
@@ -111,13 +111,23 @@ def _accuracies(result: Mapping[str, Any]) -> list[str]:
         cells = [_percent(result[kind].get(network)) for kind in kinds]
         rows.append(f"| {network} | {' | '.join(cells)} |")
     tested_on = result.get("tested_on", "test images")
-    entry, protocol = next(iter(result["accuracy"].values())), result.get("protocol", {})
-    trained = (
-        f"Accuracy on the {tested_on}, %, mean ± standard deviation over n = {entry['n']}; "
-        f"{entry['epochs']} epochs, learning rate {protocol.get('lr')}, augmentation {protocol.get('aug_type')}, "
-        f"CutMix {protocol.get('mix_p')}."
-    )
-    return ["## Accuracy of networks trained on it", "", *rows, "", trained, ""]
+    count = next(iter(result["accuracy"].values()))["n"]
+    below = f"Accuracy on the {tested_on}, %, mean ± standard deviation over n = {count}."
+    return ["## Accuracy of networks trained on it", "", *rows, "", below, ""]
+
+
+def _training(condensed: SyntheticSet, result: Mapping[str, Any]) -> list[str]:
+    """How to train on the set: as it was evaluated, or will be by its settings."""
+    how = settings_of(EvaluateConfig()) | condensed.recipe.get("evaluate", {}) | result.get("protocol", {})
+    measured: Mapping[str, Any] = next(iter(result.get("accuracy", {}).values()), {})
+    epochs = measured.get("epochs") or how["epochs"] or 1000
+    return [
+        f"To train on the decoded images: SGD (learning rate {how['lr']}, momentum {how['momentum']}, weight decay "
+        f"{how['weight_decay']}), batches of {how['batch_size']},",
+        f"{epochs} epochs, a fifth of the rate after 2/3 and again after 5/6 of them; augmentation {how['aug_type']};",
+        f"CutMix in a batch with probability {how['mix_p']}.",
+        "`attar train condensed.safetensors --network resnet18` does all that.",
+    ]
 
 
 def _percent(entry: Mapping[str, Any] | None) -> str:

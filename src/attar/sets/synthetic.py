@@ -5,22 +5,23 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import Image, ImageShow
 from torch import Generator, Tensor
-from torch.utils.data import Dataset, TensorDataset
 
+from attar.data.torch_dataset import ImageDataset
 from attar.errors import UserError
 from attar.sets.decode import decode_set
+from attar.sets.pictures import grid
 from attar.settings.choices import strategy_names
 from attar.training.augment import apply, draw
 
-GALLERY_IMAGES, GALLERY_CLASSES = 10, 20  # of a class, and of a set, that a notebook shows
+NOTEBOOK_CLASSES = 20  # of a set that a notebook shows
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,10 +102,10 @@ class SyntheticSet:
         mean, std = (images.new_tensor(value).view(-1, 1, 1) for value in (self.mean, self.std))
         return (images - mean) / std
 
-    def dataset(self, *, normalized: bool = True) -> Dataset:
-        """A torch `Dataset` of decoded (image, label) pairs; images are normalised per channel, or in [0, 1]."""
+    def dataset(self, transform: Callable[[Tensor], Any] | None = None, *, normalized: bool = True) -> ImageDataset:
+        """A torch `Dataset` of decoded (image, int) pairs; images are normalised per channel, or in [0, 1]."""
         images, labels = self.decoded()
-        return TensorDataset(self.normalize(images) if normalized else images, labels)
+        return ImageDataset(self.normalize(images) if normalized else images, labels, self.classes, transform=transform)
 
     def loader(
         self,
@@ -142,9 +143,34 @@ class SyntheticSet:
         generator = Generator(device).manual_seed(seed)
         return Loader(images.to(device), labels.to(device), batch_size, shuffle, strategy, generator)
 
+    def picture(self) -> Image.Image:
+        """The first stored images of each class, with the names of the classes."""
+        return grid(self.images, self.labels, self.classes)
+
+    def show(self) -> None:
+        """Open the picture in the system's viewer. Raises `UserError` where there is none."""
+        if not ImageShow.show(self.picture(), repr(self)):
+            raise UserError("no program that shows pictures was found; picture().save('set.png') keeps one")
+
+    def save(self, path: str | Path) -> None:
+        """Write the set to a file, see `attar.save_set`."""
+        from attar.sets.set_files import save_set
+
+        save_set(path, self)
+
+    def push(self, name: str, *, what: str | None = None, private: bool = False) -> str:
+        """Upload the set to the Hugging Face hub, see `attar.push_set`; returns its address."""
+        from attar.sets.push import push_set
+
+        return push_set(self, name, what=what, private=private)
+
     def _repr_html_(self) -> str:
-        """The first stored images of each class, for notebooks."""
-        return gallery(self.images, self.labels, self.classes, f"{self!r}")
+        """The picture, of the first classes, for notebooks."""
+        few = self.labels < NOTEBOOK_CLASSES
+        file = io.BytesIO()
+        grid(self.images[few], self.labels[few], self.classes).save(file, format="PNG")
+        source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+        return f'<div>{html.escape(repr(self))}</div><img alt="the images by class" src="{source}">'
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.images.shape[1:]))
@@ -186,20 +212,3 @@ class Loader:
 
 def _side(images: Tensor) -> tuple[int, int]:
     return images.shape[2], images.shape[3]
-
-
-def gallery(images: Tensor, labels: Tensor, classes: Sequence[str], title: str) -> str:
-    """HTML: the title, and for each class up to `GALLERY_IMAGES` images as one PNG."""
-    rows = []
-    for label in labels.unique().tolist()[:GALLERY_CLASSES]:
-        shown = (images[labels == label][:GALLERY_IMAGES].detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
-        strip = torch.cat(list(shown), dim=2).permute(1, 2, 0).numpy()
-        file = io.BytesIO()
-        Image.fromarray(strip[..., 0] if strip.shape[2] == 1 else strip).save(file, format="PNG")
-        picture = base64.b64encode(file.getvalue()).decode()
-        name = html.escape(str(classes[label]) if label < len(classes) else str(label))
-        style = f"height:{max(48, shown.shape[2])}px;image-rendering:pixelated"
-        rows.append(
-            f'<tr><td>{name}</td><td><img alt="{name}" style="{style}" src="data:image/png;base64,{picture}"></td></tr>'
-        )
-    return f"<div>{html.escape(title)}</div><table>{''.join(rows)}</table>"

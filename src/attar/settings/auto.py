@@ -113,8 +113,7 @@ def summary(recipe: Recipe, shape: Shape) -> str:
     images = f"{shape.nclass} classes of {colour} images, {shape.width}x{shape.height}"
     depth = "" if network.depth is None else network.depth
     schedule = f"{condense.outer_iterations} outer iterations of {condense.inner_loop} passes over the classes"
-    plural = "s" * (pool.models != 1)
-    models = "fresh networks" if condense.network_init == "fresh" else f"{pool.models} model{plural} of {pool.span}"
+    models = "fresh networks" if condense.network_init == "fresh" else pool.in_words
     short = " (short, for a CPU; --minutes or --niter for more)" if shape.cpu else ""
     return (
         f"chosen for {images}: {network.net_type}{depth} of width {network.width:g}, factor {condense.factor}, "

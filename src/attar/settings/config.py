@@ -165,11 +165,10 @@ class PoolConfig:
         strategy_names(self.aug_type)  # raises for unknown operations
 
     @property
-    def span(self) -> str:
-        """How long each model is trained, in words."""
-        return f"{self.epochs} epoch{'s' * (self.epochs != 1)}" + (
-            f" over {self.fraction:g} of the images" if self.fraction < 1 else ""
-        )
+    def in_words(self) -> str:
+        """How many models, and how long each is trained, such as `3 models of 1 epoch`."""
+        words = f"{self.models} model{'s' * (self.models != 1)} of {self.epochs} epoch{'s' * (self.epochs != 1)}"
+        return words + (f" over {self.fraction:g} of the images" if self.fraction < 1 else "")
 
 
 @dataclass(frozen=True, kw_only=True)

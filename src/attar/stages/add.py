@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from attar.sets.partition import without_phase
 from attar.sets.synthetic import SyntheticSet
 from attar.settings import layers, recipes
 from attar.settings.config import Recipe
+from attar.settings.typed import DataSettings
 from attar.stages.condense import condense
 from attar.stages.merge import Part, merge_into, read_part
 from attar.stages.parts import PARTS
@@ -35,7 +36,7 @@ def add(
     overwrite: bool = False,
     save_every: str = checkpoint.DEFAULT_INTERVAL,
     progress: Progress | bool | None = None,
-    **settings: Any,
+    **settings: Unpack[DataSettings],
 ) -> SyntheticSet:
     """Condense the classes of some data that a run does not have, with the settings of the run, and join both.
 
@@ -60,8 +61,8 @@ def add(
     recipe = before.condensed.recipe
     if not (Path(run) / run_folder.CONFIG).is_file() or before.condensed.coreset or not recipe:
         raise MissingError(f"{run} is no run folder of attar condense: its settings are what classes are added by")
-    data, settings, flags = name_as_setting("add", data, settings)
-    layer = layers.by_section(flags, settings)
+    data, asked_for, flags = name_as_setting("add", data, settings)
+    layer = layers.by_section(flags, asked_for)
     of_run = recipe["data"] if "dataset" not in layer.get("data", {}) else {"size": recipe["data"]["size"]}
     asked = recipes.overlay(recipes.overlay(Recipe(), {"data": {**of_run, "nclass": None}}), layer)
     images = load_data(asked, progress) if data is None else given_images(data, layer, progress)

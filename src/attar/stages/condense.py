@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from attar.condensation.setup import check_pool
 from attar.condensation.state import check_images
@@ -23,6 +23,7 @@ from attar.sets import partition, set_files
 from attar.sets.synthetic import SyntheticSet
 from attar.settings import layers, recipes
 from attar.settings.config import FLAGS, Recipe, fitted_to, with_role
+from attar.settings.typed import CondenseSettings
 from attar.stages import schedule
 from attar.stages.clock import TimeLimit
 from attar.stages.evaluate import evaluate_set
@@ -64,7 +65,7 @@ def condense(
     ray_cpus: int | None = None,
     progress: Progress | bool | None = None,
     callback: Callable[[Event], object] | None = None,
-    **settings: Any,
+    **settings: Unpack[CondenseSettings],
 ) -> SyntheticSet:
     """Distil real images into a small synthetic set (Acc-DD algorithm 1, or another `method`).
 
@@ -99,7 +100,7 @@ def condense(
     """
     limit = TimeLimit(minutes, time.perf_counter(), evaluate)
     if isinstance(pool, str | Path):
-        settings, pool = {**settings, "model_path": str(pool)}, None
+        settings["model_path"], pool = str(pool), None
     options = run_options(save_every, progress, log, callback)
     limit.check(settings)
     inputs = resolve_inputs("condense", data, settings, recipe=recipe, published=reproduce, progress=options.progress)
@@ -158,9 +159,6 @@ def resume_run(
     inputs = Inputs(recipe, load_data(recipe, options.progress), explicit, "")
     with workers_for_parts(ray, ray_cpus, inputs, options) as workers:
         return _resume(path, inputs, None, options, workers)
-
-
-# ---- checks ----
 
 
 def workers_for_parts(

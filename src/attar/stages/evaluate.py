@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from attar.data.images import ImageData
 from attar.engine.workers import ThreadWorkers
@@ -34,6 +34,7 @@ from attar.sets.synthetic import SyntheticSet
 from attar.settings import auto, layers, recipes
 from attar.settings.config import FLAGS, Recipe
 from attar.settings.layers import Layer
+from attar.settings.typed import EvaluateSettings
 from attar.stages.schedule import QUICK
 from attar.stages.shared import cluster_workers, given_images, load_data, name_as_setting
 
@@ -51,7 +52,7 @@ def evaluate(
     log: str | Sequence[str] = (),
     ray: str | None = None,
     progress: Progress | bool | None = None,
-    **settings: Any,
+    **settings: Unpack[EvaluateSettings],
 ) -> Evaluation:
     """Train fresh networks on a condensed set, and on the sets it is compared with, and test them on real images.
 
@@ -76,12 +77,12 @@ def evaluate(
     """
     assert isinstance(progress, Progress)  # see `shows_progress`
     logs = sinks.check_sinks(log)
-    settings = {**QUICK, **settings} if quick else settings
+    asked: dict[str, Any] = {**(QUICK if quick else {}), **settings}
     path = None if isinstance(condensed, SyntheticSet) else Path(condensed)
     if path is not None and not path.exists():
         raise MissingError(f"there is no run folder or file {path}")
-    data, settings, flags = name_as_setting("evaluate", data, settings)
-    layer = layers.by_section(flags, settings)
+    data, asked, flags = name_as_setting("evaluate", data, asked)
+    layer = layers.by_section(flags, asked)
     is_foreign_set = path is not None and foreign.is_foreign(path)
     if not is_foreign_set and (factor is not None or decode_type is not None or normalized):
         raise UserError(f"{path} says itself how it is decoded; factor, decode_type and normalized are for other sets")

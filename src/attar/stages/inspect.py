@@ -13,9 +13,9 @@ from attar.condensation.setup import check_data
 from attar.data.images import ImageData
 from attar.errors import UserError
 from attar.models.for_data import build, describe
-from attar.report import pictures
 from attar.runs import run_folder
 from attar.runs.progress import Progress
+from attar.sets import pictures
 from attar.sets.decode import decoded_count
 from attar.settings.config import Recipe
 from attar.stages import schedule

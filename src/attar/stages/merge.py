@@ -13,12 +13,11 @@ from torch import Tensor
 
 from attar import files
 from attar.errors import MissingError, UserError
-from attar.report import pictures
 from attar.report.of_run import write_report
 from attar.runs import run_folder
 from attar.runs.result import describe_set
 from attar.runs.run_folder import RunFolder
-from attar.sets import partition, set_files
+from attar.sets import partition, pictures, set_files
 from attar.sets.snapshots import thumbnails
 from attar.sets.synthetic import SyntheticSet
 from attar.stages.shared import RUN_ROOT, named_folder

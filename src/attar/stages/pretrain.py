@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from attar import files
 from attar.condensation.matchable import check_matchable
@@ -17,6 +17,7 @@ from attar.errors import UserError, log
 from attar.runs import run_folder
 from attar.runs.progress import Progress, shows_progress
 from attar.settings.config import Recipe
+from attar.settings.typed import PretrainSettings
 from attar.stages.shared import DEFAULT_FOLDER, POOL_ROOT, Inputs, cluster_workers, named_folder, resolve_inputs
 from attar.training import early_stage, pool_files
 from attar.training.pool import Pool, empty
@@ -30,7 +31,7 @@ def pretrain(
     folder: Any = None,
     ray: str | None = None,
     progress: Progress | bool | None = None,
-    **settings: Any,
+    **settings: Unpack[PretrainSettings],
 ) -> Pool:
     """Train early-stage models (Acc-DD section 3.2): a few networks, each for a few epochs only.
 

@@ -6,6 +6,8 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from attar.condensation import loop
 from attar.condensation.setup import Setup
 from attar.condensation.state import State, snapshot
@@ -13,7 +15,6 @@ from attar.data.images import ImageData
 from attar.errors import log
 from attar.evaluation import measure
 from attar.evaluation.protocol import CONDENSED
-from attar.report import pictures
 from attar.report.of_run import LiveReport
 from attar.runs.checkpoint import CheckpointWriter, Interval
 from attar.runs.progress import ProgressBar
@@ -90,7 +91,7 @@ class Records:
         if self.folder is not None and self.state.inner == 0 and self._is_moment():
             condensed = self.product()
             self.folder.snapshot(self.state.outer, condensed)
-            self.folder.picture(self.state.outer, lambda: pictures.of_set(condensed))
+            self.folder.picture(self.state.outer, lambda: np.asarray(condensed.picture()))
         if self.state.outer not in self.setup.config.eval_at or self.state.evaluated >= self.state.outer:
             return None
         self.save(now=True)

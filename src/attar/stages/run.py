@@ -13,8 +13,7 @@ from attar.condensation import loop
 from attar.condensation.setup import Setup, set_up
 from attar.condensation.state import SavedState, State, check_same, init, restore, saved_compiled
 from attar.data.images import ImageData
-from attar.errors import Diverged, WriteError, log
-from attar.report import pictures
+from attar.errors import Diverged, UserError, WriteError, log
 from attar.report.of_run import write_report
 from attar.runs import checkpoint, existing, run_folder, sinks
 from attar.runs.checkpoint import Interval
@@ -22,7 +21,7 @@ from attar.runs.existing import Run
 from attar.runs.progress import Progress
 from attar.runs.result import describe_result
 from attar.runs.run_folder import RunFolder
-from attar.sets import partition, set_files
+from attar.sets import partition, pictures, set_files
 from attar.sets.decode import decoded_count
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.condense_config import CondenseConfig
@@ -78,8 +77,10 @@ def run_options(
     log: str | Sequence[str],
     callback: Callable[[Event], object] | None = None,
 ) -> RunOptions:
-    """How the run is carried out. Raises `UserError` for an interval or a sink that there is not."""
+    """How the run is carried out. Raises `UserError` for an interval, a sink or a callback that is none."""
     assert isinstance(progress, Progress)  # see `shows_progress`
+    if callback is not None and not callable(callback):
+        raise UserError(f"callback must be a function that takes an attar.Event, not {callback!r}")
     return RunOptions(checkpoint.interval(save_every), progress, sinks.check_sinks(log), callback=callback)
 
 

@@ -231,7 +231,7 @@ def _fitted(recipe: Recipe, estimated: Estimate, seconds: float, start: float, p
         )
     inner = max(sweeps, min(recipe.condense.inner_loop, total // MIN_OUTER_ITERATIONS) // sweeps * sweeps)
     outer = max(1, total // inner)
-    models_of = f", {pool.models} models of {pool.span} about {pool_seconds:.0f} s" if estimated.epoch else ""
+    models_of = f", {pool.in_words} about {pool_seconds:.0f} s" if estimated.epoch else ""
     words = (
         f"a pass over the classes takes {estimated.inner:.3g} s here{models_of}: about {outer} outer iterations of "
         f"{inner} fit into {in_minutes(seconds)}"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from attar.data.images import ImageData
 from attar.engine import device as devices
 from attar.errors import MissingError, choose
-from attar.report import pictures
 from attar.report.of_run import write_report
 from attar.runs import run_folder
 from attar.runs.progress import Progress, shows_progress
@@ -17,9 +16,10 @@ from attar.runs.result import describe_result
 from attar.runs.run_folder import RunFolder
 from attar.selection import coresets, embeddings
 from attar.selection.embeddings import Embed
-from attar.sets import set_files
+from attar.sets import pictures, set_files
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.config import Recipe
+from attar.settings.typed import SelectSettings
 from attar.stages.pretrain import default_folder, explicit_length, train_pool
 from attar.stages.shared import (
     DEFAULT_FOLDER,
@@ -46,7 +46,7 @@ def select(
     folder: Any = None,
     overwrite: bool = False,
     progress: Progress | bool | None = None,
-    **settings: Any,
+    **settings: Unpack[SelectSettings],
 ) -> SyntheticSet:
     """A core-set: real images of each class, as a `SyntheticSet` of factor 1.
 

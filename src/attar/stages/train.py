@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import nn
@@ -34,13 +34,23 @@ from attar.settings import layers, recipes
 from attar.settings.config import Recipe
 from attar.settings.layers import Layer
 from attar.settings.schema import settings_of
+from attar.settings.typed import TrainSettings
 from attar.stages.shared import given_images, load_data, name_as_setting
 from attar.training.train_state import TrainState, accuracy
 
 MODEL = "model.safetensors"
 
 
-def train(condensed: SyntheticSet | str | Path, network: Any = None, data: Any = None, **settings: Any) -> nn.Module:
+def train(
+    condensed: SyntheticSet | str | Path,
+    network: Any = None,
+    data: Any = None,
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | bool | None = None,
+    **settings: Unpack[TrainSettings],
+) -> nn.Module:
     """Train a network on a condensed set by the protocol of the evaluation.
 
     Args:
@@ -60,7 +70,7 @@ def train(condensed: SyntheticSet | str | Path, network: Any = None, data: Any =
     Raises:
         UserError: where set, network and data do not fit each other; `Diverged` where weights become infinite.
     """
-    return train_set(condensed, network, data, **settings)[0]
+    return train_set(condensed, network, data, out=out, overwrite=overwrite, progress=progress, **settings)[0]
 
 
 @shows_progress

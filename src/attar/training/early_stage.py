@@ -73,7 +73,7 @@ def fill(
     saved = {member.name: member for member in members if has_length(member, length)}
     configs = {file_name(one, data, network).removesuffix(files.SUFFIX): one for one in _member_configs(config)}
     missing = [name for name in configs if name not in saved][: max(0, config.models - len(saved))]
-    log.info("pool: %d models of %s in %s, %d to train", config.models, config.span, folder, len(missing))
+    log.info("pool: %s in %s, %d to train", config.in_words, folder, len(missing))
     names = [name for name in configs if name in saved or name in missing]
     names += [name for name in saved if name not in configs]
     workers = workers or ThreadWorkers(data.device)

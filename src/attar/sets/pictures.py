@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from attar import files
 from attar.errors import UserError
-from attar.sets.synthetic import SyntheticSet
 
 GAP = 2  # pixels between the images of a class
 BACKGROUND, NAME_COLOUR, NOTE_COLOUR = "#dfdfe3", "#1d1d22", "#5c5c66"
@@ -58,11 +57,6 @@ def save_grid(path: str | Path, images: Any, labels: Any, classes: Sequence[str]
     """Write `grid(images, labels, classes, **layout)` as a PNG, atomically."""
     picture = grid(images, labels, classes, **layout)
     files.atomically(Path(path), lambda name: picture.save(name, format="PNG"))
-
-
-def of_set(condensed: SyntheticSet) -> np.ndarray:
-    """The first stored images of each class with the names of the classes, uint8 [H, W, 3]."""
-    return np.asarray(grid(condensed.images, condensed.labels, condensed.classes))
 
 
 def _numpy(values: Any) -> np.ndarray:

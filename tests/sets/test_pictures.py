@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from attar.errors import UserError
-from attar.report import pictures
+from attar.sets import pictures
 
 DIGITS = [str(digit) for digit in range(10)]
 

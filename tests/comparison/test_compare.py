@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -456,3 +457,22 @@ def test_a_signal_keeps_the_state_of_the_run(number: int, jobs: int, done: Path,
     assert process.returncode == 128 + number
     assert said.splitlines()[-1] == f"attar: interrupted; the same command goes on with {out}"
     check_interrupted(out, path, done)
+
+
+def test_core_sets_by_models_beside_methods(tmp_path: Path) -> None:
+    """Each trains the models that it asks, and their seconds count; a factor is for mosaics alone."""
+    entries = (
+        '[[entry]]\nmethod = "el2n"\n[[entry]]\nmethod = "ccs"\npt_from = 2\n[[entry]]\nmethod = "rded"\nfactor = 2\n'
+    )
+    path = tmp_path / "spec.toml"
+    common = SPEC[: SPEC.index("[[entry]]")].replace("inner_loop = 2\nn_data = 64\n", "seeds = 1\n")
+    path.write_text(common + entries, encoding="utf-8")
+    call("compare", str(path), "--out", str(tmp_path / "out"), "--quiet")
+    found = {line["entry"]: line for line in lines(tmp_path / "out") if "entry" in line}
+    assert {name: line["factor"] for name, line in found.items()} == {"el2n": 1, "ccs": 1, "rded": 2}
+    assert all(line["seconds"]["pretrain"] > 0 for line in found.values())
+    pools = sorted(len(list(pool.glob("*.safetensors"))) for pool in (tmp_path / "out" / "pools").iterdir())
+    assert pools == [1, 1, 2]
+    path.write_text(path.read_text(encoding="utf-8").replace('"ccs"', '"ccs"\nfactor = 2'), encoding="utf-8")
+    with pytest.raises(UserError, match="the method ccs takes no factor"):
+        spec.resolve(tomllib.loads(path.read_text(encoding="utf-8")))

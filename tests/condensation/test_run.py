@@ -36,7 +36,7 @@ def digits() -> ImageData:
 
 @pytest.fixture(scope="module")
 def pool(digits: ImageData) -> Pool:
-    return attar.pretrain(digits, epochs=1, models=2, depth=2, width=0.05, net_type="convnet")
+    return attar.pretrain(digits, epochs=2, models=2, depth=2, width=0.05, net_type="convnet", keep_epochs=True)
 
 
 @pytest.mark.parametrize("match", MATCH_NAMES)
@@ -58,7 +58,7 @@ def test_each_choice_makes_other_images(digits: ImageData, pool: Pool) -> None:
     changes: list[dict[str, Any]] = [
         {},
         *({"metric": metric} for metric in METRIC_NAMES if metric != TINY.metric),
-        *({"init": init} for init in INIT_NAMES if init != TINY.init),
+        *({"init": init, "factor": 1 if init == "correct" else 2} for init in INIT_NAMES if init != TINY.init),
         {"decode_type": "multi"},
         {"match": "feat"},
         {"bias": True},

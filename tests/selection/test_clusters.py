@@ -57,7 +57,7 @@ def test_core_sets_against_the_naive_twins(seed: int) -> None:
 def test_a_core_set_grows_by_one() -> None:
     """What greedy means: the first images of a larger core-set are the smaller one."""
     features = cloud(30, 3)
-    for kind in coresets.CORESETS:
+    for kind in coresets.BY_FEATURES:
         assert selected_rows(kind, features, 8)[:3] == selected_rows(kind, features, 3)
 
 
@@ -129,7 +129,7 @@ def test_kmeans_plus_plus_prefers_distant_images() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    kind=st.sampled_from(["cluster", *coresets.CORESETS]),
+    kind=st.sampled_from(["cluster", "random", *coresets.BY_FEATURES]),
     n=st.integers(1, 30),
     d=st.integers(1, 4),
     same=st.booleans(),

@@ -118,13 +118,15 @@ def select(method: str, /, *, flags: Flags, settings: Settings) -> None:
     Parameters
     ----------
     method: str
-        random, herding or kcenter
+        random; herding, kcenter or moderate (by features); el2n, grand, forgetting or aum (the easiest); ccs (of all
+        degrees of difficulty); rded (mosaics of the easiest crops)
 
     Examples
     --------
     attar select random -d digits --ipc 10
     attar select herding -d path/to/images --ipc 10 --features pixels
-    attar select kcenter -d digits --ipc 1 --out runs/centres
+    attar select el2n -d digits --ipc 1 --out runs/easy
+    attar select rded -d fashion --ipc 10 --factor 2
     """
     from attar.cli import printing
     from attar.stages import select as stage

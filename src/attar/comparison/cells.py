@@ -31,7 +31,6 @@ from attar.models import for_data
 from attar.runs import existing, run_folder
 from attar.runs.checkpoint import Interval
 from attar.runs.progress import Progress
-from attar.selection import coresets, embeddings
 from attar.sets import set_files
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.config import EvaluateConfig, PoolConfig, Recipe
@@ -216,9 +215,7 @@ def _select(
     if not (folder.path / run_folder.RESULT).exists():
         run_folder.create(folder.path, overwrite=True)
         point = cell.point
-        by: tuple[embeddings.Embed, str] = embeddings.pixels, point.features or "none"
-        if len(pool):
-            by = coresets.by_first_model(pool, context.data), pool.members[0].name
+        by = pool, pool.members[0].name if len(pool) else point.features or "none"
         select_into(folder, context.data, point.method, cell.recipe, by, Progress(), seconds, command=context.command)
     return set_files.load_set(folder.path), folder.read(run_folder.RESULT, "seconds")["seconds"]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from attar.comparison.grid import SettingKey
 from attar.errors import UserError, choose
-from attar.selection.coresets import CORESETS, FEATURE_NAMES
+from attar.selection.coresets import FEATURE_NAMES
 from attar.settings import methods, plugins
-from attar.settings.choices import METHOD_NAMES
+from attar.settings.choices import CORESET_NAMES, FEATURED_NAMES, METHOD_NAMES
 from attar.settings.config import Recipe
 from attar.settings.schema import settings_of
 
@@ -20,12 +20,17 @@ class Maker:
     """How a method makes its set."""
 
     condenses: bool  # as `attar condense` does; otherwise it selects real images, as `attar select` does
-    uses_features: bool = False  # whether the selection compares images by features
+    uses_features: bool = False  # whether the selection asks a model, or compares pixels
+    takes: tuple[str, ...] = ()  # what it takes besides ipc and the training of a model
 
 
+TAKEN = {"rded": ("factor",), "el2n": ("models",), "grand": ("models",)}
 MAKERS: dict[str, Maker] = {
     **dict.fromkeys(METHOD_NAMES, Maker(condenses=True)),
-    **{kind: Maker(condenses=False, uses_features=kind != "random") for kind in CORESETS},
+    **{
+        kind: Maker(condenses=False, uses_features=kind != "random", takes=TAKEN.get(kind, ()))
+        for kind in CORESET_NAMES
+    },
 }
 
 
@@ -41,7 +46,7 @@ def features_of(method: str, asked: str | None) -> str | None:
     asked: those of the entry. Raises `UserError` for unknown ones, and for a method that uses none.
     """
     if maker(method).uses_features:
-        return choose("features", asked or EARLY, FEATURE_NAMES)
+        return choose("features", asked or EARLY, FEATURE_NAMES if method in FEATURED_NAMES else (EARLY,))
     if asked is not None:
         raise UserError(f"the method {method} takes no features")
     return None
@@ -54,7 +59,9 @@ def check_takes(method: str, features: str | None, key: SettingKey, value: objec
         methods.check_explicit({section: {field: value}}, settings_of(recipe.condense))
         return
     trains_one_model = features == EARLY  # a core-set takes the first model of a pool
-    if key == ("condense", "ipc") or (section == "pool" and trains_one_model and field != "models"):
+    if key == ("condense", "ipc") or field in maker(method).takes:
+        return
+    if section == "pool" and trains_one_model and field != "models":
         return
     by = f" with features {features}" if section == "pool" and features is not None and not trains_one_model else ""
     raise UserError(f"the method {method} takes no {field}{by}")

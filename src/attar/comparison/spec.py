@@ -122,7 +122,7 @@ def _points(
         recipe = replace(point.recipe, data=shared.data, network=shared.network, evaluate=shared.evaluate)
         named = {label(key): value for key, value in combination.items() if key in values}
         named = {"ipc": recipe.condense.ipc} | named
-        recipe = recipe if makers.maker(point.method).condenses else coresets.coreset_recipe(recipe)
+        recipe = recipe if makers.maker(point.method).condenses else coresets.coreset_recipe(recipe, point.method)
         points.setdefault(in_words(named), replace(point, settings=named, recipe=recipe))
     first = next(iter(points.values()))
     for key, value in settings.items():

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,8 +17,10 @@ from attar.condensation.given_images import images_of_set
 from attar.condensation.setup import Setup
 from attar.data.images import ImageData
 from attar.errors import Diverged, UserError, log
+from attar.selection.coresets import images_of_class
 from attar.selection.embeddings import Embed, by_network, pixels, representatives
 from attar.sets.decode import mix, noise
+from attar.settings.choices import CORESET_NAMES
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import with_role
 from attar.settings.schema import settings_of
@@ -68,6 +71,11 @@ def init(setup: Setup, images: Tensor | None = None) -> State:
     if images is None and config.init == "correct":
         rows = torch.stack([experts.right_rows(setup, label, config.ipc, generator) for label in setup.labels])
         images = (data.images[rows.flatten()].float() / 255).unflatten(0, rows.shape)
+    elif images is None and config.init in CORESET_NAMES and config.init != "random":
+        of_class = partial(images_of_class, data, config.init)
+        images = torch.stack(
+            [of_class(label, config.ipc, config.factor, setup.pool, generator) for label in setup.labels]
+        )
     elif images is None:
         embed = first_embedding(setup) if config.select == "cluster" else None
         images = torch.stack([initial_images(data, label, config, generator, embed) for label in setup.labels])

@@ -1,4 +1,4 @@
-"""Core-sets: real images selected by herding, k-center or at random."""
+"""Core-sets: real images selected at random, by their features, or by how hard they are; and mosaics of crops."""
 
 from __future__ import annotations
 
@@ -10,30 +10,38 @@ from torch import Generator, Tensor
 
 from attar.data.images import ImageData
 from attar.errors import UserError, choose
+from attar.selection import rded, scores
 from attar.selection.clusters import distances
-from attar.selection.embeddings import Embed, by_network, embed_rows
+from attar.selection.embeddings import Embed, by_network, embed_rows, pixels
+from attar.sets.decode import mix
 from attar.sets.synthetic import SyntheticSet
+from attar.settings.choices import CORESET_NAMES, EPOCH_SCORE_NAMES, SCORE_NAMES
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import Recipe, with_role
 from attar.settings.schema import settings_of
 from attar.training.pool import Pool
 
-CORESETS = ("random", "herding", "kcenter")
 FEATURE_NAMES = ("early", "pixels")  # what images are compared by; the path of a pool is allowed too
 
 
 def check_coreset(data: ImageData, kind: str, ipc: int) -> None:
     """Raise `UserError` for an unknown kind of core-set, and for a class of fewer than `ipc` images."""
-    choose("core-set", kind, CORESETS)
+    choose("core-set", kind, CORESET_NAMES)
     for name, count in zip(data.classes, data.counts, strict=True):
         if count < ipc:
             raise UserError(f"class '{name}' has {count} images, fewer than ipc {ipc}")
 
 
-def coreset_recipe(recipe: Recipe) -> Recipe:
-    """The recipe with one early-stage model, and with defaults for all that only a condensation needs."""
-    condense = CondenseConfig(ipc=recipe.condense.ipc, factor=1, init="random", seed=recipe.condense.seed)
-    return replace(recipe, condense=condense, pool=replace(recipe.pool, models=1, seed=condense.seed))
+def coreset_recipe(recipe: Recipe, kind: str) -> Recipe:
+    """The recipe with the early-stage models that a core-set needs, and with defaults for all that it does not need.
+
+    That is one model, with its epochs where these are compared; el2n and grand are means over as many as are asked for.
+    """
+    factor = recipe.condense.factor if kind == "rded" else 1
+    condense = CondenseConfig(ipc=recipe.condense.ipc, factor=factor, init="random", seed=recipe.condense.seed)
+    models, epochs = recipe.pool.models if kind in ("el2n", "grand") else 1, kind in EPOCH_SCORE_NAMES
+    pool = replace(recipe.pool, models=models, seed=condense.seed, keep_epochs=epochs)
+    return replace(recipe, condense=condense, pool=pool)
 
 
 def recipe_sections(recipe: Recipe) -> dict[str, dict[str, object]]:
@@ -43,7 +51,9 @@ def recipe_sections(recipe: Recipe) -> dict[str, dict[str, object]]:
 
 
 def by_first_model(pool: Pool, data: ImageData) -> Embed:
-    """Embed images by the last features of the first model of a pool."""
+    """Embed images by the last features of the first model of a pool; by their pixels where it is empty."""
+    if not len(pool):
+        return pixels
     member = pool.members[0]
     return by_network(pool.build(seed=0).to(data.device), member.params, member.buffers)
 
@@ -52,29 +62,27 @@ def select(
     data: ImageData,
     kind: str,
     ipc: int,
-    embed: Embed,
+    pool: Pool,
     *,
+    factor: int = 1,
     seed: int = 0,
     advance: Callable[[str], None] = lambda name: None,
 ) -> SyntheticSet:
-    """Select `ipc` real images of each class: at random, by herding, or as k-centers, in the space of `embed`.
+    """Select `ipc` real images of each class, or for `rded` mosaics of `factor` × `factor` crops.
 
-    seed: of the random selection. advance: called with the name of each class when its images are selected.
-    Raises `UserError` as `check_coreset` does.
+    pool: early-stage models; where it is empty, images are compared by their pixels. seed: of what is drawn. advance:
+    called with the name of each class when its images are selected. Raises `UserError` as `check_coreset` does.
     """
     check_coreset(data, kind, ipc)
     generator = Generator(data.device).manual_seed(seed)
     selected = []
     for label, name in enumerate(data.classes):
-        of_class = data.rows(label)
-        no_features = torch.empty(len(of_class), 0, device=data.device)
-        features = no_features if kind == "random" else embed_rows(data, of_class, embed)
-        selected.append(of_class[coreset(kind, features, ipc, generator)])
+        selected.append(images_of_class(data, kind, label, ipc, factor, pool, generator))
         advance(name)
-    rows = torch.cat(selected)
     return SyntheticSet(
-        images=data.images[rows].float() / 255,
-        labels=data.labels[rows],
+        images=torch.cat(selected),
+        labels=torch.arange(data.nclass, device=data.device).repeat_interleave(ipc),
+        factor=factor,
         classes=data.classes,
         mean=data.mean,
         std=data.std,
@@ -84,15 +92,35 @@ def select(
     )
 
 
+def images_of_class(
+    data: ImageData, kind: str, label: int, ipc: int, factor: int, pool: Pool, generator: Generator
+) -> Tensor:
+    """Stored images [ipc, ch, H, W] in [0, 1] of a class, with factor² selected images in each.
+
+    A class of too few images gives them again in the same order.
+    """
+    if kind == "rded":
+        return rded.mosaics(data, label, ipc, factor, pool, generator)
+    rows, count = data.rows(label), ipc * factor**2
+    k = min(count, len(rows))
+    if kind in SCORE_NAMES:
+        pick = scores.stratified if kind == "ccs" else scores.easiest
+        chosen = pick(scores.difficulty(kind, data, label, pool), k, generator)
+    else:
+        no_features = torch.empty(len(rows), 0, device=data.device)
+        features = no_features if kind == "random" else embed_rows(data, rows, by_first_model(pool, data))
+        chosen = coreset(kind, features, k, generator)
+    return mix(data.images[rows[chosen.repeat(-(-count // k))[:count]]].float() / 255, factor)
+
+
 def coreset(kind: str, features: Tensor, k: int, generator: Generator) -> Tensor:
     """The rows, int64 [k], of a core-set of features [n, d], in the order of selection; k ≤ n.
 
     `random` takes features of any d, even 0.
     """
-    if choose("core-set", kind, CORESETS) == "random":
+    if choose("core-set", kind, ("random", *BY_FEATURES)) == "random":
         return torch.randperm(len(features), generator=generator, device=features.device)[:k]
-    features = features - features.mean(dim=0)
-    return herding(features, k) if kind == "herding" else kcenter(features, k)
+    return BY_FEATURES[kind](features - features.mean(dim=0), k)
 
 
 def herding(features: Tensor, k: int) -> Tensor:
@@ -125,3 +153,12 @@ def kcenter(features: Tensor, k: int) -> Tensor:
         to_nearest = to_nearest.index_fill(0, row, -1)
         row = to_nearest.argmax().view(1)
     return torch.cat(rows)
+
+
+def moderate(features: Tensor, k: int) -> Tensor:
+    """Rows [k] whose distance from the class mean is nearest to the median distance (Xia et al., ICLR 2023)."""
+    to_mean = distances(features, features.mean(dim=0, keepdim=True))[:, 0].sqrt()
+    return (to_mean - to_mean.median()).abs().argsort(stable=True)[:k]
+
+
+BY_FEATURES: dict[str, Callable[[Tensor, int], Tensor]] = {"herding": herding, "kcenter": kcenter, "moderate": moderate}

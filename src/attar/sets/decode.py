@@ -104,9 +104,14 @@ def mix(
     factor: int,
 ) -> Tensor:
     """Grids [ipc, ch, H, W] with one real image, shrunk (nearest pixel), in every patch: initialisation `mix` (IDC)."""
-    count, channels, height, width = real.shape
-    rows, columns = patch_side(height, factor), patch_side(width, factor)
-    patches = F.interpolate(real, size=(rows, columns), mode="nearest")
+    height, width = real.shape[2:]
+    cells = patch_side(height, factor), patch_side(width, factor)
+    return tile(F.interpolate(real, size=cells, mode="nearest"), factor, (height, width))
+
+
+def tile(patches: Tensor, factor: int, size: tuple[int, int]) -> Tensor:
+    """Grids [n/f², ch, H, W] of patches [n, ch, ⌈H/f⌉, ⌈W/f⌉], row by row; what lies beyond `size` is cut off."""
+    (count, channels, rows, columns), (height, width) = patches.shape, size
     grid = patches.view(count // factor**2, factor, factor, channels, rows, columns).permute(0, 3, 1, 4, 2, 5)
     return grid.reshape(-1, channels, factor * rows, factor * columns)[:, :, :height, :width].contiguous()
 

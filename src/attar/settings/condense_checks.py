@@ -35,7 +35,9 @@ def check_together(config: CondenseConfig) -> None:
         raise UserError(f"warmup trains fresh networks, and network_init is {config.network_init}; leave it out")
     if config.init == "correct" and (config.network_init == "fresh" or config.factor > 1):
         raise UserError("init correct needs early-stage models (network_init pool or interpolated), and factor 1")
-    if config.init == "correct" and config.select == "cluster":
-        raise UserError("init correct and select cluster both choose the initial images; leave one out")
+    if config.init in (*choices.SCORE_NAMES, "rded") and config.network_init == "fresh":
+        raise UserError(f"init {config.init} needs early-stage models: network_init pool or interpolated")
+    if config.init in ("correct", *choices.CORESET_NAMES) and config.init != "random" and config.select == "cluster":
+        raise UserError(f"init {config.init} and select cluster both choose the initial images; leave one out")
     if config.match == "trajectory":
         check_trajectory(config, vars(config))

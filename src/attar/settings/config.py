@@ -268,8 +268,8 @@ FLAGS: dict[str, dict[str, tuple[str, str]]] = {
     "select": (
         flags_of("data")
         | flags_of("network")
-        | flags_of("pool", "epochs", "fraction")
-        | flags_of("condense", "ipc", "seed")
+        | flags_of("pool", "epochs", "fraction", "models")
+        | flags_of("condense", "ipc", "factor", "seed")
     ),
     "evaluate": flags_of("data")
     | flags_of("network", "width", "norm_type")

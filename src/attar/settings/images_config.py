@@ -31,7 +31,8 @@ class ImagesConfig:
     )
     init: str = setting(
         "mix",
-        "mix (real images in every cell), random, noise, correct (a model has them right), or a set: a run or export",
+        "mix (real images in every cell), random, noise, correct (a model has them right), a core-set as in select "
+        "(herding, el2n, rded, ...), or a set: a run or export",
         fitted_to=("data",),
         read=choices.init_text,
     )

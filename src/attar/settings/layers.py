@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from attar.errors import MissingError, UserError, choose, nearest
-from attar.settings import methods, plugins
+from attar.settings import choices, methods, plugins
 from attar.settings.auto import Shape
 from attar.settings.config import ONLY_OF_ATTAR, SECTIONS, Recipe
 from attar.settings.recipes import RECIPES, for_data, named, overlay
@@ -148,6 +148,8 @@ def derive(sections: Layer, base: Recipe, overrides: set[tuple[str, str]]) -> No
         published = {"mix_p": 0.5, "aug_type": "color_crop_cutout"}
         if ("evaluate", "mix_p") not in overrides:
             sections["evaluate"]["mix_p"] = 0.5
+    if condense["init"] in choices.EPOCH_SCORE_NAMES:
+        sections["pool"]["keep_epochs"] = True
     condense |= {name: value for name, value in published.items() if ("condense", name) not in overrides}
 
 

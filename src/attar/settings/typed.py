@@ -170,7 +170,10 @@ class SelectSettings(DataSettings, total=False):
     pt_from: int
     fraction: float
     pt_fraction: float
+    models: int
+    model_num: int
     ipc: int
+    factor: int
     seed: int
 
 

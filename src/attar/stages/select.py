@@ -8,16 +8,16 @@ from typing import Any, Unpack
 
 from attar.data.images import ImageData
 from attar.engine import device as devices
-from attar.errors import MissingError, choose
+from attar.errors import MissingError, UserError, choose
 from attar.report.of_run import write_report
 from attar.runs import run_folder
 from attar.runs.progress import Progress, shows_progress
 from attar.runs.result import describe_result
 from attar.runs.run_folder import RunFolder
-from attar.selection import coresets, embeddings
-from attar.selection.embeddings import Embed
+from attar.selection import coresets
 from attar.sets import pictures, set_files
 from attar.sets.synthetic import SyntheticSet
+from attar.settings.choices import CORESET_NAMES, EPOCH_SCORE_NAMES, SCORE_NAMES
 from attar.settings.config import Recipe
 from attar.settings.typed import SelectSettings
 from attar.stages.pretrain import default_folder, explicit_length, train_pool
@@ -32,7 +32,9 @@ from attar.stages.shared import (
     resolve_inputs,
 )
 from attar.training import pool_files
-from attar.training.pool import Pool
+from attar.training.pool import Pool, empty
+
+SCORE_EPOCHS = 10  # of the model whose epochs are compared, where none are asked for
 
 
 @shows_progress
@@ -52,17 +54,19 @@ def select(
 
     Args:
         data: an `ImageData`, or what `attar.load` takes.
-        method: "random", "herding" (keeps the mean of the selected images near the mean of the class) or "kcenter" (the
-            next image is the farthest from those selected so far).
-        pool: early-stage models, the first of which embeds the images, or their file or folder; trained first by
-            default.
+        method: "random"; by features "herding" (keeps the mean of the selected images near the mean of the class),
+            "kcenter" (the next image is the farthest from those selected so far) or "moderate" (neither near the class
+            mean nor far from it); the easiest for early-stage models by "el2n", "grand", "forgetting" or "aum"; "ccs"
+            (of all degrees of difficulty but the highest); "rded" (mosaics of the crops that a model finds easiest).
+        pool: early-stage models, or their file or folder; trained first by default. The first one embeds the images;
+            el2n and grand are means over all; forgetting, aum and ccs need one that keeps its epochs.
         features: how images are embedded: "early" (the last features of an early-stage model, the default), "pixels",
             or the file or folder of a pool.
         recipe: the name of a recipe, or a TOML file of settings.
         folder: the run folder: settings, the set, pictures, a report. None writes nothing.
         overwrite: replace the run in `folder`.
         progress: True shows bars and messages; nothing is shown by default.
-        settings: ipc and seed; without a pool also the fields of `NetworkConfig`, and epochs.
+        settings: ipc and seed; factor for rded; without a pool also the fields of `NetworkConfig`, epochs and models.
 
     Returns:
         The core-set, on the device of the data.
@@ -71,12 +75,16 @@ def select(
         UserError: for an unknown method, or a class of fewer than ipc images.
     """
     assert isinstance(progress, Progress)  # see `shows_progress`
-    choose("core-set", method, coresets.CORESETS)
+    choose("core-set", method, CORESET_NAMES)
     if isinstance(pool, str | Path):
         features, pool = pool, None
     features = check_features(None if features is None else str(features))
     inputs = resolve_inputs("select", data, settings, recipe=recipe, progress=progress)
-    inputs = inputs.with_recipe(coresets.coreset_recipe(inputs.recipe))
+    check_takes(method, features, inputs)
+    recipe_of_method = coresets.coreset_recipe(inputs.recipe, method)
+    if method in EPOCH_SCORE_NAMES and recipe is None and "epochs" not in inputs.explicit.get("pool", {}):
+        recipe_of_method = replace(recipe_of_method, pool=replace(recipe_of_method.pool, epochs=SCORE_EPOCHS))
+    inputs = inputs.with_recipe(recipe_of_method)
     if pool is not None and method != "random" and features == "early":
         pool.check(inputs.data)
         inputs = inputs.with_recipe(replace(inputs.recipe, network=pool.network))
@@ -87,25 +95,32 @@ def select(
         run_folder.check_free(path, overwrite=overwrite)
     check_inputs(inputs.data, inputs.recipe)
     coresets.check_coreset(inputs.data, method, inputs.recipe.condense.ipc)
-    embedding: tuple[Embed, str] = (embeddings.pixels, "none" if method == "random" else "pixels")
+    models: tuple[Pool, str] = (empty(inputs.data, inputs.recipe.network), "none" if method == "random" else "pixels")
     seconds: dict[str, float] = {}
     if method != "random" and features != "pixels":
         with Stopwatch() as pretraining:
-            embedding = by_model(inputs, pool, features, progress, keep=path is not None)
+            models = find_models(inputs, pool, features, progress, keep=path is not None)
         seconds["pretrain"] = pretraining.seconds
     if path is None:
-        return choose_images(inputs.data, method, inputs.recipe, embedding[0], progress)
+        return choose_images(inputs.data, method, inputs.recipe, models[0], progress)
     with run_folder.open_run_folder(path) as opened:
         run_folder.create(path, overwrite=overwrite)
-        return select_into(opened, inputs.data, method, inputs.recipe, embedding, progress, seconds)
+        return select_into(opened, inputs.data, method, inputs.recipe, models, progress, seconds)
 
 
-def choose_images(data: ImageData, method: str, recipe: Recipe, embed: Embed, progress: Progress) -> SyntheticSet:
+def check_takes(method: str, features: str, inputs: Inputs) -> None:
+    """Raise `UserError` for a factor or features that have no effect on a method."""
+    if method != "rded" and "factor" in inputs.explicit.get("condense", {}):
+        raise UserError(f"{method} selects whole images and takes no factor; leave it out")
+    if method in (*SCORE_NAMES, "rded") and features == "pixels":
+        raise UserError(f"{method} asks early-stage models, not pixels; leave features out, or name a pool")
+
+
+def choose_images(data: ImageData, method: str, recipe: Recipe, pool: Pool, progress: Progress) -> SyntheticSet:
     """Select the images, and record the settings in the set."""
     with progress.stage("select", data.nclass) as bar:
-        condensed = coresets.select(
-            data, method, recipe.condense.ipc, embed, seed=recipe.condense.seed, advance=bar.advance
-        )
+        ipc, factor, seed = recipe.condense.ipc, recipe.condense.factor, recipe.condense.seed
+        condensed = coresets.select(data, method, ipc, pool, factor=factor, seed=seed, advance=bar.advance)
         devices.wait(data.device)
     return replace(condensed, recipe=coresets.recipe_sections(recipe))
 
@@ -115,16 +130,16 @@ def select_into(
     data: ImageData,
     method: str,
     recipe: Recipe,
-    embedding: tuple[Embed, str],  # and its name
+    models: tuple[Pool, str],  # and what images are compared by, in words
     progress: Progress,
     seconds: dict[str, float],  # spent before, such as on pretraining
     *,
     command: str | None = None,  # that is recorded; the command of this process by default
 ) -> SyntheticSet:
     """Select the images and write the files of a run; result.json is written last and marks a finished run."""
-    embed, features = embedding
+    pool, features = models
     with Stopwatch() as watch:
-        condensed = choose_images(data, method, recipe, embed, progress)
+        condensed = choose_images(data, method, recipe, pool, progress)
     about = about_run(data, command) | {"method": method, "features": features}
     folder.write(run_folder.CONFIG, condensed.recipe | {"attar": about})
     set_files.save_set(folder.path / set_files.CONDENSED, condensed)
@@ -147,15 +162,18 @@ def check_features(features: str | None) -> str:
     return features
 
 
-def by_model(inputs: Inputs, pool: Pool | None, features: str, progress: Progress, *, keep: bool) -> tuple[Embed, str]:
-    """The embedding by the first model of a pool, and the name of the model.
+def find_models(
+    inputs: Inputs, pool: Pool | None, features: str, progress: Progress, *, keep: bool
+) -> tuple[Pool, str]:
+    """The pool, and the name of its first model.
 
     keep: save a model that has to be trained in the default pool folder.
     """
     data, recipe = inputs.data, inputs.recipe
     if features != "early":
         length = explicit_length(recipe, inputs.explicit.get("pool", {}))
-        pool = pool_files.load([Path(features)], data, recipe.network, length=length, limit=1)
+        limit = recipe.pool.models
+        pool = pool_files.load([Path(features)], data, recipe.network, length=length, limit=limit)
     elif pool is None:
         pool = train_pool(data, recipe, default_folder(data, recipe) if keep else None, progress)
-    return coresets.by_first_model(pool, data), pool.members[0].name
+    return pool, pool.members[0].name

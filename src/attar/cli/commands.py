@@ -11,7 +11,7 @@ from types import SimpleNamespace as Flags
 from typing import Any
 
 from attar.cli.flags import takes
-from attar.cli.results import export, merge, push, recipes, runs, show
+from attar.cli.results import export, merge, push, recipes, report, runs, show
 
 Settings = dict[str, Any]
 
@@ -294,7 +294,7 @@ def inspect(data: str, /, *, flags: Flags, settings: Settings) -> None:
 
 # In the order in which a user needs them
 VERBS: dict[str, tuple[Callable[..., None], ...]] = {
-    "From images to a small set": (demo, inspect, condense, evaluate, train, show, runs, export, push),
+    "From images to a small set": (demo, inspect, condense, evaluate, train, show, runs, report, export, push),
     "To compare with": (select, compare),
     "Parts of a run, and recipes": (pretrain, merge, add, recipes),
 }

@@ -77,6 +77,30 @@ def merge(part: str, /, *parts: str, flags: Flags, settings: Settings) -> None:
     printing.print_run(flags, condensed)
 
 
+@takes("quiet", out="the page of several runs (default: runs/side-by-side.html)")
+def report(run: str, /, *runs: str, flags: Flags, settings: Settings) -> None:
+    """Write the report of a run anew, or several runs side by side.
+
+    Parameters
+    ----------
+    run: str
+        a run folder; its report.html is written again
+    runs: tuple[str, ...]
+        more runs: a table and the images of all on one page
+
+    Examples
+    --------
+    attar report runs/demo
+    attar report runs/one runs/two  # one page of both
+    attar report runs/one runs/two --out both.html
+    """
+    from attar.cli import printing
+    from attar.stages.report import report as stage
+
+    with printing.shown_progress(flags) as progress:
+        print(f"report: {stage(run, *runs, out=flags.out, progress=progress)}")
+
+
 @takes(
     *("to", "what"),
     out="the folder, or for npz and pt the file, which gets that suffix (default: export-<format> in the run folder)",

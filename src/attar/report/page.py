@@ -64,28 +64,15 @@ def write(
     running: tuple[int, int] | None = None,  # outer iterations so far, and of all, of a run that is going on
 ) -> None:
     """Write one HTML file with pictures, accuracies, times, settings and the commands to use and repeat the run."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("attar.report", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style, script = (
-        resources.files("attar.report").joinpath("templates", f"report.{end}").read_text("utf-8")
-        for end in ("css", "js")
-    )
     moments = moments if last is not None else ()
     times = [*moments, *([last] if last is not None else [])]
     chart_values = chart.chart(
         curve, _lines(result), [moment.seconds for moment in times], result.get("seconds", {}).get("condense")
     )
     xs = chart_values["moments"] if chart_values else [None] * len(times)
-    page = environment.get_template("report.html.j2").render(
+    page = render(
+        "report.html.j2",
         title=numbers.title(result),
-        style=style,
-        script=script,
-        allowed=f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'",
         result=result,
         sizes=numbers.sizes(result),
         headline=numbers.headline(result),
@@ -111,6 +98,23 @@ def write(
     files.atomically(Path(path), lambda name: name.write_text(page, encoding="utf-8", errors="backslashreplace"))
 
 
+def render(template: str, **values: Any) -> str:
+    """A page from a template, with its style and its script."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("attar.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style, script = (
+        resources.files("attar.report").joinpath("templates", f"report.{end}").read_text("utf-8")
+        for end in ("css", "js")
+    )
+    allowed = f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+    return environment.get_template(template).render(style=style, script=script, allowed=allowed, **values)
+
+
 def views(
     condensed: SyntheticSet, moments: Sequence[Moment], labels: Tensor | None, data: ImageData | None = None
 ) -> list[dict[str, Any]]:
@@ -120,7 +124,7 @@ def views(
     images = {label: condensed.images[index == label] for label in index.unique().tolist()}
     counts = {label: len(of_class) for label, of_class in images.items()}
     past = [rgb(moment.images) for moment in moments]
-    galleries = [_view("stored", condensed, counts, images.__getitem__, STORED_PIXELS, STORED_BYTES, past, labels)]
+    galleries = [gallery("stored", condensed, counts, images.__getitem__, STORED_PIXELS, STORED_BYTES, past, labels)]
 
     def decoded(label: int) -> Tensor:
         return first_decoded(images[label], condensed.factor, condensed.decode_type)
@@ -129,12 +133,12 @@ def views(
         counts = {
             label: decoded_count(count, condensed.factor, condensed.decode_type) for label, count in counts.items()
         }
-        galleries.append(_view("decoded", condensed, counts, decoded, DECODED_PIXELS, DECODED_BYTES))
+        galleries.append(gallery("decoded", condensed, counts, decoded, DECODED_PIXELS, DECODED_BYTES))
     if data is not None and not condensed.coreset and (data.channels, *data.size) == tuple(condensed.images.shape[1:]):
         shown = {label: decoded(label)[:BESIDE_IMAGES].clamp(0, 1) for label in images}
         real = nearest(shown, data)
         pairs = {label: torch.stack([shown[label].cpu(), real[label]], dim=1).flatten(0, 1) for label in shown}
-        galleries.append(_view("beside", condensed, counts, pairs.__getitem__, BESIDE_PIXELS, BESIDE_BYTES, pair=2))
+        galleries.append(gallery("beside", condensed, counts, pairs.__getitem__, BESIDE_PIXELS, BESIDE_BYTES, pair=2))
     return galleries
 
 
@@ -152,7 +156,7 @@ def first_decoded(images: Tensor, factor: int, decode_type: str) -> Tensor:
     return torch.cat(decoded)[: snapshots.MAX_IMAGES]
 
 
-def _view(
+def gallery(
     name: str,
     condensed: SyntheticSet,
     counts: Mapping[int, int],  # label → number of images

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from attar import files
 from attar.report import numbers, page
-from attar.report.pictures import class_numbers
 from attar.sets.decode import decoded_count
+from attar.sets.pictures import class_numbers
 from attar.sets.synthetic import SyntheticSet
 
 IMAGES = 4  # of a class that are shown of each run

@@ -123,7 +123,6 @@ def select(method: str, /, *, flags: Flags, settings: Settings) -> None:
 
     Examples
     --------
-    attar select random -d digits --ipc 10
     attar select herding -d path/to/images --ipc 10 --features pixels
     attar select el2n -d digits --ipc 1 --out runs/easy
     attar select rded -d fashion --ipc 10 --factor 2

@@ -337,6 +337,29 @@ def test_quiet_says_only_where_the_product_is(copied: Path, capsys: pytest.Captu
     assert said.out == "run/condensed.safetensors\nnext: attar evaluate run\n"
 
 
+def test_quiet_lets_warnings_through(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(6):
+        path = Path("pictures", "ab"[number % 2], f"{number}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 40 * number).save(path)
+    call("select", "random", "-d", "pictures", "--ipc", "1", "--out", "run", "--quiet")
+    said = capsys.readouterr()
+    assert said.out == "run/condensed.safetensors\nnext: attar evaluate run\n"
+    assert said.err.splitlines() == [
+        "pictures has no test set: 2 of its 6 images are taken for one, 0.2 of each class (seed 0; --test_fraction 0 "
+        "for none)"
+    ]
+
+
+def test_a_quick_evaluation(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("evaluate", "base", "--quick", "--epochs", "1", "--quiet")
+    found = result("base")
+    assert found["accuracy"]["convnet2"]["n"] == 1 and "whole" not in found
+    assert {"initial", "random_real"} <= set(found) and "too few for a verdict" in capsys.readouterr().out
+    call("evaluate", "base", "--quick", "--epochs", "1", "--runs", "2", "--quiet")  # a flag goes on top
+    assert result("base")["accuracy"]["convnet2"]["n"] == 2
+
+
 def test_json_is_the_result_and_nothing_else(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Progress goes to standard error, so that a program can read the rest."""
     call("condense", "-d", "digits", *TINY, "--out", "run", "--json")

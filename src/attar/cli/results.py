@@ -52,7 +52,7 @@ def runs(folder: str | None = None, /, *, flags: Flags, settings: Settings) -> N
     printing.print_runs(flags, stage(folder))
 
 
-@takes("overwrite", "json", out="the run folder of the whole set (default: runs/<data set>-ipc<ipc>)")
+@takes("overwrite", "json", out="the run folder of the whole set (default: runs/DATA-ipcN)")
 def merge(part: str, /, *parts: str, flags: Flags, settings: Settings) -> None:
     """Join the parts of a partition into one run.
 

@@ -70,9 +70,8 @@ def print_table(title: str, table: Table) -> None:
 
 def with_files(path: Path, result: dict[str, Any]) -> dict[str, Any]:
     """A result for --json, with the run folder and its files."""
-    return {"run": str(path), "files": [str(path / name) for name in run_folder.FILES if (path / name).is_file()]} | (
-        result
-    )
+    names = [str(path / name) for name in run_folder.FILES if (path / name).is_file()]
+    return {"run": str(path), "files": names, **result}
 
 
 def print_run(flags: Flags, condensed: SyntheticSet) -> None:
@@ -141,9 +140,8 @@ def print_shown(flags: Flags, run: Shown) -> None:
 
     def print_text() -> None:
         if run.result.get("accuracy"):
-            return print_accuracies(
-                run.result, {name: run.result[name] for name in MEASURED if name in run.result}, run.path
-            )
+            measured = {name: run.result[name] for name in MEASURED if name in run.result}
+            return print_accuracies(run.result, measured, run.path)
         print(f"{run.path}: {_about(run)}")
         if run.stopped:
             return print(f"stopped before its end; next: attar condense --resume {run.path}")

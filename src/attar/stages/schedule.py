@@ -70,13 +70,8 @@ class Estimate:
         kinds = [name for name in config.yardsticks if name != "whole"] + ["condensed"]
         seen = sum(epochs * max(MIN_STEP_IMAGES, data.nclass * images[name]) + tested / 3 for name in kinds)
         seen += (config.whole_epochs * len(data.labels) + tested / 3) * ("whole" in config.yardsticks)
-        return (
-            EVALUATION_MARGIN
-            * self.image
-            * seen
-            * config.runs
-            / min(self.at_once, config.runs * len(config.yardsticks) + 1)
-        )
+        at_once = min(self.at_once, config.runs * (len(config.yardsticks) + 1))
+        return EVALUATION_MARGIN * self.image * seen * config.runs / at_once
 
     def total(self, recipe: Recipe) -> float:
         """Seconds of pool and condensation."""

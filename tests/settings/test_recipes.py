@@ -85,7 +85,10 @@ def test_published_evaluation(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(RECIPES.keys() - {"default"}))
 def test_every_recipe_names_its_data(name: str) -> None:
     cpu = dict.fromkeys(("fashion-cpu", "best"), ("fashion", None))
-    wanted = cpu | {"imagenet10": ("imagenet", 10), "imagenet100": ("imagenet", 100)}
+    wanted = cpu | {"mtt-nette": ("imagenette2", None), "mtt-woof": ("imagewoof2", None)}
+    wanted |= {f"{method}-tiny": ("tiny-imagenet-200", None) for method in ("mtt", "datm")}
+    wanted |= {name: (name.partition("-")[2], None) for name in RECIPES if name.endswith(("-cifar10", "-cifar100"))}
+    wanted |= {"imagenet10": ("imagenet", 10), "imagenet100": ("imagenet", 100)}
     data = named(name).data
     assert (data.dataset, data.nclass) == wanted.get(name, (name, None))
 

@@ -78,7 +78,9 @@ def resolve(
         merge_layer(sections, layer)
     derive(sections, base, {(section, name) for layer in layers for section in layer for name in layer[section]})
     if sections["condense"]["match"] == "trajectory" and not any("epochs" in layer.get("pool", {}) for layer in layers):
-        sections["pool"]["epochs"] = overlay(base, {"condense": sections["condense"]}).condense.last_epoch
+        used = overlay(base, {"condense": sections["condense"]}).condense.last_epoch
+        longer = base.pool.epochs if base.condense.match == "trajectory" else 0
+        sections["pool"]["epochs"] = max(used, longer)
     sections["condense"]["plugin"] = plugins.used(sections)
     resolved = overlay(base, sections)  # once, after all layers: a flag may complete a setting of the file
     for explicit in explicit_layers:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from attar.errors import UserError, choose
 from attar.settings import plugins
+from attar.settings import trajectory_tables as tables
 from attar.settings.choices import TRAINING_UPDATE_NAMES
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import SECTIONS, Recipe
@@ -125,21 +127,12 @@ def ncfm_fits(base: Recipe, ipc: int) -> SectionValues:
 MTT: SectionValues = SUMMED | {
     **{"network_init": "pool", "match": "trajectory", "update": "none", "lr_img": 1000.0, "clamp": False},
 }
-# Plain SGD at a constant rate, without momentum, decay and CutMix
-EXPERTS: SectionValues = {
-    **{"keep_epochs": True, "momentum": 0.0, "weight_decay": 0.0, "lr_decay": False, "mix_p": 0.0},
-}
 
 
-MANY: SectionValues = {"models": 100, "batch_size": 256}
-FLAT_EXPERTS: SectionValues = EXPERTS | {"optimizer": "gsam"}
-MTT_FULL: SectionValues = {"inner_loop": 100, "full_niter": 50, "speedup": 1}
-MTT_SHORT: SectionValues = {"syn_steps": 10, "max_start_epoch": 5, "lr_img": 10.0}
-
-
-def mtt_fits(base: Recipe, ipc: int) -> SectionValues:
-    """The published augmentation."""
-    return {"aug_type": unmirrored(DSA_STRATEGY, base)}
+def mtt_fits(base: Recipe, ipc: int, table: Callable[[str, int], SectionValues] = tables.mtt) -> SectionValues:
+    """The published augmentation and, for the published recipes, the columns of the paper's table."""
+    values = {} if is_short(base) else table(base.data.dataset, ipc)
+    return values | {"aug_type": unmirrored(DSA_STRATEGY, base)}
 
 
 # ---- all of them ----
@@ -188,29 +181,29 @@ METHODS: dict[str, Method] = {
     "mtt": Method(
         "Cazenavette et al., Dataset Distillation by Matching Training Trajectories, CVPR 2022",
         means=MTT,
-        full=MTT_FULL,
-        short=MTT_SHORT,
-        experts=EXPERTS,
-        pool=MANY,
+        full=tables.SCHEDULE,
+        short=tables.SHORT,
+        experts=tables.EXPERTS,
+        pool=tables.PUBLISHED_POOL,
         fits=mtt_fits,
     ),
     "ftd": Method(
         "Du et al., Minimizing the Accumulated Trajectory Error to Improve Dataset Distillation, CVPR 2023",
         means=MTT | {"averaging_power": 3},
-        full=MTT_FULL,
-        short=MTT_SHORT,
-        experts=FLAT_EXPERTS,
-        pool=MANY | {"gsam_alpha": 1.0},
-        fits=mtt_fits,
+        full=tables.SCHEDULE,
+        short=tables.SHORT,
+        experts=tables.FLAT_EXPERTS,
+        pool=tables.PUBLISHED_POOL | {"gsam_alpha": 1.0},
+        fits=partial(mtt_fits, table=tables.ftd),
     ),
     "datm": Method(
         "Guo et al., Towards Lossless Dataset Distillation via Difficulty-Aligned Trajectory Matching, ICLR 2024",
         means=MTT | {"init": "correct", "lr_y": 2.0, "threshold": 1.0},
-        full=MTT_FULL | {"full_niter": 100},
-        short=MTT_SHORT,
-        experts=FLAT_EXPERTS,
-        pool=MANY | {"epochs": 100},
-        fits=mtt_fits,
+        full=tables.SCHEDULE | {"full_niter": 100},
+        short=tables.SHORT,
+        experts=tables.FLAT_EXPERTS,
+        pool=tables.PUBLISHED_POOL | {"epochs": 100},
+        fits=partial(mtt_fits, table=tables.datm),
     ),
 }
 
@@ -259,10 +252,12 @@ def method_layer(name: str, base: Recipe, ipc: int) -> dict[str, SectionValues]:
         )
     schedule = method.short if is_short(base) else method.full
     condense = method.means | schedule | method.fits(base, ipc) | {"method": name}
+    data = {"zca": condense.pop("zca")} if "zca" in condense else {}
     pool = method.experts | ({} if is_short(base) else method.pool)
     if method.experts:  # an expert and its students see the same augmentation
         pool["aug_type"] = condense["aug_type"]
-    return {"condense": condense} | ({"pool": pool} if pool else {})
+    sections = {"condense": condense, "pool": pool, "data": data}
+    return {name: values for name, values in sections.items() if values}
 
 
 # ---- settings without effect ----

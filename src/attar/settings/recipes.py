@@ -12,6 +12,7 @@ from attar.settings.auto import USUAL_IPC, Shape, fitting
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import SECTIONS, DataConfig, EvaluateConfig, NetworkConfig, PoolConfig, Recipe
 from attar.settings.schema import replace
+from attar.settings.trajectory_tables import TINY
 
 AUGMENT_WITH_FLIP = "color_crop_flip_scale_rotate"
 # Of digits, which must not be mirrored
@@ -132,6 +133,67 @@ def imagenet100() -> Recipe:
     )
 
 
+def of_method(method: str, base: Recipe) -> Recipe:
+    """A data set's recipe with a method on top."""
+    made = overlay(base, methods.method_layer(method, base, base.condense.ipc))
+    epochs = made.pool.epochs if method == "datm" else made.condense.last_epoch
+    return overlay(made, {"pool": {"epochs": epochs}})
+
+
+def tiny() -> Recipe:
+    """Tiny-ImageNet as it is unzipped, ConvNet-4, for trajectories."""
+    base = cifar10()
+    data, network = DataConfig(dataset=TINY), NetworkConfig(depth=4)
+    return dataclasses.replace(base, data=data, network=network, condense=replace(base.condense, {"base_size": 64}))
+
+
+def subset(name: str) -> Recipe:
+    """A subset of ImageNet as it is unzipped, at 128 pixels, ConvNet-5, for trajectories."""
+    base = cifar10()
+    data, network = DataConfig(dataset=name, size=128), NetworkConfig(depth=5)
+    return dataclasses.replace(base, data=data, network=network, condense=replace(base.condense, {"base_size": 128}))
+
+
+def mtt_cifar10() -> Recipe:
+    """CIFAR-10 by trajectories (MTT table 1) at ipc 10; `-d cifar10 --method mtt` has the column of any ipc."""
+    return of_method("mtt", cifar10())
+
+
+def mtt_cifar100() -> Recipe:
+    """CIFAR-100 by trajectories (MTT table 1) at ipc 10."""
+    return of_method("mtt", cifar100())
+
+
+def mtt_tiny() -> Recipe:
+    """Tiny-ImageNet, the folder tiny-imagenet-200, by trajectories (MTT table 1) at ipc 10."""
+    return of_method("mtt", tiny())
+
+
+def mtt_nette() -> Recipe:
+    """ImageNette, the folder imagenette2, at 128 pixels by trajectories (MTT table 2) at ipc 10."""
+    return of_method("mtt", subset("imagenette2"))
+
+
+def mtt_woof() -> Recipe:
+    """ImageWoof, the folder imagewoof2, at 128 pixels by trajectories (MTT table 2) at ipc 10."""
+    return of_method("mtt", subset("imagewoof2"))
+
+
+def datm_cifar10() -> Recipe:
+    """CIFAR-10 by difficulty-aligned trajectories (DATM table 1) at ipc 10."""
+    return of_method("datm", cifar10())
+
+
+def datm_cifar100() -> Recipe:
+    """CIFAR-100 by difficulty-aligned trajectories (DATM table 1) at ipc 10."""
+    return of_method("datm", cifar100())
+
+
+def datm_tiny() -> Recipe:
+    """Tiny-ImageNet, the folder tiny-imagenet-200, by difficulty-aligned trajectories (DATM table 1) at ipc 10."""
+    return of_method("datm", tiny())
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "default": default,
     "digits": digits,
@@ -144,8 +206,21 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "cifar100": cifar100,
     "imagenet10": imagenet10,
     "imagenet100": imagenet100,
+    "mtt-cifar10": mtt_cifar10,
+    "mtt-cifar100": mtt_cifar100,
+    "mtt-tiny": mtt_tiny,
+    "mtt-nette": mtt_nette,
+    "mtt-woof": mtt_woof,
+    "datm-cifar10": datm_cifar10,
+    "datm-cifar100": datm_cifar100,
+    "datm-tiny": datm_tiny,
 }
-NAMED_ONLY = ("default", "fashion-cpu", "best")  # recipes that are not those of a data set of the same name
+NAMED_ONLY = (
+    "default",
+    "fashion-cpu",
+    "best",
+    *(name for name in RECIPES if name.startswith(("mtt-", "datm-"))),
+)  # recipes that are not those of a data set of the same name
 
 
 def fits_images(recipe: str | None, dataset: str) -> bool:

@@ -166,7 +166,7 @@ def folder_names(classes: tuple[str, ...]) -> list[str]:
     if list(classes) == safe == sorted(classes) and len(set(map(str.lower, safe))) == len(safe):
         return safe
     digits = len(str(len(classes) - 1))
-    return [f"{label:0{digits}}_{name}".rstrip("_") for label, name in enumerate(safe)]
+    return [f"{label:0{digits}}_{name}" for label, name in enumerate(safe)]  # a bare number would be sorted as one
 
 
 def _png(folder: Path, exported: ExportedImages, condensed: SyntheticSet) -> None:

@@ -73,11 +73,22 @@ def test_points_stand_where_their_numbers_say(files: tuple[Path, Path]) -> None:
 def test_names_and_lines_are_there(files: tuple[Path, Path]) -> None:
     text = files[0].read_text(encoding="utf-8")
     said = re.findall(r"<text[^>]*>([^<]*)</text>", text)
-    assert {"slow &amp; sure", "fast", "random", "whole training set", "random real images", "models 40"} <= set(said)
+    assert {"slow &amp; sure", "fast", "random", "whole training set", "random real images"} <= set(said)
+    assert {"models 20", "fast, models 40", "slow &amp; sure, models 40"} <= set(said)  # an entry at its last point
     assert not any("niter" in words for words in said)
     assert {"1 image per class", "10 images per class", "accuracy on test images, %", "≤ 0.1"} <= set(said)
     ids = re.findall(r' id="([^"]*)"', text)
     assert {"whole-ipc1", "whole-ipc10", "random_real-ipc1"} <= set(ids) and len(ids) == len(set(ids))
+
+
+def test_no_two_entries_look_alike_and_the_best_comes_first() -> None:
+    """Of as many entries as any comparison has."""
+    rows = [row(f"entry {k}", 1, 0.5 + 0.01 * k, 10.0 + k) for k in range(14)]
+    drawn = figure.draw(PLAN, rows, "convnet2")
+    colours = {line.get_color() for line in drawn.axes[0].lines if str(line.get_gid()).startswith("points-")}
+    assert len(colours) == 14
+    names = [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert names[:14] == [f"entry {k}" for k in reversed(range(14))]
 
 
 def test_the_png_opens(files: tuple[Path, Path]) -> None:
@@ -89,8 +100,8 @@ def test_the_png_opens(files: tuple[Path, Path]) -> None:
 def test_no_label_covers_another_or_a_marker() -> None:
     drawn = figure.draw(PLAN, ROWS, "convnet2")
     panel = drawn.axes[0]
-    boxes = [text.get_window_extent() for text in panel.texts]
-    assert len(boxes) == 8
+    boxes = [text.get_window_extent() for text in panel.texts if text.get_text()]
+    assert len(boxes) == 10  # each point of two series, and the other two entries
     markers = [panel.transData.transform((figure.at(one), figure.percent(one))) for one in ROWS[:-1]]
     for one, other in combinations(boxes, 2):
         assert not one.overlaps(other)

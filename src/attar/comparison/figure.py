@@ -26,9 +26,12 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; in print without colours, markers and dashes do
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
+# Okabe and Ito's colours, then Tol's, which colour-blind readers can tell apart; in print markers and dashes do
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
+    *("#882255", "#332288", "#999933", "#44AA99", "#AA4499", "#661100", "#117733"),
+)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")  # not as many as colours, so pairs repeat late
 DASHES = ("-", "--", "-.", ":")
 INK, FAINT = "#1d1d22", "#8c8c96"
 MIN_SECONDS = 0.1  # smaller times, such as that of a random selection, are drawn here
@@ -37,6 +40,7 @@ DPI = 160  # of the PNG
 UNLABELLED = ("ipc", *with_role("condense", "length"))  # settings that the panel and its time axis show already
 MARKER_RADIUS = 5  # points
 LINE_STEP = 4  # pixels between the boxes along a line that labels keep clear of
+FAR = 12  # points from a marker: a label there gets a line to it
 LABEL_OFFSETS = tuple(
     (distance * math.cos(angle), distance * math.sin(angle))
     for distance in (9, 14, 20, 28, 38)
@@ -87,7 +91,8 @@ def draw(plan: ComparisonPlan, rows: Sequence[Row], network: str) -> Figure:
     figure = Figure(figsize=(PANEL_WIDTH * len(sizes) + LEGEND_WIDTH, HEIGHT), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
-    entries = list(dict.fromkeys(row.entry for row in rows))
+    best = sorted(rows, key=percent, reverse=True)
+    entries = list(dict.fromkeys(row.entry for row in best))  # the legend from the most accurate on
     handles: dict[str, Any] = {}
     panels: dict[int, tuple[Axes, Sequence[Row]]] = {}
     for panel, ipc in zip(axes, sizes, strict=True):
@@ -103,6 +108,9 @@ def draw(plan: ComparisonPlan, rows: Sequence[Row], network: str) -> Figure:
     axes[0].set_ylabel(f"accuracy on {plan.tested_on}, %")
     # at the left, where even a long legend does not reach
     figure.suptitle(f"{plan.recipe.data.dataset}, tested with {network}", x=0.02, ha="left", color=INK, fontsize=11)
+    seeds = max(row.accuracy.n for row in rows if row.accuracy is not None)
+    if seeds > 1:
+        axes[0].set_xlabel(f"{axes[0].get_xlabel()}\nup and left is better; bars: standard deviation, {seeds} seeds")
     figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
     _label(figure, panels, entries)
     return figure
@@ -181,9 +189,10 @@ def _axes(panel: Axes, rows: Sequence[Row], ipc: int) -> None:
 
 
 def _label(figure: Figure, panels: Mapping[int, tuple[Axes, Sequence[Row]]], entries: Sequence[str]) -> None:
-    """Label each point of a series with its settings, where no marker, no line and no other label is.
+    """Label each entry at its last point, and each point of a series with its settings, where there is room.
 
-    The number of iterations is left out, because their seconds are the axis.
+    That is where no marker, no line and no other label is. The number of iterations is left out, because their seconds
+    are the axis.
     """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # from here on the panels must not move
@@ -191,16 +200,22 @@ def _label(figure: Figure, panels: Mapping[int, tuple[Axes, Sequence[Row]]], ent
         taken = [_marker(panel, row) for row in rows]
         taken += [box for line in panel.lines for box in _along(panel, line)]
         names = [row.entry for row in rows]
-        for row in rows:
+        for row in sorted(rows, key=percent, reverse=True):
+            of_entry = [other for other in rows if other.entry == row.entry]
+            text = row.entry if row is max(of_entry, key=at) else ""
             if names.count(row.entry) > 1:
-                text = in_words({key: value for key, value in row.settings.items() if key not in UNLABELLED})
-                if not text:
-                    continue
+                settings = in_words({key: value for key, value in row.settings.items() if key not in UNLABELLED})
+                text = ", ".join(filter(None, (text, settings)))
+            if text:
                 colour = COLOURS[entries.index(row.entry) % len(COLOURS)]
-                note = panel.annotate(
-                    text, (at(row), percent(row)), (0, 0), textcoords="offset points", fontsize=8, color=colour
-                )
+                point = (at(row), percent(row))
+                note = panel.annotate(text, point, (0, 0), textcoords="offset points", fontsize=8, color=colour)
                 taken.append(_place(note, panel, taken))
+                if math.hypot(*note.get_position()) > FAR:
+                    line = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0}
+                    panel.annotate(
+                        "", point, note.get_position(), textcoords="offset points", arrowprops=line, zorder=2
+                    )
 
 
 def _marker(panel: Axes, row: Row) -> Bbox:

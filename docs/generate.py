@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -57,7 +58,7 @@ small = attar.condense("digits", callback=look, progress=True)
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages."""
-    for name, content in (("settings.md", settings()), ("api.md", api())):
+    for name, content in (("settings.md", settings()), ("api.md", api()), ("notebook.md", notebook())):
         files.append(File.generated(config, name, content=content))
     return files
 
@@ -70,6 +71,15 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
 def on_post_template(output: str, template_name: str, config: MkDocsConfig) -> str:
     """The same for the page of addresses that are not there."""
     return with_search(output, SEARCH)
+
+
+def notebook() -> str:
+    """The cells of the notebook as a page."""
+    cells = json.loads((Path(__file__).parent / "quickstart.ipynb").read_text(encoding="utf-8"))["cells"]
+    texts = ["".join(cell["source"]) for cell in cells]
+    kinds = [cell["cell_type"] for cell in cells]
+    page = [text if kind == "markdown" else f"```python\n{text}\n```" for text, kind in zip(texts, kinds, strict=True)]
+    return "\n\n".join([*page, "[The notebook itself](quickstart.ipynb)"])
 
 
 def with_search(page: str, script: str) -> str:

@@ -33,3 +33,5 @@ def test_what_may_be_broken_off_is(caplog: pytest.LogCaptureFixture) -> None:
         interrupt()
         pytest.fail("it waited")
     assert lines(caplog) == ["stopping now"] and not signals.AT_ONCE
+    assert signals.CUT  # by which the command line knows that compilers are not to be waited for
+    signals.CUT.clear()

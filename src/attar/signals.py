@@ -58,12 +58,14 @@ class DeferredSignal:
         if not again and not self.raises_at_once:
             with suppress(RuntimeError):  # the signal came while a line was written
                 log.warning("stopping now" if AT_ONCE else "stopping at the next safe point; again stops now")
+        CUT.extend(AT_ONCE)
         if again or self.raises_at_once or AT_ONCE:
             raise Interrupted(number)
 
 
 DEFERRED: list[DeferredSignal] = []  # one for each `deferred` block that is active, the innermost last
 AT_ONCE: list[object] = []  # one for each `at_once` block that is active
+CUT: list[object] = []  # those of them that a signal interrupted
 
 
 @contextmanager

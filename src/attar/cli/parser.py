@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):  # a name or a sign that the terminal does not know ends no run
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    signals.CUT.clear()
     try:
         with signals.sigterm_raises():
             _app(tokens)(tokens, exit_on_error=False, print_error=False)
@@ -69,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
         print("; ".join(filter(None, ("attar: interrupted", str(error)))), file=sys.stderr, flush=True)
         status = error.status if isinstance(error, signals.Interrupted) else 130
         workers = sys.modules.get("attar.engine.workers")
-        if workers is not None and workers.busy():  # the interpreter would wait for the worker threads
+        if signals.CUT or (workers is not None and workers.busy()):  # the interpreter would wait for compilers, threads
             os._exit(status)
         sys.exit(status)
 

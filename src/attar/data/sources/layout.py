@@ -127,8 +127,11 @@ def _by_splits_below(tree: Tree, prefix: str, found: dict[str, list[int]]) -> La
 
 
 def _say_nested(tree: Tree, prefix: str, found: Mapping[str, Sequence[int]]) -> None:
+    depth = prefix.count("/") + 1
+    if not any(folder.startswith(prefix) and folder.count("/") >= depth for folder in tree.folders):
+        return
     files = [tree.files[place] for places in found.values() for place in places]
-    nested = [file for file in files if file.count("/") > prefix.count("/") + 1]
+    nested = [file for file in files if file.count("/") > depth]
     if nested:
         log.warning(
             "%s: %d images lie in sub-folders of a class folder, such as %s, and are read as images of that class",
@@ -163,8 +166,9 @@ def _with_splits(tree: Tree, prefix: str, found: Sequence[str], left_out: LeftOu
 
 def _count_others(tree: Tree, prefix: str, used: set[str], left_out: LeftOut) -> None:
     """Note the files beside the splits."""
+    places = tuple(f"{prefix}{name}/" for name in used)
     for file in tree.files:
-        if file.startswith(prefix) and file[len(prefix) :].split("/", 1)[0] not in used:
+        if not file.startswith(places) and file.startswith(prefix):
             left_out.add("files beside the splits", file)
 
 
@@ -212,12 +216,12 @@ def _pictures(
         if not file.startswith(prefix):
             continue
         label, _, rest = file[start:].partition("/")
-        if not rest or label not in found:
+        if label not in found or not rest:
             continue
-        if not is_picture(rest):
+        if is_picture(rest):
+            found[label].append(place)
+        else:
             left_out.add(f"files {NOT_PICTURES} ({os.path.splitext(rest)[1] or 'none'})", file)
-            continue
-        found[label].append(place)
     for name in classes[:nclass]:
         if not found[name]:
             raise UserError(

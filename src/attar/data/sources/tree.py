@@ -59,8 +59,8 @@ class Tree:
         """Folders with images in them or below."""
         found: set[str] = set()
         for file in self.files:
-            if is_picture(file):
-                folder = file.rpartition("/")[0]
+            folder = file.rpartition("/")[0]
+            if folder not in found and is_picture(file):
                 while folder not in found:
                     found.add(folder)
                     folder = folder.rpartition("/")[0]

@@ -26,7 +26,7 @@ def kind_of(folder: Path, names: Collection[str]) -> str | None:
         return "export"
     if {"results.jsonl", "comparison.json"} <= set(names):
         return "comparison"
-    if any(name.endswith(MEMBER) and _is_ours(folder / name) for name in names):
+    if any(_is_ours(folder / name) for name in [name for name in names if name.endswith(MEMBER)]):
         return "pool"
     return None
 

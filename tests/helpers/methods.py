@@ -30,6 +30,8 @@ RUNS: list[tuple[str, dict[str, Any]]] = [
     ("accdd", {"network_init": "interpolated", "img_space": "normalized", "nclass_sub": 2, "phase": 0}),
     ("accdd", {"averaging_power": 3}),
     ("dm", {"averaging_power": 1}),
+    ("cim", {}),
+    ("accdd", {"metric": "orth", "match_layers": "0.5:", "keep": "easiest:0.5"}),
 ]
 
 

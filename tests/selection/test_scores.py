@@ -139,19 +139,19 @@ def test_rded_keeps_the_easiest_crop_of_the_easiest_images(
 ) -> None:
     seen: list[Tensor] = []
 
-    def noted(images: Tensor, factor: int, generator: Generator) -> Tensor:
-        seen.append(cropped(images, factor, generator))
+    def noted(crops: Tensor, factor: int) -> Tensor:
+        seen.append(cells(crops, factor))
         return seen[-1]
 
-    cropped = rded.cropped
-    monkeypatch.setattr(rded, "cropped", noted)
+    cells = rded.cells
+    monkeypatch.setattr(rded, "cells", noted)
     stored = rded.mosaics(digits, 5, 3, factor, pool, Generator().manual_seed(0))
-    assert stored.shape == (3, 1, 8, 8) and len(seen) == 5
+    assert stored.shape == (3, 1, 8, 8) and len(seen) == 6, "five crops, and those that are kept"
     module, best = pool.build(seed=0), []
     module.load_state_dict(pool.members[0].params)
     for i in range(len(digits.rows(5))):
         tried = []
-        for crops in seen:
+        for crops in seen[:5]:
             assert crops.shape[2:] == (8 // factor, 8 // factor)
             cell = crops[i : i + 1]
             large = torch.nn.functional.interpolate(cell, size=(8, 8), mode="bilinear")

@@ -145,7 +145,7 @@ def test_a_short_recipe_keeps_its_schedule_and_its_pool(method: str, name: str) 
     experts = method in TRAJECTORIES
     assert (recipe.pool == base.pool) != experts and recipe.pool.models == base.pool.models
     assert not experts or (recipe.pool.keep_epochs and recipe.pool.epochs == recipe.condense.last_epoch)
-    assert recipe.condense.factor <= base.condense.factor
+    assert recipe.condense.factor <= base.condense.factor or method == "cim", "which needs cells"
     assert ("flip" in recipe.condense.aug_type) == (method in ("dsa", "dm", *TRAJECTORIES) and name == "fashion-cpu")
 
 
@@ -315,7 +315,7 @@ def test_every_choice_is_checked() -> None:
     assert {"method", "network_init", "match", "update", "img_step", "img_space", "img_optim"} <= choices.keys()
     for name, options in choices.items():
         for option in options:
-            if (name, option) != ("match", "trajectory"):
+            if (name, option) not in (("match", "trajectory"), ("match", "pairs")):
                 assert getattr(CondenseConfig(**{name: option}), name) == option
         with pytest.raises(UserError, match=f"unknown {name} 'xyz'; valid: "):
             CondenseConfig(**{name: "xyz"})

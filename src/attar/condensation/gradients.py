@@ -135,9 +135,11 @@ class ImageGradients:
         m = self.matching
         forward = partial(self.forward, module or self.forward_module)
         decoded = decode_class(images, m.factor, m.decode_type)
+        batch = inputs.real
         if inputs.subset is not None:
             decoded = decoded[inputs.subset]
-        synthetic, real = apply(self.normalize(decoded), inputs.draw), apply(inputs.real, inputs.draw)
+            batch = batch[inputs.subset] if m.match == "pairs" else batch
+        synthetic, real = apply(self.normalize(decoded), inputs.draw), apply(batch, inputs.draw)
         pair = Pair(forward, inputs.params, real, synthetic, inputs.label, inputs.frequencies, gradient)
         return LOSSES.get(m.match, registered_loss)(pair, m)
 

@@ -184,7 +184,12 @@ def follow_trajectory(state: State, setup: Setup) -> Tensor:
 
 
 def matched_rows(state: State, setup: Setup) -> list[Tensor]:
-    """Rows of the real images of each class to match: drawn at random, or representatives of clusters (DREAM)."""
+    """Rows of the real images of each class to match: drawn at random, or representatives of clusters (DREAM).
+
+    Where cells are paired with the crops that they were made of, those themselves (CIM).
+    """
+    if setup.config.match == "pairs":
+        return state.picks
     if setup.config.select == "random":
         return [sampler.draw() for sampler in state.samplers]
     if state.inner % setup.config.select_every == 0:
@@ -199,8 +204,8 @@ def cluster_representatives(state: State, setup: Setup) -> list[Tensor]:
         raise UserError("call begin_outer before cluster_representatives")
     embed = by_network(setup.module, state.network.params, state.network.buffers, config.precision)
     return [
-        representatives(data, label, config.batch_real, embed, state.generator, config.select_from)
-        for label in setup.labels
+        representatives(data, rows, config.batch_real, embed, state.generator, config.select_from)
+        for rows in setup.rows
     ]
 
 

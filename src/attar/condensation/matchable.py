@@ -15,6 +15,7 @@ from attar.errors import UserError, one_line
 from attar.models import BATCH_NORM, buffers_of, fixed_statistics, parameters_of
 from attar.models.for_data import build, describe
 from attar.sets.decode import decoded_count
+from attar.settings.choices import FEATURE_MATCH_NAMES
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import NetworkConfig
 
@@ -32,7 +33,9 @@ def check_matchable(network: NetworkConfig, data: ImageData, config: CondenseCon
     name = models.label(network.net_type)
     use_differentiable_attention()
     module, other = (build(network, describe(data), seed) for seed in (0, 1))
-    if config.match not in ("feat", "ncf") and not matched_names(parameters_of(module), bias=config.bias, fc=config.fc):
+    if config.match not in FEATURE_MATCH_NAMES and not matched_names(
+        parameters_of(module), bias=config.bias, fc=config.fc
+    ):
         raise UserError(f"{name} has no weights before its last layer; --fc matches the gradients of that one")
     layers = {place.removeprefix("body."): layer for place, layer in module.named_modules()}
     norms = {place: layer for place, layer in layers.items() if isinstance(layer, BATCH_NORM)}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from attar.errors import UserError, choose
 from attar.settings import plugins
+from attar.settings.choices import FEATURE_MATCH_NAMES
 
 Params = Mapping[str, Tensor]
 Forward = Callable[[Params, Tensor], Tensor]  # parameters, images [n, ch, H, W] → logits or features [n, d]
@@ -23,6 +24,7 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 CLASSIFIER_PREFIX = "classifier."  # of the names of the last layer's parameters
 DISTANCE_WEIGHT = 300.0  # factor of the distance between characteristic functions (NCFM)
 AMPLITUDE_WEIGHT = PHASE_WEIGHT = 0.5
+ORTHOGONAL_STEPS = 12
 MIN_SQUARE = 1e-12  # clamped below, because the derivative of the square root is infinite at 0
 
 
@@ -34,6 +36,7 @@ class Matching:
     match: str  # one of `LOSSES`
     bias: bool  # match gradients of biases and norm parameters too
     fc: bool  # match gradients of the last layer too
+    layers: tuple[float, float]  # match those tensors only, as shares of their number from the input on
     factor: int
     decode_type: str
 
@@ -41,7 +44,7 @@ class Matching:
     def features(self) -> bool:
         """Whether the loss uses the network's last features instead of its logits."""
         own = plugins.REGISTERED["match"].get(self.match)
-        return self.match in ("feat", "ncf") or (own is not None and own.option == "features")
+        return self.match in FEATURE_MATCH_NAMES or (own is not None and own.option == "features")
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def class_gradients(pair: Pair, m: Matching) -> Tensor:
 
 def both_gradients(pair: Pair, m: Matching) -> tuple[Params, Params]:
     """The parameter gradients of both batches; that of the real batch is a constant."""
-    names = matched_names(pair.params, bias=m.bias, fc=m.fc)
+    names = matched_names(pair.params, bias=m.bias, fc=m.fc, layers=m.layers)
     real, synthetic = (
         pair.gradient(pair.forward, pair.params, names, batch, pair.label.expand(len(batch)))
         for batch in (pair.real, pair.synthetic)
@@ -76,6 +79,15 @@ def feature_means(pair: Pair, m: Matching) -> Tensor:
     """Distance between the means of both batches' last features."""
     real, synthetic = (pair.forward(pair.params, batch) for batch in (pair.real, pair.synthetic))
     return feature_distance(real.detach(), synthetic, m.metric)
+
+
+def paired_features(pair: Pair, m: Matching) -> Tensor:
+    """Squared distance of the last features of each cell and of the crop that it was made of, a mean over the cells.
+
+    Both batches have as many images, in one order (CIM).
+    """
+    real, synthetic = (pair.forward(pair.params, batch) for batch in (pair.real, pair.synthetic))
+    return (real.detach() - synthetic).square().sum(dim=1).mean()
 
 
 def feature_distributions(pair: Pair, m: Matching) -> Tensor:
@@ -107,20 +119,26 @@ LOSSES: dict[str, Callable[[Pair, Matching], Tensor]] = {
     "grad": class_gradients,
     "feat": feature_means,
     "ncf": feature_distributions,
+    "pairs": paired_features,
     "label": label_entropy,
 }
 
 
-def matched_names(params: Params, *, bias: bool = False, fc: bool = False) -> list[str]:
+def matched_names(
+    params: Params, *, bias: bool = False, fc: bool = False, layers: tuple[float, float] = (0.0, 1.0)
+) -> list[str]:
     """Names of the parameters whose gradients are matched: weights of convolutions, and of inner linear layers.
 
     `bias` adds biases and norm parameters, `fc` the weight of the last linear layer, and both together its bias.
+    `layers` leaves the first or last of these out (PAD), but never all of them.
     """
-    return [
+    names = [
         name
         for name, value in params.items()
         if (value.dim() > 1 or bias) and (fc or not name.startswith(CLASSIFIER_PREFIX))
     ]
+    first = min(round(layers[0] * len(names)), len(names) - 1)
+    return names[first : max(first + 1, round(layers[1] * len(names)))] if names else []
 
 
 def gradient(
@@ -204,7 +222,25 @@ def cos(real: Tensor, synthetic: Tensor) -> Tensor:
     return (1 - F.cosine_similarity(real.reshape(rows, -1), synthetic.reshape(rows, -1), dim=1, eps=1e-6)).sum()
 
 
-DISTANCES: dict[str, Distance] = {"mse": mse, "l1": l1, "l1_mean": l1_mean, "cos": cos}
+def orth(real: Tensor, synthetic: Tensor) -> Tensor:
+    """Σ(O_r − O_s)², O = UVᵀ of G = UΣVᵀ: directions of gradients without their sizes (OGM)."""
+    return (orthogonal(real) - orthogonal(synthetic)).square().sum()
+
+
+def orthogonal(value: Tensor) -> Tensor:
+    """The nearest matrix with orthonormal rows or columns of a gradient [out, …], by Newton and Schulz's iteration.
+
+    Directions of less than about a hundredth of the norm stay small. A one-dimensional gradient is scaled to norm 1.
+    """
+    x = value.reshape(len(value), -1) if value.dim() > 1 else value[None]
+    x = x.T if len(x) > x.shape[1] else x
+    x = x / x.square().sum().clamp(min=MIN_SQUARE**2).sqrt()
+    for _ in range(ORTHOGONAL_STEPS):
+        x = 1.5 * x - 0.5 * (x @ x.T) @ x
+    return x
+
+
+DISTANCES: dict[str, Distance] = {"mse": mse, "l1": l1, "l1_mean": l1_mean, "cos": cos, "orth": orth}
 
 
 def _distance(metric: str) -> Distance:

@@ -22,8 +22,10 @@ from attar.engine.precision import check_precision, set_matmul_precision
 from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError, say_once
 from attar.models import Network
+from attar.selection.scores import difficulty
 from attar.sets.decode import check_factor, decoded_count
 from attar.sets.partition import condensed_labels
+from attar.settings import choices
 from attar.settings.condense_config import CondenseConfig
 from attar.training.pool import Pool
 
@@ -38,6 +40,7 @@ class Setup:
     pool: Pool
     config: CondenseConfig
     labels: list[int]  # global labels of the classes that are condensed
+    rows: list[Tensor]  # of the real images of each that are matched, int64
     module: Network
     gradients: ImageGradients
     sweep: Sweep  # `gradients` of rows of real images
@@ -76,6 +79,7 @@ def set_up(data: ImageData, pool: Pool, config: CondenseConfig, compiled: bool |
         match=config.match,
         bias=config.bias,
         fc=config.fc,
+        layers=choices.layer_range(config.match_layers),
         factor=config.factor,
         decode_type=config.decode_type,
     )
@@ -95,9 +99,10 @@ def set_up(data: ImageData, pool: Pool, config: CondenseConfig, compiled: bool |
         pool=pool,
         config=config,
         labels=labels,
+        rows=[matched_rows(data, label, config, pool) for label in labels],
         module=module,
         gradients=gradients,
-        sweep=Sweep(gradients, data),
+        sweep=Sweep(gradients, data, given=config.match == "pairs"),
         calibration=calibration,
         image_optimizer=image_optimizer(data, config, len(labels)),
         network_training=NetworkTraining(gradients, data),
@@ -105,6 +110,16 @@ def set_up(data: ImageData, pool: Pool, config: CondenseConfig, compiled: bool |
         draws_subset=decoded_count(config.ipc, config.factor, config.decode_type) > config.batch_syn_max,
         pending=fractions.view(-1, 1, 1, 1, 1),
     )
+
+
+def matched_rows(data: ImageData, label: int, config: CondenseConfig, pool: Pool) -> Tensor:
+    """Rows of the real images of a class that are matched: all, or the easiest or hardest by EL2N (PAD section 3.1)."""
+    rows = data.rows(label)
+    if config.keep is None:
+        return rows
+    side, share = choices.keep_share(config.keep)
+    order = difficulty("el2n", data, label, pool).argsort(stable=True, descending=side == "hardest")
+    return rows[order[: max(1, round(share * len(rows)))]]
 
 
 def check_pool(pool: Pool, data: ImageData, config: CondenseConfig) -> None:

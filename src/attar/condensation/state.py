@@ -6,21 +6,16 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
 from attar.condensation import experts, image_step
-from attar.condensation.given_images import images_of_set
+from attar.condensation.initial import initial_images
 from attar.condensation.setup import Setup
 from attar.data.images import ImageData
 from attar.errors import Diverged, UserError, log
-from attar.selection.coresets import images_of_class
-from attar.selection.embeddings import Embed, by_network, pixels, representatives
-from attar.sets.decode import mix, noise
-from attar.settings.choices import CORESET_NAMES
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import with_role
 from attar.settings.schema import settings_of
@@ -57,7 +52,8 @@ class State:
     evaluated: int = -1  # the last outer iteration with an evaluation
     events: int = 0  # lines written to metrics.jsonl
     seconds: float = 0.0  # of all sessions
-    picks: list[Tensor] = field(default_factory=list)  # per class, rows of the last clustering (DREAM)
+    # per class: rows of the last clustering (DREAM), or the crops in its cells, uint8 [n, ch, H, W] (CIM)
+    picks: list[Tensor] = field(default_factory=list)
     mean: Tensor | None = None  # of the images over the sweeps, if it is the product
     learned: dict[str, Tensor] = field(default_factory=dict)  # beside the images: "lr", "logits", and their momenta
 
@@ -67,29 +63,19 @@ def init(setup: Setup, images: Tensor | None = None) -> State:
     data, config = setup.data, setup.config
     generator = Generator(data.device).manual_seed(config.seed)
     cpu_generator = Generator().manual_seed(config.seed)
-    images = images_of_set(data, config, setup.labels) if images is None else images
-    if images is None and config.init == "correct":
-        rows = torch.stack([experts.right_rows(setup, label, config.ipc, generator) for label in setup.labels])
-        images = (data.images[rows.flatten()].float() / 255).unflatten(0, rows.shape)
-    elif images is None and config.init in CORESET_NAMES and config.init != "random":
-        of_class = partial(images_of_class, data, config.init)
-        images = torch.stack(
-            [of_class(label, config.ipc, config.factor, setup.pool, generator) for label in setup.labels]
-        )
-    elif images is None:
-        embed = first_embedding(setup) if config.select == "cluster" else None
-        images = torch.stack([initial_images(data, label, config, generator, embed) for label in setup.labels])
+    images, crops = initial_images(setup, generator) if images is None else (images, [])
     return State(
         images=images,
         momentum=torch.zeros_like(images),
         initial=images.clone(),
         network=None,
-        samplers=[BatchSampler(data.rows(label), config.batch_real, generator) for label in setup.labels],
+        samplers=[BatchSampler(rows, config.batch_real, generator) for rows in setup.rows],
         update_sampler=BatchSampler(torch.arange(len(data.labels), device=data.device), config.batch_size, generator),
         experts=BatchSampler(torch.arange(len(setup.pool)), 1, cpu_generator),
         generator=generator,
         cpu_generator=cpu_generator,
         optimizer=image_step.start(images, setup.image_optimizer),
+        picks=crops,
         learned=start_learned(setup, images),
     )
 
@@ -102,39 +88,6 @@ def start_learned(setup: Setup, images: Tensor) -> dict[str, Tensor]:
     if setup.config.lr_y:
         learned["logits"] = experts.mean_logits(setup, images)
     return learned | {f"{name}_momentum": torch.zeros_like(value) for name, value in learned.items()}
-
-
-def first_embedding(setup: Setup) -> Embed:
-    """The embedding for the initial clustering: by the model that the run draws first; by pixels without a pool."""
-    if not len(setup.pool):
-        return pixels
-    member = setup.pool.draw(Generator().manual_seed(setup.config.seed))
-    params, buffers = (
-        {name: value.to(setup.data.device) for name, value in tensors.items()}
-        for tensors in (member.params, member.buffers)
-    )
-    return by_network(setup.module, params, buffers, setup.config.precision)
-
-
-def initial_images(
-    data: ImageData, label: int, config: CondenseConfig, generator: Generator, embed: Embed | None = None
-) -> Tensor:
-    """The initial images of a class [ipc, ch, H, W] in [0, 1]: noise, real images, or grids of real images.
-
-    Real images are drawn at random without replacement; a class with too few images is shuffled and used again. With
-    `embed` they are the representatives of clusters (DREAM), repeated in the same order if there are too few.
-    """
-    if config.init == "noise":
-        return noise(config.ipc, data.channels, data.size, generator)
-    factor = config.factor if config.init == "mix" else 1
-    count = config.ipc * factor**2
-    if embed is None:
-        sampler = BatchSampler(data.rows(label), 1, generator)
-        rows = torch.cat([sampler.draw() for _ in range(count)])
-    else:
-        rows = representatives(data, label, count, embed, generator, config.select_from)
-        rows = rows.repeat(-(-count // len(rows)))[:count]
-    return mix(data.images[rows].float() / 255, factor)
 
 
 def start_network(setup: Setup, params: dict[str, Tensor], buffers: dict[str, Tensor]) -> TrainState:
@@ -262,7 +215,8 @@ def _rebuild_state(values: SavedState, setup: Setup) -> State:
         setattr(state, name, values[name].to(device))
     state.losses = list(values["losses"].to(device))
     state.picks = [rows.to(device) for rows in values["picks"]]
-    if setup.config.select == "cluster" and state.inner and len(state.picks) != len(setup.labels):
+    has_picks = setup.config.match == "pairs" or (setup.config.select == "cluster" and state.inner)
+    if has_picks and len(state.picks) != len(setup.labels):
         raise ValueError(f"picks of {len(state.picks)} classes")
     state.generator.set_state(values["generator"])
     state.cpu_generator.set_state(values["cpu_generator"])

@@ -14,13 +14,16 @@ from attar.engine.cuda_graphs import CudaGraph
 
 
 class Sweep:
-    """Computes `ImageGradients` with `real` given as rows of the data, int64 [n_c] per class."""
+    """Computes `ImageGradients` with `real` given as rows of the data, int64 [n_c] per class.
 
-    def __init__(self, gradients: ImageGradients, data: ImageData) -> None:
+    given: `real` is images as bytes, uint8 [n_c, ch, H, W], not rows.
+    """
+
+    def __init__(self, gradients: ImageGradients, data: ImageData, given: bool = False) -> None:
         on_gpu = data.device.type == "cuda"
         self.data = data
-        self.upload = on_gpu and not isinstance(data.images, Tensor)  # a CUDA graph cannot read files
-        make = data.scaled if self.upload else data.fetch
+        self.upload = on_gpu and not given and not isinstance(data.images, Tensor)  # a CUDA graph cannot read files
+        make = data.scaled if self.upload or given else data.fetch
 
         def from_rows(inputs: SweepInputs) -> SweepResult:
             return gradients(inputs._replace(real=LazyBatches(make, inputs.real)))

@@ -50,13 +50,12 @@ def embed_rows(data: ImageData, rows: Tensor, embed: Embed) -> Tensor:
 
 
 def representatives(
-    data: ImageData, label: int, count: int, embed: Embed, generator: Generator, max_candidates: int | None = None
+    data: ImageData, rows: Tensor, count: int, embed: Embed, generator: Generator, max_candidates: int | None = None
 ) -> Tensor:
-    """Rows of the images nearest to the centres of `count` clusters of a class, int64 [min(count, n)].
+    """Of the rows of a class those of the images nearest to the centres of `count` clusters, int64 [min(count, n)].
 
-    max_candidates: cluster only so many images of the class (but at least `count`), drawn at random; all by default.
+    max_candidates: cluster only so many of the images (but at least `count`), drawn at random; all by default.
     """
-    rows = data.rows(label)
     if count >= len(rows):
         return rows
     if max_candidates is not None and max(max_candidates, count) < len(rows):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from attar.data.images import ImageData
+from attar.engine.device import send
 from attar.errors import UserError
 from attar.selection.embeddings import by_network, embed_rows
 from attar.settings.choices import EPOCH_SCORE_NAMES
@@ -40,7 +41,7 @@ def answers(
     data: ImageData, rows: Tensor, pool: Pool, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """The last features [n, d] and the logits [n, C] of a network with these tensors for training images."""
-    params, buffers = ({name: value.to(data.device) for name, value in one.items()} for one in (params, buffers))
+    params, buffers = ({name: send(value, data.device) for name, value in one.items()} for one in (params, buffers))
     features = embed_rows(data, rows, by_network(pool.build(seed=0).to(data.device), params, buffers))
     return features, F.linear(features, params["classifier.weight"], params.get("classifier.bias"))
 

@@ -10,11 +10,12 @@ from attar.settings import plugins
 
 AUGMENTATION_NAMES = ("color", "crop", "cutout", "flip", "scale", "rotate", "resize")
 ONE = "one"  # before the operations of a strategy: only one of them, drawn for each call (DSA, DM)
-METRIC_NAMES = ("mse", "l1", "l1_mean", "cos")
-METHOD_NAMES = ("accdd", "idc", "idc-i", "dc", "dsa", "dm", "ncfm", "mtt", "ftd", "datm")
+METRIC_NAMES = ("mse", "l1", "l1_mean", "cos", "orth")
+METHOD_NAMES = ("accdd", "idc", "idc-i", "dc", "dsa", "dm", "ncfm", "mtt", "ftd", "datm", "cim")
 NETWORK_INIT_NAMES = ("pool", "fresh", "interpolated")
 PRETRAINED_INIT_NAMES = ("pool", "interpolated")  # those of NETWORK_INIT_NAMES that need early-stage models
-MATCH_NAMES = ("grad", "feat", "ncf", "trajectory")
+FEATURE_MATCH_NAMES = ("feat", "ncf", "pairs")
+MATCH_NAMES = ("grad", *FEATURE_MATCH_NAMES, "trajectory")
 UPDATE_NAMES = ("real", "synthetic", "none")
 TRAINING_UPDATE_NAMES = ("real", "synthetic")  # those of UPDATE_NAMES that train the network
 IMG_STEP_NAMES = ("class", "sweep")
@@ -67,3 +68,29 @@ def strategy_names(strategy: str) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise UserError(f"augmentation '{strategy}' names an operation twice")
     return names
+
+
+def keep_share(text: str) -> tuple[str, float]:
+    """'easiest:0.8' is ('easiest', 0.8). Raises `UserError` for anything else."""
+    side, _, share = text.partition(":")
+    value = _share(share)
+    if side not in ("easiest", "hardest") or not 0 < value <= 1:
+        raise UserError(f"keep must be easiest:SHARE or hardest:SHARE, a share above 0 and at most 1, not '{text}'")
+    return side, value
+
+
+def layer_range(text: str) -> tuple[float, float]:
+    """'0.25:' is (0.25, 1.0), ':0.5' is (0.0, 0.5). Raises `UserError` for anything else."""
+    first, colon, last = text.partition(":")
+    low, high = _share(first or "0"), _share(last or "1")
+    if not colon or not 0 <= low < high <= 1:
+        raise UserError(f"match_layers must be FROM:TO, shares between 0 and 1, FROM below TO, not '{text}'")
+    return low, high
+
+
+def _share(text: str) -> float:
+    """A number, NaN where the text is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")

@@ -35,6 +35,11 @@ def check_together(config: CondenseConfig) -> None:
         raise UserError(f"warmup trains fresh networks, and network_init is {config.network_init}; leave it out")
     if config.init == "correct" and (config.network_init == "fresh" or config.factor > 1):
         raise UserError("init correct needs early-stage models (network_init pool or interpolated), and factor 1")
+    choices.layer_range(config.match_layers)  # raises for anything else
+    if config.keep is not None:
+        choices.keep_share(config.keep)
+    if config.match == "pairs" and (config.init != "rded" or config.factor == 1 or config.decode_type != "single"):
+        raise UserError("match pairs needs init rded, a factor above 1 and decode_type single: crops in cells")
     if config.init in (*choices.SCORE_NAMES, "rded") and config.network_init == "fresh":
         raise UserError(f"init {config.init} needs early-stage models: network_init pool or interpolated")
     if config.init in ("correct", *choices.CORESET_NAMES) and config.init != "random" and config.select == "cluster":

@@ -24,7 +24,7 @@ class CondenseConfig(ImagesConfig, TrajectoryConfig):
 
     metric: str = setting(
         "mse",
-        "distance between gradients or features: mse, l1, l1_mean or cos",
+        "distance between gradients or features: mse, l1, l1_mean, cos or orth (of directions)",
         choices=choices.METRIC_NAMES,
         needs=("match", ("grad", "feat")),
         fitted_to=("data",),
@@ -32,7 +32,8 @@ class CondenseConfig(ImagesConfig, TrajectoryConfig):
     )
     match: str = setting(
         "grad",
-        "grad (class gradients), feat (means of features), ncf (their distribution) or trajectory",
+        "grad (class gradients), feat (means of features), ncf (their distribution), pairs (of cells and crops) or "
+        "trajectory",
         choices=choices.MATCH_NAMES,
         of_method=True,
         fitted_to=("data",),
@@ -55,6 +56,16 @@ class CondenseConfig(ImagesConfig, TrajectoryConfig):
     )
     fc: bool = setting(
         False, "match the gradient of the last linear layer too", of_method=True, needs=("match", ("grad",))
+    )
+    match_layers: str = setting(
+        ":",
+        "match only these layers, FROM:TO as shares from the input on: 0.25: leaves the first quarter out (PAD)",
+        needs=("match", ("grad",)),
+    )
+    keep: str | None = setting(
+        None,
+        "match only the easiest:SHARE or hardest:SHARE real images of a class, by EL2N of the pool (PAD)",
+        needs=("network_init", choices.PRETRAINED_INIT_NAMES),
     )
     aug_type: str = setting("color_crop_cutout", "Siamese augmentation of matching, joined with _ or -, or none")
     batch_real: int = setting(64, "real images per class and sweep", limits=AT_LEAST_ONE, fitted_to=("data",))

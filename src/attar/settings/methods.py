@@ -205,6 +205,15 @@ METHODS: dict[str, Method] = {
         pool=tables.PUBLISHED_POOL | {"epochs": 100},
         fits=partial(mtt_fits, table=tables.datm),
     ),
+    "cim": Method(
+        "CIM: a residual on RDED's mosaics that brings the features of each cell near those of its crop, ECCV 2026",
+        means=NEW_NETWORKS
+        | {"network_init": "pool", "sweeps_per_network": None, "match": "pairs", "init": "rded", "factor": 2}
+        | {"update": "none"}
+        | {"img_optim": "adamw", "img_step": "sweep", "lr_img": 0.01, "aug_type": "color_crop"},
+        full={"inner_loop": 100, "full_niter": 2, "speedup": 1},
+        pool={"epochs": 30},
+    ),
 }
 
 

@@ -68,7 +68,13 @@ class losses:
         Raises:
             UserError: for a name that is taken, and another `of`.
         """
-        add("match", ("grad", "feat", "ncf", "label"), name, function, choose("of", of, ("gradients", "features")))
+        add(
+            "match",
+            ("grad", "feat", "ncf", "pairs", "label"),
+            name,
+            function,
+            choose("of", of, ("gradients", "features")),
+        )
 
 
 class augmentations:

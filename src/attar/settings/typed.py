@@ -76,6 +76,8 @@ class CondenseSettings(DataSettings, total=False):
     calibrate: float
     bias: bool
     fc: bool
+    match_layers: str
+    keep: str | None
     aug_type: str
     batch_real: int
     select: str

@@ -58,7 +58,7 @@ def test_adamw_after_each_class_is_pytorchs_one_class_after_another() -> None:
     momentum, kept = torch.zeros_like(images), image_step.start(images, optimizer)
     for _ in range(4):
         seen = image_step.ahead(images, momentum, kept, optimizer)
-        images, momentum, kept = image_step.move(images, momentum, 2 * (seen - targets), kept, optimizer)
+        images, momentum, kept = image_step.move(seen, momentum, 2 * (seen - targets), kept, optimizer)
         slow.visit([lambda c=c: (slow.images()[c] - targets[c]).square().sum() for c in range(3)])  # type: ignore[misc]
         torch.testing.assert_close(images, slow.images().detach(), rtol=1e-12, atol=1e-12)
     alone = ImageOptimizer(0.05, 0.0, optimizer="adamw")

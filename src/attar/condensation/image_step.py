@@ -49,8 +49,13 @@ def start(images: Tensor, optimizer: ImageOptimizer) -> OptimizerState:
     return state
 
 
+def ahead(images: Tensor, momentum: Tensor, state: OptimizerState, optimizer: ImageOptimizer) -> Tensor:
+    """The images of each class when its turn comes: class c is moved by c steps of the classes before it."""
+    return images if optimizer.turns == 1 else _coast(images, momentum, state, optimizer, _numbers(images))
+
+
 def move(
-    images: Tensor,  # [C, ipc, ch, H, W], in [0, 1] or slightly outside
+    images: Tensor,  # [C, ipc, ch, H, W], in [0, 1] or slightly outside; as `ahead` gives them
     momentum: Tensor,  # same shape
     gradient: Tensor,  # same shape, ∂L/∂images
     state: OptimizerState,
@@ -59,24 +64,35 @@ def move(
     """The steps of a sweep. Returns the new images, momentum and state, without synchronising with the device."""
     if optimizer.optimizer == "sgd":
         return _sgd(images, momentum, gradient, state, optimizer)
-    for turn in range(optimizer.turns):
-        of_turn = gradient if optimizer.turns == 1 else torch.where(_rows(images) == turn, gradient, 0.0)
-        images, momentum, state = _adamw(images, momentum, of_turn, state, optimizer)
-    return images, momentum, state
+    if optimizer.turns == 1:
+        return _adamw(images, momentum, gradient, state, optimizer)
+    (first, second), before = ADAMW_BETAS, _numbers(images)
+    after = optimizer.turns - 1 - before  # steps of the classes that come later
+    own = state | {"square": second**before * state["square"], "count": state["count"] + before}
+    images, momentum, own = _adamw(images, first**before * momentum, gradient, own, optimizer)
+    images = _coast(images, momentum, own, optimizer, after)
+    own |= {"square": second**after * own["square"], "count": state["count"] + optimizer.turns}
+    return images, first**after * momentum, own
 
 
-def ahead(images: Tensor, momentum: Tensor, state: OptimizerState, optimizer: ImageOptimizer) -> Tensor:
-    """The images of each class when its turn comes: class c is moved by c steps of the classes before it."""
-    seen, none = images, torch.zeros_like(images)
-    for turn in range(1, optimizer.turns):
-        images, momentum, state = _adamw(images, momentum, none, state, optimizer)
-        seen = torch.where(_rows(images) >= turn, images, seen)
-    return seen
-
-
-def _rows(images: Tensor) -> Tensor:
+def _numbers(images: Tensor) -> Tensor:
     """The number of each class, [C, 1, 1, 1, 1]."""
-    return torch.arange(len(images), device=images.device).view(-1, 1, 1, 1, 1)
+    return torch.arange(len(images), device=images.device, dtype=images.dtype).view(-1, 1, 1, 1, 1)
+
+
+def _coast(images: Tensor, momentum: Tensor, state: OptimizerState, optimizer: ImageOptimizer, steps: Tensor) -> Tensor:
+    """The images after AdamW's steps with a gradient of 0; steps: how many of each class, [C, 1, 1, 1, 1]."""
+    first, second = ADAMW_BETAS
+    number = torch.arange(1, optimizer.turns, device=images.device, dtype=images.dtype).view(-1, 1, 1, 1, 1, 1)
+    count, rate, root = state["count"] + number, optimizer.lr * state.get("rate", 1.0), state["square"].sqrt()
+    # factors of the momentum and of the root, step by step
+    factors = rate * first**number / (1 - first**count), (second**number / (1 - second**count)).sqrt()
+    shrink, scaled = optimizer.decay * rate, momentum if optimizer.std is None else optimizer.std * momentum
+    for is_made, size, spread in zip(steps >= number, *factors, strict=True):
+        centred = images if optimizer.mean is None else images - optimizer.mean
+        moved = images - shrink * centred - size * scaled / (spread * root + ADAMW_EPSILON)
+        images = torch.where(is_made, moved, images)
+    return images
 
 
 def _sgd(
@@ -90,12 +106,13 @@ def _adamw(
     images: Tensor, momentum: Tensor, gradient: Tensor, state: OptimizerState, optimizer: ImageOptimizer
 ) -> tuple[Tensor, Tensor, OptimizerState]:
     first, second = ADAMW_BETAS
-    mean, std = (0.0, 1.0) if optimizer.mean is None or optimizer.std is None else (optimizer.mean, optimizer.std)
-    gradient, count = std * gradient, state["count"] + 1
+    mean, std = optimizer.mean, optimizer.std
+    gradient, count = gradient if std is None else std * gradient, state["count"] + 1
     momentum = first * momentum + (1 - first) * gradient
     square = second * state["square"] + (1 - second) * gradient.square()
     step = (momentum / (1 - first**count)) / ((square / (1 - second**count)).sqrt() + ADAMW_EPSILON)
-    step = optimizer.lr * (std * step + optimizer.decay * (images - mean))
+    centred = images if mean is None else images - mean
+    step = optimizer.lr * ((step if std is None else std * step) + optimizer.decay * centred)
     return images - state.get("rate", 1.0) * step, momentum, state | {"square": square, "count": count}
 
 

@@ -152,7 +152,7 @@ def step(state: State, setup: Setup) -> tuple[State, Tensor]:
     gradient, loss = setup.sweep.run(SweepInputs(images, params, rows, draws, subsets, frequencies))
     loss = loss.clone()  # the next replay of a CUDA graph overwrites its results
     objective = loss
-    move_images(state, setup, gradient)
+    move_images(state, setup, images, gradient)
     if setup.calibration is not None:
         member = setup.pool.members[state.member]
         params = {name: send(value, data.device) for name, value in member.params.items()}
@@ -160,7 +160,7 @@ def step(state: State, setup: Setup) -> tuple[State, Tensor]:
         images = seen_images(state, setup)
         gradient, entropy = setup.calibration.run(SweepInputs(images, params, [], draws, subsets))
         objective = loss + config.calibrate * entropy
-        move_images(state, setup, config.calibrate * gradient)
+        move_images(state, setup, images, config.calibrate * gradient)
     reduce_lr(state, setup, objective)
     update_network(state, setup)
     state.inner += 1
@@ -172,7 +172,7 @@ def follow_trajectory(state: State, setup: Setup) -> Tensor:
     """An iteration of trajectory matching: images and learned values move after one student. Returns the loss."""
     found, threshold = match(state, setup), setup.config.threshold
     before = (state.images, state.momentum, state.optimizer, dict(state.learned))
-    move_images(state, setup, found.images)
+    move_images(state, setup, state.images, found.images)
     learn(state, setup, found)
     if threshold is not None:  # DATM: all of it stays where the loss is too high
         after = (state.images, state.momentum, state.optimizer, state.learned)
@@ -222,10 +222,10 @@ def seen_images(state: State, setup: Setup) -> Tensor:
     return image_step.ahead(state.images, state.momentum, state.optimizer, setup.image_optimizer)
 
 
-def move_images(state: State, setup: Setup, gradient: Tensor) -> None:
-    """Step the images."""
+def move_images(state: State, setup: Setup, images: Tensor, gradient: Tensor) -> None:
+    """Step the images, of which `gradient` was computed."""
     state.images, state.momentum, state.optimizer = image_step.move(
-        state.images, state.momentum, gradient, state.optimizer, setup.image_optimizer
+        images, state.momentum, gradient, state.optimizer, setup.image_optimizer
     )
 
 

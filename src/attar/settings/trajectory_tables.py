@@ -11,7 +11,11 @@ EXPERTS: Values = {"keep_epochs": True, "momentum": 0.0, "weight_decay": 0.0, "l
 FLAT_EXPERTS: Values = EXPERTS | {"optimizer": "gsam"}
 PUBLISHED_POOL: Values = {"models": 100, "batch_size": 256}
 SCHEDULE: Values = {"inner_loop": 100, "full_niter": 50, "speedup": 1}
-SHORT: Values = {"syn_steps": 10, "max_start_epoch": 5, "lr_img": 10.0}
+# For a CPU: one epoch of an expert that starts early, at a rate with which ten steps can follow it (docs/log.md)
+SHORT: Values = {
+    **{"syn_steps": 10, "expert_epochs": 1, "max_start_epoch": 4},
+    **{"lr_teacher": 0.02, "lr_img": 10.0},
+}
 
 TINY, SUBSETS = "tiny-imagenet-200", ("imagenette2", "imagewoof2")  # as they are called when unzipped
 MTT_NAMES = ("syn_steps", "expert_epochs", "max_start_epoch", "batch_syn", "lr_img", "lr_lr", "lr_teacher", "zca")

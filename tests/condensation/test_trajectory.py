@@ -158,7 +158,7 @@ def test_the_gate_keeps_everything_where_the_loss_is_high(experts: Pool) -> None
     for threshold, moves in ((1e-9, False), (1e9, True)):
         condensed = loop.run(few(), experts, config_of("datm", threshold=threshold, lr_y=0.5))
         assert torch.equal(condensed.images, condensed.start().images) != moves
-        assert (condensed.lr == pytest.approx(0.01, rel=1e-6)) != moves
+        assert (condensed.lr == pytest.approx(config_of().lr_teacher, rel=1e-6)) != moves
 
 
 def test_datm_starts_from_what_experts_have_right(experts: Pool) -> None:

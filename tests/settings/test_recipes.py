@@ -85,7 +85,11 @@ def test_published_evaluation(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(RECIPES.keys() - {"default"}))
 def test_every_recipe_names_its_data(name: str) -> None:
     cpu = dict.fromkeys(("fashion-cpu", "best"), ("fashion", None))
-    wanted = cpu | {"mtt-nette": ("imagenette2", None), "mtt-woof": ("imagewoof2", None)}
+    wanted = cpu | {
+        "mtt-fashion-cpu": ("fashion", None),
+        "mtt-nette": ("imagenette2", None),
+        "mtt-woof": ("imagewoof2", None),
+    }
     wanted |= {f"{method}-tiny": ("tiny-imagenet-200", None) for method in ("mtt", "datm")}
     wanted |= {name: (name.partition("-")[2], None) for name in RECIPES if name.endswith(("-cifar10", "-cifar100"))}
     wanted |= {"imagenet10": ("imagenet", 10), "imagenet100": ("imagenet", 100)}
@@ -95,7 +99,7 @@ def test_every_recipe_names_its_data(name: str) -> None:
 
 def test_small_recipes_fit_a_cpu() -> None:
     """They must stay what they are for: minutes on two cores."""
-    for name in ("digits", "fashion-cpu", "best"):
+    for name in ("digits", "fashion-cpu", "best", "mtt-fashion-cpu"):
         recipe = named(name)
         assert recipe.condense.outer_iterations * recipe.condense.inner_loop <= 1000
         assert recipe.network.width < 1

@@ -179,6 +179,12 @@ def mtt_woof() -> Recipe:
     return of_method("mtt", subset("imagewoof2"))
 
 
+def mtt_fashion_cpu() -> Recipe:
+    """Fashion-MNIST by trajectories in minutes on two cores, ten stored images per class (docs/log.md)."""
+    found = {"ipc": 10, "lr_img": 100.0, "lr_teacher": 0.05, "niter": 5}
+    return overlay(of_method("mtt", fashion_cpu()), {"condense": found})
+
+
 def datm_cifar10() -> Recipe:
     """CIFAR-10 by difficulty-aligned trajectories (DATM table 1) at ipc 10."""
     return of_method("datm", cifar10())
@@ -211,6 +217,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "mtt-tiny": mtt_tiny,
     "mtt-nette": mtt_nette,
     "mtt-woof": mtt_woof,
+    "mtt-fashion-cpu": mtt_fashion_cpu,
     "datm-cifar10": datm_cifar10,
     "datm-cifar100": datm_cifar100,
     "datm-tiny": datm_tiny,

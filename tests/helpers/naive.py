@@ -87,7 +87,9 @@ def cutout(images: Tensor, top: int, left: int, height: int, width: int) -> Tens
 def augment(images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
     """The operations of one draw (tensors with a first dimension of 1), in their order, on all of `images`."""
     height, width = images.shape[-2:]
-    drawn = {key: value for key, value in drawn.items() if bool(drawn.get(f"taken:{key}", True))}  # DSA: one of all
+    if "taken" in drawn:  # DSA: one of all, the warps last
+        order = [key for key in ("flip", "color", "cutout") if key in drawn] + ["affine"] * 4
+        drawn = {key: value for key, value in drawn.items() if key == order[int(drawn["taken"])]}
     if "flip" in drawn and drawn["flip"].item():
         images = flip(images)
     if "color" in drawn:

@@ -37,7 +37,7 @@ CUTOUT_SIDE = 0.5  # fraction of the side
 MIN_AREA, MAX_STRETCH = 0.5, 4 / 3  # of a random resized crop, as a fraction and between its sides
 WARPS = ("crop", "scale", "rotate", "resize")
 OWN = "own:"  # before the names of registered augmentations in a `Draw`
-TAKEN = "taken:"  # before the keys of a `Draw`: whether the operation is the one that was drawn
+TAKEN, WARPED = "taken", ("shift", "affine")  # in a `Draw`: the one operation of `one`, and entries of a warp
 
 
 def draw(
@@ -74,17 +74,17 @@ def draw(
     for name in strategy:
         if name in plugins.names("augmentation"):
             drawn[OWN + name] = uniform(n, plugins.REGISTERED["augmentation"][name].option)
-    return drawn | _one_taken(drawn, strategy[1:], n, batch, generator) if ONE in strategy else drawn
+    if ONE in strategy:  # the entries but the warp's, in the order of `_taken`, then as many as there are warps
+        choice = torch.randint(len(strategy) - 1, (-(-n // batch),), generator=generator, device=generator.device)
+        drawn[TAKEN] = _per_image(choice, n, batch)
+    return drawn
 
 
-def _one_taken(drawn: Draw, names: tuple[str, ...], n: int, batch: int, generator: Generator) -> Draw:
-    """Draw one operation for each `batch` consecutive rows: the entries `TAKEN`, bool [n], of a draw."""
-    choice = torch.randint(len(names), (-(-n // batch),), generator=generator, device=generator.device)
-    choice, taken = _per_image(choice, n, batch), {}
-    for key in drawn:
-        of_key = WARPS if key in ("shift", "affine") else (key.removeprefix(OWN),)
-        taken[TAKEN + key] = torch.stack([choice == names.index(name) for name in names if name in of_key]).any(dim=0)
-    return taken
+def _taken(drawn: Draw, key: str) -> Tensor:
+    """Whether the operation of an entry is the one that was drawn, bool [1 or n, 1, 1, 1]."""
+    known, own = [name for name in OPERATIONS if name in drawn], sorted(name for name in drawn if name.startswith(OWN))
+    others, chosen = [name for name in known + own if name not in WARPED], drawn[TAKEN].view(-1, 1, 1, 1)
+    return chosen >= len(others) if key in WARPED else chosen == others.index(key)
 
 
 def take(drawn: Draw, row: int | slice) -> Draw:
@@ -98,9 +98,7 @@ def apply(images: Tensor, drawn: Draw) -> Tensor:
     for key in (*OPERATIONS, *(key for key in drawn if key.startswith(OWN))):
         if key in drawn:
             changed = OPERATIONS[key](images, drawn[key]) if key in OPERATIONS else _own(key, images, drawn[key])
-            if TAKEN + key in drawn:
-                changed = torch.where(drawn[TAKEN + key].view(-1, 1, 1, 1), changed, images)
-            images = changed
+            images = torch.where(_taken(drawn, key), changed, images) if TAKEN in drawn else changed
     return images
 
 
@@ -211,8 +209,9 @@ def _pixels(u: Tensor, height: int, width: int) -> Tensor:
 def _matrix(name: str, u: Tensor, size: tuple[int, int]) -> Tensor:
     """Sampling matrices [n, 2, 3] in `affine_grid`'s coordinates for u [n, 2] in [0, 1)."""
     height, width = size
-    zero, one, shift = torch.zeros_like(u[:, 0]), torch.ones_like(u[:, 0]), _shift(u, size)
+    zero, one = torch.zeros_like(u[:, 0]), torch.ones_like(u[:, 0])
     if name == "crop":
+        shift = _shift(u, size)
         rows = [one, zero, 2 * shift[:, 1] / width, zero, one, 2 * shift[:, 0] / height]
     elif name == "scale":
         zoom = 1 / MAX_ZOOM + u * (MAX_ZOOM - 1 / MAX_ZOOM)

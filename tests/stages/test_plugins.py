@@ -124,7 +124,7 @@ def test_other_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def naive_distance(real: dict[str, Tensor], synthetic: dict[str, Tensor]) -> Tensor:
-    return torch.stack([(real[name] - synthetic[name]).abs().mean() for name in real]).sum()
+    return torch.stack([(real[name] - synthetic[name]).abs().flatten(1).mean(1).sum() for name in real]).sum()
 
 
 def test_a_loss_of_gradients_is_computed_as_one_of_attar(monkeypatch: pytest.MonkeyPatch) -> None:

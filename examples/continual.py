@@ -67,6 +67,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     data = attar.load(arguments.data)
+    if data.nclass % arguments.classes:
+        parser.error(f"{data.nclass} classes cannot come {arguments.classes} at a time")
     seen = range(arguments.classes, data.nclass + 1, arguments.classes)
     accuracy: dict[str, dict[int, list[float]]] = {kind: {count: [] for count in seen} for kind in MEMORIES}
     for seed in range(arguments.seeds):

@@ -22,7 +22,7 @@ import attar
 def main() -> None:
     """Print a table: a row for each training set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", help="the folder of a condensation, or an exported set")
+    parser.add_argument("run", help="the folder of a condensation of data that attar knows by name")
     parser.add_argument("--network", default="convnet2")
     parser.add_argument("--width", type=float, default=0.1)
     parser.add_argument("--epochs", type=int, default=300, help="on a small set")
@@ -49,7 +49,8 @@ def main() -> None:
         settings = {"epochs": epochs, "width": arguments.width, "runs": runs, "yardsticks": []}
         result = attar.evaluate(images, data, networks=[arguments.network], **settings)
         seconds = (time.perf_counter() - start) / runs
-        values = result["accuracy"][arguments.network]["runs"]
+        (entry,) = result["accuracy"].values()
+        values = entry["runs"]
         spread = f" ± {100 * statistics.stdev(values):.1f}" if runs > 1 else ""
         size = images.images.numel() / 1000
         print(f"| {name} | {size:,.1f} | {seconds:.0f} | {100 * statistics.mean(values):.1f}{spread} (n = {runs}) |")

@@ -40,7 +40,10 @@ def accuracies(
     """The test accuracy of each network after its training on `images`, and the seconds of all of them."""
     start = time.perf_counter()
     result = attar.evaluate(images, data, networks=networks, yardsticks=[], progress=True, **settings)
-    return [entry["mean"] for entry in result["accuracy"].values()], time.perf_counter() - start
+    found = [entry["mean"] for entry in result["accuracy"].values()]
+    if len(found) != len(networks):
+        raise SystemExit("search.py: give networks that differ, two at least")
+    return found, time.perf_counter() - start
 
 
 def rank_correlation(one: list[float], other: list[float]) -> float:
@@ -52,13 +55,15 @@ def rank_correlation(one: list[float], other: list[float]) -> float:
 def main() -> None:
     """Print the table and the two figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", help="the folder of a condensation, or an exported set")
+    parser.add_argument("run", help="the folder of a condensation of data that attar knows by name")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
     parser.add_argument("--runs", type=int, default=1, help="networks of each architecture on the condensed set")
     parser.add_argument("--epochs", type=int, default=300, help="on the condensed set")
     parser.add_argument("--whole_epochs", type=int, default=1, help="on the whole set")
     parser.add_argument("--width", type=float, default=0.25)
     arguments = parser.parse_args()
+    if len(arguments.networks) < 2:
+        parser.error("ranks need two networks at least")
 
     small = attar.load_set(arguments.run)
     data = attar.load(small.source)

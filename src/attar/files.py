@@ -151,6 +151,15 @@ def held(folder: Path, *, wait: bool = False) -> Iterator[None]:
                 path.rmdir()
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process holds the lock of `folder` at this moment."""
+    try:
+        with (folder / NAME).open("a", encoding="utf-8") as file:
+            return not _lock(file)
+    except OSError:
+        return False
+
+
 def _acquire(folder: Path, wait: bool) -> IO[str] | None:
     said = False
     while True:

@@ -219,6 +219,7 @@ def test_accuracy_by_class_and_what_a_class_is_taken_for(tmp_path: Path) -> None
     shown = numbers.by_class({**RESULT, "by_class": wide})
     assert shown is not None and shown["confusion"] == [] and len(shown["classes"]) == len(many)
     assert numbers.by_class(RESULT) is None
+    assert "owl no test images" in parsed.text
 
 
 def test_the_most_similar_real_image_stands_below_each(tmp_path: Path) -> None:
@@ -264,6 +265,9 @@ def test_settings_other_than_the_recipes_are_marked(tmp_path: Path) -> None:
 
 def test_lines_that_use_the_set_and_repeat_the_run(tmp_path: Path) -> None:
     parsed = write_and_parse(tmp_path, run="runs/a")
-    assert 'attar.load_set("runs/a")' in parsed.text and 'attar.train(small, "convnet2")' in parsed.text
+    assert "attar.load_set('runs/a')" in parsed.text and 'attar.train(small, "convnet2")' in parsed.text
     assert "attar export runs/a --to parquet" in parsed.text
     assert "attar condense --recipe runs/a/config.json --out AGAIN" in parsed.text
+    odd = write_and_parse(tmp_path, run="runs/été & <b>")
+    assert "attar export 'runs/été & <b>' --to parquet" in odd.text  # as a shell takes it
+    assert "attar.load_set('runs/été & <b>')" in odd.text

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 import attar
 from attar.report import of_run
+from helpers.command import call
 from helpers.pages import Page
 
 SMALL = {"ipc": 1, "inner_loop": 2, "n_data": 32, "width": 0.1, "models": 1, "epochs": 1}
@@ -44,3 +47,22 @@ def test_it_is_not_written_more_often_than_it_is_worth(tmp_path: Path, monkeypat
     monkeypatch.setattr(of_run, "LIVE_SHARE", 1e-9)
     attar.condense("digits", niter=3, folder="run", **SMALL)
     assert written == [(1, 3)]
+
+
+def test_the_page_of_a_run_that_was_stopped_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def interrupt(event: attar.Event) -> None:
+        call("show", "run")
+        assert "it is running" in capsys.readouterr().out
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        attar.condense("digits", niter=3, folder="run", callback=interrupt, **SMALL)
+    text = Path("run/report.html").read_text(encoding="utf-8")
+    assert "Stopped after 1 of 3 outer iterations; attar condense --resume run goes on" in Page(text).text
+    assert 'http-equiv="refresh"' not in text
+    call("show", "run")
+    assert "stopped before its end; next: attar condense --resume run" in capsys.readouterr().out

@@ -50,7 +50,9 @@ def test_what_cannot_be_shown_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert "holds no run" in refused(capsys, "report", "nothing")
-    assert "out is for several runs" in refused(capsys, "report", str(runs / "one"), "--out", "page.html")
+    assert "leave --out out" in refused(capsys, "report", str(runs / "one"), "--out", "page.html")
+    for out in ("set.safetensors", "folder/page"):
+        assert "an .html file" in refused(capsys, "report", str(runs / "one"), str(runs / "two"), "--out", out)
     many = [str(runs / "two")] * 13
     assert "12 runs at most, not 13" in refused(capsys, "report", *many)
     Path("begun").mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,7 +81,7 @@ def print_run(flags: Flags, condensed: SyntheticSet) -> None:
     assert path is not None
     folder = RunFolder(path)
     phase = folder.read(run_folder.CONFIG, "condense").get("condense", {}).get("phase")
-    next_command = f"attar evaluate {path}"
+    next_command = f"attar evaluate {quoted(path)}"
     if phase is not None:  # the name of a part's folder usually ends with its phase
         name = str(path).removesuffix(str(phase))
         parts = f"{name}*" if name != str(path) else "PART..."
@@ -132,7 +133,12 @@ def print_accuracies(result: dict[str, Any], measured: dict[str, Any], path: Pat
     if (path / run_folder.REPORT).is_file():
         print(f"report: {path / run_folder.REPORT}")
     if is_run(path):
-        print(f"next: attar export {path} --to imagefolder")
+        print(f"next: attar export {quoted(path)} --to imagefolder")
+
+
+def quoted(path: Path | str) -> str:
+    """A path as the shell takes it."""
+    return shlex.quote(str(path))
 
 
 def print_shown(flags: Flags, run: Shown) -> None:
@@ -143,11 +149,13 @@ def print_shown(flags: Flags, run: Shown) -> None:
             measured = {name: run.result[name] for name in MEASURED if name in run.result}
             return print_accuracies(run.result, measured, run.path)
         print(f"{run.path}: {_about(run)}")
+        if run.running:
+            return print(f"it is running; its page: {run.path / run_folder.REPORT}")
         if run.stopped:
-            return print(f"stopped before its end; next: attar condense --resume {run.path}")
+            return print(f"stopped before its end; next: attar condense --resume {quoted(run.path)}")
         if (run.path / run_folder.REPORT).is_file():
             print(f"report: {run.path / run_folder.REPORT}")
-        return print(f"not evaluated yet; next: attar evaluate {run.path}")
+        return print(f"not evaluated yet; next: attar evaluate {quoted(run.path)}")
 
     print_result(flags, with_files(run.path, run.result), print_text)
 
@@ -168,7 +176,8 @@ def print_runs(flags: Flags, found: Sequence[Shown]) -> None:
         table = Table("run", "data, images per class, method, time", "accuracy, %", "network")
         for run in found:
             network, entry = next(iter(run.result.get("accuracy", {}).items()), ("", None))
-            unmeasured = "stopped" if run.stopped else "not evaluated" if run.result else "not finished"
+            ended = "not evaluated" if run.result else "not finished"
+            unmeasured = "running" if run.running else "stopped" if run.stopped else ended
             table.add_row(run.path.name, _about(run), unmeasured if entry is None else results.spread(entry), network)
         Console().print(table)
         print("next: attar show RUN")
@@ -214,7 +223,7 @@ def print_inspection(inspection: Inspection) -> None:
     if inspection.estimate is None:
         raise UserError(inspection.refused)
     _print_estimate(inspection)
-    print(f"next: attar condense -d {inspection.recipe.data.dataset} --ipc {inspection.recipe.condense.ipc}")
+    print(f"next: attar condense -d {quoted(inspection.recipe.data.dataset)} --ipc {inspection.recipe.condense.ipc}")
 
 
 def _recipe_line(recipe: Recipe) -> str:

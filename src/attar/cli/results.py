@@ -78,14 +78,14 @@ def merge(part: str, /, *parts: str, flags: Flags, settings: Settings) -> None:
 
 
 @takes("quiet", out="the page of several runs (default: runs/side-by-side.html)")
-def report(run: str, /, *runs: str, flags: Flags, settings: Settings) -> None:
+def report(run: str, /, *others: str, flags: Flags, settings: Settings) -> None:
     """Write the report of a run anew, or several runs side by side.
 
     Parameters
     ----------
     run: str
         a run folder; its report.html is written again
-    runs: tuple[str, ...]
+    others: tuple[str, ...]
         more runs: a table and the images of all on one page
 
     Examples
@@ -98,7 +98,7 @@ def report(run: str, /, *runs: str, flags: Flags, settings: Settings) -> None:
     from attar.stages.report import report as stage
 
     with printing.shown_progress(flags) as progress:
-        print(f"report: {stage(run, *runs, out=flags.out, progress=progress)}")
+        print(f"report: {stage(run, *others, out=flags.out, progress=progress)}")
 
 
 @takes(
@@ -120,10 +120,11 @@ def export(run: str, /, *, flags: Flags, settings: Settings) -> None:
     attar export runs/mine --to parquet --out mine  # with a card
     attar export runs/mine --to npz --what stored
     """
+    from attar.cli import printing
     from attar.stages.export import export as stage
 
     path, words = stage(run, flags.to, out=flags.out, what=flags.what, overwrite=flags.overwrite)
-    print(f"{path}: {words}\nnext: train on it, or attar evaluate {path}")
+    print(f"{path}: {words}\nnext: train on it, or attar evaluate {printing.quoted(path)}")
 
 
 @takes("private", "dry_run", what="the images as stored, decoded or both (default: both)")

@@ -60,7 +60,7 @@ def loss(points: Curve) -> dict[str, Any] | None:
     points = [(at, value) for at, value in points if math.isfinite(value)]
     if len(points) < 2 or points[0][1] <= 0 or max(at for at, _ in points) <= 0:
         return None
-    points = points[:: -(-len(points) // MAX_POINTS)]
+    points = points[:: -(-len(points) // MAX_POINTS)] + points[-1:]
     last_second, high = (max(values) for values in zip(*points, strict=True))
     high, seconds_step = high / points[0][1], _round_step(last_second)
     step = _round_step(high)

@@ -30,13 +30,17 @@ class LiveReport:
         self.folder, self.data = folder, data
         self.last, self.cost = time.perf_counter(), 0.0
 
-    def __call__(self, condensed: Callable[[], SyntheticSet], outer: int, total: int) -> None:
-        """Call this after each outer iteration; `condensed` is called only if a report is written."""
+    def __call__(self, condensed: Callable[[], SyntheticSet], outer: int, total: int, *, stopped: bool = False) -> None:
+        """Call this after each outer iteration, and where the run stops before its end.
+
+        condensed: is called only if a report is written.
+        """
         start = time.perf_counter()
-        if start - self.last < max(LIVE_SECONDS, self.cost / LIVE_SHARE):
+        if not stopped and start - self.last < max(LIVE_SECONDS, self.cost / LIVE_SHARE):
             return
         images = condensed()
-        write_report(self.folder, images, describe_result(images, self.data) | {"accuracy": {}}, running=(outer, total))
+        result = describe_result(images, self.data) | {"accuracy": {}}
+        write_report(self.folder, images, result, running=(outer, total), stopped=stopped)
         self.last = time.perf_counter()
         self.cost = self.last - start
 
@@ -47,6 +51,7 @@ def write_report(
     result: dict[str, Any],
     data: ImageData | None = None,
     running: tuple[int, int] | None = None,
+    stopped: bool = False,
 ) -> None:
     """Write report.html: the images and their snapshots, accuracies, settings.
 
@@ -55,7 +60,8 @@ def write_report(
         condensed: the set as it is now.
         result: as result.json; accuracies may be missing.
         data: the real images; those most similar to the synthetic ones are shown beside them.
-        running: (outer iterations so far, of all) of a run that is going on.
+        running: (outer iterations so far, of all) of a run that is not at its end.
+        stopped: it does not go on.
     """
     config = folder.read(run_folder.CONFIG, "attar") or dict(condensed.recipe)
     about = config.pop("attar", {})
@@ -80,6 +86,7 @@ def write_report(
         run=str(folder.path),
         usual=_usual(config),
         running=running,
+        stopped=stopped,
     )
 
 

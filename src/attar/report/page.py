@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,7 +62,8 @@ def write(
     data: ImageData | None = None,  # the real images: the most similar ones are shown beside the synthetic ones
     run: str | None = None,  # its folder, for the lines that use the set
     usual: Mapping[str, Any] | None = None,  # the settings of the data set's recipe: others are marked
-    running: tuple[int, int] | None = None,  # outer iterations so far, and of all, of a run that is going on
+    running: tuple[int, int] | None = None,  # outer iterations so far, and of all, of a run that is not at its end
+    stopped: bool = False,  # and does not go on
 ) -> None:
     """Write one HTML file with pictures, accuracies, times, settings and the commands to use and repeat the run."""
     moments = moments if last is not None else ()
@@ -86,8 +88,11 @@ def write(
         groups=numbers.groups(settings, usual or {}),
         command=command,
         run=run,
+        pathname=repr(run),
+        stopped=stopped,
+        quoted=shlex.quote(run or ""),
         running=running,
-        now=time.strftime("%H:%M:%S"),
+        now=time.strftime("%d %B %Y, %H:%M:%S"),
         network=next(iter(result.get("accuracy") or {}), "convnet"),
         is_condensation=condensed is not None and not condensed.coreset,
         views=[] if condensed is None else views(condensed, moments, labels, data),

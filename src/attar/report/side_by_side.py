@@ -18,7 +18,7 @@ from attar.sets.synthetic import SyntheticSet
 
 IMAGES = 4  # of a class that are shown of each run
 PIXELS, BYTES = 1_500_000, 1_600_000  # of all runs together
-MAX_RUNS = 12
+MAX_RUNS, MAX_CLASSES = 12, 100
 
 
 @dataclass(frozen=True)
@@ -35,26 +35,29 @@ def write(path: str | Path, runs: Sequence[OneOfMany]) -> None:
     rows, columns = [], []
     for k, run in enumerate(runs):
         head = numbers.headline(run.result)
+        seconds = {key: value for key, value in run.result.get("seconds", {}).items() if key != "evaluate"}
         rows.append(
             {
                 "name": run.name,
                 "title": numbers.title(run.result),
                 "method": run.result.get("method", ""),
+                "network": next(iter(run.result.get("accuracy") or {}), ""),
                 "sets": head,
                 "verdicts": numbers.verdicts(run.result),
-                "seconds": numbers.duration(sum(run.result.get("seconds", {}).values())),
+                "protocols": numbers.protocols(run.result),
+                "tested_on": run.result.get("tested_on", ""),
+                "seconds": numbers.duration(sum(seconds.values())),
             }
         )
         columns.append({"name": run.name, "accuracy": head["accuracy"], "view": _images(k, run.condensed, len(runs))})
-    networks = {next(iter(run.result.get("accuracy") or {"": None})) for run in runs}
-    text = page.render("side_by_side.html.j2", rows=rows, columns=columns, networks=sorted(networks - {""}))
+    text = page.render("side_by_side.html.j2", rows=rows, columns=columns, most_classes=MAX_CLASSES)
     files.atomically(Path(path), lambda name: name.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def _images(number: int, condensed: SyntheticSet, runs: int) -> dict[str, Any]:
     """The first training images of each class."""
     index = torch.from_numpy(class_numbers(condensed.labels, condensed.nclass))
-    stored = {label: condensed.images[index == label] for label in index.unique().tolist()}
+    stored = {label: condensed.images[index == label] for label in index.unique().tolist()[:MAX_CLASSES]}
     counts = {
         label: min(IMAGES, decoded_count(len(images), condensed.factor, condensed.decode_type))
         for label, images in stored.items()

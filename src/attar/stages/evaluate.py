@@ -212,6 +212,8 @@ def measure_into(
         result |= folder.read(run_folder.RESULT, "seconds", "protocol", BY_CLASS, *MEASURED)
     protocol = protocol_of(recipe.evaluate, recipe.network, data)
     if result.get("protocol", protocol) != protocol:  # numbers of two protocols cannot be compared
+        if result.get("accuracy"):
+            logger.warning("accuracies of another protocol that were in the folder are replaced")
         result = {key: value for key, value in result.items() if key not in (BY_CLASS, *MEASURED)}
     result |= describe_result(condensed, data)
     count = len(kinds_of(condensed, recipe.evaluate)) * recipe.evaluate.runs + recipe.evaluate.soft_labels
@@ -231,7 +233,10 @@ def measure_into(
     assert data.test_labels is not None  # see `check_set_fits`
     found, earlier = by_class(measured.predictions, data.test_labels, data.classes), result.pop(BY_CLASS, {})
     for name, entries in measured.items():
-        result[name] = {**result.get(name, {}), **entries}
+        before = result.get(name, {})
+        if fewer := [network for network, entry in entries.items() if entry["n"] < before.get(network, entry)["n"]]:
+            logger.warning("%s, %s: replaced by fewer networks than before", MEASURED[name][0], ", ".join(fewer))
+        result[name] = {**before, **entries}
         kept = {network: value for network, value in earlier.get(name, {}).items() if network not in entries}
         found[name] = kept | found.get(name, {})
     result[BY_CLASS] = earlier | {name: entries for name, entries in found.items() if entries}

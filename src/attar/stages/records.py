@@ -22,7 +22,7 @@ from attar.runs.run_folder import RunFolder
 from attar.sets import snapshots
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.config import Recipe
-from attar.signals import DeferredSignal
+from attar.signals import DeferredSignal, Interrupted
 from attar.stages.clock import Clock
 
 
@@ -67,8 +67,12 @@ class Records:
         self.state.seconds = self.seconds()
         if self.checkpoint is None:
             self.stop.check()
-        else:
+            return
+        try:
             self.checkpoint(lambda: snapshot(self.state, self.setup), now)
+        except Interrupted:
+            self.report(stopped=True)
+            raise
 
     def event(self, event: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
@@ -111,10 +115,10 @@ class Records:
         before, self.moment = self.moment, snapshots.passed(self.clock.share())
         return self.moment > before
 
-    def report(self) -> None:
-        """Write the report again where it is time."""
+    def report(self, *, stopped: bool = False) -> None:
+        """Write the report again where it is time, and where the run was stopped."""
         if self.live is not None:
-            self.live(self.product, self.state.outer, self.bar.total)
+            self.live(self.product, self.state.outer, self.bar.total, stopped=stopped)
 
 
 def quick_accuracy(condensed: SyntheticSet, data: ImageData, recipe: Recipe) -> dict[str, float]:

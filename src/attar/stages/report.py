@@ -42,21 +42,26 @@ def report(first: str | Path, *others: str | Path, out: str | Path | None = None
         raise UserError(
             f"a page shows {MAX_RUNS} runs at most, not {1 + len(others)}; `attar runs` lists all in a table"
         )
+    page = RUN_ROOT / SIDE_BY_SIDE if out is None else Path(out)
+    page = page / SIDE_BY_SIDE if page.is_dir() else page
+    if page.suffix != ".html":
+        raise UserError(f"the page of several runs is an .html file or in a folder that is there, not '{out}'")
     runs = []
     for path in (first, *others):
         result = show(path).result  # raises where there is no run
         if not (Path(path) / set_files.CONDENSED).is_file():
-            raise MissingError(f"{path} holds no set yet; its report.html follows it while it runs")
+            raise MissingError(
+                f"{path} holds no set yet; where it does not run, attar condense --resume {path} goes on"
+            )
         condensed = set_files.load_set(Path(path))
         head = describe_set(condensed, condensed.source, "", None)
         runs.append(OneOfMany(str(path), condensed, {**head, "accuracy": {}, **result}))
     if others:
-        page = Path(out) if out is not None else RUN_ROOT / SIDE_BY_SIDE
         page.parent.mkdir(parents=True, exist_ok=True)
         side_by_side.write(page, runs)
         return page
     if out is not None:
-        raise UserError(f"the report of one run is {run_folder.REPORT} in its folder; out is for several runs")
+        raise UserError(f"the report of one run is {run_folder.REPORT} in its folder; leave --out out")
     with open_run_folder(Path(first)) as folder:
         (one,) = runs
         write_report(RunFolder(folder.path), one.condensed, dict(one.result), _real_images(one.condensed, progress))

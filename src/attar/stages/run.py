@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -109,7 +110,7 @@ def condense_run(run: Run, data: ImageData, pool: Pool, options: RunOptions) -> 
         if not checkpoint.exists(folder.path):  # nothing to resume from
             folder.discard()
             raise
-        hint = f"attar condense --resume {folder.path} goes on"
+        hint = f"attar condense --resume {shlex.quote(str(folder.path))} goes on"
         if isinstance(error, KeyboardInterrupt):
             number = error.number if isinstance(error, Interrupted) else signal.SIGINT
             raise Interrupted(number, hint) from error

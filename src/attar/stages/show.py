@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from attar import files
 from attar.errors import MissingError
 from attar.runs import checkpoint, run_folder
 from attar.runs.run_folder import RunFolder
@@ -20,6 +21,7 @@ class Shown:
     path: Path
     result: dict[str, Any]  # empty for a run that is not finished
     settings: dict[str, Any]  # config.json
+    running: bool  # a process is at work in the folder
     stopped: bool  # interrupted, with a checkpoint to go on from
 
 
@@ -35,7 +37,9 @@ def show(path: str | Path) -> Shown:
         raise MissingError(f"{path} holds no run; `attar runs` lists those in {RUN_ROOT}")
     folder = RunFolder(path)
     result = folder.read(run_folder.RESULT, "seconds", "accuracy")
-    return Shown(path, result, folder.read(run_folder.CONFIG, "condense"), not result and checkpoint.exists(path))
+    running = files.is_held(path)
+    stopped = not result and not running and checkpoint.exists(path)
+    return Shown(path, result, folder.read(run_folder.CONFIG, "condense"), running, stopped)
 
 
 def runs(root: str | Path | None = None) -> list[Shown]:

@@ -35,11 +35,11 @@ def test_a_benchmark_writes_what_the_contract_says(command: str, tmp_path: Path)
     line = [sys.executable, "-W", "error", "-m", *command.split(), "--json", "out.json"]
     done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
-    wanted = {"device", "threads", "torch", "shape", "reference_s", "attar_s", "ratio", "max_relative_difference"}
-    assert wanted <= found.keys()
-    assert found["reference_s"].keys() == {"median", "min", "n"} and found["ratio"] > 0
-    assert found["max_relative_difference"] < 1e-3
+    actual = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    expected = {"device", "threads", "torch", "shape", "reference_s", "attar_s", "ratio", "max_relative_difference"}
+    assert expected <= actual.keys()
+    assert actual["reference_s"].keys() == {"median", "min", "n"} and actual["ratio"] > 0
+    assert actual["max_relative_difference"] < 1e-3
 
 
 def test_the_rate_of_a_processor_is_that_of_its_faster_library() -> None:
@@ -54,8 +54,8 @@ def test_the_rate_of_a_processor_is_that_of_its_faster_library() -> None:
 
 def test_the_published_loop_as_pytorch_comes_stands_beside_the_strict_one() -> None:
     seconds = {"reference sweep": [4.0], "comes sweep": [3.0], "attar sweep": [1.0]}
-    found = step.compared(seconds, "sweep")
-    assert (found["ratio"], found["ratio_comes"]) == (4.0, 3.0) and "ratio_kept" not in found
+    actual = step.compared(seconds, "sweep")
+    assert (actual["ratio"], actual["ratio_comes"]) == (4.0, 3.0) and "ratio_kept" not in actual
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     seen = []
 

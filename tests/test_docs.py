@@ -80,11 +80,11 @@ def test_published_tables_are_those_of_the_comparisons() -> None:
     names = re.findall(r"^<!-- ([\w-]+) -->$", text, re.M)
     assert names
     for name in names:
-        found, folder = between(name).search(text), published(name)
-        assert found and found[0].strip() == table(folder / "table.md"), f"python -m benchmarks.publish … {name}"
+        actual, folder = between(name).search(text), published(name)
+        assert actual and actual[0].strip() == table(folder / "table.md"), f"python -m benchmarks.publish … {name}"
         with (folder / "table.csv").open(encoding="utf-8", newline="") as file:
             rows = [(row["entry"], f"{100 * float(row['accuracy_mean']):.1f}") for row in csv.DictReader(file)]
-        said = re.findall(r"^\| ([^|]*?) \| .*?\| (\d+\.\d) ± ", found[0], re.M)
+        said = re.findall(r"^\| ([^|]*?) \| .*?\| (\d+\.\d) ± ", actual[0], re.M)
         assert said == rows and len(rows) > 1
         asked = spec.resolve(
             tomllib.loads((ROOT / "benchmarks" / "compare" / f"{name}.toml").read_text(encoding="utf-8"))
@@ -95,8 +95,8 @@ def test_published_tables_are_those_of_the_comparisons() -> None:
             for line in lines
             if "settings" in line
         }
-        wanted = {cell.name: json.loads(json.dumps(settings_of_line(cell.recipe))) for cell in asked.cells}
-        assert made == {cell: effective(sections) for cell, sections in wanted.items()}, name
+        expected = {cell.name: json.loads(json.dumps(settings_of_line(cell.recipe))) for cell in asked.cells}
+        assert made == {cell: effective(sections) for cell, sections in expected.items()}, name
         assert f"attar compare benchmarks/compare/{name}.toml" in text
     kept = {path.name.removeprefix("compare-") for path in (ROOT / "benchmarks" / "results").glob("compare-*")}
     assert kept == set(names)

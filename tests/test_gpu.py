@@ -47,9 +47,9 @@ def moved(value: Any, device: torch.device) -> Any:
     return tree_map(lambda one: one.to(device) if isinstance(one, Tensor) else one, value)
 
 
-def apart(values: Any, wanted: Any) -> float:
+def apart(values: Any, expected: Any) -> float:
     """|a − b| / |b| over all tensors of a list."""
-    one, other = (torch.cat([value.detach().cpu().double().flatten() for value in own]) for own in (values, wanted))
+    one, other = (torch.cat([value.detach().cpu().double().flatten() for value in own]) for own in (values, expected))
     return float((one - other).norm() / other.norm())
 
 
@@ -78,13 +78,13 @@ def sweeps(device: torch.device, given: SweepInputs, chosen: CondenseConfig, chu
     data = digits(3)
     setup = set_up(data.to(device), pool_for(chosen, data), chosen)
     setup.gradients.chunk = chunk
-    found = []
+    actual = []
     for _ in range(CALLS):
         gradient, loss = setup.sweep.run(moved(given, device))
-        found.append([gradient.cpu().clone(), loss.cpu().clone()])
+        actual.append([gradient.cpu().clone(), loss.cpu().clone()])
     if device.type == "cuda":
         assert isinstance(setup.sweep.compute, CudaGraph) and setup.sweep.compute.replay is not None, "it is replayed"
-    return found
+    return actual
 
 
 @pytest.mark.parametrize("chunk", [1, 3])
@@ -98,25 +98,25 @@ def sweeps(device: torch.device, given: SweepInputs, chosen: CondenseConfig, chu
 )
 def test_a_sweep_is_that_of_the_cpu(precision: str, chunk: int, device: torch.device) -> None:
     given = sweep_inputs(digits(3))
-    (wanted, loss), *_ = sweeps(CPU, given, config(), 1)
+    (expected, loss), *_ = sweeps(CPU, given, config(), 1)
     for gradient, own in sweeps(device, given, config(precision=precision), chunk):
-        assert apart([gradient], [wanted]) < NEAR[precision]
+        assert apart([gradient], [expected]) < NEAR[precision]
         assert apart([own], [loss]) < NEAR[precision]
 
 
 @pytest.mark.gpu
 def test_a_compiled_and_replayed_sweep_is_that_of_the_cpu() -> None:
     given = sweep_inputs(digits(3))
-    (wanted, loss), *_ = sweeps(CPU, given, config(), 1)
+    (expected, loss), *_ = sweeps(CPU, given, config(), 1)
     for gradient, own in sweeps(CUDA, given, replace(config(), compile="on"), 1):
-        assert apart([gradient], [wanted]) < NEAR["float32"] and apart([own], [loss]) < NEAR["float32"]
+        assert apart([gradient], [expected]) < NEAR["float32"] and apart([own], [loss]) < NEAR["float32"]
 
 
 @pytest.mark.gpu
 def test_compiled_and_replayed_steps_of_the_network_are_those_of_the_cpu() -> None:
     chains = chains_of("update", digits(3))
-    wanted = network_after(CPU, "update", chains, config())
-    assert apart(network_after(CUDA, "update", chains, replace(config(), compile="on")), wanted) < NEAR["float32"]
+    expected = network_after(CPU, "update", chains, config())
+    assert apart(network_after(CUDA, "update", chains, replace(config(), compile="on")), expected) < NEAR["float32"]
 
 
 # ---- steps of a network ----
@@ -163,18 +163,18 @@ def test_steps_of_a_network_are_those_of_the_cpu(what: str, device: torch.device
     """Early-stage models, the evaluation's networks, and the network update."""
     chains = chains_of(what, digits(3))
     first = [value.detach() for value in models.parameters_of(pool_of(digits(3)).build(seed=0)).values()]
-    wanted = network_after(CPU, what, chains, config())
-    assert apart(first, wanted) > 0.01, "they learn"
-    assert apart(network_after(device, what, chains, config()), wanted) < 1e-3
+    expected = network_after(CPU, what, chains, config())
+    assert apart(first, expected) > 0.01, "they learn"
+    assert apart(network_after(device, what, chains, config()), expected) < 1e-3
 
 
 @pytest.mark.parametrize("device", PLACES, ids=str)
 def test_the_update_in_bf16_stays_near_the_cpu(device: torch.device) -> None:
     chains = chains_of("update", digits(3))
     first = [value.detach() for value in models.parameters_of(pool_of(digits(3)).build(seed=0)).values()]
-    wanted = network_after(CPU, "update", chains, config())
-    found = network_after(device, "update", chains, config(precision="bf16"))
-    assert apart(found, wanted) < 0.5 * apart(first, wanted)
+    expected = network_after(CPU, "update", chains, config())
+    actual = network_after(device, "update", chains, config(precision="bf16"))
+    assert apart(actual, expected) < 0.5 * apart(first, expected)
 
 
 # ---- a run ----

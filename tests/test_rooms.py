@@ -81,8 +81,8 @@ def imported(source: str, module: tuple[str, ...], *, top_level: bool = False) -
 def rooms(names: set[tuple[str, ...]], own: str) -> set[str]:
     """The rooms of attar among `names`, without `own`; a name that is no room comes from attar's `__init__`."""
     names = {name for name in names if name != ("attar", "__version__")}  # it belongs to no room
-    found = {(name[1] if len(name) > 1 and name[1] in ORDER else "__init__") for name in names if name[0] == "attar"}
-    return found - {own}
+    actual = {(name[1] if len(name) > 1 and name[1] in ORDER else "__init__") for name in names if name[0] == "attar"}
+    return actual - {own}
 
 
 def test_every_room_is_in_the_list() -> None:
@@ -105,8 +105,8 @@ def test_no_module_imports_itself_by_way_of_another() -> None:
     modules = {(name[:-1] if name[-1] == "__init__" else name): path for name, path in modules.items()}
     arrows: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
     for name, path in modules.items():
-        found = {other[1:] for other in imported(path.read_text("utf-8"), name, top_level=True) if other[0] == "attar"}
-        arrows[name] = {other if other in modules else other[:-1] for other in found} - {()}
+        actual = {other[1:] for other in imported(path.read_text("utf-8"), name, top_level=True) if other[0] == "attar"}
+        arrows[name] = {other if other in modules else other[:-1] for other in actual} - {()}
     done: set[tuple[str, ...]] = set()
 
     def visit(name: tuple[str, ...], above: tuple[tuple[str, ...], ...]) -> None:

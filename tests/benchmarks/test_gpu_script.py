@@ -121,17 +121,17 @@ for line in sys.stdin:
 
 
 def test_a_part_that_hangs_or_dies_costs_nothing_of_the_others(tmp_path: Path) -> None:
-    found: dict[str, int] = {}
+    actual: dict[str, int] = {}
 
     def run(worker: gpu.Worker, part: str, seconds: float) -> str | None:
-        return worker.run(part, time.monotonic() + seconds, found.__setitem__)
+        return worker.run(part, time.monotonic() + seconds, actual.__setitem__)
 
     def fresh() -> gpu.Worker:
         return gpu.Worker([sys.executable, "-c", HANGS], dict(os.environ), tmp_path / "log.txt")
 
     worker, start = fresh(), time.monotonic()
-    assert run(worker, "works", 60) is None and found == {"x": 2}
-    assert run(worker, "hangs", 2) == "killed at its time limit" and found == {"x": 2, "known": 1}
+    assert run(worker, "works", 60) is None and actual == {"x": 2}
+    assert run(worker, "hangs", 2) == "killed at its time limit" and actual == {"x": 2, "known": 1}
     assert not worker.alive and time.monotonic() - start < 60
     worker = fresh()
     assert run(worker, "dies", 60) == "its process ended with status 3" and not worker.alive
@@ -154,11 +154,11 @@ def test_a_command_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
 def test_a_small_run_of_all_parts(bundle: Path, tmp_path: Path) -> None:
     done = script(tmp_path / "out", "--small", "--bundle", bundle)
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "out" / "figures.json").read_text(encoding="utf-8"))
-    assert list(found["parts"]) == list(gpu.LIMITS)
-    assert {part: values["failed"] for part, values in found["parts"].items() if values["failed"]} == {}
-    assert all(values["figures"] for values in found["parts"].values()), "each has figures"
-    assert found["parts"]["tests"]["figures"]["failed"] == [] and found["machine"]["torch"] == torch.__version__
+    actual = json.loads((tmp_path / "out" / "figures.json").read_text(encoding="utf-8"))
+    assert list(actual["parts"]) == list(gpu.LIMITS)
+    assert {part: values["failed"] for part, values in actual["parts"].items() if values["failed"]} == {}
+    assert all(values["figures"] for values in actual["parts"].values()), "each has figures"
+    assert actual["parts"]["tests"]["figures"]["failed"] == [] and actual["machine"]["torch"] == torch.__version__
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"figures.json", "table.txt", "tests.txt", "profile.txt", "result.json"} <= files and len(files) <= 8
     table = (tmp_path / "out" / "table.txt").read_text(encoding="utf-8")

@@ -108,15 +108,15 @@ def check_run_folder(path: Path, *, steps: int, shape: list[int]) -> None:
     assert "data:image/png;base64," in page
 
 
-def check_result(found: dict[str, Any], network: str, *, n: int) -> None:
+def check_result(actual: dict[str, Any], network: str, *, n: int) -> None:
     """What the design promises of result.json after an evaluation."""
-    assert (found["attar"], found["method"], found["device"]) == (attar.__version__, "accdd", "cpu")
-    assert isinstance(found["dataset"], str)
-    assert all(isinstance(found[name], int) for name in ("ipc", "factor", "inner_iterations"))
-    assert found["seconds"].keys() == {"pretrain", "condense", "evaluate"}
-    assert all(isinstance(value, float) and value >= 0 for value in found["seconds"].values())
+    assert (actual["attar"], actual["method"], actual["device"]) == (attar.__version__, "accdd", "cpu")
+    assert isinstance(actual["dataset"], str)
+    assert all(isinstance(actual[name], int) for name in ("ipc", "factor", "inner_iterations"))
+    assert actual["seconds"].keys() == {"pretrain", "condense", "evaluate"}
+    assert all(isinstance(value, float) and value >= 0 for value in actual["seconds"].values())
     for kind in ("accuracy", "initial", "random_real", "whole"):
-        entry = found[kind][network]
+        entry = actual[kind][network]
         assert (entry["n"], len(entry["runs"]), entry["protocol"]) == (n, n, "last epoch")
         assert all(isinstance(run, float) and 0 <= run <= 1 for run in entry["runs"])
         assert entry["mean"] == pytest.approx(np.mean(entry["runs"]))
@@ -132,10 +132,10 @@ def test_the_demo(run_attar: Run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     path = tmp_path / "runs" / "demo"
     check_run_folder(path, steps=config(path)["condense"]["niter"], shape=[10, 1, 8, 8])
-    found = result(path)
-    check_result(found, "convnet2", n=3)
-    assert (found["dataset"], found["ipc"], found["factor"]) == ("digits", 1, 1)
-    means = {kind: found[kind]["convnet2"]["mean"] for kind in ("accuracy", "initial", "random_real", "whole")}
+    actual = result(path)
+    check_result(actual, "convnet2", n=3)
+    assert (actual["dataset"], actual["ipc"], actual["factor"]) == ("digits", 1, 1)
+    means = {kind: actual[kind]["convnet2"]["mean"] for kind in ("accuracy", "initial", "random_real", "whole")}
     assert means["accuracy"] >= max(means["initial"], means["random_real"]), means  # how much more: a benchmark
     assert means["whole"] > 0.9
     for words in ("convnet2", "condensed", "initial", "random real", "whole set", "n=3", "report: runs/demo/report"):
@@ -354,9 +354,9 @@ def test_quiet_lets_warnings_through(here: Path, capsys: pytest.CaptureFixture[s
 
 def test_a_quick_evaluation(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("evaluate", "base", "--quick", "--epochs", "1", "--quiet")
-    found = result("base")
-    assert found["accuracy"]["convnet2"]["n"] == 1 and "whole" not in found
-    assert {"initial", "random_real"} <= set(found) and "too few for a verdict" in capsys.readouterr().out
+    actual = result("base")
+    assert actual["accuracy"]["convnet2"]["n"] == 1 and "whole" not in actual
+    assert {"initial", "random_real"} <= set(actual) and "too few for a verdict" in capsys.readouterr().out
     call("evaluate", "base", "--quick", "--epochs", "1", "--runs", "2", "--quiet")  # a flag goes on top
     assert result("base")["accuracy"]["convnet2"]["n"] == 2
 
@@ -365,20 +365,20 @@ def test_json_is_the_result_and_nothing_else(copied: Path, capsys: pytest.Captur
     """Progress goes to standard error, so that a program can read the rest."""
     call("condense", "-d", "digits", *TINY, "--out", "run", "--json")
     said = capsys.readouterr()
-    found = json.loads(said.out)
-    assert (found.pop("run"), found) == ("run", {"files": found["files"], **result("run")})
-    assert {"run/condensed.safetensors", "run/report.html"} <= set(found["files"])
-    assert all(Path(name).is_file() for name in found["files"])
+    actual = json.loads(said.out)
+    assert (actual.pop("run"), actual) == ("run", {"files": actual["files"], **result("run")})
+    assert {"run/condensed.safetensors", "run/report.html"} <= set(actual["files"])
+    assert all(Path(name).is_file() for name in actual["files"])
     assert "condense 1/1" in said.err
     call("evaluate", "run", *QUICK, "--yardsticks", "none", "--json", "--quiet")
     said = capsys.readouterr()
     assert said.err == "" and result("run").items() <= json.loads(said.out).items()
     assert result("run")["sizes"] == {"real": {"images": 1198, "bytes": 76672}, "stored": {"images": 10, "bytes": 640}}
     call("pretrain", "-d", "digits", *POOL, "--json", "--quiet")
-    found = json.loads(capsys.readouterr().out)
-    assert found["folder"] == FOLDER
-    assert [f"{member['name']}.safetensors" for member in found["members"]] == sorted(members(FOLDER))
-    assert all(0 <= member["accuracy"] <= 1 for member in found["members"])
+    actual = json.loads(capsys.readouterr().out)
+    assert actual["folder"] == FOLDER
+    assert [f"{member['name']}.safetensors" for member in actual["members"]] == sorted(members(FOLDER))
+    assert all(0 <= member["accuracy"] <= 1 for member in actual["members"])
 
 
 def test_events_go_where_log_says(copied: Path) -> None:
@@ -498,7 +498,7 @@ def test_runs_are_listed_and_shown(copied: Path, capsys: pytest.CaptureFixture[s
     call("show", "runs/one")
     assert "next: attar condense --resume runs/one" in capsys.readouterr().out
     call("runs", "--json")
-    assert {found["run"] for found in json.loads(capsys.readouterr().out)["runs"]} == {"runs/one", "runs/two"}
+    assert {actual["run"] for actual in json.loads(capsys.readouterr().out)["runs"]} == {"runs/one", "runs/two"}
     for words, said in (("inspect runs/two", "`attar show runs/two` shows it"), ("show base/no", "`attar runs` lists")):
         with pytest.raises(SystemExit):
             main(words.split())
@@ -642,35 +642,35 @@ def test_evaluating_a_run(copied: Path, capsys: pytest.CaptureFixture[str]) -> N
     call("evaluate", "base", *QUICK)
     said = capsys.readouterr().out
     check_run_folder(copied / "base", steps=1, shape=[10, 1, 8, 8])
-    found = result("base")
-    check_result(found, "convnet2", n=2)
-    assert found["inner_iterations"] == 2
+    actual = result("base")
+    check_result(actual, "convnet2", n=2)
+    assert actual["inner_iterations"] == 2
     for kind in ("accuracy", "initial", "random_real", "whole"):
-        entry = found[kind]["convnet2"]
+        entry = actual[kind]["convnet2"]
         assert f"{100 * entry['mean']:.1f} ± {100 * entry['std']:.1f}" in said
     events = [json.loads(line) for line in Path("base/metrics.jsonl").read_text().splitlines()]
     assert events[-1]["event"] == "evaluation"
-    assert events[-1]["accuracy"] == found["accuracy"]
+    assert events[-1]["accuracy"] == actual["accuracy"]
     call("evaluate", "base", *QUICK)
     again = result("base")
     for kind in ("accuracy", "initial", "random_real", "whole"):
-        assert again[kind] == found[kind]  # the same seeds
+        assert again[kind] == actual[kind]  # the same seeds
 
 
 def test_networks_are_added_and_another_protocol_starts_afresh(copied: Path) -> None:
     call("evaluate", "base", *QUICK, "--quiet")
     call("evaluate", "base", *QUICK, "--networks", "convnet1", "--yardsticks", "initial", "--quiet")
-    found = result("base")
-    assert {kind: list(found[kind]) for kind in ("accuracy", "initial", "whole")} == {
+    actual = result("base")
+    assert {kind: list(actual[kind]) for kind in ("accuracy", "initial", "whole")} == {
         "accuracy": ["convnet2", "convnet1"],
         "initial": ["convnet2", "convnet1"],
         "whole": ["convnet2"],
     }
     call("evaluate", "base", "--runs", "1", "--epochs", "3", "--yardsticks", "none", "--quiet")
-    found = result("base")
-    assert found["accuracy"]["convnet2"]["epochs"] == 3
-    assert list(found["accuracy"]) == ["convnet2"]
-    assert "initial" not in found  # of two epochs, not to be compared with three
+    actual = result("base")
+    assert actual["accuracy"]["convnet2"]["epochs"] == 3
+    assert list(actual["accuracy"]) == ["convnet2"]
+    assert "initial" not in actual  # of two epochs, not to be compared with three
 
 
 def test_evaluating_a_file_writes_nothing(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -718,10 +718,10 @@ def test_pngs_of_odd_size(decode_type: str, here: Path) -> None:
     assert members("pool/bugs-convnet3-w0.05") == before
     check_run_folder(here / "runs" / "bugs-ipc2", steps=1, shape=[6, 3, 23, 37])
     call("evaluate", "runs/bugs-ipc2", *QUICK, "--quiet")
-    found = result("runs/bugs-ipc2")
-    check_result(found, "convnet3", n=2)
+    actual = result("runs/bugs-ipc2")
+    check_result(actual, "convnet3", n=2)
     decoded = {"single": 2 * 9, "multi": 2 * (9 + 4 + 1), "bound": 2 * 9}[decode_type]
-    assert found["accuracy"]["convnet3"]["images"] == 3 * decoded
+    assert actual["accuracy"]["convnet3"]["images"] == 3 * decoded
     assert attar.load_set(here / "runs" / "bugs-ipc2").classes == ("ant", "bee", "cow")
 
 

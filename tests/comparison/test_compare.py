@@ -96,7 +96,7 @@ def again(done: Path, tmp_path: Path) -> Path:
 
 
 def test_a_comparison_leaves_tables_a_figure_and_run_folders(done: Path) -> None:
-    wanted = {
+    expected = {
         *record.FIGURES,
         record.TABLE_MD,
         record.TABLE_CSV,
@@ -104,7 +104,7 @@ def test_a_comparison_leaves_tables_a_figure_and_run_folders(done: Path) -> None
         record.COMPARISON_FILE,
         record.NETWORKS_FILE,
     }
-    assert {path.name for path in done.iterdir()} == wanted | {record.CELLS_FOLDER, record.POOLS_FOLDER}
+    assert {path.name for path in done.iterdir()} == expected | {record.CELLS_FOLDER, record.POOLS_FOLDER}
     names = [line["cell"] for line in lines(done)]
     assert names == [
         "whole epochs 1 seed 0",
@@ -200,8 +200,8 @@ def test_every_stage_goes_on(moment: str, done: Path, tmp_path: Path, monkeypatc
     before = (out / record.NETWORKS_FILE).read_text() if (out / record.NETWORKS_FILE).exists() else ""
     assert moment != "evaluate" or "1 runs are missing" in (out / record.TABLE_MD).read_text()
     rows = attar.compare(path, out=out)
-    wanted, found = numbers(done), numbers(out)
-    assert found["short ipc 1 seed 0"] == wanted["short ipc 1 seed 0"]
+    expected, actual = numbers(done), numbers(out)
+    assert actual["short ipc 1 seed 0"] == expected["short ipc 1 seed 0"]
     text = (out / record.NETWORKS_FILE).read_text()
     keys = [json.loads(line)["key"] for line in text.splitlines()]
     assert text.startswith(before) and len(keys) == len(set(keys))
@@ -468,9 +468,9 @@ def test_core_sets_by_models_beside_methods(tmp_path: Path) -> None:
     common = SPEC[: SPEC.index("[[entry]]")].replace("inner_loop = 2\nn_data = 64\n", "seeds = 1\n")
     path.write_text(common + entries, encoding="utf-8")
     call("compare", str(path), "--out", str(tmp_path / "out"), "--quiet")
-    found = {line["entry"]: line for line in lines(tmp_path / "out") if "entry" in line}
-    assert {name: line["factor"] for name, line in found.items()} == {"el2n": 1, "ccs": 1, "rded": 2}
-    assert all(line["seconds"]["pretrain"] > 0 for line in found.values())
+    actual = {line["entry"]: line for line in lines(tmp_path / "out") if "entry" in line}
+    assert {name: line["factor"] for name, line in actual.items()} == {"el2n": 1, "ccs": 1, "rded": 2}
+    assert all(line["seconds"]["pretrain"] > 0 for line in actual.values())
     pools = sorted(len(list(pool.glob("*.safetensors"))) for pool in (tmp_path / "out" / "pools").iterdir())
     assert pools == [1, 1, 2]
     path.write_text(path.read_text(encoding="utf-8").replace('"ccs"', '"ccs"\nfactor = 2'), encoding="utf-8")

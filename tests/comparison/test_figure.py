@@ -62,11 +62,11 @@ def test_points_stand_where_their_numbers_say(files: tuple[Path, Path]) -> None:
     (x0, y0), (x1, y1) = slow[0], slow[-1]
     per_decade, per_percent = (x1 - x0) / math.log10(8), (y1 - y0) / 6
     assert per_decade > 0 > per_percent
-    for found, wanted in zip(slow + fast + chosen, ROWS, strict=False):
-        assert wanted.accuracy is not None and wanted.seconds is not None
-        seconds = max(wanted.seconds, figure.MIN_SECONDS)
-        assert found[0] == pytest.approx(x0 + per_decade * math.log10(seconds / 10), abs=0.01)
-        assert found[1] == pytest.approx(y0 + per_percent * 100 * (wanted.accuracy.mean - 0.8), abs=0.01)
+    for actual, expected in zip(slow + fast + chosen, ROWS, strict=False):
+        assert expected.accuracy is not None and expected.seconds is not None
+        seconds = max(expected.seconds, figure.MIN_SECONDS)
+        assert actual[0] == pytest.approx(x0 + per_decade * math.log10(seconds / 10), abs=0.01)
+        assert actual[1] == pytest.approx(y0 + per_percent * 100 * (expected.accuracy.mean - 0.8), abs=0.01)
     assert len(points(root, "points-fast-ipc10")) == 1
 
 

@@ -45,21 +45,21 @@ def plan(text: str) -> ComparisonPlan:
 
 
 def test_lists_are_grids_and_entries_stand_on_top_of_common_settings() -> None:
-    found = plan(GRID)
-    assert [(point.entry, point.settings) for point in found.points] == [
+    actual = plan(GRID)
+    assert [(point.entry, point.settings) for point in actual.points] == [
         ("short and long", {"ipc": 1, "niter": 3}),
         ("short and long", {"ipc": 1, "niter": 6}),
         ("short and long", {"ipc": 10, "niter": 3}),
         ("short and long", {"ipc": 10, "niter": 6}),
         ("five models", {"ipc": 2}),
     ]
-    first, last = found.points[0].recipe, found.points[-1].recipe
+    first, last = actual.points[0].recipe, actual.points[-1].recipe
     assert (first.condense.ipc, first.condense.niter, first.condense.perturb) == (1, 3, False)
     assert (last.condense.ipc, last.condense.niter, last.condense.perturb) == (2, 10, True)  # niter is the recipe's
     assert (first.pool.models, last.pool.models, first.pool.lr, last.pool.lr) == (5, 5, 0.02, 0.02)
-    assert first.network == last.network == found.recipe.network and found.recipe.network.width == 0.5
-    assert first.evaluate == found.recipe.evaluate and (first.evaluate.runs, first.evaluate.epochs) == (4, 5)
-    assert found.tested_on == "test images"
+    assert first.network == last.network == actual.recipe.network and actual.recipe.network.width == 0.5
+    assert first.evaluate == actual.recipe.evaluate and (first.evaluate.runs, first.evaluate.epochs) == (4, 5)
+    assert actual.tested_on == "test images"
 
 
 def test_every_seed_has_models_and_networks_of_its_own() -> None:
@@ -77,38 +77,38 @@ def test_every_seed_has_models_and_networks_of_its_own() -> None:
 
 def test_an_entry_may_start_from_a_recipe_of_its_own() -> None:
     """What makes the set comes from there; data, network and evaluation stay the comparison's."""
-    found = plan('recipe = "digits"\n[[entry]]\nname = "a"\n[[entry]]\nname = "b"\nrecipe = "fashion-cpu"\nfactor = 1')
-    a, b = (point.recipe for point in found.points)
+    actual = plan('recipe = "digits"\n[[entry]]\nname = "a"\n[[entry]]\nname = "b"\nrecipe = "fashion-cpu"\nfactor = 1')
+    a, b = (point.recipe for point in actual.points)
     assert (b.data, b.network, b.evaluate) == (a.data, a.network, a.evaluate)
     assert (a.condense.n_data, b.condense.n_data, b.pool.epochs, b.condense.factor) == (500, 128, 1, 1)
 
 
 def test_core_sets_take_what_they_need_of_the_common_settings() -> None:
-    found = plan(
+    actual = plan(
         'recipe = "digits"\nipc = [1, 2]\nniter = [3, 4]\nmodels = 7\nseeds = 2\n'
         '[[entry]]\nmethod = "herding"\npt_from = 5\n'
         '[[entry]]\nmethod = "kcenter"\nfeatures = "pixels"\n[[entry]]\nname = "a"'
     )
-    assert [(point.entry, point.features, point.settings) for point in found.points[:4]] == [
+    assert [(point.entry, point.features, point.settings) for point in actual.points[:4]] == [
         *(("herding", "early", {"ipc": ipc}) for ipc in (1, 2)),
         *(("kcenter", "pixels", {"ipc": ipc}) for ipc in (1, 2)),
     ]
-    first, second = found.points[0].cell(0).recipe, found.points[0].cell(1).recipe
+    first, second = actual.points[0].cell(0).recipe, actual.points[0].cell(1).recipe
     assert (first.condense.ipc, first.condense.factor, first.pool.models, first.pool.epochs) == (1, 1, 1, 5)
     assert (first.pool.seed, second.pool.seed, second.condense.seed) == (0, 1, 1)
-    assert value_of(found.points[0], "niter") is None and len(found.points) == 8
+    assert value_of(actual.points[0], "niter") is None and len(actual.points) == 8
 
 
 def test_methods_are_layers_and_common_settings_go_to_those_that_take_them() -> None:
-    found = plan(
+    actual = plan(
         'recipe = "digits"\nmodels = [2, 3]\nniter = 4\n[[entry]]\nmethod = "dm"\nlr_img = [0.5, 1.0]\n'
         '[[entry]]\nmethod = "ncfm"\n[[entry]]\nname = "own pool"\nmethod = "dm"\nnetwork_init = "pool"'
     )
-    assert [point.name for point in found.points] == [
+    assert [point.name for point in actual.points] == [
         *("dm ipc 1 lr_img 0.5", "dm ipc 1 lr_img 1.0", "ncfm ipc 1 models 2", "ncfm ipc 1 models 3"),
         *("own pool ipc 1 models 2", "own pool ipc 1 models 3"),
     ]
-    dm, ncfm, pooled = (found.points[place] for place in (0, 2, 4))
+    dm, ncfm, pooled = (actual.points[place] for place in (0, 2, 4))
     assert (dm.recipe.condense.match, dm.recipe.condense.network_init, ncfm.recipe.condense.match) == (
         "feat",
         "fresh",
@@ -129,66 +129,68 @@ def test_methods_are_layers_and_common_settings_go_to_those_that_take_them() -> 
 )
 def test_every_place_of_a_grid_has_the_settings_that_mean_something_there(text: str) -> None:
     """Wherever they stand; places that differ in nothing else are one point."""
-    found = plan(f'dataset = "digits"\n{text}').points
-    assert [sorted(point.settings.items()) for point in found] == [
+    actual = plan(f'dataset = "digits"\n{text}').points
+    assert [sorted(point.settings.items()) for point in actual] == [
         [("ipc", 1), ("perturb", False)],
         *([("ipc", 1), ("perturb", True), ("vmax", vmax)] for vmax in (0.2, 0.3)),
     ]
-    assert [point.recipe.condense.vmax for point in found] == [0.09, 0.2, 0.3]
-    assert [value_of(point, "vmax") for point in found] == [None, 0.2, 0.3]
+    assert [point.recipe.condense.vmax for point in actual] == [0.09, 0.2, 0.3]
+    assert [value_of(point, "vmax") for point in actual] == [None, 0.2, 0.3]
 
 
 def test_a_common_setting_goes_where_the_grid_of_an_entry_lets_it() -> None:
-    found = plan('dataset = "digits"\npt_from = [1, 5]\n[[entry]]\nname = "a"\nnetwork_init = ["fresh", "pool"]').points
-    assert [point.name for point in found] == [
+    actual = plan(
+        'dataset = "digits"\npt_from = [1, 5]\n[[entry]]\nname = "a"\nnetwork_init = ["fresh", "pool"]'
+    ).points
+    assert [point.name for point in actual] == [
         *(
             "a ipc 1 network_init fresh",
             "a ipc 1 pool epochs 1 network_init pool",
             "a ipc 1 pool epochs 5 network_init pool",
         )
     ]
-    assert [point.recipe.pool.epochs for point in found[1:]] == [1, 5]
+    assert [point.recipe.pool.epochs for point in actual[1:]] == [1, 5]
 
 
 def test_a_common_method_is_that_of_entries_without_one() -> None:
-    found = plan(
+    actual = plan(
         'dataset = "digits"\nmethod = ["dm", "accdd"]\n[[entry]]\nname = "a"\n[[entry]]\nmethod = "idc"'
     ).points
-    assert [(point.method, point.recipe.condense.method) for point in found] == [
+    assert [(point.method, point.recipe.condense.method) for point in actual] == [
         *(("dm", "dm"), ("accdd", "accdd"), ("idc", "idc"))
     ]
 
 
 def test_pixels_need_no_early_models() -> None:
-    found = plan(
+    actual = plan(
         'dataset = "digits"\npt_from = [1, 5]\n'
         '[[entry]]\nmethod = "herding"\nfeatures = "pixels"\n[[entry]]\nname = "a"'
     ).points
-    assert [point.settings for point in found if point.method == "herding"] == [{"ipc": 1}] and len(found) == 3
+    assert [point.settings for point in actual if point.method == "herding"] == [{"ipc": 1}] and len(actual) == 3
 
 
 def test_a_budget_of_an_entry_replaces_the_common_one() -> None:
-    found = plan('recipe = "fashion"\nniter = 7\n[[entry]]\nname = "a"\n[[entry]]\nname = "b"\nspeedup = [10, 20]')
-    assert [point.recipe.condense.outer_iterations for point in found.points] == [7, 200, 100]
+    actual = plan('recipe = "fashion"\nniter = 7\n[[entry]]\nname = "a"\n[[entry]]\nname = "b"\nspeedup = [10, 20]')
+    assert [point.recipe.condense.outer_iterations for point in actual.points] == [7, 200, 100]
 
 
 @pytest.mark.parametrize("path", sorted(SPECS.glob("[ct]*/*.toml")), ids=lambda path: path.stem)
 def test_the_specs_that_ship_are_sound(path: Path) -> None:
     """Each can be resolved, says what it is for, and ablation and tuning leave the test images alone."""
     text = path.read_text(encoding="utf-8")
-    found = spec.resolve(tomllib.loads(text), f"{path}: ")
+    actual = spec.resolve(tomllib.loads(text), f"{path}: ")
     tuning = path.parent.name == "tuning"
-    assert text.startswith("# ") and len(found.points) > 1 and len(found.seeds) >= (1 if tuning else 3)
-    assert len({cell.folder for cell in found.cells}) == len(found.cells)
-    assert (found.holdout is not None) == (tuning or path.stem.startswith("ablation"))
-    condensed = [point for point in found.points if makers.maker(point.method).condenses]
+    assert text.startswith("# ") and len(actual.points) > 1 and len(actual.seeds) >= (1 if tuning else 3)
+    assert len({cell.folder for cell in actual.cells}) == len(actual.cells)
+    assert (actual.holdout is not None) == (tuning or path.stem.startswith("ablation"))
+    condensed = [point for point in actual.points if makers.maker(point.method).condenses]
     modes = {point.recipe.condense.compile for point in condensed}
     assert modes == {"auto" if path.stem.endswith("published") else "off"}  # hours outweigh a compilation
 
 
 def test_holdout_says_what_is_tested_on() -> None:
-    found = plan('dataset = "digits"\nholdout = 0.2\nseeds = [3]\n[[entry]]\nname = "a"')
-    assert (found.holdout, found.seeds, found.tested_on) == (0.2, (3,), "held-out training images")
+    actual = plan('dataset = "digits"\nholdout = 0.2\nseeds = [3]\n[[entry]]\nname = "a"')
+    assert (actual.holdout, actual.seeds, actual.tested_on) == (0.2, (3,), "held-out training images")
 
 
 ENTRY = '\n[[entry]]\nname = "a"\n'

@@ -253,8 +253,8 @@ def test_idc_is_the_sequential_loop_on_fresh_networks(method: str, monkeypatch: 
     monkeypatch.setattr(ImageData, "fetch", noting(recorder))
     data, config = digits(3), config_of(method, inner_loop=5, niter=3)
     initial, outers, (images, _) = attar_loop(data, pool_for(config, data), config, recorder)
-    wanted, _ = naive_loop(data, config, [0, 1, 2], initial, outers)
-    assert (images - wanted.clamp(0, 1)).abs().max() / wanted.abs().max() < 1e-12
+    expected, _ = naive_loop(data, config, [0, 1, 2], initial, outers)
+    assert (images - expected.clamp(0, 1)).abs().max() / expected.abs().max() < 1e-12
     starts = [outer["parameters"]["blocks.0.weight"] for outer in outers]
     assert not any(torch.equal(starts[i], starts[i + 1]) for i in range(2)), "a new network in every outer iteration"
 
@@ -276,8 +276,8 @@ def test_fresh_networks_are_those_of_their_seed() -> None:
     cpu_generator, again = (torch.Generator().manual_seed(1) for _ in range(2))
     drawn = [network_init.fresh(pool, cpu_generator) for _ in range(3)]
     seed = int(torch.randint(network_init.MAX_SEED, (1,), generator=again))
-    wanted = models.parameters_of(pool.build(seed))
-    assert all(torch.equal(value, wanted[name]) for name, value in drawn[0].params.items())
+    expected = models.parameters_of(pool.build(seed))
+    assert all(torch.equal(value, expected[name]) for name, value in drawn[0].params.items())
     assert not torch.equal(drawn[0].params["blocks.0.weight"], drawn[1].params["blocks.0.weight"])
     assert drawn[0].member == -1
 
@@ -532,7 +532,7 @@ def test_no_iteration_waits_for_the_gpu(method: str, changes: dict[str, Any]) ->
 def test_chunks_of_classes_give_the_same(method: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     in_double(monkeypatch)
     data, config = digits(3), config_of(method, batch_real=5, **changes)
-    pool, found = pool_for(config, data, torch.float64), []
+    pool, actual = pool_for(config, data, torch.float64), []
     draw_frequencies = condensation.draw_frequencies
     if config.match == "ncf":
         monkeypatch.setattr(condensation, "draw_frequencies", lambda *args: draw_frequencies(*args).double())
@@ -543,10 +543,10 @@ def test_chunks_of_classes_give_the_same(method: str, changes: dict[str, Any], m
         state.images, state.momentum = state.images.double(), state.momentum.double()
         state = condensation.begin_outer(state, setup)
         state, loss = condensation.step(state, setup)
-        found.append((state.images, loss))
-    for one in found[1:]:
-        for value, wanted in zip(one, found[0], strict=True):
-            torch.testing.assert_close(value, wanted, rtol=1e-5, atol=1e-9)
+        actual.append((state.images, loss))
+    for one in actual[1:]:
+        for value, expected in zip(one, actual[0], strict=True):
+            torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-9)
 
 
 def test_bf16_stays_near_for_features() -> None:

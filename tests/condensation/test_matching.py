@@ -50,16 +50,16 @@ def test_gradient_distance(metric: str) -> None:
     real = {name: normal(*shape, seed=1) for name, shape in shapes.items()}
     synthetic = {name: 0.5 * real[name] + normal(*shape, seed=2) for name, shape in shapes.items()}
     got = gradient_distance(real, synthetic, metric)
-    wanted = naive.distance(list(real.values()), list(synthetic.values()), metric)
+    expected = naive.distance(list(real.values()), list(synthetic.values()), metric)
     assert got.shape == ()
-    torch.testing.assert_close(got, wanted, rtol=1e-12, atol=0)
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=0)
     for name in shapes:
         alone = naive.distance([real[name]], [synthetic[name]], metric)
         torch.testing.assert_close(DISTANCES[metric](real[name], synthetic[name]), alone, rtol=1e-12, atol=0)
     assert gradient_distance(real, real, metric).abs() < 1e-12
     # Tensors are matched by name, not by their order.
     shuffled = dict(reversed(synthetic.items()))
-    torch.testing.assert_close(gradient_distance(real, shuffled, metric), wanted, rtol=1e-12, atol=0)
+    torch.testing.assert_close(gradient_distance(real, shuffled, metric), expected, rtol=1e-12, atol=0)
 
 
 def test_known_distances() -> None:
@@ -138,9 +138,9 @@ def test_gradient_of_a_convnet(bias: bool, fc: bool, way: Any) -> None:
 
     got = way(forward, parameters, names, images, torch.tensor(labels))
     leaves = {name: value.clone().requires_grad_() for name, value in parameters.items()}
-    wanted = naive_gradients(naive.convnet(leaves, images), labels, [leaves[name] for name in names])
+    expected = naive_gradients(naive.convnet(leaves, images), labels, [leaves[name] for name in names])
     assert list(got) == names
-    for name, value in zip(names, wanted, strict=True):
+    for name, value in zip(names, expected, strict=True):
         torch.testing.assert_close(got[name], value, rtol=1e-9, atol=1e-12)
         assert name.endswith(".bias") or value.abs().max() > 1e-4
 
@@ -157,8 +157,8 @@ def test_gradient_of_a_resnetap(way: Any) -> None:
 
     got = way(forward, parameters, names, images, torch.tensor(labels))
     leaves = dict(module.named_parameters())
-    wanted = naive_gradients(module(images), labels, [leaves[name] for name in names])
-    for name, value in zip(names, wanted, strict=True):
+    expected = naive_gradients(module(images), labels, [leaves[name] for name in names])
+    for name, value in zip(names, expected, strict=True):
         torch.testing.assert_close(got[name], value, rtol=1e-9, atol=1e-12)
 
 

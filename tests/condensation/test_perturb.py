@@ -40,11 +40,11 @@ def gaussians(
 @pytest.mark.parametrize("seed", range(4))
 def test_against_the_naive_twin(kind: str, seed: int) -> None:
     parameters = network(kind)
-    got, wanted = moved(parameters, seed), naive.perturb(parameters, gaussians(parameters, seed))
+    got, expected = moved(parameters, seed), naive.perturb(parameters, gaussians(parameters, seed))
     assert list(got) == list(parameters)
     for name in parameters:
         # sizes are drawn as float32
-        torch.testing.assert_close(got[name], wanted[name], rtol=0, atol=1e-8)
+        torch.testing.assert_close(got[name], expected[name], rtol=0, atol=1e-8)
         if parameters[name].ndim > 1:
             assert not torch.equal(got[name], parameters[name])
 
@@ -86,15 +86,15 @@ def test_sizes_signs_and_that_one_pair_serves_all_tensors() -> None:
     pairs = []
     for seed in range(300):
         got, draws = moved(parameters, seed), gaussians(parameters, seed)
-        found = []
+        actual = []
         for name in ("one", "two"):
             basis = torch.stack([rescale(noise, parameters[name]).flatten() for _, noise in draws[name]], dim=1)
             change = (got[name] - parameters[name]).flatten()
             solution = torch.linalg.lstsq(basis, change[:, None]).solution.flatten()
             torch.testing.assert_close(basis @ solution, change, rtol=0, atol=1e-10)
-            found.append(solution)
-        torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-10)
-        pairs.append(found[0])
+            actual.append(solution)
+        torch.testing.assert_close(actual[0], actual[1], rtol=0, atol=1e-10)
+        pairs.append(actual[0])
     sizes = torch.stack(pairs)
     assert ((sizes.abs() >= 0.01 - 1e-8) & (sizes.abs() <= 0.09 + 1e-8)).all()
     assert (sizes.abs().amin(0) < 0.012).all() and (sizes.abs().amax(0) > 0.088).all()

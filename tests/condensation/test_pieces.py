@@ -66,8 +66,8 @@ def test_layers_that_are_matched(digits: ImageData, pool: Pool) -> None:
         (0.75, 1.0): four[3:],
         (0.95, 1.0): four[3:],
     }
-    for layers, wanted in cases.items():
-        assert matched_names(params, layers=layers) == wanted
+    for layers, expected in cases.items():
+        assert matched_names(params, layers=layers) == expected
     assert matched_names(params, fc=True, layers=(0.8, 1.0)) == ["classifier.weight"]
     sets = [
         condensation.run(digits, pool, replace(TINY, match_layers=layers)).images
@@ -90,8 +90,8 @@ def test_orthogonal_is_the_polar_factor(shape: tuple[int, ...]) -> None:
     if shape == (5, 5):  # a square one has a small singular value, which takes more steps
         one, other = (value + 3 * torch.eye(5, dtype=torch.float64) for value in (one, other))
     got = orthogonal(one)
-    wanted = polar(one) if one.flatten(1).shape[0] <= one.flatten(1).shape[1] else polar(one).T
-    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-6)
+    expected = polar(one) if one.flatten(1).shape[0] <= one.flatten(1).shape[1] else polar(one).T
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
     torch.testing.assert_close(DISTANCES["orth"](one, other), (polar(one) - polar(other)).square().sum())
     torch.testing.assert_close(DISTANCES["orth"](100 * one, other), DISTANCES["orth"](one, other))
     many = torch.stack([one, 2 * other])
@@ -110,11 +110,11 @@ def test_paired_features_are_distances_of_each_pair() -> None:
     )
     matching = Matching("mse", "pairs", False, False, (0.0, 1.0), 2, "single")
     pair = Pair(lambda params, x: 2 * x, {}, real, synthetic, torch.tensor(0), None, eager_gradient)
-    wanted = sum(
+    expected = sum(
         sum((2 * float(a) - 2 * float(b)) ** 2 for a, b in zip(r, s, strict=True))
         for r, s in zip(real, synthetic, strict=True)
     )
-    assert float(LOSSES["pairs"](pair, matching)) == pytest.approx(wanted / 3)
+    assert float(LOSSES["pairs"](pair, matching)) == pytest.approx(expected / 3)
 
 
 def test_each_cell_is_matched_with_its_own_crop(digits: ImageData, pool: Pool) -> None:

@@ -47,11 +47,11 @@ def test_all_classes_together_equal_the_sequential_loop(case: dict[str, Any], mo
     recorder = Recorder(monkeypatch)
     initial, outers, (images, params) = attar_loop(data, pool_of(data), config, recorder)
     labels = list(range(5)) if config.phase is None else [3, 4]
-    wanted, theta = naive_loop(data, config, labels, initial, outers)
-    assert (images - wanted.clamp(0, 1)).abs().max() / wanted.abs().max() < 1e-12
+    expected, theta = naive_loop(data, config, labels, initial, outers)
+    assert (images - expected.clamp(0, 1)).abs().max() / expected.abs().max() < 1e-12
     # The comparison means something: the images moved, and the clamp had work to do.
-    assert (wanted - initial).abs().mean() > 0.02
-    assert wanted.min() < -1e-3 and wanted.max() > 1
+    assert (expected - initial).abs().mean() > 0.02
+    assert expected.min() < -1e-3 and expected.max() > 1
     for name, value in theta.items():
         torch.testing.assert_close(params[name].detach(), value.detach(), rtol=1e-9, atol=1e-11)
     steps = -(-config.n_data // 8)
@@ -135,8 +135,8 @@ def test_short_memory_halves_the_classes_at_once(caplog: pytest.LogCaptureFixtur
 
     sweep.grouped[True] = short
     for _ in range(2):
-        wanted = setup.gradients(list(range(5)), 1)(setup.inputs)
-        for a, b in zip(wanted, sweep(setup.inputs), strict=True):
+        expected = setup.gradients(list(range(5)), 1)(setup.inputs)
+        for a, b in zip(expected, sweep(setup.inputs), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
     assert sizes == [5, 3, 2, 2, 2, 2]  # the class that is left over is a step of its own
     assert caplog.messages == [f"not enough memory: from now on {n} classes are computed at once" for n in (3, 2)]
@@ -267,10 +267,10 @@ def test_an_outer_iteration_clamps_draws_and_perturbs() -> None:
         state = state_module.init(setup)
         for _ in range(12):
             state.images = 3 * torch.randn(state.images.shape, generator=state.generator)
-            wanted = state.images.clamp(0, 1)
+            expected = state.images.clamp(0, 1)
             state.inner = 7
             state = condensation.begin_outer(state, setup)
-            assert torch.equal(state.images, wanted) and state.inner == 0
+            assert torch.equal(state.images, expected) and state.inner == 0
             assert state.network is not None
             fit = [
                 max(
@@ -303,18 +303,18 @@ def test_initial_images(init: str, factor: int) -> None:
             assert len(first.images[c].unique()) > 150 and (first.images[c] < 1).all()
             continue
         condensed = torch.stack([naive.shrink(image, (side, side)) for image in real])
-        found: list[set[int]] = []
+        actual: list[set[int]] = []
         for image in first.images[c].double():
             for i in range(cells):
                 for j in range(cells):
                     patch = image[:, i * side : (i + 1) * side, j * side : (j + 1) * side]
                     like = condensed[:, :, : patch.shape[1], : patch.shape[2]]
                     close = (like - patch).abs().amax((1, 2, 3)) < 1e-6
-                    found.append(set(close.nonzero().flatten().tolist()))
-        assert all(found), "every cell shows a real image of the class"
+                    actual.append(set(close.nonzero().flatten().tolist()))
+        assert all(actual), "every cell shows a real image of the class"
         if cells < 3:  # smaller patches are found in several images
-            assert len({min(rows) for rows in found}) == len(found), "each a different one"
-            assert max(min(rows) for rows in found) > 3 * factor**2, "not the first ones in the file"
+            assert len({min(rows) for rows in actual}) == len(actual), "each a different one"
+            assert max(min(rows) for rows in actual) > 3 * factor**2, "not the first ones in the file"
 
 
 def test_every_class_has_a_draw_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,10 +334,10 @@ def test_every_class_has_a_draw_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_matching_steps_take_a_random_part_of_a_large_set() -> None:
     data = digits()
-    for most, wanted in ((9, True), (10, False)):
+    for most, expected in ((9, True), (10, False)):
         config = settings(decode_type="multi", batch_syn_max=most)
         setup = set_up(data, pool_of(data), config)
-        assert setup.draws_subset is wanted, "two stored images give ten"
+        assert setup.draws_subset is expected, "two stored images give ten"
     setup = set_up(data, pool_of(data), settings(decode_type="multi", batch_syn_max=4))
     state = state_module.init(setup)
     subsets = [condensation.random_subsets(state, setup) for _ in range(40)]

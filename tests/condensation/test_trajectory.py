@@ -49,11 +49,11 @@ def test_the_adjoint_is_the_gradient_of_the_graph_of_all_steps(count: int, batch
         rows = torch.randperm(9, generator=generator(number))[: batch - number % 2]
         steps.append(StudentStep(rows, draw(EVERYTHING, len(rows), (8, 8), generator(number), batch=len(rows))))
     lr = torch.tensor(0.3, dtype=torch.float64)
-    found = gradients(start, target, images, targets, steps, lr)
-    wanted = unrolled(gradients, start, target, images, targets, steps, lr)
-    for one, other in zip(found, wanted, strict=True):
+    actual = gradients(start, target, images, targets, steps, lr)
+    expected = unrolled(gradients, start, target, images, targets, steps, lr)
+    for one, other in zip(actual, expected, strict=True):
         assert float((one - other).norm() / other.norm()) < 1e-8
-    assert float(wanted[3].abs()) > 1e-6 and float(wanted[1].norm()) > 1e-6
+    assert float(expected[3].abs()) > 1e-6 and float(expected[1].norm()) > 1e-6
 
 
 # ---- runs ----
@@ -134,8 +134,8 @@ def test_an_iteration_is_the_published_one(experts: Pool) -> None:
         loss, of_images, _, of_alpha = unrolled(setup.trajectory, *ends, pixels, targets, steps, alpha)
         velocity, speed = 0.5 * velocity + of_images, 0.5 * speed + of_alpha
         pixels, alpha = pixels - 3.0 * velocity, alpha - 1e-3 * speed
-        found = loop.follow_trajectory(state, setup)
-        torch.testing.assert_close(found, loss)
+        actual = loop.follow_trajectory(state, setup)
+        torch.testing.assert_close(actual, loss)
         torch.testing.assert_close(data.normalize(state.images.flatten(0, 1)), pixels, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(state.learned["lr"], alpha)
     assert float((std * velocity).abs().max()) > 0
@@ -168,11 +168,11 @@ def test_datm_starts_from_what_experts_have_right(experts: Pool) -> None:
     assert logits.shape == (3, 2, 3)
     model = setup.module
     assert len({*map(tuple, state.images.flatten(2).flatten(0, 1).tolist())}) == 6, "no image twice"
-    found = torch.zeros(3, 2, dtype=torch.bool)
+    actual = torch.zeros(3, 2, dtype=torch.bool)
     for index in range(3):
         out = torch.func.functional_call(model, experts.at(index), (data.normalize(state.images.flatten(0, 1)),))
-        found |= (out.argmax(dim=1) == torch.arange(3).repeat_interleave(2)).view(3, 2)
-    assert bool((logits.argmax(dim=2)[found] == torch.arange(3)[:, None].expand(3, 2)[found]).all())
+        actual |= (out.argmax(dim=1) == torch.arange(3).repeat_interleave(2)).view(3, 2)
+    assert bool((logits.argmax(dim=2)[actual] == torch.arange(3)[:, None].expand(3, 2)[actual]).all())
 
 
 @pytest.mark.parametrize(

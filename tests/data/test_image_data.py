@@ -335,11 +335,11 @@ def test_the_test_images_as_a_data_set() -> None:
     torch.manual_seed(0)
     pixels, labels = torch.randint(0, 256, (6, 3, 4, 5), dtype=torch.uint8), torch.tensor([0, 1, 2, 0, 1, 2])
     data = ImageData(pixels, labels, pixels.flip(0), labels.flip(0), classes=("a", "b", "c"))
-    found = data.test_dataset()
+    actual = data.test_dataset()
     ((images, expected),) = data.test_batches()
-    assert torch.equal(torch.stack([image for image, _ in found]), images)
-    assert [label for _, label in found] == found.targets == expected.tolist() and type(found[0][1]) is int
-    assert found.classes == ["a", "b", "c"] and data.test_dataset(transform=torch.sum)[-1][0] == images[-1].sum()
+    assert torch.equal(torch.stack([image for image, _ in actual]), images)
+    assert [label for _, label in actual] == actual.targets == expected.tolist() and type(actual[0][1]) is int
+    assert actual.classes == ["a", "b", "c"] and data.test_dataset(transform=torch.sum)[-1][0] == images[-1].sum()
     mapped = data.untested()
     mapped.test_images, mapped.test_labels = Mapped(InMemoryStore(pixels.numpy()), np.arange(6), data.device), labels
     assert torch.equal(mapped.test_dataset()[2][0], data.scaled(pixels[2:3])[0])

@@ -114,7 +114,7 @@ def test_fashion_names_the_debian_package(refused: Refused) -> None:
 
 
 def test_places_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def found(data_dir: str | None = None) -> str:
+    def actual(data_dir: str | None = None) -> str:
         place = find(
             "toy",
             lambda folder: (folder / "file").is_file(),
@@ -131,13 +131,13 @@ def test_places_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for place in reversed([*order, "system"]):
         (tmp_path / place).mkdir(parents=True, exist_ok=True)
         (tmp_path / place / "file").touch()
-        assert found() == place
+        assert actual() == place
     for place in ("given", "given/usual", "given/toy"):
         (tmp_path / place).mkdir()
         (tmp_path / place / "file").touch()
-        assert found("given") == place
+        assert actual("given") == place
     monkeypatch.setenv("ATTAR_DATA", "")
-    assert found() == "data/toy"
+    assert actual() == "data/toy"
 
 
 def test_published_constants() -> None:

@@ -24,9 +24,9 @@ def test_whitened_images_are_uncorrelated(digits: ImageData) -> None:
     plain = attar.load("digits", nclass=3)
     x = plain.images[:].flatten(1).double() / 255
     variances, axes = torch.linalg.eigh(x.T.cov())
-    wanted = (x - x.mean(dim=0)) @ axes @ torch.diag((variances + 0.1).rsqrt()) @ axes.T
-    found = digits.fetch(torch.arange(len(x))).flatten(1)
-    torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-5)
+    expected = (x - x.mean(dim=0)) @ axes @ torch.diag((variances + 0.1).rsqrt()) @ axes.T
+    actual = digits.fetch(torch.arange(len(x))).flatten(1)
+    torch.testing.assert_close(actual.double(), expected, rtol=1e-4, atol=1e-5)
     held = digits.holdout(0.2, 0).whitening
     assert digits.whitening is not None and held is not None and torch.equal(held.matrix, digits.whitening.matrix)
     step = torch.randn(2, 1, 8, 8)

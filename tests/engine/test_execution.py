@@ -63,8 +63,8 @@ def test_bf16_holds_products_only() -> None:
     ("setting", "calls", "wanted"),
     [("on", 1, True), ("off", 10**6, False), ("auto", 9999, False), ("auto", 10000, True)],
 )
-def test_when_compiling_is_worth_it_on_a_gpu(setting: str, calls: int, wanted: bool) -> None:
-    assert worth_compiling(setting, calls, 1e9, torch.device("cuda")) is wanted
+def test_when_compiling_is_worth_it_on_a_gpu(setting: str, calls: int, expected: bool) -> None:
+    assert worth_compiling(setting, calls, 1e9, torch.device("cuda")) is expected
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,8 @@ def test_when_compiling_is_worth_it_on_a_gpu(setting: str, calls: int, wanted: b
         ("auto", 125, 1e10, True),
     ],
 )
-def test_when_compiling_is_worth_it_on_a_cpu(setting: str, calls: int, size: float, wanted: bool) -> None:
-    assert worth_compiling(setting, calls, size, CPU) is wanted
+def test_when_compiling_is_worth_it_on_a_cpu(setting: str, calls: int, size: float, expected: bool) -> None:
+    assert worth_compiling(setting, calls, size, CPU) is expected
 
 
 @pytest.mark.parametrize(
@@ -88,14 +88,14 @@ def test_when_compiling_is_worth_it_on_a_cpu(setting: str, calls: int, size: flo
     [("digits", 1, 8, False), ("fashion-cpu", 1, 28, False), ("fashion", 1, 28, True), ("imagenet10", 3, 224, True)],
 )
 def test_the_demo_is_never_compiled_and_the_published_runs_are(
-    name: str, channels: int, side: int, wanted: bool
+    name: str, channels: int, side: int, expected: bool
 ) -> None:
     recipe = recipes.named(name)
     config, network = recipe.condense, recipe.network
     options = {"depth": network.depth, "width": network.width, "norm_type": network.norm_type, "seed": 0}
     module = models.build(network.net_type, channels=channels, nclass=10, size=(side, side), **options)
     size = class_bytes(module, channels, (side, side), config.batch_real + config.ipc * config.factor**2)
-    assert worth_compiling(config.compile, serial_steps(config, 10, CPU), size, CPU) is wanted
+    assert worth_compiling(config.compile, serial_steps(config, 10, CPU), size, CPU) is expected
 
 
 def test_without_a_compiler_the_plain_function_runs(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,9 +377,9 @@ def test_a_memory_budget_bounds_the_classes_side_by_side(monkeypatch: pytest.Mon
     data, pool, config = tiny_problem()
     sizes = [pool.build(seed=0), data.channels, data.size, config.batch_real + config.ipc * config.factor**2]
     one = class_bytes(*sizes) / 1e9
-    for budget, wanted in [(None, 4), (1.5 * one, 1), (3.5 * one, 3), (99 * one, 4)]:
+    for budget, expected in [(None, 4), (1.5 * one, 1), (3.5 * one, 3), (99 * one, 4)]:
         setup = set_up(data, pool, replace(config, memory_gb=budget))
-        assert setup.gradients.workers.count == wanted
+        assert setup.gradients.workers.count == expected
 
 
 def test_bounded_workers_never_run_more_at_once() -> None:

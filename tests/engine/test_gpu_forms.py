@@ -55,12 +55,12 @@ def matching(net: str) -> tuple[Any, tuple[Tensor, Tensor, Tensor]]:
 @pytest.mark.parametrize("net", ["convnet", "resnet"])
 def test_the_sweep_of_several_classes_is_the_same_without_grouped_convolutions(net: str) -> None:
     function, args = matching(net)
-    wanted = function(*args)
+    expected = function(*args)
     with GPUForms():
-        torch.testing.assert_close(function(*args), wanted, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(function(*args), expected, rtol=1e-9, atol=1e-12)
     graph, tensors, structure = trace(function, args)
     assert len(tensors) == 3 and structure.num_leaves == 1
-    torch.testing.assert_close(graph(*tensors)[0], wanted, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(graph(*tensors)[0], expected, rtol=1e-9, atol=1e-12)
     groups = [
         node.args[-1 if "backward" not in str(node.target) else -2]
         for node in graph.graph.nodes
@@ -74,6 +74,6 @@ def test_what_is_no_plain_convolution_is_left_alone() -> None:
     for options in ({"groups": 2}, {"dilation": 2}, {"padding": "same"}):
         groups = options.get("groups", 1)
         layer = torch.nn.Conv2d(4, 4, 3, **options).double()  # type: ignore[arg-type]
-        wanted = layer(x)
+        expected = layer(x)
         with GPUForms():
-            assert torch.equal(layer(x), wanted), groups
+            assert torch.equal(layer(x), expected), groups

@@ -48,38 +48,38 @@ def test_less_than_two_standard_errors_are_no_difference(gap: Difference, sign: 
 
 def test_the_verdict_in_words() -> None:
     """The first run of a new user: nothing gained by optimising, much against random images."""
-    found = result(accuracy=entry(1.0, 0.0), initial=entry(1.0, 0.0), random_real=entry(0.694, 0.02))
-    assert verdict(found, "net") == (
+    actual = result(accuracy=entry(1.0, 0.0), initial=entry(1.0, 0.0), random_real=entry(0.694, 0.02))
+    assert verdict(actual, "net") == (
         "condensed − initial +0.0 ± 0.0 (no gain from optimising); "
         "condensed − random real +30.6 ± 1.0 (better than random real)"
     )
-    found = result(accuracy=entry(0.7, 0.02), initial=entry(0.5, 0.02), whole=entry(0.9, 0.02))
-    assert verdict(found, "net") == (
+    actual = result(accuracy=entry(0.7, 0.02), initial=entry(0.5, 0.02), whole=entry(0.9, 0.02))
+    assert verdict(actual, "net") == (
         "condensed − initial +20.0 ± 1.4 (a gain from optimising); whole set − condensed +20.0 ± 1.4"
     )
-    found = result(accuracy=entry(0.4, None, 1), initial=entry(0.5, None, 1))
-    assert verdict(found, "net") == "condensed − initial −10.0; one run each is too few for a verdict: --runs 3"
+    actual = result(accuracy=entry(0.4, None, 1), initial=entry(0.5, None, 1))
+    assert verdict(actual, "net") == "condensed − initial −10.0; one run each is too few for a verdict: --runs 3"
     assert verdict(result(accuracy=entry(0.4, 0.1)), "net") == ""
 
 
 def test_a_whole_set_below_is_no_yardstick() -> None:
     whole = entry(0.574, 0.06, epochs=30, images=144)
-    found = result(accuracy=entry(1.0, 0.0), random_real=entry(0.694, 0.02, images=30), whole=whole)
-    assert "whole" not in verdict(found, "net")
-    assert caveats(found, "net") == [
+    actual = result(accuracy=entry(1.0, 0.0), random_real=entry(0.694, 0.02, images=30), whole=whole)
+    assert "whole" not in verdict(actual, "net")
+    assert caveats(actual, "net") == [
         "the whole set is no yardstick here: 57.4 % after 30 epochs (90 steps) is below condensed (100.0 %); "
         "--whole_epochs 200 trains it longer",
         "random real had fewer steps, 300 against 600: as many epochs (300) of fewer images",
     ]
-    found = result(accuracy=entry(0.5, 0.0), random_real=entry(0.6, 0.02), whole=whole)
-    assert "below random real (60.0 %)" in caveats(found, "net")[0]
+    actual = result(accuracy=entry(0.5, 0.0), random_real=entry(0.6, 0.02), whole=whole)
+    assert "below random real (60.0 %)" in caveats(actual, "net")[0]
     assert caveats(result(accuracy=entry(0.5, 0.0), random_real=entry(0.5, 0.0), whole=whole), "net") == []
 
 
 def test_counts_by_class_by_hand() -> None:
     labels = torch.tensor([0, 0, 1])
-    found = by_class({"accuracy": {"net": [[0, 1, 1], [0, 0, 0]]}}, labels, ["a", "b", "c"])["accuracy"]["net"]
-    assert found == {"accuracy": {"a": 0.75, "b": 0.5, "c": None}, "confusion": [[3, 1, 0], [1, 1, 0], [0, 0, 0]]}
+    actual = by_class({"accuracy": {"net": [[0, 1, 1], [0, 0, 0]]}}, labels, ["a", "b", "c"])["accuracy"]["net"]
+    assert actual == {"accuracy": {"a": 0.75, "b": 0.5, "c": None}, "confusion": [[3, 1, 0], [1, 1, 0], [0, 0, 0]]}
     many = [str(label) for label in range(101)]
     assert "confusion" not in by_class({"accuracy": {"net": [[0, 1, 1]]}}, labels, many)["accuracy"]["net"]
 
@@ -92,34 +92,34 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_result_is_a_table_and_a_mapping(run: Path) -> None:
-    found = attar.evaluate(run, networks=["convnet2", "convnet1"], yardsticks=["initial"], **QUICK)
-    assert isinstance(found, attar.Evaluation)
+    actual = attar.evaluate(run, networks=["convnet2", "convnet1"], yardsticks=["initial"], **QUICK)
+    assert isinstance(actual, attar.Evaluation)
     written = json.loads((run / "result.json").read_text(encoding="utf-8"))
-    assert found.to_dict() == written == dict(found)
-    assert found.mean() == found.mean("convnet2") == written["accuracy"]["convnet2"]["mean"]
-    assert found.mean("convnet1", "initial") == written["initial"]["convnet1"]["mean"]
-    text = repr(found).splitlines()
+    assert actual.to_dict() == written == dict(actual)
+    assert actual.mean() == actual.mean("convnet2") == written["accuracy"]["convnet2"]["mean"]
+    assert actual.mean("convnet1", "initial") == written["initial"]["convnet1"]["mean"]
+    text = repr(actual).splitlines()
     assert text[0] == "digits, 1 per class, factor 1: accuracy on test images, %"
     assert text[1].split("  ")[0] == "network" and "condensed" in text[1] and "random" not in text[1]
     assert results.spread(written["accuracy"]["convnet1"]) in text[3]
-    assert text[4].startswith("convnet2: condensed − initial ") and found.verdict("convnet1") in text[5]
-    assert found._repr_html_().count("<tr>") == 3 and "convnet1" in found._repr_html_()
+    assert text[4].startswith("convnet2: condensed − initial ") and actual.verdict("convnet1") in text[5]
+    assert actual._repr_html_().count("<tr>") == 3 and "convnet1" in actual._repr_html_()
 
 
 def test_classes_and_predictions_agree_with_the_accuracy(run: Path) -> None:
     data = attar.load("digits")
-    found = attar.evaluate(run, data, yardsticks=["random_real"], soft_labels=True, **QUICK)
+    actual = attar.evaluate(run, data, yardsticks=["random_real"], soft_labels=True, **QUICK)
     assert data.test_labels is not None
     for kind in ("accuracy", "random_real", "soft_labels"):
-        predicted = found.predictions(kind=kind)
+        predicted = actual.predictions(kind=kind)
         assert predicted.shape == (2, 599)
         right = (predicted == data.test_labels).double().mean(dim=1)
-        assert right.tolist() == pytest.approx(found[kind]["convnet2"]["runs"])
-        counts = found.confusion(kind=kind)
-        assert counts.sum() == 2 * 599 and counts.tolist() == found["by_class"][kind]["convnet2"]["confusion"]
+        assert right.tolist() == pytest.approx(actual[kind]["convnet2"]["runs"])
+        counts = actual.confusion(kind=kind)
+        assert counts.sum() == 2 * 599 and counts.tolist() == actual["by_class"][kind]["convnet2"]["confusion"]
         shares = (counts.diagonal() / counts.sum(dim=1)).tolist()
-        assert list(found.per_class(kind=kind).values()) == pytest.approx(shares)
-    assert list(found.per_class()) == list(data.classes)
+        assert list(actual.per_class(kind=kind).values()) == pytest.approx(shares)
+    assert list(actual.per_class()) == list(data.classes)
 
 
 def test_results_by_class_are_kept_with_their_accuracies(run: Path) -> None:
@@ -133,10 +133,10 @@ def test_results_by_class_are_kept_with_their_accuracies(run: Path) -> None:
 
 
 def test_what_was_not_measured_is_refused(run: Path) -> None:
-    found = attar.evaluate(run, yardsticks=(), **QUICK, lr=0.2)
+    actual = attar.evaluate(run, yardsticks=(), **QUICK, lr=0.2)
     with pytest.raises(attar.UserError, match="unknown network 'convnet3'; did you mean 'convnet2'"):
-        found.mean("convnet3")
+        actual.mean("convnet3")
     with pytest.raises(attar.UserError, match="nothing was measured for whole; there is accuracy"):
-        found.per_class(kind="whole")
+        actual.per_class(kind="whole")
     with pytest.raises(attar.UserError, match="unknown kind of training set 'al'"):
-        found.mean(kind="al")
+        actual.mean(kind="al")

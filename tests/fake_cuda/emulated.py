@@ -79,7 +79,7 @@ def training() -> dict[str, Any]:
             plain(trainer, batches, draw)
         chains.append(ledger)
 
-    found: dict[str, Any] = {}
+    actual: dict[str, Any] = {}
     training_loop.Trainer.__call__ = noted  # type: ignore[method-assign]
     try:
         with emulation.on(warmup=WARMUP) as gpu:
@@ -87,16 +87,16 @@ def training() -> dict[str, Any]:
             images, labels = torch.rand(200, 1, 28, 28, device="cuda:0"), data.labels[:200]
             job = TrainingJob("convnet3", network, CONDENSED, EvaluateConfig(runs=1, yardsticks=()), 8, 0)
             train_network(job, images, labels, data)
-            found["evaluation"] = [chain_of(ledger) for ledger in chains]
+            actual["evaluation"] = [chain_of(ledger) for ledger in chains]
             chains.clear()
             try:
                 early_stage.train_member(data, PoolConfig(epochs=8, models=1), network)
             except Exception as error:  # the accuracy is read at the end, and fake tensors have no values
-                found["ended"] = type(error).__name__
-            found["pretraining"] = [chain_of(ledger) for ledger in chains]
+                actual["ended"] = type(error).__name__
+            actual["pretraining"] = [chain_of(ledger) for ledger in chains]
     finally:
         training_loop.Trainer.__call__ = plain  # type: ignore[method-assign]
-    return found
+    return actual
 
 
 def chain_of(ledger: Ledger) -> dict[str, Any]:
@@ -118,13 +118,13 @@ def minutes() -> dict[str, Any]:
     short = mock.patch.object(schedule, "MAX_STEPS_PER_GRAPH", 2)  # steps in a chain
     clock = mock.patch.object(schedule, "wait", lambda device: seen.append(gpu.recordings))
     with emulation.on() as gpu, short, clock:
-        found = schedule.estimate(gpu.data(host), recipe)
-    return {"seen": seen, "inner": found.inner}
+        actual = schedule.estimate(gpu.data(host), recipe)
+    return {"seen": seen, "inner": actual.inner}
 
 
 def hazards() -> dict[str, Any]:
     """One of each hazard, so that the ledger is known to see it; and what a GPU refuses raises."""
-    found: dict[str, Any] = {}
+    actual: dict[str, Any] = {}
     host, flag = torch.rand(3), torch.tensor([True, False, True])
     with emulation.on() as gpu:
         there, mask = gpu.there(host), gpu.there(flag)
@@ -146,12 +146,12 @@ def hazards() -> dict[str, Any]:
                 try:
                     provoke()
                 except Exception as error:
-                    found[name] = [type(error).__name__]
+                    actual[name] = [type(error).__name__]
                     continue
-            found[name] = [words for _, words in ledger.hazards]
+            actual[name] = [words for _, words in ledger.hazards]
     with unset_fake_temporarily():
-        found["after"] = [str(torch.cuda.is_available()), str(torch.rand(2).device)]
-    return found
+        actual["after"] = [str(torch.cuda.is_available()), str(torch.rand(2).device)]
+    return actual
 
 
 WHAT: dict[str, Callable[..., dict[str, Any]]] = {

@@ -49,37 +49,37 @@ def child(*words: str) -> dict[str, Any]:
 
 
 def test_the_ledger_sees_each_hazard() -> None:
-    found = child("hazards")
-    assert found["copy"] == ["_to_copy from host memory (3,) that is not pinned"]
-    assert found["draw"] == ["rand draws in a recording"]
-    assert found["copy inside"] == ["_to_copy from the host in a recording"]
-    assert found["to the host"] == ["_to_copy reads back"]
-    assert found["pinned"] == found["draw outside"] == [], "these are allowed"
-    assert found["item"] == ["DataDependentOutputException"] and found["mask"] == ["DynamicOutputShapeException"]
-    assert found["two devices"] == ["FakeTensorDeviceMismatchError"]
-    assert found["after"] == ["False", "cpu"], "nothing is left of it"
+    actual = child("hazards")
+    assert actual["copy"] == ["_to_copy from host memory (3,) that is not pinned"]
+    assert actual["draw"] == ["rand draws in a recording"]
+    assert actual["copy inside"] == ["_to_copy from the host in a recording"]
+    assert actual["to the host"] == ["_to_copy reads back"]
+    assert actual["pinned"] == actual["draw outside"] == [], "these are allowed"
+    assert actual["item"] == ["DataDependentOutputException"] and actual["mask"] == ["DynamicOutputShapeException"]
+    assert actual["two devices"] == ["FakeTensorDeviceMismatchError"]
+    assert actual["after"] == ["False", "cpu"], "nothing is left of it"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_no_setting_waits_or_records_what_cannot_be_recorded(precision: str) -> None:
     """All settings of RUNS, all classes at once: the steps until everything is recorded, and one after that."""
-    found = child("runs", precision)
-    assert len(found) == len(RUNS)
-    assert {name: run["error"] for name, run in found.items() if "error" in run} == {}
-    assert {name: run["inside"] for name, run in found.items() if run["inside"]} == {}
-    assert {name: run["steady"] for name, run in found.items() if run["steady"]} == {}
-    for name, run in found.items():
+    actual = child("runs", precision)
+    assert len(actual) == len(RUNS)
+    assert {name: run["error"] for name, run in actual.items() if "error" in run} == {}
+    assert {name: run["inside"] for name, run in actual.items() if run["inside"]} == {}
+    assert {name: run["steady"] for name, run in actual.items() if run["steady"]} == {}
+    for name, run in actual.items():
         assert run["recordings"] >= run["wanted"] and not run["late"], f"{name}: everything is recorded: {run}"
         assert run["chunk"] > 1, name
         assert run["launched"] < 320, f"{name}: launches beside the replays of a step of three classes"
 
 
 def test_pretraining_and_evaluation_do_not_wait() -> None:
-    found = child("training")
-    assert found["ended"] == "DataDependentOutputException", "the accuracy at the end is read"
+    actual = child("training")
+    assert actual["ended"] == "DataDependentOutputException", "the accuracy at the end is read"
     for what in ("pretraining", "evaluation"):
-        epochs = found[what]
+        epochs = actual[what]
         assert len(epochs) == 8
         assert [epoch["hazards"] for epoch in epochs] == [[]] * 8, what
         assert epochs[1]["recorded"] and not any(epoch["recorded"] for epoch in epochs[2:6]), "one graph for a rate"
@@ -89,18 +89,18 @@ def test_pretraining_and_evaluation_do_not_wait() -> None:
 def test_the_budget_of_an_iteration_is_kept(tmp_path: Path) -> None:
     """What the published loop does is as committed to the last byte; attar may take less, but not more."""
     ran("-m", "benchmarks.budget", "--shape", "cifar10", "--compile", "off", "--json", str(tmp_path / "budget.json"))
-    found = json.loads((tmp_path / "budget.json").read_text(encoding="utf-8"))
+    actual = json.loads((tmp_path / "budget.json").read_text(encoding="utf-8"))
     kept = json.loads((RESULTS / "budget-cifar10-float32.json").read_text(encoding="utf-8"))
     assert (
-        found["compiled"] == {"left_out": "not asked for"} and "benchmarks.budget --shape cifar10" in found["command"]
+        actual["compiled"] == {"left_out": "not asked for"} and "benchmarks.budget --shape cifar10" in actual["command"]
     )
-    if found["torch"] == kept["torch"]:
-        assert found["published"] == kept["published"]
+    if actual["torch"] == kept["torch"]:
+        assert actual["published"] == kept["published"]
     for part in ("sweep", "update"):
-        assert found["attar"][part]["hazards"] == []
+        assert actual["attar"][part]["hazards"] == []
         for phase in ("recorded", "beside"):
             for what in ("operations", "bytes", "flops"):
-                now, before = (one["attar"][part][phase][what] for one in (found, kept))
+                now, before = (one["attar"][part][phase][what] for one in (actual, kept))
                 assert now <= 1.01 * before, f"{part}, {phase}: {what} {now} where {before} were counted"
 
 
@@ -117,6 +117,6 @@ def test_a_budget_that_cannot_be_counted_says_why() -> None:
 
 
 def test_minutes_are_fitted_to_what_is_replayed() -> None:
-    found = child("minutes")
+    actual = child("minutes")
     chain, sweep = 1, 3  # recordings: a chain of the pool; then sweep and update too
-    assert found["seen"] == 4 * [chain] + 4 * [sweep], "recorded before the clock, which is read after each call"
+    assert actual["seen"] == 4 * [chain] + 4 * [sweep], "recorded before the clock, which is read after each call"

@@ -81,16 +81,16 @@ class Recorder:
             self.rows.append(rows)
             return data.normalize(data.images[rows].double() / 255)
 
-        def noted(found: list, function: Callable) -> Callable:
+        def noted(actual: list, function: Callable) -> Callable:
             def call(*args: Any, **kwargs: Any) -> Any:
-                found.append(function(*args, **kwargs))
-                return found[-1]
+                actual.append(function(*args, **kwargs))
+                return actual[-1]
 
             return call
 
         monkeypatch.setattr(ImageData, "fetch", fetch)
-        for name, found in (("draw", self.draws), ("random_subsets", self.subsets)):
-            monkeypatch.setattr(condensation, name, noted(found, getattr(condensation, name)))
+        for name, actual in (("draw", self.draws), ("random_subsets", self.subsets)):
+            monkeypatch.setattr(condensation, name, noted(actual, getattr(condensation, name)))
         monkeypatch.setattr(batches, "apply_augmentation", noted(self.updates, augment.apply_augmentation))
 
     def take(self, classes: int) -> dict[str, Any]:
@@ -109,8 +109,8 @@ class Recorder:
             ],
             "updates": list(self.updates),
         }
-        for found in (self.rows, self.draws, self.subsets, self.updates):
-            found.clear()
+        for actual in (self.rows, self.draws, self.subsets, self.updates):
+            actual.clear()
         return sweep
 
 

@@ -50,5 +50,5 @@ class NaiveTrainState:
 
 
 def same(model: TrainState, twin: NaiveTrainState) -> None:
-    for got, wanted in zip(model.params.values(), twin.values, strict=True):
-        torch.testing.assert_close(got.detach(), wanted.detach(), rtol=1e-9, atol=1e-11)
+    for got, expected in zip(model.params.values(), twin.values, strict=True):
+        torch.testing.assert_close(got.detach(), expected.detach(), rtol=1e-9, atol=1e-11)

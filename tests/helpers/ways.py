@@ -279,13 +279,13 @@ WAYS: list[Way] = [*ON_DISK, hugging_face, torch_data, dicts, dicts_with_splits,
 
 def read(data: ImageData) -> Pictures:
     """What a data set holds, values sorted."""
-    found: Pictures = {}
+    actual: Pictures = {}
     for split, images, labels in (("train", data.images, data.labels), ("test", data.test_images, data.test_labels)):
         if images is None or labels is None:
             continue
-        found[split] = {name: [] for name in data.classes}
+        actual[split] = {name: [] for name in data.classes}
         every = images[torch.arange(len(labels))]
         for image, label in zip(every, labels.tolist(), strict=True):
             assert image.unique().numel() == 1, "a picture of one grey value"
-            found[split][data.classes[label]].append(int(image.flatten()[0]))
-    return {split: {name: sorted(values) for name, values in classes.items()} for split, classes in found.items()}
+            actual[split][data.classes[label]].append(int(image.flatten()[0]))
+    return {split: {name: sorted(values) for name, values in classes.items()} for split, classes in actual.items()}

@@ -148,7 +148,7 @@ def test_gradient_of_a_gradient_equals_autograd_and_differences(kind: str, norm_
     x, y = torch.rand(3, 1, 8, 8, generator=generator, dtype=torch.float64), torch.tensor([0, 1, 2])
     buffers = models.buffers_of(module)
     with models.fixed_statistics(module):
-        found = matching_gradient(module, x, y)
+        actual = matching_gradient(module, x, y)
 
         def squares(images: Tensor) -> Tensor:
             weights = [p for p in module.parameters() if p.dim() == 4]
@@ -163,8 +163,8 @@ def test_gradient_of_a_gradient_equals_autograd_and_differences(kind: str, norm_
         direction, step = torch.randn(x.shape, generator=generator, dtype=torch.float64), 1e-6
         slope = (squares(x + step * direction) - squares(x - step * direction)).item() / (2 * step)
     assert expected.abs().max() > 0
-    assert torch.allclose(found, expected, rtol=1e-8, atol=1e-12 * expected.abs().max().item())
-    assert slope == pytest.approx((found * direction).sum().item(), rel=1e-4)
+    assert torch.allclose(actual, expected, rtol=1e-8, atol=1e-12 * expected.abs().max().item())
+    assert slope == pytest.approx((actual * direction).sum().item(), rel=1e-4)
     assert all(torch.equal(tensor, buffers[name]) for name, tensor in module.named_buffers())
 
 

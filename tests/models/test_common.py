@@ -25,8 +25,8 @@ def test_the_means_are_those_of_pytorch(side: int, last: bool, size: tuple[int, 
     ours, theirs = AveragePool(side)(x), nn.AvgPool2d(side)(x)
     assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
     torch.testing.assert_close(ours, theirs, rtol=1e-14, atol=1e-15)
-    for mine, wanted in zip(derivatives(ours, x), derivatives(theirs, x), strict=True):
-        torch.testing.assert_close(mine, wanted, rtol=1e-12, atol=1e-14)
+    for mine, expected in zip(derivatives(ours, x), derivatives(theirs, x), strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("side", [2, 3])
@@ -45,8 +45,8 @@ def test_the_compiled_means_are_those_of_pytorch(side: int, last: bool, size: tu
 
     for function in (lambda x, pool: pool(x), slope, curved):
         compiled = torch.compile(function, backend="aot_eager", fullgraph=True, dynamic=False)
-        wanted = function(x, nn.AvgPool2d(side))
-        torch.testing.assert_close(compiled(x, AveragePool(side)), wanted, rtol=1e-12, atol=1e-14)
+        expected = function(x, nn.AvgPool2d(side))
+        torch.testing.assert_close(compiled(x, AveragePool(side)), expected, rtol=1e-12, atol=1e-14)
 
 
 def test_a_compiler_gets_pooling_that_it_can_fuse() -> None:
@@ -80,9 +80,9 @@ def test_the_compiled_first_convolution_is_pytorchs(channels: int, bias: bool) -
     def outer(x: Tensor) -> Tensor:
         return torch.func.grad(curved)(ours.weight.detach(), x).pow(2).sum()
 
-    wanted = torch.func.grad(outer)(x.detach())
+    expected = torch.func.grad(outer)(x.detach())
     fast = torch.compile(torch.func.grad(outer), backend="aot_eager", fullgraph=True, dynamic=False)
-    torch.testing.assert_close(fast(x.detach()), wanted, rtol=1e-11, atol=1e-13)
+    torch.testing.assert_close(fast(x.detach()), expected, rtol=1e-11, atol=1e-13)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -83,13 +83,13 @@ def test_instance_norm_is_torchs_instance_norm() -> None:
         other.blocks[place] = nn.InstanceNorm2d(8, affine=True)
     other.double()
     x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
-    found = []
+    actual = []
     for network in (module, other):
         loss = nn.functional.cross_entropy(network(x), torch.tensor([0, 1, 2]))
         gradients = torch.autograd.grad(loss, [p for p in network.parameters() if p.dim() == 4], create_graph=True)
-        found.append(torch.autograd.grad(torch.stack([(g**2).sum() for g in gradients]).sum(), x)[0])
-    assert found[0].abs().max() > 0
-    assert torch.allclose(found[0], found[1], rtol=1e-9, atol=1e-14)
+        actual.append(torch.autograd.grad(torch.stack([(g**2).sum() for g in gradients]).sum(), x)[0])
+    assert actual[0].abs().max() > 0
+    assert torch.allclose(actual[0], actual[1], rtol=1e-9, atol=1e-14)
 
 
 @pytest.mark.parametrize(

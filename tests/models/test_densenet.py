@@ -77,14 +77,14 @@ def test_forward_written_out() -> None:
 )
 def test_maps_of_every_block(size: tuple[int, int], sides: list[int]) -> None:
     module = dense(size=size, norm_type="none")
-    found = []
+    actual = []
     layers = [layer for layer in module.modules() if isinstance(layer, Layer)]
-    hooks = [layer.register_forward_hook(lambda _, __, out: found.append(tuple(out.shape[1:]))) for layer in layers]
+    hooks = [layer.register_forward_hook(lambda _, __, out: actual.append(tuple(out.shape[1:]))) for layer in layers]
     with torch.no_grad():
         assert module(torch.rand(1, 1, *size)).shape == (1, 3)
     for hook in hooks:
         hook.remove()
-    ends = [found[k - 1] for k in (6, 18, 42, 58)]
+    ends = [actual[k - 1] for k in (6, 18, 42, 58)]
     assert [shape[0] for shape in ends] == [8, 16, 32, 32]  # with a growth of 1
     assert [min(shape[1:]) for shape in ends] == sides
 

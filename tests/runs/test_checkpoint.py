@@ -223,8 +223,8 @@ def test_the_writers_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("none", Interval()),
     ],
 )
-def test_intervals(text: str, wanted: Interval) -> None:
-    assert checkpoint.interval(text) == wanted
+def test_intervals(text: str, expected: Interval) -> None:
+    assert checkpoint.interval(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "m", "-1", "1e3", "0it", "1.5it", "5 m", "inf", "nan", "10d", "٣"])

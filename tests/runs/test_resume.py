@@ -108,7 +108,7 @@ def same(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_a_run_goes_on_from_every_state_with_the_same_bits(momentum: float, digits: ImageData, pool: Pool) -> None:
     config = replace(CONFIG, momentum=momentum)
     whole = Told()
-    wanted = whole.run(digits, pool, config)
+    expected = whole.run(digits, pool, config)
     assert [(event["event"], event["outer"]) for event in whole.events] == [
         ("evaluation", 0),
         ("step", 1),
@@ -124,9 +124,9 @@ def test_a_run_goes_on_from_every_state_with_the_same_bits(momentum: float, digi
     for kept in whole.states:
         rest = Told()
         condensed = rest.run(digits, pool, config, kept)
-        assert torch.equal(condensed.images, wanted.images)
-        assert condensed.initial is not None and wanted.initial is not None
-        assert torch.equal(condensed.initial, wanted.initial)
+        assert torch.equal(condensed.images, expected.images)
+        assert condensed.initial is not None and expected.initial is not None
+        assert torch.equal(condensed.initial, expected.initial)
         assert same(whole.events[: kept["events"]] + rest.events) == same(whole.events)
         seconds = [event["seconds"] for event in rest.events if event["event"] == "step"]
         assert all(value > kept["seconds"] for value in seconds)
@@ -139,11 +139,11 @@ def test_representatives_of_clusters_come_back(part: dict[str, Any], digits: Ima
         CONFIG, select="cluster", select_every=2, select_from=20, inner_loop=5, niter=2, eval_at=(), **part
     )
     whole = Told()
-    wanted = whole.run(digits, pool, config)
+    expected = whole.run(digits, pool, config)
     assert len(whole.states) == 2 * 5 + 1
     for kept in whole.states:
         rest = Told()
-        assert torch.equal(rest.run(digits, pool, config, kept).images, wanted.images)
+        assert torch.equal(rest.run(digits, pool, config, kept).images, expected.images)
         assert same(whole.events[: kept["events"]] + rest.events) == same(whole.events)
     for wrong in ([], whole.states[2]["picks"][1:], "x"):
         with pytest.raises(UserError, match="the checkpoint is no state of this run"):
@@ -154,7 +154,7 @@ def test_representatives_of_clusters_come_back(part: dict[str, Any], digits: Ima
 
 def test_every_pause_at_once(digits: ImageData, pool: Pool) -> None:
     """A run that is stopped after each inner iteration, and goes on from what it kept there."""
-    wanted = Told().run(digits, pool, CONFIG)
+    expected = Told().run(digits, pool, CONFIG)
     saved = None
     for _ in range(20):
         part = Told(stop_after=1)
@@ -163,16 +163,16 @@ def test_every_pause_at_once(digits: ImageData, pool: Pool) -> None:
             break
         except Cut:
             saved = part.states[-1]
-    assert torch.equal(condensed.images, wanted.images)
+    assert torch.equal(condensed.images, expected.images)
 
 
 def test_a_longer_run_goes_on_from_the_end_of_a_shorter_one(digits: ImageData, pool: Pool) -> None:
     short = Told()
     short.run(digits, pool, replace(CONFIG, niter=2, eval_at=(1,)))
     long, config = Told(), replace(CONFIG, niter=4, eval_at=(1,))
-    wanted = long.run(digits, pool, config)
+    expected = long.run(digits, pool, config)
     rest = Told()
-    assert torch.equal(rest.run(digits, pool, config, short.states[-1]).images, wanted.images)
+    assert torch.equal(rest.run(digits, pool, config, short.states[-1]).images, expected.images)
     assert same(short.events + rest.events) == same(long.events)
     with pytest.raises(UserError, match="the run has 2 outer iterations already, more than 1"):
         Told().run(digits, pool, replace(CONFIG, niter=1, eval_at=(1,)), short.states[-1])
@@ -506,8 +506,8 @@ def test_going_on_and_growing(here: Path, capsys: pytest.CaptureFixture[str]) ->
     assert len(settings["attar"]["continued"]) == 1
     assert result["inner_iterations"] == 6
     call("condense", "--resume", "run", "--json", "--quiet")
-    found = json.loads(capsys.readouterr().out)
-    assert found == {"run": "run", "files": found["files"], **result}
+    actual = json.loads(capsys.readouterr().out)
+    assert actual == {"run": "run", "files": actual["files"], **result}
     events = run_folder.RunFolder(Path("run")).events()
     assert same(events) == same(run_folder.RunFolder(Path("whole")).events())
     assert [event["seconds"] for event in events] == sorted(event["seconds"] for event in events)
@@ -628,14 +628,14 @@ def test_a_full_disk_stops_a_run_that_can_go_on(
 
 def test_a_folder_in_python(digits: ImageData, pool: Pool, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"recipe": "digits", "ipc": 1, "inner_loop": 2, "n_data": 64}
-    wanted = attar.condense(digits, pool, niter=3, **settings)
+    expected = attar.condense(digits, pool, niter=3, **settings)
     run = tmp_path / "run"
     first = attar.condense(digits, pool, niter=2, folder=run, **settings)
     assert torch.equal(attar.condense(digits, pool, niter=2, folder=run, **settings).images, first.images)
     longer = attar.condense(digits, pool, niter=3, folder=run, **settings)
-    assert torch.equal(longer.images, wanted.images)
-    assert longer.recipe == wanted.recipe
-    assert torch.equal(attar.load_set(run).images, wanted.images)
+    assert torch.equal(longer.images, expected.images)
+    assert longer.recipe == expected.recipe
+    assert torch.equal(attar.load_set(run).images, expected.images)
     assert [event["outer"] for event in run_folder.RunFolder(run).events()] == [1, 2, 3]
     with pytest.raises(UserError, match=r"holds a run with ipc 1, and 2 is asked for"):
         attar.condense(digits, pool, niter=3, folder=run, **{**settings, "ipc": 2})

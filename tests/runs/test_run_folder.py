@@ -97,11 +97,11 @@ def test_reading_results(tmp_path: Path) -> None:
 
 
 def test_environment_names_what_a_number_depends_on() -> None:
-    found = run_folder.environment(torch.device("cpu"))
-    assert found["torch"] == torch.__version__
-    assert found["device"] == "cpu"
-    assert {"attar", "python", "platform", "processor", "threads"} <= found.keys()
-    json.dumps(found)
+    actual = run_folder.environment(torch.device("cpu"))
+    assert actual["torch"] == torch.__version__
+    assert actual["device"] == "cpu"
+    assert {"attar", "python", "platform", "processor", "threads"} <= actual.keys()
+    json.dumps(actual)
 
 
 @pytest.mark.parametrize(

@@ -91,15 +91,15 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def chunks(data: bytes) -> list[bytes]:
     """The payload of W&B's log file: blocks of 32 KiB, records of checksum, length and kind after seven bytes."""
-    found, at = [], 7
+    actual, at = [], 7
     while at + 7 <= len(data):
         if 32768 - at % 32768 < 7:
             at += 32768 - at % 32768
             continue
         length = struct.unpack("<H", data[at + 4 : at + 6])[0]
-        found.append(data[at + 7 : at + 7 + length])
+        actual.append(data[at + 7 : at + 7 + length])
         at += 7 + length
-    return found
+    return actual
 
 
 def test_a_run_tells_its_sinks_what_it_writes_down(tmp_path: Path) -> None:

@@ -81,8 +81,8 @@ def test_forgetting_and_aum_follow_the_epochs(digits: ImageData, pool: Pool) -> 
         margin = [float(one[i][8]) - max(float(one[i][c]) for c in range(10) if c != 8) for one in epochs]
         margins.append(-sum(margin) / 3)
     assert scores.difficulty("forgetting", digits, 8, pool).tolist() == forgotten
-    found = scores.difficulty("aum", digits, 8, pool).double()
-    torch.testing.assert_close(found, torch.tensor(margins, dtype=torch.float64), rtol=1e-4, atol=1e-5)
+    actual = scores.difficulty("aum", digits, 8, pool).double()
+    torch.testing.assert_close(actual, torch.tensor(margins, dtype=torch.float64), rtol=1e-4, atol=1e-5)
     assert len(set(forgotten)) > 1, "some are forgotten or never learned"
 
 
@@ -110,10 +110,10 @@ def test_coverage_centric_selection(k: int) -> None:
     kept = sorted(values.tolist())[: max(k, 70)]
     assert max(values[rows]) <= kept[-1], "the hardest 30 % are left out"
     width = (kept[-1] - kept[0]) / 50
-    found: dict[int, int] = dict.fromkeys(sorted({min(49, int((v - kept[0]) / width)) for v in kept}), 0)
+    actual: dict[int, int] = dict.fromkeys(sorted({min(49, int((v - kept[0]) / width)) for v in kept}), 0)
     for value in values[rows].tolist():
-        found[min(49, int((value - kept[0]) / width))] += 1
-    assert sorted(found.values()) == sorted(naive_strata(values.tolist(), k))
+        actual[min(49, int((value - kept[0]) / width))] += 1
+    assert sorted(actual.values()) == sorted(naive_strata(values.tolist(), k))
     other = scores.stratified(values, k, Generator().manual_seed(2))
     assert k > 90 or not torch.equal(rows.sort().values, other.sort().values), "the draw decides within a stratum"
 
@@ -129,8 +129,8 @@ def test_moderate_is_nearest_to_the_median_distance() -> None:
     mean = [sum(float(row[d]) for row in features) / 31 for d in range(4)]
     away = [math.sqrt(sum((float(row[d]) - mean[d]) ** 2 for d in range(4))) for row in features]
     middle = sorted(away)[15]
-    wanted = sorted(range(31), key=lambda i: abs(away[i] - middle))[:6]
-    assert coresets.moderate(features - features.mean(dim=0), 6).tolist() == wanted
+    expected = sorted(range(31), key=lambda i: abs(away[i] - middle))[:6]
+    assert coresets.moderate(features - features.mean(dim=0), 6).tolist() == expected
 
 
 @pytest.mark.parametrize("factor", [1, 2])
@@ -173,10 +173,10 @@ def test_runs_begin_with_them(kind: str, digits: ImageData, pool: Pool) -> None:
     condensed = attar.condense(digits, pool, **settings)
     assert condensed.initial is not None and condensed.initial.shape == (20, 1, 8, 8)
     generator = Generator().manual_seed(0)
-    wanted = torch.cat([coresets.images_of_class(digits, kind, label, 2, 2, pool, generator) for label in range(10)])
-    assert torch.equal(condensed.initial, wanted)
+    expected = torch.cat([coresets.images_of_class(digits, kind, label, 2, 2, pool, generator) for label in range(10)])
+    assert torch.equal(condensed.initial, expected)
     again = attar.condense(digits, pool, **{**settings, "init": "mix"})
-    assert again.initial is not None and not torch.equal(again.initial, wanted)
+    assert again.initial is not None and not torch.equal(again.initial, expected)
 
 
 def test_what_cannot_be(digits: ImageData, pool: Pool) -> None:

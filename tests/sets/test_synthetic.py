@@ -235,13 +235,13 @@ def test_a_set_gives_its_training_images() -> None:
 
 def test_a_data_set_has_torchvisions_conventions() -> None:
     condensed = a_set([0, 0, 2, 2, 3, 3])
-    found = condensed.dataset(lambda image: image.amax(), normalized=False)
+    actual = condensed.dataset(lambda image: image.amax(), normalized=False)
     images, labels = condensed.decoded()
-    assert (found.classes, found.class_to_idx["c"]) == (list("abcdef"), 2)
-    assert [label for _, label in found] == found.targets == labels.tolist()  # iteration ends by itself
-    assert all(type(label) is int for label in found.targets)
-    assert torch.equal(torch.stack([value for value, _ in found]), images.amax((1, 2, 3)))
-    assert torch.equal(found[-1][0], images[-1].amax()) and torch.equal(found[-2][0], images[-2].amax())
+    assert (actual.classes, actual.class_to_idx["c"]) == (list("abcdef"), 2)
+    assert [label for _, label in actual] == actual.targets == labels.tolist()  # iteration ends by itself
+    assert all(type(label) is int for label in actual.targets)
+    assert torch.equal(torch.stack([value for value, _ in actual]), images.amax((1, 2, 3)))
+    assert torch.equal(actual[-1][0], images[-1].amax()) and torch.equal(actual[-2][0], images[-2].amax())
 
 
 def test_a_set_is_saved_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,9 +153,9 @@ def test_a_short_recipe_keeps_its_schedule_and_its_pool(method: str, name: str) 
     ("ipc", "wanted"),
     [(1, (1, 10, 60)), (10, (10, 10, 60)), (20, (20, 20, 30)), (40, (40, 40, 15)), (50, (50, 50, 12))],
 )
-def test_networks_of_dc_are_not_cut_by_a_short_schedule(ipc: int, wanted: tuple[int, int, int]) -> None:
+def test_networks_of_dc_are_not_cut_by_a_short_schedule(ipc: int, expected: tuple[int, int, int]) -> None:
     c = resolve(CONDENSE, {"method": "dc", "ipc": ipc}, recipe="fashion-cpu").condense
-    assert (c.sweeps_per_network, c.inner_loop, c.niter) == wanted
+    assert (c.sweeps_per_network, c.inner_loop, c.niter) == expected
 
 
 @pytest.mark.parametrize("values", [{"method": "ncfm"}, {"match": "ncf"}])
@@ -192,11 +192,11 @@ def test_experts_are_trained_as_long_as_they_are_used() -> None:
         ("datm", "cifar10", 600, (40, 2, 40, 60, 1000, 50.0, 1e-5, 0.01, 10.0, True, 100)),
     ],
 )
-def test_tables_of_trajectories(method: str, dataset: str, ipc: int, wanted: tuple[Any, ...]) -> None:
+def test_tables_of_trajectories(method: str, dataset: str, ipc: int, expected: tuple[Any, ...]) -> None:
     recipe = chosen(method, dataset, ipc=ipc)
     c = recipe.condense
-    found = (c.syn_steps, c.expert_epochs, c.min_start_epoch, c.max_start_epoch, c.batch_syn, c.lr_img, c.lr_lr)
-    assert (*found, c.lr_teacher, c.lr_y, recipe.data.zca, recipe.pool.epochs) == wanted
+    actual = (c.syn_steps, c.expert_epochs, c.min_start_epoch, c.max_start_epoch, c.batch_syn, c.lr_img, c.lr_lr)
+    assert (*actual, c.lr_teacher, c.lr_y, recipe.data.zca, recipe.pool.epochs) == expected
     assert (recipe.pool.models, recipe.pool.batch_size, recipe.pool.aug_type) == (100, 256, c.aug_type)
     assert c.outer_iterations * c.inner_loop == (10_000 if method == "datm" else 5_000) and not c.clamp
 

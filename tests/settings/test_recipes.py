@@ -76,8 +76,8 @@ def test_published_evaluation(name: str) -> None:
     assert evaluate.mix_p == (1.0 if imagenet else 0.0 if name == "mnist" else 0.5)
     assert evaluate.epochs is None  # the protocol's own number
     large = name == "imagenet100"
-    wanted = (0.1, 1e-4, 128) if large else (0.01, 5e-4, 64)
-    assert (evaluate.lr, evaluate.weight_decay, evaluate.batch_size) == wanted
+    expected = (0.1, 1e-4, 128) if large else (0.01, 5e-4, 64)
+    assert (evaluate.lr, evaluate.weight_decay, evaluate.batch_size) == expected
     assert evaluate.momentum == 0.9
     assert evaluate.runs >= 3
 
@@ -85,16 +85,16 @@ def test_published_evaluation(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(RECIPES.keys() - {"default"}))
 def test_every_recipe_names_its_data(name: str) -> None:
     cpu = dict.fromkeys(("fashion-cpu", "best"), ("fashion", None))
-    wanted = cpu | {
+    expected = cpu | {
         "mtt-fashion-cpu": ("fashion", None),
         "mtt-nette": ("imagenette2", None),
         "mtt-woof": ("imagewoof2", None),
     }
-    wanted |= {f"{method}-tiny": ("tiny-imagenet-200", None) for method in ("mtt", "datm")}
-    wanted |= {name: (name.partition("-")[2], None) for name in RECIPES if name.endswith(("-cifar10", "-cifar100"))}
-    wanted |= {"imagenet10": ("imagenet", 10), "imagenet100": ("imagenet", 100)}
+    expected |= {f"{method}-tiny": ("tiny-imagenet-200", None) for method in ("mtt", "datm")}
+    expected |= {name: (name.partition("-")[2], None) for name in RECIPES if name.endswith(("-cifar10", "-cifar100"))}
+    expected |= {"imagenet10": ("imagenet", 10), "imagenet100": ("imagenet", 100)}
     data = named(name).data
-    assert (data.dataset, data.nclass) == wanted.get(name, (name, None))
+    assert (data.dataset, data.nclass) == expected.get(name, (name, None))
 
 
 def test_small_recipes_fit_a_cpu() -> None:
@@ -352,9 +352,9 @@ def test_reading_leaves_out_what_a_run_says_about_itself(tmp_path: Path) -> None
         ({"ipc": 20, "nclass": 10, "factor": 2}, "single"),
     ],
 )
-def test_imagenet_is_decoded_within_bounds_from_20_images_on(given: dict[str, Any], wanted: str) -> None:
+def test_imagenet_is_decoded_within_bounds_from_20_images_on(given: dict[str, Any], expected: str) -> None:
     chosen = layers.resolve(FLAGS["condense"], {"dataset": "imagenet", "nclass": 100} | given)
-    assert chosen.condense.decode_type == wanted
+    assert chosen.condense.decode_type == expected
 
 
 def test_imagenet_100_in_parts_matches_64_images_a_class() -> None:
@@ -369,10 +369,10 @@ def test_imagenet_100_in_parts_matches_64_images_a_class() -> None:
     ("given", "wanted"),
     [({}, 0.0), ({"factor": 1}, 0.5), ({"factor": 1, "mix_p": 0.25}, 0.25), ({"factor": 2, "mix_p": 1.0}, 1.0)],
 )
-def test_mnist_has_no_cutmix_with_a_factor_above_1(given: dict[str, Any], wanted: float) -> None:
+def test_mnist_has_no_cutmix_with_a_factor_above_1(given: dict[str, Any], expected: float) -> None:
     chosen = resolve(CONDENSE, {"dataset": "mnist"} | given)
     whole = given.get("factor") == 1
-    assert chosen.condense.mix_p == wanted
+    assert chosen.condense.mix_p == expected
     assert chosen.condense.aug_type == ("color_crop_cutout" if whole else "color_crop")
     assert chosen.evaluate.mix_p == (0.5 if whole else 0.0)
 

@@ -61,12 +61,12 @@ def test_classes_are_joined_by_name() -> None:
 
 def kept(data: ImageData, digits: list[int]) -> tuple[torch.Tensor, ...]:
     """Images and labels of these digits, in this order of classes, for training and for tests."""
-    found: list[torch.Tensor] = []
+    actual: list[torch.Tensor] = []
     for images, labels in ((data.images, data.labels), (data.test_images, data.test_labels)):
         assert isinstance(images, torch.Tensor) and labels is not None
         rows = torch.isin(labels, torch.tensor(digits))
-        found += [images[rows], torch.tensor([digits.index(label) for label in labels[rows].tolist()])]
-    return tuple(found)
+        actual += [images[rows], torch.tensor([digits.index(label) for label in labels[rows].tolist()])]
+    return tuple(actual)
 
 
 def test_an_interrupted_call_goes_on(seven: Path, monkeypatch: pytest.MonkeyPatch) -> None:

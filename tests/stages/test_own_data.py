@@ -62,9 +62,12 @@ def test_minutes(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"about \d+ outer iterations of \d+ fit into 0\.1 minutes", said)
     run = attar.load_set(Path("runs/pets-ncfm-ipc1"))
     settings = run.recipe["condense"]
-    found = re.search(r"the time is up after (\d+) outer iterations, (\d+) passes over the classes", said)
-    assert found and (int(found[1]), int(found[2])) == (settings["niter"], settings["niter"] * settings["inner_loop"])
-    assert (int(found[2]) < 100) == ("hardly move the images" in said.rpartition("the time is up")[2])
+    actual = re.search(r"the time is up after (\d+) outer iterations, (\d+) passes over the classes", said)
+    assert actual and (int(actual[1]), int(actual[2])) == (
+        settings["niter"],
+        settings["niter"] * settings["inner_loop"],
+    )
+    assert (int(actual[2]) < 100) == ("hardly move the images" in said.rpartition("the time is up")[2])
     config = json.loads(Path("runs/pets-ncfm-ipc1/config.json").read_text())
     assert config["condense"] == settings and config["attar"]["minutes"] == 0.1 and "clock" not in config["attar"]
     seconds = json.loads(Path("runs/pets-ncfm-ipc1/result.json").read_text())["seconds"]

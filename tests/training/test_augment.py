@@ -84,9 +84,9 @@ def test_color(size: tuple[int, int], channels: int) -> None:
     drawn = draw(("color",), 5, size, seeded(2), batch=5)
     got = apply(images, drawn)
     for row in range(5):
-        wanted = naive.color(images[row], *drawn["color"][row].tolist())
-        torch.testing.assert_close(got[row], wanted, rtol=0, atol=1e-12)
-        assert (wanted - images[row]).abs().max() > 0.01
+        expected = naive.color(images[row], *drawn["color"][row].tolist())
+        torch.testing.assert_close(got[row], expected, rtol=0, atol=1e-12)
+        assert (expected - images[row]).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("size", [*SIZES, (16, 28)])
@@ -141,8 +141,8 @@ def test_any_strategy_in_the_order_flip_color_warp_cutout(
 ) -> None:
     images = pictures(3, size)
     drawn = draw(tuple(names), 3, size, seeded(seed), batch=1 if per_row else 3)
-    wanted = torch.stack([naive.augment(images[row], take(drawn, row)) for row in range(3)])
-    torch.testing.assert_close(apply(images, drawn), wanted, rtol=0, atol=1e-10)
+    expected = torch.stack([naive.augment(images[row], take(drawn, row)) for row in range(3)])
+    torch.testing.assert_close(apply(images, drawn), expected, rtol=0, atol=1e-10)
 
 
 def test_order_of_the_names_does_not_matter() -> None:
@@ -183,8 +183,8 @@ def test_resize_shows_a_part_of_the_image() -> None:
     images = pictures(3, (16, 12))
     drawn = draw(("resize",), 3, (16, 12), seeded(1), batch=1)
     for row in range(3):
-        wanted = naive.augment(images[row], take(drawn, row))
-        torch.testing.assert_close(apply(images, drawn)[row], wanted, rtol=0, atol=1e-10)
+        expected = naive.augment(images[row], take(drawn, row))
+        torch.testing.assert_close(apply(images, drawn)[row], expected, rtol=0, atol=1e-10)
 
 
 def test_none_is_identity() -> None:
@@ -231,8 +231,8 @@ def test_parameters_reach_the_ends_of_their_ranges() -> None:
     for matrix in draw(("crop", "scale", "rotate"), n, size, seeded(8), batch=1)["affine"]:
         name, parameters = warp_of(matrix, size)
         values[name].append(parameters)
-    for found in values.values():
-        assert abs(len(found) - n / 3) < 5 * math.sqrt(n * 2 / 9)
+    for actual in values.values():
+        assert abs(len(actual) - n / 3) < 5 * math.sqrt(n * 2 / 9)
     zoom, angle = torch.tensor(values["scale"]), torch.tensor(values["rotate"])
     assert (zoom.amin(0) < 0.84).all() and (zoom.amax(0) > 1.19).all()
     assert (zoom.mean(0) - (1 / 1.2 + 1.2) / 2).abs().max() < 0.015
@@ -348,8 +348,8 @@ def test_cutmix_pastes_one_box_and_weighs_labels_by_area(size: tuple[int, int]) 
         assert sorted(order) == list(range(n)), "the sources are a permutation"
         images = pictures(n, size)
         got = cutmix(images, labels, 4, 1.0, seeded(seed))
-        wanted, share = naive.cutmix(images, box, order)
-        assert torch.equal(got[0], wanted)
+        expected, share = naive.cutmix(images, box, order)
+        assert torch.equal(got[0], expected)
         assert torch.equal(got[1], targets)
         torch.testing.assert_close(targets, naive.mixed_targets(labels.tolist(), order, share, 4))
         torch.testing.assert_close(targets.sum(1), torch.ones(n, dtype=torch.float64))
@@ -368,11 +368,11 @@ def test_cutmix_with_probability_0_does_nothing() -> None:
 def test_how_often_and_how_much_cutmix_pastes() -> None:
     images, labels = numbered(2, (64, 64)), torch.tensor([0, 1])
     areas: dict[float, list[float]] = {0.5: [], 1.0: []}
-    for p, found in areas.items():
+    for p, actual in areas.items():
         for seed in range(1200):
             (top, bottom, left, right), order = pasted(cutmix(images, labels, 2, p, seeded(seed))[0])
             if order == [1, 0]:  # the other permutation of two images shows nothing
-                found.append((bottom - top) * (right - left) / 64**2)
+                actual.append((bottom - top) * (right - left) / 64**2)
     assert abs(len(areas[1.0]) - 600) < 90 and abs(len(areas[0.5]) - 300) < 75
     # Box side s = √(1−λ), λ ~ U(0, 1), centre uniform, clipped: the mean area is ∫ 2s·(s − s²/4)² ds = 77/240.
     assert sum(areas[1.0]) / len(areas[1.0]) == pytest.approx(77 / 240, abs=0.04)
@@ -388,9 +388,9 @@ def test_a_training_batch_is_augmented_per_sample_then_mixed() -> None:
     assert set(ways) == {(True, False), (False, True)} and torch.equal(targets, one_hot)
     generator = seeded(1)
     drawn = draw(NAMES, 12, (8, 8), generator, batch=12)
-    wanted = cutmix(apply(images, drawn), labels, 5, 1.0, generator)
+    expected = cutmix(apply(images, drawn), labels, 5, 1.0, generator)
     got = augment(images, labels, strategy=NAMES, nclass=5, mix_p=1.0, generator=seeded(1))
-    assert torch.equal(got[0], wanted[0]) and torch.equal(got[1], wanted[1])
+    assert torch.equal(got[0], expected[0]) and torch.equal(got[1], expected[1])
 
 
 @settings(max_examples=30, deadline=None)
@@ -405,10 +405,10 @@ def test_batches_at_once_are_the_batches_one_by_one(n: int, batch: int, seed: in
         order = drawn.order[rows] - start
         assert sorted(order.tolist()) == list(range(size)), "partners are of the same batch"
         own = Augmentation(take(drawn.draw, slice(start, start + size)), drawn.boxes[number : number + 1], order)
-        for got, wanted in zip(
+        for got, expected in zip(
             together, apply_augmentation(images[rows], labels[rows], own, 5, batch=size), strict=True
         ):
-            assert torch.equal(got[rows], wanted)
+            assert torch.equal(got[rows], expected)
         warps = {warp_of(matrix, (8, 8))[0] for matrix in own.draw["affine"]}
         assert len(warps) == 1 or size == 1, "one warp for a batch"
 

@@ -24,6 +24,6 @@ def test_a_chain_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     for limit, parts in ((1, [8, 8, 8, 6]), (17 * image, [16, 14]), (1 << 30, [30])):
         monkeypatch.setattr(batches, "AT_ONCE", limit)
         calls.clear()
-        for own, wanted in zip(make_batches(data, chain), whole, strict=True):
-            assert torch.equal(own[0], wanted[0]) and torch.equal(own[1], wanted[1])
+        for own, expected in zip(make_batches(data, chain), whole, strict=True):
+            assert torch.equal(own[0], expected[0]) and torch.equal(own[1], expected[1])
         assert calls == parts

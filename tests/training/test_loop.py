@@ -77,8 +77,8 @@ def test_recorded_steps_are_the_steps(said: list[str], norm_type: str, monkeypat
             return draw.rows
 
         fit(trainer, epoch_batches, draw, epochs)
-    for own, wanted in ((recorded.params, plain.params), (recorded.buffers, plain.buffers)):
-        assert all(torch.equal(own[name], wanted[name]) for name in wanted)
+    for own, expected in ((recorded.params, plain.params), (recorded.buffers, plain.buffers)):
+        assert all(torch.equal(own[name], expected[name]) for name in expected)
     # ten epochs at the first rate: the chains of two 4th to 20th, the last batch 4th to 10th; three, then two at others
     assert film.recorded == 4 and not said
 

@@ -80,22 +80,22 @@ def test_other_optimisers(name: str) -> None:
             gradient, start = gradient + 0.5 * start, start
         else:
             start = start * (1 - 1e-2 * 0.5)
-        wanted = start - 1e-2 * gradient / (gradient.abs() + 1e-8)
-        torch.testing.assert_close(got.detach(), wanted.detach(), rtol=0, atol=1e-9)
+        expected = start - 1e-2 * gradient / (gradient.abs() + 1e-8)
+        torch.testing.assert_close(got.detach(), expected.detach(), rtol=0, atol=1e-9)
 
 
 @pytest.mark.slow
 def test_compiled_gradients_of_the_network_step(said: list[str]) -> None:
     module, parameters = network()
     (images, targets) = batches(1)[0]
-    found = []
+    actual = []
     for compiled in (False, True):
         workers = ThreadWorkers(torch.device("cpu"))
         workers.count = 1
         gradients = NetworkGradients(module, Execution(compiled=compiled), workers)
-        found.append(gradients(parameters, {}, images, targets))
+        actual.append(gradients(parameters, {}, images, targets))
     assert len(said) == 1 and "the network update is compiled" in said[0]
-    (grads, loss), (compiled, same_loss) = found
+    (grads, loss), (compiled, same_loss) = actual
     torch.testing.assert_close(same_loss, loss, rtol=1e-9, atol=1e-12)
     for name, value in grads.items():
         torch.testing.assert_close(compiled[name], value, rtol=1e-8, atol=1e-11)
@@ -127,8 +127,8 @@ def test_batch_norm_learns_statistics_in_buffers_of_its_own() -> None:
 def test_decay_at_two_thirds_and_five_sixths(epochs: int) -> None:
     for epoch in range(epochs):
         done = Fraction(epoch, epochs)
-        wanted = 1.0 if done < Fraction(2, 3) else 0.2 if done < Fraction(5, 6) else 0.2**2
-        assert decay(epoch, epochs) == pytest.approx(wanted)
+        expected = 1.0 if done < Fraction(2, 3) else 0.2 if done < Fraction(5, 6) else 0.2**2
+        assert decay(epoch, epochs) == pytest.approx(expected)
 
 
 def test_accuracy_counts_the_largest_logit() -> None:

@@ -40,8 +40,8 @@ def test_the_start_and_every_epoch_are_points(kept: str, tolerance: float, digit
     loaded = pool_files.load([tmp_path], digits, NETWORK)
     for epochs in range(4):
         ended = None if epochs == 0 else early_stage.train_member(digits, replace(config, epochs=epochs), NETWORK)
-        wanted = models.parameters_of(pool.build(0)) if ended is None else ended.params
-        assert all(equal(one.at(0, epochs), wanted, tolerance) for one in (pool, loaded)), epochs
+        expected = models.parameters_of(pool.build(0)) if ended is None else ended.params
+        assert all(equal(one.at(0, epochs), expected, tolerance) for one in (pool, loaded)), epochs
     assert equal(loaded.at(0), early_stage.train_member(digits, config, NETWORK).params), "the end is exact"
     assert all(value.dtype == early_stage.KEPT[kept] for value in loaded.members[0].epochs.values())
     assert all(value.dtype == torch.float32 for value in loaded.at(0, 1).values())
@@ -115,8 +115,8 @@ def test_gsam_against_its_definition() -> None:
     g = gradient(theta)
     uphill = gradient(theta + 0.3 * theta.square() * g / (theta * g).norm())
     direction = uphill / uphill.norm()
-    wanted = theta - 0.1 * (uphill - 0.7 * (g - (g @ direction) * direction))
+    expected = theta - 0.1 * (uphill - 0.7 * (g - (g @ direction) * direction))
     step(model, images, targets)
-    torch.testing.assert_close(torch.cat([value.detach().flatten() for value in model.params.values()]), wanted)
+    torch.testing.assert_close(torch.cat([value.detach().flatten() for value in model.params.values()]), expected)
     assert not equal(dict(gsam_uphill(start, start, 0.1)), start)
     assert equal(gsam_gradients(start, start, 0.5), start, 1e-9), "no gap between equal gradients"

@@ -156,5 +156,5 @@ def test_any_names_in_any_order(
     test = {name: [10 * names.index(name) + 9] for name in order}
     for way in (folder, class_labels, arrays):
         place = tmp_path_factory.mktemp("set")
-        found = read(load(way(place, {"train": train, "test": test})))
-        assert found["train"] == train and found["test"] == {name: test[name] for name in found["test"]}
+        actual = read(load(way(place, {"train": train, "test": test})))
+        assert actual["train"] == train and actual["test"] == {name: test[name] for name in actual["test"]}

@@ -78,10 +78,10 @@ def test_formats(suffix: str, tmp_path: Path) -> None:
     options = {"lossless": True} if suffix == "webp" else {"quality": 100} if suffix in ("jpg", "JPEG") else {}
     save(tmp_path / "set" / "train" / "cat" / f"a.{suffix}", flat, **options)
     data = load(tmp_path / "set")
-    found = [
+    actual = [
         x for x in data.images[data.rows(0)].int() if (x - torch.tensor([40, 90, 200])[:, None, None]).abs().max() < 4
     ]
-    assert len(data.rows(0)) == 3 and len(found) == 1
+    assert len(data.rows(0)) == 3 and len(actual) == 1
 
 
 def test_only_the_first_frame_of_an_animation(tmp_path: Path) -> None:
@@ -146,9 +146,9 @@ def test_camera_rotation_is_applied(name: str, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter, clockwise
     options = {"lossless": True} if name == "a.webp" else {}
-    found = one(tmp_path, picture, name, exif=exif, **options)
+    actual = one(tmp_path, picture, name, exif=exif, **options)
     expected = np.rot90(pixels(4, 6), -1).transpose(2, 0, 1)
-    assert found.shape == (3, 6, 4) and (found.numpy() == expected).all()
+    assert actual.shape == (3, 6, 4) and (actual.numpy() == expected).all()
 
 
 def test_size_brings_odd_images_to_one_square(tmp_path: Path) -> None:

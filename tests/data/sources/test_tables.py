@@ -236,11 +236,11 @@ def test_a_hub_name(monkeypatch: pytest.MonkeyPatch) -> None:
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(NAMES))})
     asked: list[Any] = []
 
-    def found(path: str, configuration: str | None) -> Any:
+    def actual(path: str, configuration: str | None) -> Any:
         asked.append((path, configuration))
         return datasets.DatasetDict(train=datasets.Dataset.from_dict(rows, features=features))
 
-    monkeypatch.setattr(datasets, "load_dataset", found)
+    monkeypatch.setattr(datasets, "load_dataset", actual)
     data = load("someone/pets:tiny")
     assert (asked, data.name, data.classes) == ([("someone/pets", "tiny")], "someone--pets--tiny", NAMES)
 

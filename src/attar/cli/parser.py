@@ -37,6 +37,8 @@ What no flag says comes from the data set's recipe: `attar recipes`.
 --lr-img and --lr_img are the same."""
 HELP_ALL = ("--help-all", "--help_all")
 COMPLETION = "--install-completion"
+OF_DATA = ("condense", "pretrain")  # verbs that take nothing without a flag
+MISSING = re.compile(r'Command "(\w+)" parameter "?(\w+)"? requires an argument')
 CLUSTER_ADDRESS = re.compile(r"auto|local|ray://\S+|[^/\s]+:[0-9]+")
 
 
@@ -51,9 +53,13 @@ def main(arguments: list[str] | None = None) -> None:
         with signals.sigterm_raises():
             _app(tokens)(tokens, exit_on_error=False, print_error=False)
     except UnusedCliTokensError as error:
-        _fail(f"unexpected argument '{(error.unused_tokens or [''])[0]}'; --help lists the flags")
+        word = (error.unused_tokens or [""])[0]
+        hint = f"data follow -d: attar {tokens[0]} -d {word}" if tokens[0] in OF_DATA else "--help lists the flags"
+        _fail(f"unexpected argument '{word}'; {hint}")
     except CycloptsError as error:
-        _fail(error.__cause__ if isinstance(error.__cause__, UserError) else error)
+        missing = MISSING.search(str(error))
+        words = missing and f"attar {missing[1]} needs {missing[2]}; attar {missing[1]} --help shows examples"
+        _fail(error.__cause__ if isinstance(error.__cause__, UserError) else words or error)
     except UserError as error:
         if "--debug" in tokens:
             raise

@@ -179,8 +179,10 @@ def print_runs(flags: Flags, found: Sequence[Shown]) -> None:
             ended = "not evaluated" if run.result else "not finished"
             unmeasured = "running" if run.running else "stopped" if run.stopped else ended
             table.add_row(run.path.name, _about(run), unmeasured if entry is None else results.spread(entry), network)
+        if not found:
+            return print("no runs here; next: attar condense -d DATA")
         Console().print(table)
-        print("next: attar show RUN")
+        return print(f"next: attar show {quoted(found[-1].path)}")
 
     print_result(flags, {"runs": [with_files(run.path, run.result) for run in found]}, print_rows)
 

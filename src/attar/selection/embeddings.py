@@ -45,8 +45,12 @@ def by_network(
 @torch.no_grad()
 def embed_rows(data: ImageData, rows: Tensor, embed: Embed) -> Tensor:
     """The vectors, float32 [n, d], of the training images of these rows, computed in batches."""
-    batch_size = max(MIN_BATCH_IMAGES, MAX_BATCH_PIXELS // (data.size[0] * data.size[1]))
-    return torch.cat([embed(data.fetch(batch)).float() for batch in rows.split(batch_size)])
+    return torch.cat([embed(data.fetch(batch)).float() for batch in rows.split(batch_size(data))])
+
+
+def batch_size(data: ImageData) -> int:
+    """How many images a network sees at once."""
+    return max(MIN_BATCH_IMAGES, MAX_BATCH_PIXELS // (data.size[0] * data.size[1]))
 
 
 def representatives(

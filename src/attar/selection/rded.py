@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from attar.data.images import ImageData
 from attar.engine.device import send
 from attar.errors import UserError
-from attar.selection.embeddings import by_network
+from attar.selection.embeddings import batch_size, by_network
 from attar.sets.decode import patch_side, tile
 from attar.training.augment import apply, draw
 from attar.training.pool import Pool
@@ -66,7 +66,8 @@ def cross_entropy(data: ImageData, label: int, pool: Pool, cells: Tensor) -> Ten
     params, buffers = (
         {key: send(value, data.device) for key, value in one.items()} for one in (member.params, member.buffers)
     )
-    images = F.interpolate(cells, data.size, mode="bilinear")
-    features = by_network(pool.build(seed=0).to(data.device), params, buffers)(data.normalize(images))
+    embed, batch = by_network(pool.build(seed=0).to(data.device), params, buffers), batch_size(data)
+    images = (F.interpolate(part, data.size, mode="bilinear") for part in cells.split(batch))
+    features = torch.cat([embed(data.normalize(part)) for part in images])
     logits = F.linear(features, params["classifier.weight"], params.get("classifier.bias"))
     return F.cross_entropy(logits, torch.full((len(cells),), label, device=data.device), reduction="none")

@@ -50,7 +50,7 @@ def select(
     progress: Progress | bool | None = None,
     **settings: Unpack[SelectSettings],
 ) -> SyntheticSet:
-    """A core-set: real images of each class, as a `SyntheticSet` of factor 1.
+    """A core-set: real images of each class, as a `SyntheticSet` of factor 1; `rded`: mosaics of their crops.
 
     Args:
         data: an `ImageData`, or what `attar.load` takes.

@@ -39,6 +39,21 @@ def check_nclass(nclass: int, available: int | None = None, name: str = "") -> N
         raise UserError(f"nclass {nclass} asked for, but {name} has {available} classes")
 
 
+def check_positive(std: Sequence[float]) -> None:
+    """Raise `UserError` for a standard deviation of zero or less."""
+    if min(std) <= 0:
+        raise UserError(f"std must be positive in every channel, found {std}")
+
+
+def check_holdout(fraction: float, counts: Sequence[int], classes: Sequence[str]) -> None:
+    """Raise `UserError` where such a fraction cannot be held out of each class, of which there are so many images."""
+    if not 0 < fraction < 1:
+        raise UserError(f"the fraction held out must be between 0 and 1, found {fraction}")
+    if min(counts) < 2:
+        lone = classes[counts.index(1)]
+        raise UserError(f"nothing can be held out of class '{lone}': it has 1 image, at least 2 are needed")
+
+
 def check_size(size: int) -> None:
     """UserError unless size is at least one pixel."""
     if size < 1:

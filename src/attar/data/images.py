@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attar.data import arrays
 from attar.data.arrays import Array
-from attar.data.cache.mapped import Mapped
+from attar.data.cache.mapped import Mapped, chosen
 from attar.data.equal import Equal, equal_images
 from attar.data.reading import LeftOut
 from attar.data.torch_dataset import ImageDataset
@@ -27,15 +27,14 @@ class ImageData:
     """Labelled images of one shape. Treat it as immutable: every method that changes something returns a new object.
 
     images, test_images: uint8, or float in [0, 1] (rounded to uint8); [N, H, W], [N, ch, H, W] or [N, H, W, ch].
-        Contiguous uint8 in [N, ch, H, W] that is on the device already is kept, not copied: do not write to it
-        afterwards.
+        Contiguous uint8 in [N, ch, H, W] on the device is kept, not copied: do not write to it afterwards.
     channels: "first" or "last"; without it the axis of length 1, 3 or 4, and a shape that does not tell is refused.
     labels, test_labels: integers 0..C-1, [N]. Every class needs a training image; the test set may lack classes.
     classes: names in label order, default "0", "1", ...
     mean, std: per channel, in units of [0, 1]; computed from the training images when not given.
 
     Raises UserError for empty data, other shapes, types or ranges, labels outside 0..C-1, a class without images,
-    fewer than two classes, and a device that is not there.
+    fewer than two classes, a device that is not there.
     """
 
     images: Tensor | Mapped  # uint8 [N, ch, H, W]
@@ -82,8 +81,7 @@ class ImageData:
         if mean is not None and std is not None:
             mean = arrays.per_channel(mean, "mean", pixels.shape[1])
             std = arrays.per_channel(std, "std", pixels.shape[1])
-            if min(std) <= 0:
-                raise UserError(f"std must be positive in every channel, found {std}")
+            arrays.check_positive(std)
         self._fill(pixels, host, test_pixels, test_host, names, mean, std, name)
 
     @classmethod
@@ -163,18 +161,16 @@ class ImageData:
     @cached_property
     def fingerprint(self) -> str:
         """Twelve digits that stand for the training images, their labels and the names of the classes."""
-        if self.sampled:
-            return ""
-        return arrays.fingerprint(self.images, self.labels, self.classes)
+        return "" if self.sampled else arrays.fingerprint(self.images, self.labels, self.classes)
 
     @cached_property
     def equal(self) -> Equal:
         """Images that are equal, pixel for pixel; none are looked for in a sample."""
         if self.sampled:
             return Equal()
-        if self.test_images is None or self.test_labels is None:
-            return equal_images([self.images], [self.labels])
-        return equal_images([self.images, self.test_images], [self.labels, self.test_labels], self.checksums)
+        test = [] if self.test_images is None else [self._tests()]
+        images, labels = zip((self.images, self.labels), *test, strict=True)
+        return equal_images(images, labels, self.checksums if test else None)
 
     def rows(self, c: int) -> Tensor:
         """Rows of the training images of class c, ascending, int64 [n_c] on the device."""
@@ -218,9 +214,9 @@ class ImageData:
         where = arrays.usable_device(device)
         if where == self.device:
             return self
-        changes: dict[str, Any] = {"images": self.images.to(where), "mean": self.mean, "std": self.std}
-        changes["test_images"] = None if self.test_images is None else self.test_images.to(where)
-        moved = self._with({"device": str(where)}, **changes)
+        test = None if self.test_images is None else self.test_images.to(where)
+        own = {"mean": self.mean, "std": self.std}
+        moved = self._with({"device": str(where)}, images=self.images.to(where), test_images=test, **own)
         if "fingerprint" in vars(self):
             moved.fingerprint = self.fingerprint
         return moved
@@ -234,13 +230,11 @@ class ImageData:
         if nclass == self.nclass:
             return self
         keep = torch.nonzero(self.labels < nclass).squeeze(1)
-        changes: dict[str, Any] = {"images": _chosen(self.images, keep), "labels": self.labels[keep]}
+        changes: dict[str, Any] = {"images": chosen(self.images, keep), "labels": self.labels[keep]}
         if self.test_images is not None and self.test_labels is not None:
             keep = torch.nonzero(self.test_labels < nclass).squeeze(1)
-            if len(keep):
-                changes |= {"test_images": _chosen(self.test_images, keep), "test_labels": self.test_labels[keep]}
-            else:
-                changes |= {"test_images": None, "test_labels": None}
+            kept = (chosen(self.test_images, keep), self.test_labels[keep]) if len(keep) else (None, None)
+            changes |= dict(zip(("test_images", "test_labels"), kept, strict=True))
         return self._with({"nclass": nclass}, classes=self.classes[:nclass], **changes)
 
     def resized(self, size: int) -> ImageData:
@@ -257,11 +251,7 @@ class ImageData:
         Mean, std and class names stay those of the whole, so networks trained on either see the same scale.
         Raises UserError when fraction is not inside (0, 1) or a class has a single image.
         """
-        if not 0 < fraction < 1:
-            raise UserError(f"the fraction held out must be between 0 and 1, found {fraction}")
-        if min(self.counts) < 2:
-            lone = self.classes[self.counts.index(1)]
-            raise UserError(f"nothing can be held out of class '{lone}': it has 1 image, at least 2 are needed")
+        arrays.check_holdout(fraction, self.counts, self.classes)
         new = self.split(*arrays.stratified(self.labels.cpu(), fraction, seed))
         new.tested_on = HELD_OUT
         return new
@@ -282,9 +272,9 @@ class ImageData:
         """The training images `kept`, tested on the training images `out` (rows, int64); mean and std stay."""
         kept, out = kept.to(self.device), out.to(self.device)
         return self._with(
-            images=_chosen(self.images, kept),
+            images=chosen(self.images, kept),
             labels=self.labels[kept],
-            test_images=_chosen(self.images, out),
+            test_images=chosen(self.images, out),
             test_labels=self.labels[out],
             mean=self.mean,
             std=self.std,
@@ -296,19 +286,15 @@ class ImageData:
         kept |= dict.fromkeys(("mean", "std")) if self._computed else {"mean": self.mean, "std": self.std}
         new = ImageData.__new__(ImageData)
         new._fill(**(kept | changes))
-        new.tested_on, new.left_out = self.tested_on, self.left_out
+        new.tested_on, new.left_out, new.sampled = self.tested_on, self.left_out, self.sampled
         new.loaded = {**self.loaded, **(loaded or {})}
-        new.sampled = self.sampled
         if self.whitening is not None and new.images.shape[1:] == self.images.shape[1:]:
             new.whitening = self.whitening.to(new.device)
         return new
 
     def __repr__(self) -> str:
-        shape = "x".join(str(n) for n in self.images.shape[1:])
-        test = 0 if self.test_images is None else len(self.test_images)
+        shape, test = (
+            "x".join(map(str, self.images.shape[1:])),
+            0 if self.test_images is None else len(self.test_images),
+        )
         return f"ImageData({self.name}: {len(self.images)} + {test} test images of {shape}, {self.nclass} classes)"
-
-
-def _chosen(images: Tensor | Mapped, rows: Tensor) -> Tensor | Mapped:
-    """These rows, copied from memory or left in their file."""
-    return images.select(rows) if isinstance(images, Mapped) else images[rows]

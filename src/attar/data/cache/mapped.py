@@ -112,3 +112,8 @@ class Mapped:
         if device.type == "cuda" and math.prod(self.shape) <= RESIDENT * torch.cuda.mem_get_info(device)[0]:
             return torch.cat([part.to(device) for part in self.split(max(1, RELEASE // math.prod(self.shape[1:])))])
         return Mapped(self.store, self.rows, device)
+
+
+def chosen(images: Tensor | Mapped, rows: Tensor) -> Tensor | Mapped:
+    """These rows, copied from memory or left in their file."""
+    return images.select(rows) if isinstance(images, Mapped) else images[rows]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from attar import models
-from attar.condensation.state import initial_images
+from attar.condensation.initial import cells_of_class
 from attar.data.images import ImageData
 from attar.evaluation import measure
 from attar.evaluation.protocol import CONDENSED
@@ -38,7 +38,7 @@ def random_set(data: ImageData, ipc: int, factor: int) -> SyntheticSet:
     """Grids of random images, as `mix` initialises a set."""
     generator = torch.Generator(data.device).manual_seed(0)
     config = CondenseConfig(ipc=ipc, factor=factor)
-    grids = [initial_images(data, label, config, generator) for label in range(data.nclass)]
+    grids = [cells_of_class(data, label, config, generator) for label in range(data.nclass)]
     return SyntheticSet(
         images=torch.cat(grids),
         labels=torch.arange(data.nclass, device=data.device).repeat_interleave(ipc),

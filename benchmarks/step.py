@@ -101,7 +101,7 @@ class Pair:
         assert self.state.network is not None
         params = {name: value.detach() for name, value in self.state.network.params.items()}
         gradient, _ = self.setup.sweep.run(SweepInputs(self.state.images, params, rows, draws, self.subsets()))
-        condensation.move_images(self.state, self.setup, gradient)
+        condensation.move_images(self.state, self.setup, self.state.images, gradient)
 
     def reference_sweep(self) -> None:
         rows, draws = self.inputs()

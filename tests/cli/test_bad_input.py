@@ -513,11 +513,11 @@ def test_damaged_files_of_a_run_are_refused_before_the_work(
         ("condense --factr 3", "Did you mean --factor?"),
         ("condense --ipc", "parameter --ipc requires an argument"),
         ("condense -d", "parameter -d requires an argument"),
-        ("condense digits", "unexpected argument 'digits'; --help lists the flags"),
+        ("condense digits", "unexpected argument 'digits'; data follow -d: attar condense -d digits"),
         ("demo now", "unexpected argument 'now'"),
         ("condense --ipc 1 --ipc 2", "--ipc specified multiple times"),
         ("condense --perturb=maybe", 'Invalid value for --perturb: unable to convert "maybe" into bool'),
-        ("evaluate", "parameter RUN requires an argument"),
+        ("evaluate", "attar evaluate needs RUN; attar evaluate --help shows examples"),
         ("evaluat base", 'Unknown command "evaluat". Did you mean "evaluate"?'),
         ("pretrain --lr_img 1", "Unknown option: --lr_img"),  # of another verb
     ],

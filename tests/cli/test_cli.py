@@ -413,7 +413,7 @@ def test_help_names_verbs_flags_and_defaults(run_attar: Run, tmp_path: Path) -> 
 
 def test_help_of_a_verb(capsys: pytest.CaptureFixture[str]) -> None:
     for verb, words in (
-        ("condense", ("--model_path", "--speedup", "--nclass_sub", "--metric", "l1_mean or cos", "-f")),
+        ("condense", ("--model_path", "--speedup", "--nclass_sub", "--metric", "cos or orth", "-f")),
         ("pretrain", ("--pt_from", "--aug_type", "--optimizer", "-n")),
         ("evaluate", ("RUN", "--networks", "--yardsticks", "--runs")),
         ("demo", ("--out", "--ipc")),
@@ -539,7 +539,7 @@ def test_an_interrupt_ends_a_run_soon_and_says_how_to_go_on(tmp_path: Path, thre
     assert process.returncode == 130
     assert said.endswith("attar: interrupted; attar condense --resume new goes on\n") and "Traceback" not in said
     left = {path.name for path in (tmp_path / "new").iterdir()}
-    assert left == {"checkpoint", "config.json", "metrics.jsonl", "snapshots.safetensors"}
+    assert left == {"checkpoint", "config.json", "metrics.jsonl", "report.html", "snapshots.safetensors"}
 
 
 # ---- the pool that is found ----

@@ -170,7 +170,8 @@ def normalize(images: Tensor) -> Tensor:
 
 
 def sweep_of(module: models.Network, **changes: object) -> ImageGradients:
-    values: dict = {"metric": "mse", "match": "grad", "bias": False, "fc": False, "factor": 2, "decode_type": "single"}
+    values: dict = {"metric": "mse", "match": "grad", "bias": False, "fc": False, "layers": (0.0, 1.0)}
+    values |= {"factor": 2, "decode_type": "single"}
     matching = Matching(**(values | changes))
     return ImageGradients(module, matching, normalize, torch.arange(3))
 

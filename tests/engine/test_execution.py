@@ -60,7 +60,7 @@ def test_bf16_holds_products_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "calls", "wanted"),
+    ("setting", "calls", "expected"),
     [("on", 1, True), ("off", 10**6, False), ("auto", 9999, False), ("auto", 10000, True)],
 )
 def test_when_compiling_is_worth_it_on_a_gpu(setting: str, calls: int, expected: bool) -> None:
@@ -68,7 +68,7 @@ def test_when_compiling_is_worth_it_on_a_gpu(setting: str, calls: int, expected:
 
 
 @pytest.mark.parametrize(
-    ("setting", "calls", "size", "wanted"),
+    ("setting", "calls", "size", "expected"),
     [
         ("on", 1, 0, True),
         ("off", 10**6, 1e9, False),
@@ -84,7 +84,7 @@ def test_when_compiling_is_worth_it_on_a_cpu(setting: str, calls: int, size: flo
 
 
 @pytest.mark.parametrize(
-    ("name", "channels", "side", "wanted"),
+    ("name", "channels", "side", "expected"),
     [("digits", 1, 8, False), ("fashion-cpu", 1, 28, False), ("fashion", 1, 28, True), ("imagenet10", 3, 224, True)],
 )
 def test_the_demo_is_never_compiled_and_the_published_runs_are(

@@ -212,7 +212,7 @@ def test_the_writers_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("600", Interval(seconds=600)),
         ("600s", Interval(seconds=600)),

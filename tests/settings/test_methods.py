@@ -150,7 +150,7 @@ def test_a_short_recipe_keeps_its_schedule_and_its_pool(method: str, name: str) 
 
 
 @pytest.mark.parametrize(
-    ("ipc", "wanted"),
+    ("ipc", "expected"),
     [(1, (1, 10, 60)), (10, (10, 10, 60)), (20, (20, 20, 30)), (40, (40, 40, 15)), (50, (50, 50, 12))],
 )
 def test_networks_of_dc_are_not_cut_by_a_short_schedule(ipc: int, expected: tuple[int, int, int]) -> None:
@@ -181,7 +181,7 @@ def test_experts_are_trained_as_long_as_they_are_used() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "dataset", "ipc", "wanted"),
+    ("method", "dataset", "ipc", "expected"),
     [
         ("mtt", "cifar10", 1, (50, 2, 0, 2, None, 100.0, 1e-7, 0.01, 0.0, True, 3)),
         ("mtt", "cifar10", 20, (30, 2, 0, 20, None, 100.0, 1e-5, 0.001, 0.0, True, 21)),

@@ -343,7 +343,7 @@ def test_reading_leaves_out_what_a_run_says_about_itself(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted"),
+    ("given", "expected"),
     [
         ({"ipc": 10}, "single"),
         ({"ipc": 20}, "bound"),
@@ -366,7 +366,7 @@ def test_imagenet_100_in_parts_matches_64_images_a_class() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted"),
+    ("given", "expected"),
     [({}, 0.0), ({"factor": 1}, 0.5), ({"factor": 1, "mix_p": 0.25}, 0.25), ({"factor": 2, "mix_p": 1.0}, 1.0)],
 )
 def test_mnist_has_no_cutmix_with_a_factor_above_1(given: dict[str, Any], expected: float) -> None:

@@ -85,7 +85,7 @@ def test_minutes_measure_the_method(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             ("condense", "--method", "idc", "--model_path", "pool"),
             "method idc takes no model_path here: it has network_init fresh",
         ),
-        (("condense", "--method", "dmm"), "unknown method 'dmm'; did you mean 'dm'? valid: accdd, dc, dm, dsa, idc"),
+        (("condense", "--method", "dmm"), "unknown method 'dmm'; did you mean 'dm'? valid: accdd, cim, datm, dc, dm"),
     ],
 )
 def test_what_is_refused_is_refused_in_one_line(

@@ -208,6 +208,8 @@ def _rebuild_state(values: SavedState, setup: Setup) -> State:
     shape = (len(setup.labels), setup.config.ipc, data.channels, *data.size)
     state = init(setup, values["images"].to(device))
     for name in COUNTERS:
+        if not isinstance(values[name], type(getattr(state, name))):
+            raise ValueError(f"{name} is {values[name]!r}")
         setattr(state, name, values[name])
     for name in IMAGE_TENSORS:
         if values[name].shape != shape:

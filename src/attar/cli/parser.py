@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from io import TextIOWrapper
 from types import SimpleNamespace
 from typing import Annotated, Any, get_args, get_type_hints
@@ -200,11 +201,17 @@ def _described(section: str, name: str, setting: Setting) -> str:
     help = setting.help + (f": {', '.join(setting.choices)}" if missing else "")
     if "default" in setting.help or name == "dataset":
         return help
-    values = [settings_of(make())[section][name] for make in RECIPES.values()]
+    values = [settings[section][name] for settings in _recipes()]
     same = "data" not in setting.fitted_to and all(value == values[0] for value in values)
     value = values[0] if same else "the recipe's"
     value = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
     return help if value in (None, [], "") else f"{help} (default: {value})"
+
+
+@cache
+def _recipes() -> list[dict[str, Any]]:
+    """The settings of every recipe, by section."""
+    return [settings_of(make()) for make in RECIPES.values()]
 
 
 def _keyword(name: str, default: Any, annotation: Any) -> inspect.Parameter:

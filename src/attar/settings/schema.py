@@ -6,6 +6,7 @@ All that attar knows of a setting is said at its field, so a new one is added in
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -135,12 +136,18 @@ def replace(config: Config, values: Mapping[str, Any], where: str = "") -> Confi
 
 def typed(section: type, values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """`values` with the types of the fields of `section`. The message of a `UserError` begins with `where`."""
-    hints, known = get_type_hints(section), known_settings(section)
+    hints, known = _hints(section), known_settings(section)
     for key in values:
         if key not in hints:
             raise UserError(f"{where}unknown setting '{key}'; {nearest(key, hints)}")
     texts = {key: known[key].read or (lambda value: value) for key in values}
     return {key: coerce(key, texts[key](value), hints[key], where) for key, value in values.items()}
+
+
+@functools.cache
+def _hints(section: type) -> dict[str, Any]:
+    """The types of the fields of a section."""
+    return get_type_hints(section)
 
 
 def coerce(key: str, value: Any, hint: Any, where: str = "") -> Any:

@@ -242,3 +242,12 @@ def test_names_in_a_zip_that_does_not_say_their_encoding(tmp_path: Path) -> None
     raw = (tmp_path / "x.zip").read_bytes()
     (tmp_path / "x.zip").write_bytes(raw.replace(b"caf--", "café".encode()))
     assert load(tmp_path / "x.zip", test_fraction=0).classes == ("café", "dog")
+
+
+def test_arrays_without_a_split_beside_a_test_set_are_for_training(tmp_path: Path) -> None:
+    images = np.repeat(np.arange(6, dtype=np.uint8) * 40, 64).reshape(6, 8, 8)
+    named = {"images": images[:4], "labels": [0, 1, 0, 1], "test_images": images[4:], "test_labels": [0, 1]}
+    np.savez(tmp_path / "a.npz", **named)
+    data = load(tmp_path / "a.npz", device="cpu")
+    assert data.images[:, 0, 0, 0].tolist() == [0, 40, 80, 120]
+    assert data.test_images is not None and data.test_images[:, 0, 0, 0].tolist() == [160, 200]

@@ -67,4 +67,5 @@ def _pairs(names: Collection[str]) -> dict[str, tuple[str, str]]:
             found[split] = (images, marks)
     images = next((lower[word] for word in IMAGES if word in lower), None)
     marks = next((lower[word] for word in LABELS if word in lower), None)
-    return found or ({splits.TRAIN: (images, marks)} if images and marks else {})
+    trained = any(splits.kind_of(split) == splits.TRAIN for split in found)  # else arrays without a split are for that
+    return {splits.TRAIN: (images, marks)} | found if images and marks and not trained else found

@@ -68,3 +68,13 @@ def test_without_its_data_the_page_has_no_real_images(
     call("report", str(runs / "one"))
     assert "not what the set was made from" in capsys.readouterr().err
     assert "Beside real" not in (runs / "one" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_damaged_run_does_not_hide_the_others(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damaged = runs / "damaged"
+    damaged.mkdir()
+    (damaged / "config.json").write_text("{", encoding="utf-8")
+    call("runs", str(runs), "--json")
+    said = capsys.readouterr()
+    assert {Path(run["run"]).name for run in json.loads(said.out)["runs"]} == {"one", "two"}
+    assert "damaged" in said.err

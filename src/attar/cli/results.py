@@ -49,7 +49,9 @@ def runs(folder: str | None = None, /, *, flags: Flags, settings: Settings) -> N
     from attar.cli import printing
     from attar.stages.show import runs as stage
 
-    printing.print_runs(flags, stage(folder))
+    with printing.shown_progress(flags):
+        found = stage(folder)
+    printing.print_runs(flags, found)
 
 
 @takes("overwrite", "json", out="the run folder of the whole set (default: runs/DATA-ipcN)")

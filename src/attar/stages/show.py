@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attar import files
-from attar.errors import MissingError
+from attar.errors import MissingError, UserError, log
 from attar.runs import checkpoint, run_folder
 from attar.runs.run_folder import RunFolder
 from attar.sets import set_files
@@ -43,8 +43,17 @@ def show(path: str | Path) -> Shown:
 
 
 def runs(root: str | Path | None = None) -> list[Shown]:
-    """All runs in a folder (default: runs), the latest last. Raises `MissingError` where there is no such folder."""
+    """All runs in a folder (default: runs), the latest last; damaged ones are left out with a line.
+
+    Raises `MissingError` where there is no such folder.
+    """
     root = Path(root or RUN_ROOT)
     if not root.is_dir():
         raise MissingError(f"there is no folder {root}; runs are kept in {RUN_ROOT} where no --out is given")
-    return [show(path) for path in sorted(root.iterdir(), key=lambda path: path.stat().st_mtime) if is_run(path)]
+    found = []
+    for path in sorted(root.iterdir(), key=lambda path: path.stat().st_mtime):
+        try:
+            found += [show(path)] if is_run(path) else []
+        except UserError as error:
+            log.warning("%s", error)
+    return found

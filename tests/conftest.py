@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import attar
+from attar.data.images import ImageData
 from attar.errors import log, once
+from attar.training.pool import Pool
 from helpers.command import TINY, call
 
 torch.set_num_threads(1)
@@ -59,6 +62,18 @@ def said() -> Iterator[list[str]]:
 def no_line_was_said_before() -> None:
     """`attar.errors.say_once` remembers its lines for the whole process; every test begins without any."""
     once.said.clear()
+
+
+@pytest.fixture(scope="session")
+def digits() -> ImageData:
+    """The embedded digits, all ten classes."""
+    return attar.load("digits")
+
+
+@pytest.fixture(scope="session")
+def pool(digits: ImageData) -> Pool:
+    """Two early-stage models of the digits, narrow and one epoch old."""
+    return attar.pretrain(digits, epochs=1, models=2, depth=2, width=0.05, net_type="convnet")
 
 
 @pytest.fixture(scope="session")

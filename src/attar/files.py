@@ -39,8 +39,8 @@ def temporary(path: Path) -> Path:
 def clean(folder: Path, *names: str) -> None:
     """Remove what a killed process left of `names` ('*.safetensors' and the like) under a temporary name."""
     for path in folder.iterdir():
-        found = re.fullmatch(r"\.(.+)\.[0-9a-f]{12}", path.name)
-        if found and any(Path(found[1]).match(name) for name in names):
+        matched = re.fullmatch(r"\.(.+)\.[0-9a-f]{12}", path.name)
+        if matched and any(Path(matched[1]).match(name) for name in names):
             if path.is_dir():
                 shutil.rmtree(path)
             else:

@@ -27,16 +27,6 @@ TINY = CondenseConfig(ipc=2, factor=2, niter=1, inner_loop=2, n_data=64, lr_img=
 PAIRS = replace(TINY, match="pairs", init="rded", update="none", perturb=False, aug_type="color_crop")
 
 
-@pytest.fixture(scope="module")
-def digits() -> ImageData:
-    return attar.load("digits")
-
-
-@pytest.fixture(scope="module")
-def pool(digits: ImageData) -> Pool:
-    return attar.pretrain(digits, epochs=1, models=2, depth=2, width=0.05, net_type="convnet")
-
-
 # ---- which real images, which layers (PAD) ----
 
 

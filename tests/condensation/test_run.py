@@ -30,11 +30,6 @@ TINY = CondenseConfig(ipc=2, factor=2, niter=1, inner_loop=2, n_data=64, lr_img=
 
 
 @pytest.fixture(scope="module")
-def digits() -> ImageData:
-    return attar.load("digits")
-
-
-@pytest.fixture(scope="module")
 def pool(digits: ImageData) -> Pool:
     return attar.pretrain(digits, epochs=2, models=2, depth=2, width=0.05, net_type="convnet", keep_epochs=True)
 

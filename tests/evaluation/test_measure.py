@@ -23,11 +23,6 @@ NETWORK = NetworkConfig(depth=2, width=0.05)
 CONFIG = EvaluateConfig(runs=2, epochs=2, whole_epochs=1, aug_type="none", mix_p=0.0)
 
 
-@pytest.fixture(scope="module")
-def digits() -> ImageData:
-    return attar.load("digits")
-
-
 def set_of(data: ImageData, ipc: int = 2, **changes: Any) -> SyntheticSet:
     """The first images of each class; the last ones stand for those as initialised."""
     first, last = (

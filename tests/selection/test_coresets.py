@@ -26,11 +26,6 @@ QUICK = ("--runs", "2", "--epochs", "2", "--whole_epochs", "1", "--quiet")
 
 
 @pytest.fixture(scope="module")
-def digits() -> ImageData:
-    return attar.load("digits")
-
-
-@pytest.fixture(scope="module")
 def pool(digits: ImageData) -> Pool:
     return attar.pretrain(digits, epochs=1, models=2, **NETWORK)
 

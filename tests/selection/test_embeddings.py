@@ -27,16 +27,6 @@ CLUSTER = CondenseConfig(
 )
 
 
-@pytest.fixture(scope="module")
-def digits() -> ImageData:
-    return attar.load("digits")
-
-
-@pytest.fixture(scope="module")
-def pool(digits: ImageData) -> Pool:
-    return attar.pretrain(digits, epochs=1, models=2, depth=2, width=0.05, net_type="convnet")
-
-
 def vectors(data: ImageData, pool: Pool, member: int, rows: Tensor) -> Tensor:
     """The last features by the plain network."""
     module = pool.build(seed=9)

@@ -25,11 +25,6 @@ NETWORK: dict[str, Any] = {"net_type": "convnet", "depth": 2, "width": 0.05}
 
 
 @pytest.fixture(scope="module")
-def digits() -> ImageData:
-    return attar.load("digits")
-
-
-@pytest.fixture(scope="module")
 def pool(digits: ImageData) -> Pool:
     """Two models that keep their three epochs."""
     return attar.pretrain(digits, epochs=3, models=2, keep_epochs=True, keep_as="float32", **NETWORK)

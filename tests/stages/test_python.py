@@ -21,11 +21,6 @@ QUICK: dict[str, Any] = {"runs": 2, "epochs": 2, "whole_epochs": 1}
 
 
 @pytest.fixture(scope="module")
-def digits() -> ImageData:
-    return attar.load("digits")
-
-
-@pytest.fixture(scope="module")
 def condensed(digits: ImageData) -> attar.SyntheticSet:
     pool = attar.pretrain(digits, epochs=1, models=2, width=0.05)
     return attar.condense(digits, pool, ipc=2, factor=2, speedup=10, **TINY)

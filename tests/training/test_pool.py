@@ -23,11 +23,6 @@ CONFIG = PoolConfig(epochs=1, models=2, aug_type="none", mix_p=0.0)
 
 
 @pytest.fixture(scope="module")
-def digits() -> ImageData:
-    return attar.load("digits")
-
-
-@pytest.fixture(scope="module")
 def folder(digits: ImageData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two members of CONFIG. Read only."""
     path = tmp_path_factory.mktemp("pool")

@@ -179,8 +179,8 @@ def evaluate(run: str, /, *, flags: Flags, settings: Settings) -> None:
             **settings,
         )
     path = Path(run)
-    found = printing.with_files(path, result) if is_run(path) else result
-    printing.print_result(flags, found, lambda: printing.print_accuracies(result, measured, path))
+    with_run = printing.with_files(path, result) if is_run(path) else result
+    printing.print_result(flags, with_run, lambda: printing.print_accuracies(result, measured, path))
 
 
 @takes("overwrite", "save_every", "quiet", "json", out="the run folder of the joined set (default: RUN-added)")

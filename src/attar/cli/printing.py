@@ -169,22 +169,22 @@ def _about(run: Shown) -> str:
     return f"{values.get('dataset', dataset)}, {values['ipc']} per class, {values['method']}{made}"
 
 
-def print_runs(flags: Flags, found: Sequence[Shown]) -> None:
+def print_runs(flags: Flags, runs: Sequence[Shown]) -> None:
     """Print a table of runs: data, images per class, method, accuracy of the first network, and time."""
 
     def print_rows() -> None:
         table = Table("run", "data, images per class, method, time", "accuracy, %", "network")
-        for run in found:
+        for run in runs:
             network, entry = next(iter(run.result.get("accuracy", {}).items()), ("", None))
             ended = "not evaluated" if run.result else "not finished"
             unmeasured = "running" if run.running else "stopped" if run.stopped else ended
             table.add_row(run.path.name, _about(run), unmeasured if entry is None else results.spread(entry), network)
-        if not found:
+        if not runs:
             return print("no runs here; next: attar condense -d DATA")
         Console().print(table)
-        return print(f"next: attar show {quoted(found[-1].path)}")
+        return print(f"next: attar show {quoted(runs[-1].path)}")
 
-    print_result(flags, {"runs": [with_files(run.path, run.result) for run in found]}, print_rows)
+    print_result(flags, {"runs": [with_files(run.path, run.result) for run in runs]}, print_rows)
 
 
 def print_trained(about: dict[str, Any], path: Path) -> None:

@@ -50,8 +50,8 @@ def runs(folder: str | None = None, /, *, flags: Flags, settings: Settings) -> N
     from attar.stages.show import runs as stage
 
     with printing.shown_progress(flags):
-        found = stage(folder)
-    printing.print_runs(flags, found)
+        runs = stage(folder)
+    printing.print_runs(flags, runs)
 
 
 @takes("overwrite", "json", out="the run folder of the whole set (default: runs/DATA-ipcN)")

@@ -27,15 +27,15 @@ def images_of_set(data: ImageData, config: CondenseConfig, labels: list[int]) ->
     given = foreign.as_set(foreign.read(path), data) if foreign.is_foreign(path) else set_files.load_set(path)
     shape = (data.channels, *data.size)
     if tuple(given.images.shape[1:]) != shape:
-        own, wanted = ("x".join(map(str, sides)) for sides in (given.images.shape[1:], shape))
-        raise UserError(f"{path} holds images of {own}, the data of {wanted}; no run can begin with them")
+        of_set, of_data = ("x".join(map(str, sides)) for sides in (given.images.shape[1:], shape))
+        raise UserError(f"{path} holds images of {of_set}, the data of {of_data}; no run can begin with them")
     if given.factor != config.factor:
         raise UserError(f"{path} has factor {given.factor}; begin with it by --factor {given.factor}")
-    found = []
+    by_class = []
     for name in (data.classes[label] for label in labels):
         rows = given.labels == given.classes.index(name) if name in given.classes else torch.zeros(0)
         if int(rows.sum()) != config.ipc:
             advice = f"; begin with it by --ipc {given.ipc}" if name in given.classes else ""
             raise UserError(f"{path} has {int(rows.sum())} images of class '{name}', not {config.ipc}{advice}")
-        found.append(given.images[rows])
-    return torch.stack(found).to(data.device)
+        by_class.append(given.images[rows])
+    return torch.stack(by_class).to(data.device)

@@ -170,17 +170,17 @@ def step(state: State, setup: Setup) -> tuple[State, Tensor]:
 
 def follow_trajectory(state: State, setup: Setup) -> Tensor:
     """An iteration of trajectory matching: images and learned values move after one student. Returns the loss."""
-    found, threshold = match(state, setup), setup.config.threshold
+    matched, threshold = match(state, setup), setup.config.threshold
     before = (state.images, state.momentum, state.optimizer, dict(state.learned))
-    move_images(state, setup, state.images, found.images)
-    learn(state, setup, found)
+    move_images(state, setup, state.images, matched.images)
+    learn(state, setup, matched)
     if threshold is not None:  # DATM: all of it stays where the loss is too high
         after = (state.images, state.momentum, state.optimizer, state.learned)
         state.images, state.momentum, state.optimizer, state.learned = tree_map(
-            lambda new, old: torch.where(found.loss <= threshold, new, old), after, before
+            lambda new, old: torch.where(matched.loss <= threshold, new, old), after, before
         )
-    reduce_lr(state, setup, found.loss)
-    return found.loss
+    reduce_lr(state, setup, matched.loss)
+    return matched.loss
 
 
 def matched_rows(state: State, setup: Setup) -> list[Tensor]:

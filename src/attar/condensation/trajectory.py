@@ -136,10 +136,11 @@ class TrajectoryGradients:
             own = StepInputs(inputs.images[part], inputs.targets[part], take(inputs.draw, part))
             return function(own, *vectors)
 
-        found, weights = list(self.workers.map(of_part, slices)), [len(inputs.images[part]) / count for part in slices]
+        of_parts = list(self.workers.map(of_part, slices))
+        weights = [len(inputs.images[part]) / count for part in slices]
         if name == "gradient":
-            return _weighted(found, weights)
-        along, of_theta, of_images, of_targets = zip(*found, strict=True)
+            return _weighted(of_parts, weights)
+        along, of_theta, of_images, of_targets = zip(*of_parts, strict=True)
         each = [
             torch.cat([w * value for w, value in zip(weights, values, strict=True)])
             for values in (of_images, of_targets)

@@ -37,7 +37,7 @@ def match(state: State, setup: Setup) -> Matched:
     hard = (labels[:, None] == torch.arange(data.nclass, device=labels.device)).to(pixels.dtype)
     targets = hard if logits is None else logits.flatten(0, 1).softmax(dim=1)
     end = setup.pool.at(state.member, state.epoch + config.expert_epochs)
-    found = gradients(
+    matched = gradients(
         gradients.flat(state.network.params),
         gradients.flat({name: send(value, data.device) for name, value in end.items()}),
         pixels.detach(),
@@ -45,8 +45,10 @@ def match(state: State, setup: Setup) -> Matched:
         draw_steps(len(pixels), state, setup),
         state.learned["lr"],
     )
-    found = found._replace(images=torch.autograd.grad(pixels, images, found.images)[0])
-    return found if logits is None else found._replace(targets=torch.autograd.grad(targets, logits, found.targets)[0])
+    matched = matched._replace(images=torch.autograd.grad(pixels, images, matched.images)[0])
+    if logits is None:
+        return matched
+    return matched._replace(targets=torch.autograd.grad(targets, logits, matched.targets)[0])
 
 
 def draw_steps(count: int, state: State, setup: Setup) -> list[StudentStep]:
@@ -64,10 +66,10 @@ def draw_steps(count: int, state: State, setup: Setup) -> list[StudentStep]:
     return steps
 
 
-def learn(state: State, setup: Setup, found: Matched) -> None:
+def learn(state: State, setup: Setup, matched: Matched) -> None:
     """One step of the students' learning rate and of the labels, by SGD with momentum."""
     config = setup.config
-    rates = {"lr": (config.lr_lr, config.mom_img, found.lr), "logits": (config.lr_y, LABEL_MOMENTUM, found.targets)}
+    rates = {"lr": (config.lr_lr, config.mom_img, matched.lr), "logits": (config.lr_y, LABEL_MOMENTUM, matched.targets)}
     for name, (rate, decay, gradient) in rates.items():
         if name in state.learned:
             momentum = decay * state.learned[f"{name}_momentum"] + gradient

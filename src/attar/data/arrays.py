@@ -264,10 +264,10 @@ def statistics(images: Tensor | Mapped) -> tuple[list[float], list[float]]:
 
 def per_channel(values: Sequence[float], what: str, channels: int) -> tuple[float, ...]:
     """The values as floats; UserError unless there is one finite number per channel."""
-    found = tuple(float(value) for value in values)
-    if len(found) != channels or not all(math.isfinite(value) for value in found):
-        raise UserError(f"{what} must be {channels} finite numbers, one per channel, found {found}")
-    return found
+    numbers = tuple(float(value) for value in values)
+    if len(numbers) != channels or not all(math.isfinite(value) for value in numbers):
+        raise UserError(f"{what} must be {channels} finite numbers, one per channel, found {numbers}")
+    return numbers
 
 
 def constants(

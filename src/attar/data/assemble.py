@@ -57,7 +57,7 @@ class Split:
         """The splits that it is made of."""
         assert self.groups is not None
         rows = {name: np.flatnonzero(np.asarray(self.groups) == name) for name in dict.fromkeys(self.groups)}
-        return {name: Split(self.select(found), self.labels.select(found)) for name, found in rows.items()}
+        return {name: Split(self.select(chosen), self.labels.select(chosen)) for name, chosen in rows.items()}
 
 
 @dataclass(frozen=True)

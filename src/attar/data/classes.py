@@ -77,11 +77,11 @@ def _own_classes(train: Labels, where: str) -> tuple[tuple[str, ...], np.ndarray
             distinct = np.asarray(ordered(distinct.tolist(), where), dtype=distinct.dtype)
         classes = tuple(str(value) for value in distinct.tolist())
         if distinct.dtype.kind == "i":
-            found = np.searchsorted(distinct, train.values)
+            labels = np.searchsorted(distinct, train.values)
         else:
             keys = {value: place for place, value in enumerate(distinct.tolist())}
-            found = np.asarray([keys.get(value, UNLABELLED) for value in train.values.tolist()])
-        return classes, np.where(train.present, found, UNLABELLED).astype(np.int64)
+            labels = np.asarray([keys.get(value, UNLABELLED) for value in train.values.tolist()])
+        return classes, np.where(train.present, labels, UNLABELLED).astype(np.int64)
     present = np.zeros(len(train.names), bool)
     present[used] = True
     classes = tuple(name for name, there in zip(train.names, present.tolist(), strict=True) if there)
@@ -126,10 +126,10 @@ def _places(test: Labels, classes: tuple[str, ...], where: str) -> np.ndarray:
 def ordered(names: Sequence[str], where: str) -> list[str]:
     """Class names in order: whole numbers as numbers, then the others as text; a line where that is not as text."""
     as_text = sorted(names)
-    found = sorted(as_text, key=lambda name: (0, int(name)) if NUMBER.fullmatch(name) else (1, 0))
-    if found != as_text:
-        log.warning("%s: the classes are numbers and are ordered as numbers: %s", where, shown(found))
-    return found
+    ordered = sorted(as_text, key=lambda name: (0, int(name)) if NUMBER.fullmatch(name) else (1, 0))
+    if ordered != as_text:
+        log.warning("%s: the classes are numbers and are ordered as numbers: %s", where, shown(ordered))
+    return ordered
 
 
 def alike(name: str) -> str:

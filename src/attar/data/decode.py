@@ -192,8 +192,8 @@ def _smaller(image: Image.Image, size: int) -> Image.Image:
 
 
 def _extrema(image: Image.Image) -> tuple[tuple[float, float], ...]:
-    found = image.getextrema()
-    return found if isinstance(found[0], tuple) else (found,)
+    extrema = image.getextrema()
+    return extrema if isinstance(extrema[0], tuple) else (extrema,)
 
 
 def _is_deep_colour(image: Image.Image) -> bool:

@@ -203,7 +203,7 @@ def _chosen_size(pictures: Pictures, largest: int) -> int:
     items = pictures.items(0)
     with ThreadPoolExecutor(cores()) as threads:
         while batch := list(islice(items, BATCH)):
-            sides += [found for found in threads.map(side, batch) if found is not None]
+            sides += [known for known in threads.map(side, batch) if known is not None]
     return min(largest, int(np.median(sides)))
 
 

@@ -56,11 +56,11 @@ def equal_images(
     digests: list[list[bytes]] = []
     for part, known, rows in zip(parts, labels, map(np.flatnonzero, likely), strict=False):
         step = max(1, CHUNK_VALUES // math.prod(part.shape[1:]))
-        found = (part[torch.from_numpy(rows[at : at + step])].cpu().numpy() for at in range(0, len(rows), step))
-        digests.append([hashlib.blake2b(image, digest_size=16).digest() for images in found for image in images])
+        batches = (part[torch.from_numpy(rows[at : at + step])].cpu().numpy() for at in range(0, len(rows), step))
+        digests.append([hashlib.blake2b(image, digest_size=16).digest() for images in batches for image in images])
         for digest, label in zip(digests[-1], known.cpu()[rows].tolist(), strict=True):
             classes.setdefault(digest, []).append(label)
-    several = [found for found in classes.values() if len(set(found)) > 1]
+    several = [of_image for of_image in classes.values() if len(set(of_image)) > 1]
     train = set(digests[0])
     return Equal(
         sum(digest in train for part in digests[1:] for digest in part),

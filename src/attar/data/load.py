@@ -150,13 +150,13 @@ def load(
 
 def equal_words(data: ImageData) -> list[str]:
     """What is to be said of images that are equal, pixel for pixel."""
-    found, words = data.equal, []
-    if found.several:
-        one, other = sorted(data.classes[place] for place in found.classes)
-        words.append(f"{found.several:,} images are in several classes, pixel for pixel, such as {one} and {other}")
-    if found.test and data.test_images is not None:
+    equal, words = data.equal, []
+    if equal.several:
+        one, other = sorted(data.classes[place] for place in equal.classes)
+        words.append(f"{equal.several:,} images are in several classes, pixel for pixel, such as {one} and {other}")
+    if equal.test and data.test_images is not None:
         words.append(
-            f"{found.test:,} of {len(data.test_images):,} test images are equal to training images, pixel for pixel: "
+            f"{equal.test:,} of {len(data.test_images):,} test images are equal to training images, pixel for pixel: "
             f"accuracies will be too high"
         )
     return words

@@ -56,10 +56,10 @@ def column_of(names: Iterable[str]) -> str | None:
 
 def of_column(values: Sequence[object], column: str, where: str) -> list[str] | None:
     """The split of each row, in lower case; None, with a line, where the column is about something else."""
-    found = ["" if value is None else str(value).strip().lower() for value in values]
-    if any(map(kind_of, set(found))):
-        return [split or NONE for split in found]
-    log.warning("%s: the column %s is not taken for splits: it holds %s, ...", where, column, found[0] if found else "")
+    names = ["" if value is None else str(value).strip().lower() for value in values]
+    if any(map(kind_of, set(names))):
+        return [split or NONE for split in names]
+    log.warning("%s: the column %s is not taken for splits: it holds %s, ...", where, column, names[0] if names else "")
     return None
 
 

@@ -122,9 +122,9 @@ class WeightGradient(Bilinear):
     def forward(x: Tensor, g: Tensor, stride: Pair, padding: Pair, size: Pair) -> Tensor:
         shape, last = (g.shape[1], x.shape[1], *size), torch.channels_last
         weight = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=last)  # only its shape is read
-        wanted = [False, True, False]
+        outputs = [False, True, False]
         made: Tensor = torch.ops.aten.convolution_backward(
-            g, x, weight, None, stride, padding, ONE, False, (0, 0), 1, wanted
+            g, x, weight, None, stride, padding, ONE, False, (0, 0), 1, outputs
         )[1]
         return made
 

@@ -131,10 +131,10 @@ def check_set_fits(condensed: SyntheticSet, data: ImageData) -> None:
             f"the set was made for other classes than {data.name} has: {different_classes(condensed, data)}"
         )
     if condensed.images.shape[1:] != data.images.shape[1:]:
-        own, wanted = ("x".join(map(str, value.shape[1:])) for value in (condensed.images, data.images))
+        of_set, of_data = ("x".join(map(str, value.shape[1:])) for value in (condensed.images, data.images))
         height, width = condensed.images.shape[2:]
         advice = f"; --size {width} brings the data to that size" if height == width else ""
-        raise UserError(f"the set holds images of {own}, the data of {wanted}{advice}")
+        raise UserError(f"the set holds images of {of_set}, the data of {of_data}{advice}")
     present = condensed.labels.unique().tolist()
     if len(present) < condensed.nclass:
         lacks = ", ".join(name for label, name in enumerate(condensed.classes) if label not in present)

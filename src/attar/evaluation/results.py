@@ -115,7 +115,7 @@ def by_class(predictions: Predictions, labels: Tensor, classes: Sequence[str]) -
 
     labels: the true classes of the test images, int64 [M].
     """
-    found: dict[str, dict[str, Any]] = {}
+    by_kind: dict[str, dict[str, Any]] = {}
     for kind, networks in predictions.items():
         for network, runs in networks.items():
             counts = confusion(runs, labels, len(classes))
@@ -124,8 +124,8 @@ def by_class(predictions: Predictions, labels: Tensor, classes: Sequence[str]) -
             entry: dict[str, Any] = {"accuracy": dict(zip(classes, shares, strict=True))}
             if len(classes) <= MAX_CONFUSION_CLASSES:
                 entry["confusion"] = counts.tolist()
-            found.setdefault(kind, {})[network] = entry
-    return found
+            by_kind.setdefault(kind, {})[network] = entry
+    return by_kind
 
 
 def confusion(runs: Sequence[Sequence[int]], labels: Tensor, nclass: int) -> Tensor:

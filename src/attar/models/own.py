@@ -98,9 +98,9 @@ def _ways(body: nn.Module, images: Tensor, logits: Tensor) -> Iterator[tuple[str
     linear = [place for place, layer in body.named_modules() if isinstance(layer, nn.Linear) and place]
     for place in reversed(linear):
         last = _replaced(body, place, nn.Identity())
-        found = _same(last, lambda: body(images), logits)
+        answer = _same(last, lambda: body(images), logits)
         _replaced(body, place, last)
-        if found:
+        if answer:
             yield place, False
 
 

@@ -25,7 +25,7 @@ def nearest(images: Mapping[int, Tensor], data: ImageData) -> dict[int, Tensor]:
     """
     size = data.channels * data.size[0] * data.size[1]
     most = max(1, MAX_BYTES // (size * max(1, len(images))))
-    found = {}
+    nearest = {}
     for label, of_class in images.items():
         rows = data.rows(label)
         rows = rows[torch.linspace(0, len(rows) - 1, min(most, len(rows)), device=rows.device).long()]
@@ -36,5 +36,5 @@ def nearest(images: Mapping[int, Tensor], data: ImageData) -> dict[int, Tensor]:
             distances, columns = torch.cdist(flat, data.images[part].flatten(1).float() / 255).min(dim=1)
             place = torch.where(distances < closest, part[columns], place)
             closest = torch.minimum(closest, distances)
-        found[label] = data.images[place].float().cpu() / 255
-    return found
+        nearest[label] = data.images[place].float().cpu() / 255
+    return nearest

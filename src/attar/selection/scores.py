@@ -33,8 +33,8 @@ def difficulty(kind: str, data: ImageData, label: int, pool: Pool) -> Tensor:
         seen = [answers(data, rows, pool, pool.at(0, epoch), buffers)[1] for epoch in range(1, epochs + 1)]
         return (forgetting if kind == "forgetting" else aum)(torch.stack(seen), label)
     score: Callable[[Tensor, Tensor, int], Tensor] = {"el2n": el2n, "grand": grand}[kind]
-    found = [score(*answers(data, rows, pool, member.params, member.buffers), label) for member in pool.members]
-    return torch.stack(found).mean(dim=0)
+    scores = [score(*answers(data, rows, pool, member.params, member.buffers), label) for member in pool.members]
+    return torch.stack(scores).mean(dim=0)
 
 
 def answers(
@@ -48,8 +48,8 @@ def answers(
 
 def el2n(features: Tensor, logits: Tensor, label: int) -> Tensor:
     """‖softmax(f(x)) − one-hot(y)‖ (Paul et al. 2021, section 2)."""
-    wanted = F.one_hot(torch.tensor(label, device=logits.device), logits.shape[1])
-    return (logits.softmax(dim=1) - wanted).norm(dim=1)
+    target = F.one_hot(torch.tensor(label, device=logits.device), logits.shape[1])
+    return (logits.softmax(dim=1) - target).norm(dim=1)
 
 
 def grand(features: Tensor, logits: Tensor, label: int) -> Tensor:

@@ -50,8 +50,8 @@ class Foreign:
     @property
     def recipe(self) -> dict[str, Any]:
         """The settings that an export of attar was made with; nothing for what other tools made."""
-        found = self.meta.get("recipe")
-        return found if isinstance(found, dict) else {}
+        recipe = self.meta.get("recipe")
+        return recipe if isinstance(recipe, dict) else {}
 
 
 def is_foreign(path: Path) -> bool:
@@ -147,7 +147,7 @@ def _read_npz(path: Path) -> Foreign:
 
 
 def as_set(
-    found: Foreign,
+    source: Foreign,
     data: ImageData,
     *,
     factor: int | None = None,
@@ -159,7 +159,7 @@ def as_set(
     factor, decode_type: how stored images are decoded, where the files do not say it (they are taken as decoded).
     normalized: float images are (x − mean) / std of `data`. Raises UserError when images and labels do not fit.
     """
-    where, images, labels = found.where, found.images, found.labels
+    where, images, labels = source.where, source.images, source.labels
     if images.dim() != 4 or labels.shape != images.shape[:1] or not len(labels):
         shapes = f"{list(images.shape)} and {list(labels.shape)}"
         raise UserError(f"{where} must hold images [n, ch, H, W] and a whole number for each; its shapes are {shapes}")
@@ -167,13 +167,13 @@ def as_set(
         raise UserError(
             f"{where} has labels of type {str(labels.dtype).removeprefix('torch.')}; whole numbers are needed"
         )
-    labels = _matched(labels.long(), found.classes, data, where)
+    labels = _matched(labels.long(), source.classes, data, where)
     if int(labels.min()) < 0 or int(labels.max()) >= data.nclass:
         low, high = int(labels.min()), int(labels.max())
         raise UserError(f"{where} has the labels {low}..{high}; {data.name} has the classes 0..{data.nclass - 1}")
-    images = _with_channels(images, data, found)
+    images = _with_channels(images, data, source)
     pixels = _unit(images, data, where, normalized)
-    chosen = found.meta.get("factor", 1) if factor is None else factor
+    chosen = source.meta.get("factor", 1) if factor is None else factor
     if not isinstance(chosen, int) or chosen < 1:
         raise UserError(f"factor must be a whole number from 1, not {chosen!r}")
     check_factor(chosen, (images.shape[2], images.shape[3]))
@@ -181,13 +181,13 @@ def as_set(
         images=pixels.to(data.device),
         labels=labels.to(data.device),
         factor=chosen,
-        decode_type=choose("decode_type", decode_type or str(found.meta.get("decode_type", "single")), DECODE),
+        decode_type=choose("decode_type", decode_type or str(source.meta.get("decode_type", "single")), DECODE),
         classes=data.classes,
         mean=data.mean,
         std=data.std,
         source=data.name,
-        recipe=found.recipe,
-        coreset=str(found.meta.get("coreset", "")),
+        recipe=source.recipe,
+        coreset=str(source.meta.get("coreset", "")),
     )
 
 
@@ -203,17 +203,17 @@ def _matched(labels: Tensor, classes: tuple[str, ...] | None, data: ImageData, w
     return torch.tensor([data.classes.index(name) for name in classes])[labels]
 
 
-def _with_channels(images: Tensor, data: ImageData, found: Foreign) -> Tensor:
+def _with_channels(images: Tensor, data: ImageData, source: Foreign) -> Tensor:
     """[n, ch, H, W] with the channels of the data. Raises UserError for other channels."""
     if images.shape[1] == data.channels:
         return images
     if images.shape[3] == data.channels:
-        log.info("%s has its channels last", found.where)
+        log.info("%s has its channels last", source.where)
         return images.permute(0, 3, 1, 2)
-    if images.shape[1] == 1 and data.channels == 3 and found.classes is not None:
+    if images.shape[1] == 1 and data.channels == 3 and source.classes is not None:
         return images.expand(-1, 3, -1, -1)  # image files whose colours are all grey
     raise UserError(
-        f"{found.where} has images of shape {list(images.shape)}, and {data.name} has {data.channels} channels: "
+        f"{source.where} has images of shape {list(images.shape)}, and {data.name} has {data.channels} channels: "
         f"[n, {data.channels}, H, W] or [n, H, W, {data.channels}] is needed"
     )
 

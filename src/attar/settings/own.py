@@ -59,16 +59,16 @@ def find(text: str) -> Callable[..., Any]:
     module_name, _, attribute = name.partition(":")
     if module_name == "__main__" or not re.fullmatch(r"[\w.]+", attribute):
         raise UserError(f"{name} lives in the Python program that named it; put it into a module, for module:function")
-    found: Any = _module(module_name, name)
+    value: Any = _module(module_name, name)
     for part in attribute.split("."):
-        if not hasattr(found, part):
+        if not hasattr(value, part):
             raise MissingError(f"{name} is not there: {module_name} has no {attribute}")
-        found = getattr(found, part)
-    if not callable(found):
-        raise UserError(f"{name} is no function but a {type(found).__name__}")
-    if expected and expected != digest(found):
+        value = getattr(value, part)
+    if not callable(value):
+        raise UserError(f"{name} is no function but a {type(value).__name__}")
+    if expected and expected != digest(value):
         raise UserError(f"{name} has changed since the run began; restore its file, or begin another run")
-    return found
+    return value
 
 
 def _module(module_name: str, name: str) -> Any:

@@ -181,8 +181,8 @@ def mtt_woof() -> Recipe:
 
 def mtt_fashion_cpu() -> Recipe:
     """Fashion-MNIST by trajectories in minutes on two cores, ten stored images per class (docs/log.md)."""
-    found = {"ipc": 10, "lr_img": 100.0, "lr_teacher": 0.05, "niter": 5}
-    return overlay(of_method("mtt", fashion_cpu()), {"condense": found})
+    tuned = {"ipc": 10, "lr_img": 100.0, "lr_teacher": 0.05, "niter": 5}
+    return overlay(of_method("mtt", fashion_cpu()), {"condense": tuned})
 
 
 def datm_cifar10() -> Recipe:

@@ -112,10 +112,10 @@ def known_settings(section: type) -> dict[str, Setting]:
 
 def panels(section: type) -> dict[str, str]:
     """{field: the panel of the help that it stands in} of a class of settings."""
-    panel, found = "", {}
+    panel, panels = "", {}
     for name, details in known_settings(section).items():
-        found[name] = panel = details.panel or panel
-    return found
+        panels[name] = panel = details.panel or panel
+    return panels
 
 
 def check_values(config: Any) -> None:

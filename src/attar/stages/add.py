@@ -99,8 +99,10 @@ def new_classes(before: Part, data: ImageData) -> tuple[str, ...]:
     if lost := [name for name in condensed.classes if name not in data.classes]:
         raise UserError(f"{data.name} lacks the class '{lost[0]}' of {before.path}; images of all classes are needed")
     if condensed.images.shape[1:] != data.images.shape[1:]:
-        own, wanted = ("x".join(map(str, value.shape[1:])) for value in (condensed.images, data.images))
-        raise UserError(f"{before.path} holds images of {own}, the data of {wanted}; --size brings them to one size")
+        of_set, of_data = ("x".join(map(str, value.shape[1:])) for value in (condensed.images, data.images))
+        raise UserError(
+            f"{before.path} holds images of {of_set}, the data of {of_data}; --size brings them to one size"
+        )
     new = tuple(name for name in data.classes if name not in condensed.classes)
     if not new:
         raise UserError(f"{data.name} has no class that {before.path} lacks; there is nothing to add")

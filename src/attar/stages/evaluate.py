@@ -231,15 +231,15 @@ def measure_into(
     result["seconds"] = {**result["seconds"], "evaluate": trained.seconds}
     result["protocol"] = protocol
     assert data.test_labels is not None  # see `check_set_fits`
-    found, earlier = by_class(measured.predictions, data.test_labels, data.classes), result.pop(BY_CLASS, {})
+    measures, earlier = by_class(measured.predictions, data.test_labels, data.classes), result.pop(BY_CLASS, {})
     for name, entries in measured.items():
         before = result.get(name, {})
         if fewer := [network for network, entry in entries.items() if entry["n"] < before.get(network, entry)["n"]]:
             logger.warning("%s, %s: replaced by fewer networks than before", MEASURED[name][0], ", ".join(fewer))
         result[name] = {**before, **entries}
         kept = {network: value for network, value in earlier.get(name, {}).items() if network not in entries}
-        found[name] = kept | found.get(name, {})
-    result[BY_CLASS] = earlier | {name: entries for name, entries in found.items() if entries}
+        measures[name] = kept | measures.get(name, {})
+    result[BY_CLASS] = earlier | {name: entries for name, entries in measures.items() if entries}
     result = {key: value for key, value in result.items() if key not in GAINS} | gains(result)
     if folder is not None:
         event = {"event": "evaluation", "outer": None, **measured}

@@ -50,10 +50,10 @@ def runs(root: str | Path | None = None) -> list[Shown]:
     root = Path(root or RUN_ROOT)
     if not root.is_dir():
         raise MissingError(f"there is no folder {root}; runs are kept in {RUN_ROOT} where no --out is given")
-    found = []
+    runs = []
     for path in sorted(root.iterdir(), key=lambda path: path.stat().st_mtime):
         try:
-            found += [show(path)] if is_run(path) else []
+            runs += [show(path)] if is_run(path) else []
         except UserError as error:
             log.warning("%s", error)
-    return found
+    return runs

@@ -121,8 +121,8 @@ def step(model: TrainState, images: Tensor, targets: Tensor, gradients: Gradient
         if gradients is not None:
             return gradients({name: value.detach() for name, value in params.items()}, model.buffers, images, targets)
         loss = F.cross_entropy(functional_call(model.module, {**params, **model.buffers}, (images,)), targets)
-        found = torch.autograd.grad(loss, list(params.values()), materialize_grads=True)
-        return dict(zip(params, found, strict=True)), loss
+        derivatives = torch.autograd.grad(loss, list(params.values()), materialize_grads=True)
+        return dict(zip(params, derivatives, strict=True)), loss
 
     grads, loss = gradients_at(params)
     if model.gsam is not None:
@@ -163,7 +163,7 @@ def accuracy(model: TrainState, batches: Iterable[Batch]) -> float:
 def predict(model: TrainState, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
     """The predicted classes and the labels of all images of the batches, int64 [M] each, on the device."""
     model.module.eval()
-    found = [(model(images).argmax(dim=1), labels) for images, labels in batches]
+    answers = [(model(images).argmax(dim=1), labels) for images, labels in batches]
     model.module.train()
-    predicted, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
+    predicted, labels = (torch.cat(parts) for parts in zip(*answers, strict=True))
     return predicted, labels

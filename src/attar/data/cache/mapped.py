@@ -45,19 +45,19 @@ class Store:
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """A copy of these rows (int64 [n]). Raises UserError when one of them is not what was written."""
-        found = self.images[rows]
+        images = self.images[rows]
         for place in np.flatnonzero(~self.checked[rows]):
             row = rows[place]
-            if check_of(found[place]) != self.checks[row]:
+            if check_of(images[place]) != self.checks[row]:
                 with suppress(OSError):  # where the cache is read-only
                     self.manifest.unlink()
                 raise UserError(f"{self.path} is damaged at image {row}; start again, and the cache is built anew")
             self.checked[row] = True
-        self.gathered += found.nbytes + len(found) * AROUND
+        self.gathered += images.nbytes + len(images) * AROUND
         if self.gathered > RELEASE:  # what a process has mapped counts as its memory
             self.gathered = 0
             self.map.madvise(mmap.MADV_DONTNEED)
-        return found
+        return images
 
 
 class InMemoryStore:
@@ -94,10 +94,10 @@ class Mapped:
 
     def __getitem__(self, rows: Tensor | slice) -> Tensor:
         place = rows if isinstance(rows, slice) else rows.cpu().numpy()
-        found = torch.from_numpy(self.store.gather(self.rows[place]))
+        images = torch.from_numpy(self.store.gather(self.rows[place]))
         if self.device.type == "cuda":
-            return found.pin_memory().to(self.device, non_blocking=True)
-        return found
+            return images.pin_memory().to(self.device, non_blocking=True)
+        return images
 
     def split(self, batch: int) -> Iterator[Tensor]:
         """`batch` rows at a time, in order."""

@@ -85,12 +85,12 @@ def load(files: Sequence[Path], place: Path, reading: Reading) -> ImageData:
         while above and above not in tree.folders:
             tree.folders.add(above)
             above = above.rpartition("/")[0]
-    found = layout(tree, reading.left_out, reading.nclass)
+    splits = layout(tree, reading.left_out, reading.nclass)
 
     def chosen(places: list[int]) -> Pictures:
         return _pictures(files[0], [listed[files[0]][place] for place in places])
 
-    return assemble(splits_of(found, about.name, chosen), about, reading)
+    return assemble(splits_of(splits, about.name, chosen), about, reading)
 
 
 def _stem(path: Path) -> str:
@@ -114,7 +114,7 @@ def _entries(file: Path, left_out: LeftOut) -> list[Entry]:
         raise UserError(f"{file} is damaged or no archive: {' '.join(str(error).split())}") from error
     for name in other:
         left_out.add("links and devices in the archive", name)
-    found: dict[str, Entry] = {}
+    entries: dict[str, Entry] = {}
     for place, (name, size, is_file) in enumerate(inside):
         parts = (name if "/" in name else name.replace("\\", "/")).removeprefix("./").split("/")  # of old Windows tools
         used = is_file and not any(map(is_hidden, parts))
@@ -124,10 +124,10 @@ def _entries(file: Path, left_out: LeftOut) -> list[Entry]:
             left_out.add("hidden or system files and folders", name)
         elif used:
             entry = Entry("/".join(parts), size, place, f"{own} {place} {name}")
-            if found.pop(entry.name, None):
+            if entries.pop(entry.name, None):
                 left_out.add("files that a later one of the same name replaces", name)
-            found[entry.name] = entry
-    return list(found.values())
+            entries[entry.name] = entry
+    return list(entries.values())
 
 
 def _name(info: zipfile.ZipInfo) -> str:
@@ -145,9 +145,9 @@ def _pictures(file: Path, chosen: Sequence[Entry]) -> Pictures:
     """Images of an archive, in its order."""
 
     def items(start: int) -> Iterator[Named]:
-        wanted = {entry.place for entry in chosen[start:]}
+        places = {entry.place for entry in chosen[start:]}
         try:
-            for name, raw in _contents(file, wanted):
+            for name, raw in _contents(file, places):
                 yield f"{file}: {printable(name)}", raw
         except DAMAGED as error:
             if isinstance(error, UserError):
@@ -160,17 +160,17 @@ def _pictures(file: Path, chosen: Sequence[Entry]) -> Pictures:
     return Pictures(len(chosen), items, stamp, sum(entry.size for entry in chosen))
 
 
-def _contents(file: Path, wanted: set[int]) -> Iterator[tuple[str, bytes]]:
+def _contents(file: Path, places: set[int]) -> Iterator[tuple[str, bytes]]:
     """The members at these places, one after another, in the order of the archive."""
     if file.suffix.lower() == ".zip":
         with zipfile.ZipFile(file) as opened:
             for place, info in enumerate(opened.infolist()):
-                if place in wanted:
+                if place in places:
                     yield info.filename, opened.read(info)
         return
     with tarfile.open(file) as tar:
         for place, member in enumerate(tar):
-            if place in wanted and (stream := tar.extractfile(member)):
+            if place in places and (stream := tar.extractfile(member)):
                 yield member.name, stream.read()
 
 
@@ -246,10 +246,10 @@ def _label(raw: bytes, where: str) -> str | int:
     except ValueError:
         return text
     if isinstance(value, dict):
-        found = [key for key in LABEL_KEYS if key in value]
-        if len(found) > 1:
-            say_once(f"labels are taken from the key {found[0]}, not from {' and '.join(found[1:])}", logging.WARNING)
-        value = value[found[0]] if found else None
+        keys = [key for key in LABEL_KEYS if key in value]
+        if len(keys) > 1:
+            say_once(f"labels are taken from the key {keys[0]}, not from {' and '.join(keys[1:])}", logging.WARNING)
+        value = value[keys[0]] if keys else None
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise UserError(
             f"{where} has no label beside it that is a whole number or a name; several labels an image cannot be used"

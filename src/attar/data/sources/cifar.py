@@ -175,13 +175,13 @@ def _split(batches: dict[str, dict[str, Any]], key: str, nclass: int) -> tuple[n
         data = batch["data"]
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3072,):
             raise UserError(f"{path}: 'data' must be a uint8 array [N, 3072] of 3x32x32 images")
-        found = batch[key].tolist() if isinstance(batch[key], np.ndarray) else batch[key]
-        if not isinstance(found, list) or not all(isinstance(n, int) and 0 <= n < nclass for n in found):
+        values = batch[key].tolist() if isinstance(batch[key], np.ndarray) else batch[key]
+        if not isinstance(values, list) or not all(isinstance(n, int) and 0 <= n < nclass for n in values):
             raise UserError(f"{path}: '{key}' must be a list of integers 0..{nclass - 1}")
-        if len(found) != len(data):
-            raise UserError(f"{path}: {len(data)} images but {len(found)} '{key}'")
+        if len(values) != len(data):
+            raise UserError(f"{path}: {len(data)} images but {len(values)} '{key}'")
         images.append(data.reshape(-1, 3, 32, 32))
-        labels += found
+        labels += values
     return np.concatenate(images), np.asarray(labels)
 
 

@@ -47,12 +47,12 @@ def read(root: Path, reading: Reading) -> ImageData:
     if reading.wish("labels_csv") is not None:
         return listed.read(tree, root, about, reading)
     if tiny_imagenet.is_here(tree):
-        found = tiny_imagenet.layout_of(tree, root, reading.left_out)
+        splits = tiny_imagenet.layout_of(tree, root, reading.left_out)
     elif listed.metadata_of(tree):
         return listed.read(tree, root, about, reading)
     else:
-        found = layout(tree, reading.left_out, reading.nclass)
-    return assemble(splits_of(found, about.name, tree.pictures), about, reading)
+        splits = layout(tree, reading.left_out, reading.nclass)
+    return assemble(splits_of(splits, about.name, tree.pictures), about, reading)
 
 
 def refuse_own(root: Path) -> None:

@@ -59,7 +59,7 @@ def load(name: str, reading: Reading) -> ImageData:
     setup = _out_of_reach(path)
     try:
         with _offline(datasets, setup is not None):
-            found = datasets.load_dataset(path, configuration or None)
+            loaded = datasets.load_dataset(path, configuration or None)
     except (UserError, MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:  # datasets raises many kinds; what was wrong with the hub says more
@@ -67,7 +67,7 @@ def load(name: str, reading: Reading) -> ImageData:
             f"the folder {name} does not exist; {LAYOUT}; and the Hugging Face hub gives no data set of that name: "
             f"{setup or words(error)}"
         ) from error
-    return from_datasets(found, reading, name.replace("/", "--").replace(":", "--"), keep=True)
+    return from_datasets(loaded, reading, name.replace("/", "--").replace(":", "--"), keep=True)
 
 
 def _out_of_reach(path: str) -> str | None:
@@ -85,11 +85,11 @@ def _out_of_reach(path: str) -> str | None:
 
 
 @contextmanager
-def _offline(datasets: Any, wanted: bool) -> Iterator[None]:
+def _offline(datasets: Any, offline: bool) -> Iterator[None]:
     """Inside, `datasets` and the hub's client look at what was downloaded before, and nowhere else."""
     import huggingface_hub.constants as constants
 
-    places: tuple[Any, ...] = (constants, datasets.config) if wanted else ()
+    places: tuple[Any, ...] = (constants, datasets.config) if offline else ()
     before = [place.HF_HUB_OFFLINE for place in places]
     try:
         for place in places:

@@ -43,9 +43,9 @@ def layout(tree: Tree, left_out: LeftOut, nclass: int | None = None) -> Layout:
     prefix = _unwrapped(tree)
     inner = _folders(tree, prefix)
     pictured = {name for name in inner if _has_pictures(tree, f"{prefix}{name}/")}
-    found = _split_folders(tree, prefix, inner, pictured)
-    if found:
-        return _with_splits(tree, prefix, found, left_out, nclass)
+    names = _split_folders(tree, prefix, inner, pictured)
+    if names:
+        return _with_splits(tree, prefix, names, left_out, nclass)
     if not pictured:
         raise MissingError(_no_classes(tree, prefix, pictured))
     called = [name for name in inner if splits.kind_of(name)]
@@ -65,11 +65,11 @@ def layout(tree: Tree, left_out: LeftOut, nclass: int | None = None) -> Layout:
     return _by_splits_below(tree, prefix, _pictures(tree, prefix, classes, left_out, nclass))
 
 
-def splits_of(found: Layout, where: str, pictures: Callable[[list[int]], Pictures]) -> dict[str, Split]:
+def splits_of(splits: Layout, where: str, pictures: Callable[[list[int]], Pictures]) -> dict[str, Split]:
     """Images and labels by the names of their folders.
 
     Args:
-        found: where they are in the tree.
+        splits: where they are in the tree.
         where: what the data are called in a message.
         pictures: gives the images at some places of the tree, ascending.
 
@@ -80,7 +80,7 @@ def splits_of(found: Layout, where: str, pictures: Callable[[list[int]], Picture
         UserError: for class names that are the same.
     """
     parts = {}
-    for split, images in found.items():
+    for split, images in splits.items():
         names = unique(tuple(map(printable, images)), where)
         marks = {place: mark for mark, places in enumerate(images.values()) for place in places}
         order = sorted(marks)
@@ -103,20 +103,20 @@ def _split_folders(tree: Tree, prefix: str, inner: Sequence[str], pictured: set[
     return sorted(deep) if bare and all(spoken) and splits.TRAIN in spoken and len(set(spoken)) > 1 else []
 
 
-def _by_splits_below(tree: Tree, prefix: str, found: dict[str, list[int]]) -> Layout:
+def _by_splits_below(tree: Tree, prefix: str, classes: dict[str, list[int]]) -> Layout:
     """The same, where the folders of classes hold those of splits: <class>/train, <class>/test."""
     parts: Layout = {}
     others = []
-    for name, places in found.items():
+    for name, places in classes.items():
         for place in places:
             below = tree.files[place][len(prefix) :].split("/")[1].lower()
             if splits.kind_of(below):
-                parts.setdefault(below, {label: [] for label in found})[name].append(place)
+                parts.setdefault(below, {label: [] for label in classes})[name].append(place)
             else:
                 others.append(tree.files[place])
     if not parts:
-        _say_nested(tree, prefix, found)
-        return {splits.TRAIN: found}
+        _say_nested(tree, prefix, classes)
+        return {splits.TRAIN: classes}
     if others:
         raise UserError(
             f"{tree.root} has folders of splits below those of classes ({', '.join(parts)}), and images beside them, "
@@ -126,11 +126,11 @@ def _by_splits_below(tree: Tree, prefix: str, found: dict[str, list[int]]) -> La
     return parts
 
 
-def _say_nested(tree: Tree, prefix: str, found: Mapping[str, Sequence[int]]) -> None:
+def _say_nested(tree: Tree, prefix: str, classes: Mapping[str, Sequence[int]]) -> None:
     depth = prefix.count("/") + 1
     if not any(folder.startswith(prefix) and folder.count("/") >= depth for folder in tree.folders):
         return
-    files = [tree.files[place] for places in found.values() for place in places]
+    files = [tree.files[place] for places in classes.values() for place in places]
     nested = [file for file in files if file.count("/") > depth]
     if nested:
         log.warning(
@@ -139,13 +139,13 @@ def _say_nested(tree: Tree, prefix: str, found: Mapping[str, Sequence[int]]) -> 
         )
 
 
-def _with_splits(tree: Tree, prefix: str, found: Sequence[str], left_out: LeftOut, nclass: int | None) -> Layout:
-    within = {name: _unwrapped(tree, f"{prefix}{name}/") for name in found}
+def _with_splits(tree: Tree, prefix: str, names: Sequence[str], left_out: LeftOut, nclass: int | None) -> Layout:
+    within = {name: _unwrapped(tree, f"{prefix}{name}/") for name in names}
     folders = {name: set(_folders(tree, place)) for name, place in within.items()}
     if not any(folders.values()):
-        bare = next((name for name in found if _has_pictures(tree, f"{prefix}{name}/")), None)
+        bare = next((name for name in names if _has_pictures(tree, f"{prefix}{name}/")), None)
         if bare is None:
-            raise MissingError(f"{tree.root}/{prefix}{found[0]} has no class folders; {LAYOUT}")
+            raise MissingError(f"{tree.root}/{prefix}{names[0]} has no class folders; {LAYOUT}")
         raise MissingError(_no_classes(tree, f"{prefix}{bare}/", {bare}))
     classes = ordered(sorted(set().union(*folders.values())), tree.root)
     parts: Layout = {}
@@ -160,7 +160,7 @@ def _with_splits(tree: Tree, prefix: str, found: Sequence[str], left_out: LeftOu
         parts[name] = _pictures(tree, place, inner, left_out, nclass)
         _say_nested(tree, place, parts[name])
         _count_loose(tree, place, left_out)
-    _count_others(tree, prefix, set(found), left_out)
+    _count_others(tree, prefix, set(names), left_out)
     return parts
 
 
@@ -211,23 +211,23 @@ def _pictures(
 ) -> dict[str, list[int]]:
     """The images of each class, those of sub-folders after those directly in it. Raises UserError for none."""
     start = len(prefix)
-    found: dict[str, list[int]] = {name: [] for name in classes}
+    places: dict[str, list[int]] = {name: [] for name in classes}
     for place, file in enumerate(tree.files):
         if not file.startswith(prefix):
             continue
         label, _, rest = file[start:].partition("/")
-        if label not in found or not rest:
+        if label not in places or not rest:
             continue
         if is_picture(rest):
-            found[label].append(place)
+            places[label].append(place)
         else:
             left_out.add(f"files {NOT_PICTURES} ({os.path.splitext(rest)[1] or 'none'})", file)
     for name in classes[:nclass]:
-        if not found[name]:
+        if not places[name]:
             raise UserError(
                 f"{printable(f'{tree.root}/{prefix}{name}')} has no images; {NEEDS}; remove it if it is no class"
             )
-    return found
+    return places
 
 
 def _csv_flag(tree: Tree, table: str) -> str:

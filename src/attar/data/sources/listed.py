@@ -170,18 +170,18 @@ def _rows(table: Table, tree: Tree, folder: str, reading: Reading) -> list[Row]:
     label, spoken = _labels(table, column, reading)
     split_column = splits.column_of(name for name in table.columns if name not in (column, reading.label_column))
     named = splits.of_column(table.columns[split_column], split_column, table.where) if split_column else None
-    found: dict[int, Row] = {}
+    rows: dict[int, Row] = {}
     for line, (place, mark) in enumerate(zip(places, spoken, strict=True)):
         called = table.columns[column][line]
         if place is None:
             reading.left_out.add("rows without a file", called)
             continue
         row = Row(place, mark, named[line] if named else _split_of(tree.files[place]))
-        if found.setdefault(place, row) != row:
+        if rows.setdefault(place, row) != row:
             raise UserError(f"{table.where} gives {called} two labels: several labels an image cannot be used")
-        reading.left_out.add("rows that repeat another", called, int(found[place] is not row))
-    log.info("%s: %d images; files from the column %s, labels from %s", table.where, len(found), column, label)
-    return list(found.values())
+        reading.left_out.add("rows that repeat another", called, int(rows[place] is not row))
+    log.info("%s: %d images; files from the column %s, labels from %s", table.where, len(rows), column, label)
+    return list(rows.values())
 
 
 def _names(tree: Tree, folder: str) -> dict[str, int | None]:

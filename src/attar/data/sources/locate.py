@@ -12,7 +12,7 @@ from attar.errors import MissingError, UserError
 
 def find(
     name: str,
-    found: Callable[[Path], bool],
+    is_it: Callable[[Path], bool],
     data_dir: str | Path | None,
     *,
     needs: str,
@@ -21,7 +21,7 @@ def find(
     subfolders: Sequence[str] = (),
     system: Sequence[str] = (),
 ) -> Path:
-    """The first folder for which `found` is true.
+    """The first folder for which `is_it` is true.
 
     Looked at: data_dir alone when it is given; else the folder named by the environment variable ATTAR_DATA,
     ./data/<name>, ./data, ~/.cache/attar/<name> and the `system` folders. In each, its subfolder <name> and the usual
@@ -40,7 +40,7 @@ def find(
     inner = [name, *subfolders]
     for base in bases:
         for folder in [*(base / part for part in inner), base]:
-            if found(folder):
+            if is_it(folder):
                 return folder
     tried = ", ".join(str(base) for base in bases)
     where = f"into {bases[0]}" if data_dir is not None else f"into ./data/{name}, or name their folder with --data_dir"

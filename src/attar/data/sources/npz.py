@@ -35,8 +35,8 @@ def load(path: Path, reading: Reading) -> ImageData:
     """
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            found = _pairs(list(file))
-            arrays = {split: (file[images], file[marks]) for split, (images, marks) in found.items()}
+            pairs = _pairs(list(file))
+            arrays = {split: (file[images], file[marks]) for split, (images, marks) in pairs.items()}
             names = list(file)
     except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is damaged or no npz file: {' '.join(str(error).split())}") from error
@@ -46,7 +46,7 @@ def load(path: Path, reading: Reading) -> ImageData:
             f"holds {', '.join(names) or 'nothing'}"
         )
     parts = {}
-    for name in sorted(set(names).difference(*found.values())):
+    for name in sorted(set(names).difference(*pairs.values())):
         reading.left_out.add("arrays with other names", name)
     for split, (images, marks) in arrays.items():
         values = pixels(
@@ -58,14 +58,14 @@ def load(path: Path, reading: Reading) -> ImageData:
 
 def _pairs(names: Collection[str]) -> dict[str, tuple[str, str]]:
     """The arrays of images and of labels of each split."""
-    found: dict[str, tuple[str, str]] = {}
+    pairs: dict[str, tuple[str, str]] = {}
     lower = {name.lower(): name for name in names}
     for split in splits.KIND_OF_NAME:
         images = next((lower[f] for word in IMAGES for f in (f"{split}_{word}", f"{word}_{split}") if f in lower), None)
         marks = next((lower[f] for word in LABELS for f in (f"{split}_{word}", f"{word}_{split}") if f in lower), None)
         if images and marks:
-            found[split] = (images, marks)
+            pairs[split] = (images, marks)
     images = next((lower[word] for word in IMAGES if word in lower), None)
     marks = next((lower[word] for word in LABELS if word in lower), None)
-    trained = any(splits.kind_of(split) == splits.TRAIN for split in found)  # else arrays without a split are for that
-    return {splits.TRAIN: (images, marks)} | found if images and marks and not trained else found
+    trained = any(splits.kind_of(split) == splits.TRAIN for split in pairs)  # else arrays without a split are for that
+    return {splits.TRAIN: (images, marks)} | pairs if images and marks and not trained else pairs

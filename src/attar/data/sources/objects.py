@@ -177,11 +177,11 @@ def _unpacked(item: Any, row: int, reading: Reading) -> tuple[Any, Any]:
 
 def _key(item: Mapping[Any, Any], reading: Reading, wish: str, usual: Sequence[str]) -> str | None:
     """The key of a dict that was asked for, or the usual one. Raises UserError where there are several."""
-    found = [key for key in usual if key in item]
+    keys = [key for key in usual if key in item]
     asked = reading.wish(wish)
-    if asked is None and len(found) > 1:
-        raise UserError(f"an item of the data set has the keys {' and '.join(found)}; name one with {wish}")
-    return asked or next(iter(found), None)
+    if asked is None and len(keys) > 1:
+        raise UserError(f"an item of the data set has the keys {' and '.join(keys)}; name one with {wish}")
+    return asked or next(iter(keys), None)
 
 
 def _picture(value: Any, name: str, reading: Reading) -> Image.Image | np.ndarray:

@@ -62,13 +62,13 @@ def read_mat(raw: bytes) -> dict[str, np.ndarray]:
     order = ORDERS.get(raw[126:128])
     if order is None:
         raise ValueError("it has no header of MATLAB version 5 to 7.2")
-    found = {}
+    arrays = {}
     for kind, body in _elements(memoryview(raw)[128:], order):
         if kind == PACKED:
             kind, body = next(_elements(memoryview(zlib.decompress(body)), order), (0, body))
         if kind == MATRIX and (named := _matrix(body, order)):
-            found[named[0]] = named[1]
-    return found
+            arrays[named[0]] = named[1]
+    return arrays
 
 
 def _elements(raw: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:

@@ -57,31 +57,31 @@ class Tree:
     @cached_property
     def with_pictures(self) -> set[str]:
         """Folders with images in them or below."""
-        found: set[str] = set()
+        folders: set[str] = set()
         for file in self.files:
             folder = file.rpartition("/")[0]
-            if folder not in found and is_picture(file):
-                while folder not in found:
-                    found.add(folder)
+            if folder not in folders and is_picture(file):
+                while folder not in folders:
+                    folders.add(folder)
                     folder = folder.rpartition("/")[0]
-        return found
+        return folders
 
     @cached_property
     def inner(self) -> dict[str, list[str]]:
         """The names of the folders directly in a folder, sorted."""
-        found: dict[str, list[str]] = {}
+        below: dict[str, list[str]] = {}
         for folder in sorted(self.folders - {""}):
             above, _, name = folder.rpartition("/")
-            found.setdefault(above, []).append(name)
-        return found
+            below.setdefault(above, []).append(name)
+        return below
 
     @cached_property
     def loose(self) -> dict[str, list[str]]:
         """The files directly in a folder."""
-        found: dict[str, list[str]] = {}
+        files: dict[str, list[str]] = {}
         for file in self.files:
-            found.setdefault(file.rpartition("/")[0], []).append(file)
-        return found
+            files.setdefault(file.rpartition("/")[0], []).append(file)
+        return files
 
 
 def is_hidden(name: str) -> bool:

@@ -21,6 +21,7 @@ from attar.training.pool import Pool, empty
 from helpers.condensation import pool_of, settings
 
 SWEEPS = 4
+POINTS = 4  # of a trajectory
 METHODS = ("accdd", "idc", "idc-i", "dc", "dsa", "dm", "ncfm")
 # Every method, and combinations of their pieces.
 RUNS: list[tuple[str, dict[str, Any]]] = [
@@ -31,6 +32,7 @@ RUNS: list[tuple[str, dict[str, Any]]] = [
     ("accdd", {"averaging_power": 3}),
     ("dm", {"averaging_power": 1}),
     ("cim", {}),
+    ("tgdd", {}),
     ("accdd", {"metric": "orth", "match_layers": "0.5:", "keep": "easiest:0.5"}),
 ]
 
@@ -53,6 +55,13 @@ def pool_for(config: CondenseConfig, data: ImageData, dtype: torch.dtype = torch
         replace(member, params={name: 1.5 * value for name, value in member.params.items()}, settings={"seed": seed})
         for seed, member in enumerate(pool.members)
     ]
+    if config.network_init == "epoch":
+        sizes = torch.linspace(1, 1.5, POINTS, dtype=dtype)
+        points = [
+            {name: torch.stack([size * value for size in sizes]) for name, value in member.params.items()}
+            for member in pool.members
+        ]
+        members = [replace(member, epochs=epochs) for member, epochs in zip(members, points, strict=True)]
     return replace(pool, members=tuple(members))
 
 

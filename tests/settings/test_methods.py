@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ PUBLISHED = {
     "dc": ("fresh", 10, False, "grad", "cos", True, "synthetic", 1, "noise", "none", 0.1, 256, 10_000),
     "dsa": ("fresh", 10, False, "grad", "cos", True, "synthetic", 1, "random", DSA, 0.1, 256, 10_000),
     "dm": ("fresh", 1, False, "feat", "mse", False, "none", 1, "random", DSA, 1.0, 256, 20_000),
+    "tgdd": ("epoch", 1, False, "feat", "mse", False, "none", 2, "mix", "color_crop_cutout", 0.1, 128, 10_000),
     "ncfm": ("interpolated", 1, False, "ncf", "l1", False, "none", 2, "mix", "color_crop_cutout", 1e-3, 1024, 20_000),
 }
 
@@ -91,7 +93,7 @@ def test_published_settings_of_the_neighbours(method: str) -> None:
     ) == PUBLISHED[method]
     assert (c.method, c.bias, c.mom_img) == (method, False, 0.5)
     moves = (c.img_step, c.img_space, c.lr_scaled)
-    others = {"idc": ("class", "unit", True), "idc-i": ("class", "unit", True), "ncfm": ("class", "unit", False)}
+    others = {name: ("class", "unit", name.startswith("idc")) for name in ("idc", "idc-i", "ncfm", "tgdd")}
     assert moves == others.get(method, ("sweep", "normalized", False))
 
 
@@ -127,6 +129,15 @@ def test_details_of_ncfm() -> None:
     assert (best.img_optim, best.lr_img) == ("sgd", 0.03), "as it was tuned"
 
 
+def test_details_of_tgdd() -> None:
+    c, pool = chosen("tgdd", ipc=1).condense, chosen("tgdd").pool
+    assert (c.lr_img, c.calibrate, c.calibrate_epochs, c.batch_syn_max, c.clamp) == (0.01, 2.5, 7, 200, True)
+    assert chosen("tgdd", ipc=50).condense.calibrate == 0.5
+    assert (pool.models, pool.epochs, pool.keep_epochs, pool.lr_decay, pool.momentum) == (5, 60, True, True, 0.9)
+    large = named("tgdd-nette")
+    assert (large.pool.epochs, large.condense.lr_img, large.network.depth) == (80, 1.0, 5)
+
+
 def test_what_of_idc_depends_on_the_data() -> None:
     assert chosen("idc", "cifar10").condense.lr_img == chosen("idc-i", "cifar100").condense.lr_img == 5e-3
     imagenet = chosen("idc", "imagenet").condense
@@ -143,7 +154,8 @@ def test_a_short_recipe_keeps_its_schedule_and_its_pool(method: str, name: str) 
         assert getattr(recipe.condense, setting) == getattr(base.condense, setting)
     assert (recipe.network, recipe.evaluate) == (base.network, base.evaluate)
     experts = method in TRAJECTORIES
-    assert (recipe.pool == base.pool) != experts and recipe.pool.models == base.pool.models
+    pool = replace(base.pool, keep_epochs=method == "tgdd")
+    assert (recipe.pool == pool) != experts and recipe.pool.models == base.pool.models
     assert not experts or (recipe.pool.keep_epochs and recipe.pool.epochs == recipe.condense.last_epoch)
     assert recipe.condense.factor <= base.condense.factor or method == "cim", "which needs cells"
     assert ("flip" in recipe.condense.aug_type) == (method in ("dsa", "dm", *TRAJECTORIES) and name == "fashion-cpu")
@@ -201,14 +213,16 @@ def test_tables_of_trajectories(method: str, dataset: str, ipc: int, expected: t
     assert c.outer_iterations * c.inner_loop == (10_000 if method == "datm" else 5_000) and not c.clamp
 
 
-@pytest.mark.parametrize("name", ["mtt-tiny", "mtt-nette", "datm-cifar10"])
+@pytest.mark.parametrize("name", [name for name in recipes.RECIPES if name.partition("-")[0] in METHOD_NAMES])
 def test_recipes_of_trajectories(name: str) -> None:
-    recipe = named(name)
-    assert recipe.condense.method == name.partition("-")[0] and recipe.pool.keep_epochs
+    recipe, (method, _, data) = named(name), name.partition("-")
+    assert recipe.condense.method == method and recipe.pool.keep_epochs and recipe.condense.ipc == 10
     assert resolve(CONDENSE, {}, recipe=name) == recipe, "experts stay as long as they are"
-    assert recipe.network.depth == {"mtt-tiny": 4, "mtt-nette": 5}.get(name)
+    assert recipe.network.depth == {"tiny": 4, "nette": 5, "woof": 5}.get(data)
+    if method == "tgdd":
+        return
     longer = resolve(CONDENSE, {"max_start_epoch": 120}, recipe=name)
-    assert longer.pool.epochs == 121
+    assert longer.pool.epochs == 119 + recipe.condense.expert_epochs
 
 
 # ---- layers ----

@@ -22,6 +22,7 @@ from helpers.command import call, refused
 
 EXPERTS = ("--width", "0.05", "--model_num", "2", "--nclass", "3")
 SHORT = (*EXPERTS, "--max_start_epoch", "2", "--expert_epochs", "1", "--syn_steps", "2", "--inner_loop", "2")
+OWN = {**dict.fromkeys(("mtt", "ftd", "datm"), SHORT), "tgdd": (*EXPERTS, "--pt_from", "2", "--inner_loop", "2")}
 TRAINING = ("--epochs", "2", "--runs", "1", "--quiet")
 
 
@@ -32,12 +33,14 @@ def read(path: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with pools and a run of mtt and of datm. Read only."""
+    """A folder with pools and a run of mtt, of datm and of tgdd. Read only."""
     path = tmp_path_factory.mktemp("trajectories")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
-        for method in ("mtt", "datm"):
-            call("condense", "-d", "digits", "--method", method, *SHORT, "--niter", "2", "--out", method, "--quiet")
+        for method in ("mtt", "datm", "tgdd"):
+            call(
+                "condense", "-d", "digits", "--method", method, *OWN[method], "--niter", "2", "--out", method, "--quiet"
+            )
     return path
 
 
@@ -48,11 +51,11 @@ def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_run_trains_its_experts_as_long_as_it_uses_them(here: Path) -> None:
-    for method, optimizer in (("mtt", "sgd"), ("datm", "gsam")):
+    for method, optimizer in (("mtt", "sgd"), ("datm", "gsam"), ("tgdd", "sgd")):
         config = read(here / method / "config.json")
         assert config["pool"] | {"epochs": 2, "keep_epochs": True, "optimizer": optimizer} == config["pool"]
         assert read(here / method / "result.json")["method"] == method
-    assert len(list((here / "pool" / "digits-convnet2-w0.05").iterdir())) == 4, "two experts each"
+    assert len(list((here / "pool" / "digits-convnet2-w0.05").iterdir())) == 6, "two experts each"
 
 
 def test_what_was_learned_is_in_the_set(here: Path) -> None:
@@ -63,6 +66,8 @@ def test_what_was_learned_is_in_the_set(here: Path) -> None:
     images, soft = training_set("learned", datm, attar.load("digits", nclass=3), 0)
     assert len(images) == len(soft) and soft.is_floating_point()
     assert datm.start().soft_labels is None and datm.start().lr is None
+    tgdd = set_files.load_set(here / "tgdd")
+    assert not tgdd.has_learned and not torch.equal(tgdd.images, tgdd.start().images)
 
 
 def test_an_evaluation_shows_both(here: Path, capsys: pytest.CaptureFixture[str], said: list[str]) -> None:
@@ -89,23 +94,29 @@ def test_a_comparison_has_a_column(here: Path, tmp_path: Path) -> None:
     spec: dict[str, Any] = {"dataset": "digits", "nclass": 3, "width": 0.05, "niter": 1, "inner_loop": 1, "models": 1}
     spec |= {"evaluate": {"epochs": 1, "runs": 1, "yardsticks": ["none"]}}
     own = {"syn_steps": 1, "max_start_epoch": 1, "expert_epochs": 1}
-    spec["entry"] = [{"method": "dm"}, *({"method": method, **own} for method in ("mtt", "datm"))]
+    spec["entry"] = [{"method": "tgdd"}, *({"method": method, **own} for method in ("mtt", "ftd", "datm"))]
     rows = attar.compare(spec, out=tmp_path / "out")
-    assert [row["learned"] is not None for row in rows] == [False, True, True]
+    assert [row["learned"] is not None for row in rows] == [False, True, True, True]
     assert "as learned" in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
 
 
-def test_minutes_fit_the_iterations_but_not_the_experts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    own = [word for word in SHORT if word not in ("--inner_loop",)][:-1]
-    call("condense", "-d", "digits", "--method", "mtt", *own, "--minutes", "0.2", "--out", "run", "--quiet")
-    config = read(Path("run/config.json"))
+@pytest.mark.parametrize("method", OWN)
+def test_minutes_fit_the_iterations_but_not_the_experts(method: str, here: Path, tmp_path: Path) -> None:
+    own, run = OWN[method][:-2], str(tmp_path / "run")
+    call("condense", "-d", "digits", "--method", method, *own, "--minutes", "0.05", "--out", run, "--quiet")
+    config = read(tmp_path / "run" / "config.json")
     assert config["pool"]["epochs"] == 2 and config["condense"]["niter"] >= 1
+    assert config["attar"]["minutes"] == 0.05
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_run_that_is_killed_goes_on_to_the_same_bits(number: signal.Signals, here: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "attar", "condense", "-d", "digits", "--method", "datm", *SHORT, "--niter"]
+@pytest.mark.parametrize(
+    ("method", "number"),
+    [("mtt", signal.SIGKILL), ("ftd", signal.SIGKILL), ("datm", signal.SIGTERM), ("tgdd", signal.SIGKILL)],
+)
+def test_a_run_that_is_killed_goes_on_to_the_same_bits(
+    method: str, number: signal.Signals, here: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "attar", "condense", "-d", "digits", "--method", method, *OWN[method], "--niter"]
     run = tmp_path / "run"
     with subprocess.Popen([*command, "2000", "--out", str(run), "--save_every", "1it", "--quiet"]) as process:
         while not (run / "checkpoint").exists():
@@ -118,20 +129,76 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(number: signal.Signals, h
     (run / "config.json").write_text(json.dumps(config))
     call("condense", "--resume", str(run), "--quiet")
     straight = str(tmp_path / "straight")
-    call("condense", "-d", "digits", "--method", "datm", *SHORT, "--niter", str(done + 2), "--out", straight, "--quiet")
+    call(*command[3:], str(done + 2), "--out", straight, "--quiet")
     one, other = ((Path(path) / "condensed.safetensors").read_bytes() for path in (run, straight))
     assert one == other
 
 
-def test_what_is_refused_in_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = ("condense", "-d", "digits", "--method", "mtt", *SHORT)
-    longer = [str(4) if before == "--max_start_epoch" else word for before, word in zip(("", *run), run, strict=False)]
-    assert "cannot condense in parts" in refused(capsys, *run, "--nclass_sub", "2")
-    assert "keeps epochs 0 to 2, and match trajectory needs those to 4" in refused(
-        capsys, *longer, "--model_path", "pool/digits-convnet2-w0.05", "--out", "other"
+def test_parts_where_the_loss_is_one_of_classes(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for method in ("ftd", "datm"):
+        run = ("condense", "-d", "digits", "--method", method, *SHORT, "--out", str(tmp_path / "none"))
+        assert "cannot condense in parts: its loss is of networks that learn all classes" in refused(
+            capsys, *run, "--only", "1"
+        )
+    run = ("condense", "-d", "digits", "--method", "tgdd", *OWN["tgdd"], "--niter", "1", "--quiet")
+    call(*run, "--nclass_sub", "2", "--out", str(tmp_path / "parts"))
+    assert set_files.load_set(tmp_path / "parts").labels.tolist() == [0, 1, 2]
+
+
+def test_a_network_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    Path("nets_of_trajectories.py").write_text(
+        "from torch import nn\n\ndef make(channels, nclass, size):\n    return nn.Sequential("
+        "nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, nclass))\n"
     )
+    for method in ("datm", "tgdd"):
+        own = ("-n", "nets_of_trajectories:make", *OWN[method][2:], "--niter", "1", "--out", method, "--quiet")
+        call("condense", "-d", "digits", "--method", method, *own)
+        condensed = set_files.load_set(method)
+        assert bool(condensed.images.isfinite().all()) and not torch.equal(condensed.images, condensed.start().images)
+
+
+@pytest.mark.slow
+def test_experts_on_a_cluster_are_the_same_files(run_attar: Any, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    for method, where in (("datm", "here"), ("datm", "there")):
+        run = ("pretrain", "-d", "digits", "--method", method, *EXPERTS, "--pt_from", "2", "--out", where)
+        assert run_attar(*run, *["--ray"] * (where == "there"), cwd=tmp_path).returncode == 0
+    one, other = (
+        {file.name: file.read_bytes() for file in (tmp_path / where).iterdir()} for where in ("here", "there")
+    )
+    assert one == other and len(one) == 2
+
+
+def given(run: tuple[str, ...], flag: str, *value: str) -> list[str]:
+    """A command with that flag, once."""
+    at = run.index(flag) if flag in run else len(run)
+    return [*run[:at], *run[at + 2 :], flag, *value]
+
+
+def test_what_is_refused_in_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = ("condense", "-d", "digits", "--method", "mtt", *SHORT, "--out", "other")
+    assert "cannot condense in parts" in refused(capsys, *run, "--nclass_sub", "2")
     call("pretrain", "-d", "digits", *EXPERTS, "--pt_from", "1", "--out", "plain", "--quiet")
-    assert "keeps no epochs" in refused(capsys, *run, "--model_path", "plain", "--out", "other")
+    assert "keeps no epochs" in refused(capsys, *run, "--model_path", "plain")
+    tgdd = ("condense", "-d", "digits", "--method", "tgdd", *EXPERTS, "--model_path", "plain", "--out", "other")
+    words = "keeps no epochs, and network_init epoch needs them; `attar pretrain --keep_epochs` keeps"
+    assert words in refused(capsys, *tgdd)
+    pool = (*run, "--model_path", "pool/digits-convnet2-w0.05")
+    for flag, value, words in (
+        ("--max_start_epoch", "4", "keeps epochs 0 to 2, and match trajectory needs those to 4"),
+        ("--expert_epochs", "2", "keeps epochs 0 to 2, and match trajectory needs those to 3"),
+        ("--width", "0.1", "has width 0.05, but 0.1 is asked for"),
+        ("--zca", "", "was made for images normalised by channel, not for images in ZCA space"),
+        ("--syn_steps", "0", "syn_steps must be at least 1, not 0"),
+        ("--expert_epochs", "0", "expert_epochs must be at least 1, not 0"),
+        ("--max_start_epoch", "0", "max_start_epoch must be at least 1, not 0"),
+        ("--min_start_epoch", "2", "max_start_epoch (2) must be above min_start_epoch (2)"),
+        ("--batch_syn", "0", "batch_syn must be at least 1, not 0"),
+        *((flag, "nan", f"{flag[2:]} must be ") for flag in ("--lr_img", "--lr_lr", "--lr_teacher", "--threshold")),
+    ):
+        assert words in refused(capsys, *given(pool, flag, *[value] * bool(value))), flag
     assert "method dm takes no syn_steps here" in refused(
         capsys, "condense", "-d", "digits", "--method", "dm", "--syn_steps", "3", "--out", "other"
     )

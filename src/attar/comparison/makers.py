@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from attar.comparison.grid import SettingKey
 from attar.errors import UserError, choose
 from attar.selection.coresets import FEATURE_NAMES
-from attar.settings import methods, plugins
+from attar.settings import layers, plugins
 from attar.settings.choices import CORESET_NAMES, FEATURED_NAMES, METHOD_NAMES
 from attar.settings.config import Recipe
 from attar.settings.schema import settings_of
@@ -56,7 +56,7 @@ def check_takes(method: str, features: str | None, key: SettingKey, value: objec
     """Raise `UserError` where a setting has no effect on a method with the settings of `recipe`."""
     section, field = key
     if maker(method).condenses:
-        methods.check_explicit({section: {field: value}}, settings_of(recipe.condense))
+        layers.check_explicit({section: {field: value}}, settings_of(recipe.condense))
         return
     trains_one_model = features == EARLY  # a core-set takes the first model of a pool
     if key == ("condense", "ipc") or field in maker(method).takes:

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 
 from attar.condensation import image_step
 from attar.condensation.gradients import SweepInputs
-from attar.condensation.network_init import NETWORK_INITS
+from attar.condensation.network_init import NETWORK_INITS, later
 from attar.condensation.network_step import train_on_real, update_network
 from attar.condensation.perturb import perturb
 from attar.condensation.setup import Setup, set_up
@@ -98,7 +98,7 @@ def take_network(state: State, setup: Setup) -> None:
     if config.perturb:
         params = perturb(params, vmin=config.vmin, vmax=config.vmax, generator=state.generator)
     train_state.reset(state.network, params, buffers)
-    state.member = initial.member
+    state.member, state.epoch = initial.member, initial.epoch
 
 
 def warm_up(
@@ -152,15 +152,21 @@ def step(state: State, setup: Setup) -> tuple[State, Tensor]:
     gradient, loss = setup.sweep.run(SweepInputs(images, params, rows, draws, subsets, frequencies))
     loss = loss.clone()  # the next replay of a CUDA graph overwrites its results
     objective = loss
-    move_images(state, setup, images, gradient)
+    joint = setup.calibration is not None and config.network_init == "epoch"  # TGDD: one step for both losses
+    if not joint:
+        move_images(state, setup, images, gradient)
     if setup.calibration is not None:
-        member = setup.pool.members[state.member]
-        params = {name: send(value, data.device) for name, value in member.params.items()}
-        draws = draw(strategy, len(rows), data.size, state.generator, batch=1)
-        images = seen_images(state, setup)
-        gradient, entropy = setup.calibration.run(SweepInputs(images, params, [], draws, subsets))
-        objective = loss + config.calibrate * entropy
-        move_images(state, setup, images, config.calibrate * gradient)
+        trained = setup.pool.at(state.member)
+        if joint:
+            trained = later(setup.pool, state.member, state.epoch, config.calibrate_epochs, state.cpu_generator)
+        else:
+            draws = draw(strategy, len(rows), data.size, state.generator, batch=1)
+            images = seen_images(state, setup)
+        params = {name: send(value, data.device) for name, value in trained.items()}
+        of_entropy, entropy = setup.calibration.run(SweepInputs(images, params, [], draws, subsets))
+        objective, of_entropy = loss + config.calibrate * entropy, config.calibrate * of_entropy
+        move_images(state, setup, images, gradient + of_entropy if joint else of_entropy)
+        loss = objective if joint else loss
     reduce_lr(state, setup, objective)
     update_network(state, setup)
     state.inner += 1

@@ -1,4 +1,4 @@
-"""Initial weights of a network: an early-stage model, fresh weights, or an interpolation of the two."""
+"""Initial weights of a network: an early-stage model, as it ended or on its way, fresh ones, or between the two."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ MAX_SEED = 2**31  # exclusive, of fresh networks
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """The initial tensors of a network, and the index of the pool's member they come from (-1: none)."""
+    """The initial tensors of a network, the index of the pool's member they come from (-1: none), and its epoch."""
 
     params: dict[str, Tensor]
     buffers: dict[str, Tensor]
     member: int = -1
+    epoch: int = 0  # where they are a point on a trajectory
 
 
 def from_pool(pool: Pool, cpu_generator: Generator) -> InitialWeights:
@@ -43,8 +44,22 @@ def interpolated(pool: Pool, cpu_generator: Generator) -> InitialWeights:
     return InitialWeights(params, pool.members[index].buffers, index)
 
 
+def at_epoch(pool: Pool, cpu_generator: Generator) -> InitialWeights:
+    """The weights of a drawn member after a number of epochs, uniform from its start to its end (TGDD)."""
+    index = pool.draw_index(cpu_generator)
+    epoch = int(torch.randint(pool.members[index].points, (1,), generator=cpu_generator))
+    return InitialWeights(pool.at(index, epoch), pool.members[index].buffers, index, epoch)
+
+
+def later(pool: Pool, index: int, epoch: int, count: int, cpu_generator: Generator) -> dict[str, Tensor]:
+    """The parameters of a member after one of `count` epochs from `epoch` on, as far as there are so many (TGDD)."""
+    high = min(epoch + count, pool.members[index].points)
+    return pool.at(index, int(torch.randint(epoch, high, (1,), generator=cpu_generator)))
+
+
 NETWORK_INITS: dict[str, Callable[[Pool, Generator], InitialWeights]] = {
     "pool": from_pool,
     "fresh": fresh,
     "interpolated": interpolated,
+    "epoch": at_epoch,
 }

@@ -135,10 +135,15 @@ def check_pool(pool: Pool, data: ImageData, config: CondenseConfig) -> None:
         raise UserError("the pool is empty; `attar pretrain` fills it")
     if config.network_init == "interpolated" and any("seed" not in member.settings for member in pool.members):
         raise UserError("network_init interpolated needs models that know their seed; `attar pretrain` trains some")
+    for member in pool.members if config.network_init == "epoch" else ():
+        if not member.points:
+            raise UserError(
+                f"{member.name} keeps no epochs, and network_init epoch needs them; `attar pretrain --keep_epochs` "
+                f"keeps them"
+            )
     for member in pool.members if config.match == "trajectory" else ():
-        points = len(next(iter(member.epochs.values()), ()))
-        if points <= config.last_epoch:
-            has = f"keeps epochs 0 to {points - 1}" if points else "keeps no epochs"
+        if member.points <= config.last_epoch:
+            has = f"keeps epochs 0 to {member.points - 1}" if member.points else "keeps no epochs"
             raise UserError(
                 f"{member.name} {has}, and match trajectory needs those to {config.last_epoch} (max_start_epoch - 1 + "
                 f"expert_epochs); `attar pretrain --keep_epochs --pt_from {config.last_epoch}` keeps them"

@@ -46,7 +46,7 @@ class State:
     outer: int = 0  # finished outer iterations
     inner: int = 0  # finished inner iterations of the current outer one
     losses: list[Tensor] = field(default_factory=list)  # of the current outer iteration, scalars
-    epoch: int = 0  # of a trajectory, where the student started
+    epoch: int = 0  # of the pool's member, where the network is a point on a trajectory
     member: int = -1  # index of the pool's member that the network comes from; -1: none
     optimizer: image_step.OptimizerState = field(default_factory=dict)  # of the images, besides the momentum
     evaluated: int = -1  # the last outer iteration with an evaluation

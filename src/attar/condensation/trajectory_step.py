@@ -21,8 +21,8 @@ def starting_point(state: State, setup: Setup) -> InitialWeights:
     """Where the next student starts: the next expert of a shuffled order, an epoch uniform over the window (MTT)."""
     config, member = setup.config, int(state.experts.draw())
     latest = config.latest_start(state.outer * config.inner_loop + state.inner)
-    state.epoch = int(torch.randint(config.min_start_epoch, latest, (1,), generator=state.cpu_generator))
-    return InitialWeights(setup.pool.at(member, state.epoch), setup.pool.members[member].buffers, member)
+    epoch = int(torch.randint(config.min_start_epoch, latest, (1,), generator=state.cpu_generator))
+    return InitialWeights(setup.pool.at(member, epoch), setup.pool.members[member].buffers, member, epoch)
 
 
 def match(state: State, setup: Setup) -> Matched:

@@ -11,9 +11,9 @@ from attar.settings import plugins
 AUGMENTATION_NAMES = ("color", "crop", "cutout", "flip", "scale", "rotate", "resize")
 ONE = "one"  # before the operations of a strategy: only one of them, drawn for each call (DSA, DM)
 METRIC_NAMES = ("mse", "l1", "l1_mean", "cos", "orth")
-METHOD_NAMES = ("accdd", "idc", "idc-i", "dc", "dsa", "dm", "ncfm", "mtt", "ftd", "datm", "cim")
-NETWORK_INIT_NAMES = ("pool", "fresh", "interpolated")
-PRETRAINED_INIT_NAMES = ("pool", "interpolated")  # those of NETWORK_INIT_NAMES that need early-stage models
+METHOD_NAMES = ("accdd", "idc", "idc-i", "dc", "dsa", "dm", "ncfm", "mtt", "ftd", "datm", "tgdd", "cim")
+NETWORK_INIT_NAMES = ("pool", "fresh", "interpolated", "epoch")
+PRETRAINED_INIT_NAMES = ("pool", "interpolated", "epoch")  # those of NETWORK_INIT_NAMES that need early-stage models
 FEATURE_MATCH_NAMES = ("feat", "ncf", "pairs")
 MATCH_NAMES = ("grad", *FEATURE_MATCH_NAMES, "trajectory")
 UPDATE_NAMES = ("real", "synthetic", "none")

@@ -47,9 +47,15 @@ class CondenseConfig(ImagesConfig, TrajectoryConfig):
     )
     calibrate: float = setting(
         0.0,
-        "weight of a trained network's cross-entropy on the set, a step after each sweep",
+        "weight of a trained network's cross-entropy on the set, after each sweep, or in it (network_init epoch)",
         limits=AT_LEAST_ZERO,
         of_method=True,
+    )
+    calibrate_epochs: int = setting(
+        7,
+        "that network is the drawn model after one of so many epochs, from the matching one's own on",
+        limits=AT_LEAST_ONE,
+        needs=("network_init", ("epoch",)),
     )
     bias: bool = setting(
         False, "match the gradients of biases and norm parameters too", of_method=True, needs=("match", ("grad",))
@@ -91,7 +97,7 @@ class CondenseConfig(ImagesConfig, TrajectoryConfig):
     batch_syn_max: int = setting(128, "decoded images per class and sweep, at most", limits=AT_LEAST_ONE)
     network_init: str = setting(
         "pool",
-        "the network: pool (an early-stage model), fresh, or interpolated (between both)",
+        "the network: pool (an early-stage model), fresh, interpolated (between both) or epoch (after any)",
         choices=choices.NETWORK_INIT_NAMES,
         of_method=True,
         panel="Network update",

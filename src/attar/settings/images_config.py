@@ -14,7 +14,7 @@ class ImagesConfig:
 
     method: str = setting(
         "accdd",
-        "accdd, idc, idc-i, dc, dsa, dm, ncfm, mtt, ftd or datm: brings its published settings, flags go on top",
+        "accdd, idc, idc-i, dc, dsa, dm, ncfm, mtt, ftd, datm, tgdd, cim: brings its settings, flags go on top",
         choices=choices.METHOD_NAMES,
         of_method=True,
         fitted_to=("data",),

@@ -14,7 +14,7 @@ from attar.settings import choices, methods, plugins
 from attar.settings.auto import Shape
 from attar.settings.config import ONLY_OF_ATTAR, SECTIONS, Recipe
 from attar.settings.recipes import RECIPES, for_data, named, overlay
-from attar.settings.schema import settings_of, typed
+from attar.settings.schema import known_settings, settings_of, typed
 
 Layer = dict[str, dict[str, Any]]  # section → field → value
 
@@ -84,7 +84,7 @@ def resolve(
     sections["condense"]["plugin"] = plugins.used(sections)
     resolved = overlay(base, sections)  # once, after all layers: a flag may complete a setting of the file
     for explicit in explicit_layers:
-        methods.check_explicit(explicit, sections["condense"])
+        check_explicit(explicit, sections["condense"])
     return resolved
 
 
@@ -150,7 +150,7 @@ def derive(sections: Layer, base: Recipe, overrides: set[tuple[str, str]]) -> No
         published = {"mix_p": 0.5, "aug_type": "color_crop_cutout"}
         if ("evaluate", "mix_p") not in overrides:
             sections["evaluate"]["mix_p"] = 0.5
-    if condense["init"] in choices.EPOCH_SCORE_NAMES:
+    if condense["init"] in choices.EPOCH_SCORE_NAMES or condense["network_init"] == "epoch":
         sections["pool"]["keep_epochs"] = True
     condense |= {name: value for name, value in published.items() if ("condense", name) not in overrides}
 
@@ -193,3 +193,31 @@ def by_section(flags: Mapping[str, tuple[str, str]], values: Mapping[str, Any], 
         else:
             raise UserError(f"{where}unknown setting '{key}'; {nearest(key, flags)}")
     return sections
+
+
+def check_explicit(explicit: Mapping[str, Mapping[str, Any]], condense: Mapping[str, Any]) -> None:
+    """Raise `UserError` for a setting that was given explicitly and has no effect.
+
+    Args:
+        explicit: {section: {field: value}}, only what was given; False is always accepted.
+        condense: all settings of [condense].
+    """
+    for section, values in explicit.items():
+        described = known_settings(SECTIONS[section])
+        for name, value in values.items():
+            if value is False or described[name].needs is None:
+                continue
+            other, needed = described[name].needs or ("", ())
+            if needed == choices.TRAINING_UPDATE_NAMES and condense["warmup"]:  # the warm-up trains the network too
+                continue
+            if condense[other] not in needed:
+                has = f"{other} {_in_words(condense[other])}"
+                needs = f"{other} {' or '.join(map(_in_words, needed))}"
+                raise UserError(
+                    f"method {condense['method']} takes no {name} here: it has {has}, and {name} needs {needs}; leave "
+                    f"one out"
+                )
+
+
+def _in_words(value: Any) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)

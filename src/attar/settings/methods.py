@@ -7,7 +7,7 @@ with a short schedule (digits, fashion-cpu, best, the user's own data on a CPU) 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -15,9 +15,8 @@ from typing import Any
 from attar.errors import UserError, choose
 from attar.settings import plugins
 from attar.settings import trajectory_tables as tables
-from attar.settings.choices import TRAINING_UPDATE_NAMES
 from attar.settings.condense_config import CondenseConfig
-from attar.settings.config import SECTIONS, Recipe
+from attar.settings.config import Recipe
 from attar.settings.schema import known_settings, typed
 
 SectionValues = dict[str, Any]  # field → value
@@ -122,6 +121,16 @@ def ncfm_fits(base: Recipe, ipc: int) -> SectionValues:
     return values | ({"factor": 1, "init": "random"} if base.condense.factor == 1 else {})
 
 
+# ---- TGDD ----
+
+
+def tgdd_fits(base: Recipe, ipc: int) -> SectionValues:
+    """The published image learning rate and weight of the cross-entropy; IDC's factor is the recipe's."""
+    lr_img = (0.1 if base.data.dataset in tables.SUBSETS else 0.01) * ipc
+    weight = {"lr_img": lr_img, "calibrate": 2.5 if ipc < 50 else 0.5}
+    return weight | {"factor": base.condense.factor, "init": base.condense.init}
+
+
 # ---- MTT ----
 
 MTT: SectionValues = SUMMED | {
@@ -205,6 +214,16 @@ METHODS: dict[str, Method] = {
         pool=tables.PUBLISHED_POOL | {"epochs": 100},
         fits=partial(mtt_fits, table=tables.datm),
     ),
+    "tgdd": Method(
+        "Ran et al., TGDD: Trajectory Guided Dataset Distillation with Balanced Distribution, AAAI 2026",
+        means=NEW_NETWORKS
+        | {"network_init": "epoch", "img_step": "class", "img_space": "unit", "match": "feat", "metric": "mse"}
+        | {"update": "none", "aug_type": "color_crop_cutout"},
+        full={"batch_real": 128, "batch_syn_max": 200, "inner_loop": 100, "full_niter": 100, "speedup": 1},
+        experts={"keep_epochs": True},
+        pool={"models": 5, "epochs": 60},
+        fits=tgdd_fits,
+    ),
     "cim": Method(
         "CIM: a residual on RDED's mosaics that brings the features of each cell near those of its crop, ECCV 2026",
         means=NEW_NETWORKS
@@ -263,38 +282,7 @@ def method_layer(name: str, base: Recipe, ipc: int) -> dict[str, SectionValues]:
     condense = method.means | schedule | method.fits(base, ipc) | {"method": name}
     data = {"zca": condense.pop("zca")} if "zca" in condense else {}
     pool = method.experts | ({} if is_short(base) else method.pool)
-    if method.experts:  # an expert and its students see the same augmentation
+    if condense.get("match") == "trajectory":  # an expert and its students see the same augmentation
         pool["aug_type"] = condense["aug_type"]
     sections = {"condense": condense, "pool": pool, "data": data}
     return {name: values for name, values in sections.items() if values}
-
-
-# ---- settings without effect ----
-
-
-def check_explicit(explicit: Mapping[str, Mapping[str, Any]], condense: Mapping[str, Any]) -> None:
-    """Raise `UserError` for a setting that was given explicitly and has no effect.
-
-    Args:
-        explicit: {section: {field: value}}, only what was given; False is always accepted.
-        condense: all settings of [condense].
-    """
-    for section, values in explicit.items():
-        described = known_settings(SECTIONS[section])
-        for name, value in values.items():
-            if value is False or described[name].needs is None:
-                continue
-            other, needed = described[name].needs or ("", ())
-            if needed == TRAINING_UPDATE_NAMES and condense["warmup"]:  # the warm-up trains the network too
-                continue
-            if condense[other] not in needed:
-                has = f"{other} {_in_words(condense[other])}"
-                needs = f"{other} {' or '.join(map(_in_words, needed))}"
-                raise UserError(
-                    f"method {condense['method']} takes no {name} here: it has {has}, and {name} needs {needs}; leave "
-                    f"one out"
-                )
-
-
-def _in_words(value: Any) -> str:
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)

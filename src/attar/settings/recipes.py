@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from attar.errors import UserError, choose
@@ -12,7 +13,7 @@ from attar.settings.auto import USUAL_IPC, Shape, fitting
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import SECTIONS, DataConfig, EvaluateConfig, NetworkConfig, PoolConfig, Recipe
 from attar.settings.schema import replace
-from attar.settings.trajectory_tables import TINY
+from attar.settings.trajectory_tables import SUBSETS, TINY
 
 AUGMENT_WITH_FLIP = "color_crop_flip_scale_rotate"
 # Of digits, which must not be mirrored
@@ -133,13 +134,6 @@ def imagenet100() -> Recipe:
     )
 
 
-def of_method(method: str, base: Recipe) -> Recipe:
-    """A data set's recipe with a method on top."""
-    made = overlay(base, methods.method_layer(method, base, base.condense.ipc))
-    epochs = made.pool.epochs if method == "datm" else made.condense.last_epoch
-    return overlay(made, {"pool": {"epochs": epochs}})
-
-
 def tiny() -> Recipe:
     """Tiny-ImageNet as it is unzipped, ConvNet-4, for trajectories."""
     base = cifar10()
@@ -154,50 +148,40 @@ def subset(name: str) -> Recipe:
     return dataclasses.replace(base, data=data, network=network, condense=replace(base.condense, {"base_size": 128}))
 
 
-def mtt_cifar10() -> Recipe:
-    """CIFAR-10 by trajectories (MTT table 1) at ipc 10; `-d cifar10 --method mtt` has the column of any ipc."""
-    return of_method("mtt", cifar10())
+TRAJECTORY_DATA: dict[str, tuple[str, Callable[[], Recipe]]] = {  # what it is called, its recipe without a method
+    "cifar10": ("CIFAR-10", cifar10),
+    "cifar100": ("CIFAR-100", cifar100),
+    "tiny": ("Tiny-ImageNet, the folder tiny-imagenet-200,", tiny),
+    "nette": ("ImageNette, the folder imagenette2, at 128 pixels", partial(subset, "imagenette2")),
+    "woof": ("ImageWoof, the folder imagewoof2, at 128 pixels", partial(subset, "imagewoof2")),
+    "fashion-cpu": ("Fashion-MNIST, in minutes on two cores,", fashion_cpu),
+}
+TRAJECTORY_METHODS: dict[str, tuple[str, tuple[str, ...]]] = {  # where its settings are from, and for which data
+    "mtt": ("by trajectories (MTT)", tuple(TRAJECTORY_DATA)),
+    "ftd": ("by flat trajectories (FTD)", ("fashion-cpu",)),
+    "datm": ("by difficulty-aligned trajectories (DATM)", ("cifar10", "cifar100", "tiny", "fashion-cpu")),
+    "tgdd": ("by features along trajectories (TGDD)", tuple(TRAJECTORY_DATA)),
+}
+RATES = {"lr_img": 100.0, "lr_teacher": 0.05, "niter": 5}
+SHORT: dict[str, dict[str, dict[str, Any]]] = {  # of fashion-cpu
+    "mtt": {"condense": RATES},
+    "ftd": {"pool": {"models": 2}, "condense": RATES},
+    "datm": {"pool": {"models": 2}, "condense": RATES},
+    "tgdd": {"pool": {"epochs": 8}},
+}
 
 
-def mtt_cifar100() -> Recipe:
-    """CIFAR-100 by trajectories (MTT table 1) at ipc 10."""
-    return of_method("mtt", cifar100())
-
-
-def mtt_tiny() -> Recipe:
-    """Tiny-ImageNet, the folder tiny-imagenet-200, by trajectories (MTT table 1) at ipc 10."""
-    return of_method("mtt", tiny())
-
-
-def mtt_nette() -> Recipe:
-    """ImageNette, the folder imagenette2, at 128 pixels by trajectories (MTT table 2) at ipc 10."""
-    return of_method("mtt", subset("imagenette2"))
-
-
-def mtt_woof() -> Recipe:
-    """ImageWoof, the folder imagewoof2, at 128 pixels by trajectories (MTT table 2) at ipc 10."""
-    return of_method("mtt", subset("imagewoof2"))
-
-
-def mtt_fashion_cpu() -> Recipe:
-    """Fashion-MNIST by trajectories in minutes on two cores, ten stored images per class (docs/log.md)."""
-    tuned = {"ipc": 10, "lr_img": 100.0, "lr_teacher": 0.05, "niter": 5}
-    return overlay(of_method("mtt", fashion_cpu()), {"condense": tuned})
-
-
-def datm_cifar10() -> Recipe:
-    """CIFAR-10 by difficulty-aligned trajectories (DATM table 1) at ipc 10."""
-    return of_method("datm", cifar10())
-
-
-def datm_cifar100() -> Recipe:
-    """CIFAR-100 by difficulty-aligned trajectories (DATM table 1) at ipc 10."""
-    return of_method("datm", cifar100())
-
-
-def datm_tiny() -> Recipe:
-    """Tiny-ImageNet, the folder tiny-imagenet-200, by difficulty-aligned trajectories (DATM table 1) at ipc 10."""
-    return of_method("datm", tiny())
+def of_method(method: str, name: str) -> Recipe:
+    """A recipe of `TRAJECTORY_DATA` with a method on top, and experts that are trained as long as they are used."""
+    base = TRAJECTORY_DATA[name][1]()
+    if name == "fashion-cpu":
+        base = overlay(base, {"condense": {"ipc": 10}})
+    made = overlay(base, methods.method_layer(method, base, base.condense.ipc))
+    if method in ("mtt", "ftd") or (method == "datm" and name == "fashion-cpu"):
+        made = overlay(made, {"pool": {"epochs": made.condense.last_epoch}})
+    if method == "tgdd" and base.data.dataset in SUBSETS:
+        made = overlay(made, {"pool": {"epochs": 80}})
+    return overlay(made, SHORT[method]) if name == "fashion-cpu" else made
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
@@ -212,21 +196,16 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "cifar100": cifar100,
     "imagenet10": imagenet10,
     "imagenet100": imagenet100,
-    "mtt-cifar10": mtt_cifar10,
-    "mtt-cifar100": mtt_cifar100,
-    "mtt-tiny": mtt_tiny,
-    "mtt-nette": mtt_nette,
-    "mtt-woof": mtt_woof,
-    "mtt-fashion-cpu": mtt_fashion_cpu,
-    "datm-cifar10": datm_cifar10,
-    "datm-cifar100": datm_cifar100,
-    "datm-tiny": datm_tiny,
 }
+for _method, (_from, _names) in TRAJECTORY_METHODS.items():
+    for _name in _names:
+        RECIPES[f"{_method}-{_name}"] = _made = partial(of_method, _method, _name)
+        _made.__doc__ = f"{TRAJECTORY_DATA[_name][0]} {_from}, at ipc 10."
 NAMED_ONLY = (
     "default",
     "fashion-cpu",
     "best",
-    *(name for name in RECIPES if name.startswith(("mtt-", "datm-"))),
+    *(name for name in RECIPES if name.startswith(tuple(f"{method}-" for method in TRAJECTORY_METHODS))),
 )  # recipes that are not those of a data set of the same name
 
 

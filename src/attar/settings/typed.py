@@ -74,6 +74,7 @@ class CondenseSettings(DataSettings, total=False):
     match: str
     frequencies: int
     calibrate: float
+    calibrate_epochs: int
     bias: bool
     fc: bool
     match_layers: str

@@ -35,6 +35,11 @@ class Member:
     file: Path | None = None  # the file it was read from or saved in
     epochs: Mapping[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def points(self) -> int:
+        """How many points of its training were kept, its start included."""
+        return len(next(iter(self.epochs.values()), ()))
+
     @cached_property
     def digest(self) -> str:
         """The first twelve hexadecimal digits of a SHA-256 of the tensors."""
@@ -85,7 +90,7 @@ class Pool:
             return member.params
         if not member.epochs and epoch == 0:
             params = models.parameters_of(self.build(member.settings["seed"]))
-        elif epoch >= len(next(iter(member.epochs.values()), ())):
+        elif epoch >= member.points:
             raise UserError(f"{member.name} has no epoch {epoch}; `attar pretrain --keep_epochs` keeps all of a model")
         else:
             params = {name: values[epoch] for name, values in member.epochs.items()}

@@ -199,6 +199,7 @@ def test_experts_are_trained_as_long_as_they_are_used() -> None:
         ("mtt", "cifar10", 20, (30, 2, 0, 20, None, 100.0, 1e-5, 0.001, 0.0, True, 21)),
         ("mtt", "cifar100", 50, (80, 2, 0, 40, 125, 1000.0, 1e-5, 0.01, 0.0, True, 41)),
         ("mtt", "fashion", 10, (20, 2, 0, 20, None, 1000.0, 1e-5, 0.01, 0.0, False, 21)),
+        ("ftd", "tiny-imagenet-200", 10, (20, 2, 0, 40, 200, 1e4, 1e-4, 0.01, 0.0, False, 41)),
         ("ftd", "cifar100", 10, (20, 2, 0, 40, None, 1000.0, 1e-5, 0.01, 0.0, False, 41)),
         ("datm", "cifar100", 10, (80, 2, 20, 50, 1000, 1000.0, 1e-5, 0.01, 10.0, True, 100)),
         ("datm", "cifar10", 600, (40, 2, 40, 60, 1000, 50.0, 1e-5, 0.01, 10.0, True, 100)),
@@ -211,6 +212,16 @@ def test_tables_of_trajectories(method: str, dataset: str, ipc: int, expected: t
     assert (*actual, c.lr_teacher, c.lr_y, recipe.data.zca, recipe.pool.epochs) == expected
     assert (recipe.pool.models, recipe.pool.batch_size, recipe.pool.aug_type) == (100, 256, c.aug_type)
     assert c.outer_iterations * c.inner_loop == (10_000 if method == "datm" else 5_000) and not c.clamp
+
+
+def test_exceptions_of_the_tables() -> None:
+    assert [chosen("ftd", "cifar10", ipc=ipc).pool.gsam_alpha for ipc in (1, 10, 50)] == [0.3, 0.3, 1.0]
+    assert [chosen("datm", "cifar100", ipc=ipc).condense.init for ipc in (10, 50, 100)] == [
+        "correct",
+        "random",
+        "correct",
+    ]
+    assert [chosen("datm", "cifar10", ipc=ipc).condense.threshold for ipc in (1, 10)] == [1.1, 1.0]
 
 
 @pytest.mark.parametrize("name", [name for name in recipes.RECIPES if name.partition("-")[0] in METHOD_NAMES])

@@ -282,6 +282,7 @@ def method_layer(name: str, base: Recipe, ipc: int) -> dict[str, SectionValues]:
     condense = method.means | schedule | method.fits(base, ipc) | {"method": name}
     data = {"zca": condense.pop("zca")} if "zca" in condense else {}
     pool = method.experts | ({} if is_short(base) else method.pool)
+    pool |= {"gsam_alpha": condense.pop("gsam_alpha")} if "gsam_alpha" in condense else {}
     if condense.get("match") == "trajectory":  # an expert and its students see the same augmentation
         pool["aug_type"] = condense["aug_type"]
     sections = {"condense": condense, "pool": pool, "data": data}

@@ -34,9 +34,12 @@ MTT: dict[tuple[str, int], tuple[Any, ...]] = {
 }
 # What FTD's table has otherwise
 FTD: dict[tuple[str, int], Values] = {
+    ("cifar10", 1): {"gsam_alpha": 0.3},
+    ("cifar10", 50): {},
     ("cifar100", 1): {"syn_steps": 40},
     ("cifar100", 10): {"max_start_epoch": 40},
     (TINY, 1): {"syn_steps": 30},
+    (TINY, 10): {},
 }
 DATM_NAMES = (
     *("syn_steps", "expert_epochs", "min_start_epoch", "current_max_start_epoch", "max_start_epoch"),
@@ -77,5 +80,7 @@ def ftd(dataset: str, ipc: int) -> Values:
 def datm(dataset: str, ipc: int) -> Values:
     """DATM's settings (its table); always in ZCA space."""
     values = dict(zip(DATM_NAMES, column(DATM, dataset, ipc) or (), strict=False))
-    first_is_hard = {"threshold": 1.1} if (dataset, ipc) == ("cifar10", 1) else {}
-    return values | ({"zca": True} | first_is_hard if values else {})
+    exceptions: Values = {"threshold": 1.1} if (dataset, ipc) == ("cifar10", 1) else {}
+    if dataset == "cifar100" and 50 <= ipc < 100:
+        exceptions = {"init": "random"}
+    return values | ({"zca": True} | exceptions if values else {})

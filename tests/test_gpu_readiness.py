@@ -84,7 +84,7 @@ def test_a_sweep_halves_its_classes_down_to_one(caplog: pytest.LogCaptureFixture
     setup.gradients.chunk = 4
     assert [(setup.gradients.halve(), setup.gradients.chunk) for _ in range(3)] == [(True, 2), (True, 1), (False, 1)]
     assert [line.split(";")[0] for line in caplog.messages[-2:]] == [
-        f"not enough memory: from now on {count} classes are computed at once" for count in (2, 1)
+        f"not enough memory: from now on {count} classes at once" for count in (2, 1)
     ]
 
 

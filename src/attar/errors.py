@@ -80,6 +80,11 @@ def say_once(line: str, level: int = logging.INFO) -> None:
     log.log(level, "%s", line, extra={"once": True})
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, such as `1 image` and `1,200 images`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "es" if noun.endswith("s") else "s")
+
+
 def one_line(error: BaseException) -> str:
     """The message of an error on one line; of an operating system's error its reason alone."""
     if isinstance(error, OSError) and error.strerror:

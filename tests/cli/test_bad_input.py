@@ -248,7 +248,7 @@ def test_a_class_smaller_than_the_batch_is_no_bad_input(bench: Path, tmp_path: P
         ("--ipc -1", "ipc must be at least 1, not -1"),
         ("--ipc 1.5", "ipc must be a whole number, not '1.5'"),
         ("--ipc ten", "ipc must be a whole number, not 'ten'"),
-        ("--niter 2 --eval_at 1 3", "eval_at 3 never comes: there are 2 outer iterations"),
+        ("--niter 2 --eval_at 1 3", "eval_at 3 never comes: the run has 2 outer iterations"),
         ("--eval_at 1 x", "eval_at must be a whole number, not 'x'"),
         ("--ipc 1000", "class '0' has 119 images, fewer than ipc 1000"),
         ("-f 0", "factor must be at least 1, not 0"),

@@ -443,8 +443,8 @@ def test_help_shows_the_everyday_flags_first(capsys: pytest.CaptureFixture[str],
     call("condense", "--help-all")
     said = capsys.readouterr().out
     panels = re.findall(r"^╭─ ([\w ]+) ─", said, re.M)
-    condense = ["Set", "Schedule", "Image update", "Matching", "Network update", "Run"]
-    assert panels == ["Data", "Network", "Pool", "Trajectories", *condense]
+    condense = ["Set", "Schedule", "Image update", "Trajectories", "Matching", "Network update", "Run"]
+    assert panels == ["Data", "Network", "Pool", *condense]
     every = {name for _, name in SETTINGS["condense"].values()} | commands.condense.__dict__["flags"].keys()
     assert {f"--{name}" for name in every} == set(re.findall(r"^│ (--\w+)", said, re.M))
     assert re.search(r"--vmax.*\(default: 0\.09\)", said) and re.search(r"--lr_img.*\(default: the recipe's\)", said)

@@ -131,6 +131,8 @@ def test_a_comparison_leaves_tables_a_figure_and_run_folders(done: Path) -> None
 
 def test_the_verb_says_what_is_done(again: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = stamps(again)
+    call("compare", str(changed(tmp_path)), "--out", str(again), "--quiet")
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: attar runs {again / record.CELLS_FOLDER}"
     call("compare", str(changed(tmp_path)), "--out", str(again), "--json")
     said = json.loads(capsys.readouterr().out)
     assert [row["entry"] for row in said["rows"]] == ["short", "long"] and said["folder"] == str(again)
@@ -198,7 +200,7 @@ def test_every_stage_goes_on(moment: str, done: Path, tmp_path: Path, monkeypatc
         with pytest.raises(Cut):
             attar.compare(path, out=out)
     before = (out / record.NETWORKS_FILE).read_text() if (out / record.NETWORKS_FILE).exists() else ""
-    assert moment != "evaluate" or "1 runs are missing" in (out / record.TABLE_MD).read_text()
+    assert moment != "evaluate" or "1 run missing" in (out / record.TABLE_MD).read_text()
     rows = attar.compare(path, out=out)
     expected, actual = numbers(done), numbers(out)
     assert actual["short ipc 1 seed 0"] == expected["short ipc 1 seed 0"]

@@ -92,7 +92,7 @@ def test_the_table_says_what_its_numbers_are() -> None:
     assert "| b \\| c | 1 | 10 |  | 0 (1 diverged) |" in text
     assert "on the test images, after the last of 300 epochs" in text
     assert "epochs 30: 98.0 ± 1.4 over n = 2" in text
-    assert "5 runs are missing" in text
+    assert "5 runs missing" in text
     assert "on a CPU (cpu, 2 threads, one run at a time, attar 1.0, torch 2.9)." in text
     assert "MIXED" not in text and "NOT comparable" not in text
 

@@ -139,7 +139,7 @@ def test_short_memory_halves_the_classes_at_once(caplog: pytest.LogCaptureFixtur
         for a, b in zip(expected, sweep(setup.inputs), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
     assert sizes == [5, 3, 2, 2, 2, 2]  # the class that is left over is a step of its own
-    assert caplog.messages == [f"not enough memory: from now on {n} classes are computed at once" for n in (3, 2)]
+    assert caplog.messages == [f"not enough memory: from now on {n} classes at once" for n in (3, 2)]
 
 
 def test_memory_for_less_than_one_class_is_an_error() -> None:

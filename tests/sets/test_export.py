@@ -21,7 +21,7 @@ from attar.data.images import ImageData
 from attar.sets import foreign, push
 from attar.sets.export import bytes_of, export_set, folder_names
 from attar.sets.push import push_set
-from helpers.command import call
+from helpers.command import call, refused
 
 QUICK = ("--runs", "2", "--epochs", "2", "--yardsticks", "none", "--quiet")
 CLASSES = ("ant", "bee", "cow")
@@ -119,6 +119,9 @@ def test_the_card_says_what_a_stranger_needs(copied_run: Path, capsys: pytest.Ca
     with pytest.raises(SystemExit):
         main(["push", "base", "small", "--dry_run"])
     assert "a name is USER/NAME" in capsys.readouterr().err
+    (copied_run / "base" / "push" / "mine.txt").write_text("")
+    said = refused(capsys, "push", "base", "me/small", "--dry_run")
+    assert "holds something else than an export (mine.txt); move it away" in said and "--out" not in said
 
 
 def test_export_says_what_it_wrote(copied_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -300,7 +300,7 @@ def test_all_parts_resume(here: Path, capsys: pytest.CaptureFixture[str]) -> Non
     capsys.readouterr()
     call("condense", "--resume", "whole")
     output = capsys.readouterr()
-    assert "whole is done: 1 outer iterations" in output.err
+    assert "whole is done: 1 outer iteration;" in output.err
     assert output.out.startswith("whole/condensed.safetensors\n")
     assert "ipc 1, and 2 is asked for" in refused(
         "condense", "-d", "digits", *PARTS, "--ipc", "2", "--out", "whole", "--resume", "auto", capsys=capsys

@@ -46,7 +46,7 @@ def test_each_part_takes_its_classes() -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--init", "base", "--ipc", "2"), "base has 1 images of class '0', not 2; begin with it by --ipc 1"),
+        (("--init", "base", "--ipc", "2"), "base has 1 image of class '0', not 2; begin with it by --ipc 1"),
         (("--init", "base", "-f", "2"), "base has factor 1; begin with it by --factor 1"),
         (("--init", "base", "--size", "16"), "base holds images of 1x8x8, the data of 1x16x16; no run can begin"),
         (("--init", "no/set"), "there is no set no/set to begin with; init is mix, random, noise, correct, herding"),

@@ -59,7 +59,7 @@ def test_minutes(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ("--width", "0.05", "--pt_from", "1", "--model_num", "1")
     call("condense", "-d", str(pets), "--ipc", "1", *flags, "--minutes", "0.1")
     said = capsys.readouterr().err
-    assert re.search(r"about \d+ outer iterations of \d+ fit into 0\.1 minutes", said)
+    assert re.search(r"about \d+ outer iterations? of \d+ fit into 0\.1 minutes", said)
     run = attar.load_set(Path("runs/pets-ncfm-ipc1"))
     settings = run.recipe["condense"]
     actual = re.search(r"the time is up after (\d+) outer iterations, (\d+) passes over the classes", said)
@@ -254,6 +254,10 @@ def test_inspect(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert min(picture.size) > 50
     call("inspect", "digits", "--out", "grid.png", "--quiet")
     assert Path("grid.png").exists() and "recipe digits: convnet2 of width 0.5" in capsys.readouterr().out
+    call("inspect", str(pets), "--quiet")  # ten images per class are more than there are: all else is shown
+    said = capsys.readouterr().out
+    assert re.search(r"dog\s*│\s*4\s*│\s*1", said) and "chosen for 3 classes" in said
+    assert "no estimate: class 'dog' has 4 images, fewer than ipc 10; ipc can be 2 at most" in said
     assert not Path("runs").exists() and not Path("pool").exists()
 
 

@@ -180,6 +180,10 @@ def given(run: tuple[str, ...], flag: str, *value: str) -> list[str]:
 def test_what_is_refused_in_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = ("condense", "-d", "digits", "--method", "mtt", *SHORT, "--out", "other")
     assert "cannot condense in parts" in refused(capsys, *run, "--nclass_sub", "2")
+    few = given(tuple(given(run, "--max_start_epoch", "4")), "--pt_from", "3")
+    models = sorted(Path("pool").rglob("*"))
+    assert "keeps epochs 0 to 3, and match trajectory needs those to 4" in refused(capsys, *few)
+    assert sorted(Path("pool").rglob("*")) == models  # nothing was trained for it
     call("pretrain", "-d", "digits", *EXPERTS, "--pt_from", "1", "--out", "plain", "--quiet")
     assert "keeps no epochs" in refused(capsys, *run, "--model_path", "plain")
     tgdd = ("condense", "-d", "digits", "--method", "tgdd", *EXPERTS, "--model_path", "plain", "--out", "other")

@@ -20,7 +20,7 @@ from attar.comparison.numbers import Row
 from attar.comparison.run import as_dict
 from attar.data.images import ImageData
 from attar.data.load import equal_words
-from attar.errors import UserError
+from attar.errors import counted
 from attar.evaluation import protocol, results
 from attar.evaluation.protocol import MEASURED
 from attar.runs import run_folder
@@ -113,7 +113,7 @@ def print_pool(flags: Flags, trained: Pool) -> None:
 def print_accuracies(result: dict[str, Any], measured: dict[str, Any], path: Path) -> None:
     """Print accuracies in percent, mean ± std over n seeds, one row per network."""
     kinds = [name for name in MEASURED if name in measured]
-    stored = f"{result['ipc']} stored image{'s' * (result['ipc'] != 1)} per class"
+    stored = f"{counted(result['ipc'], 'stored image')} per class"
     title = f"{result['dataset']}, {stored}, factor {result['factor']}: accuracy on {result['tested_on']}, %"
     table = Table(Column("network", overflow="fold"), *(MEASURED[name][0] for name in kinds))
     for label in measured["accuracy"]:
@@ -125,7 +125,7 @@ def print_accuracies(result: dict[str, Any], measured: dict[str, Any], path: Pat
             say(f"{label}: {line}")
     seconds = ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items())
     entry, protocol_used = next(iter(measured["accuracy"].values())), result["protocol"]
-    epochs = f"{entry['epochs']} epochs"
+    epochs = counted(entry["epochs"], "epoch")
     if "whole" in measured:
         epochs += f" (whole set {next(iter(measured['whole'].values()))['epochs']})"
     training = f"{epochs}, augmentation {protocol_used['aug_type']}, CutMix {protocol_used['mix_p']:g}"
@@ -190,7 +190,8 @@ def print_runs(flags: Flags, runs: Sequence[Shown]) -> None:
 def print_trained(about: dict[str, Any], path: Path) -> None:
     """Print what was trained, its accuracy, and how its file is read."""
     tested = "not tested" if about["accuracy"] is None else f"{100 * about['accuracy']:.1f} % on {about['tested_on']}"
-    print(f"{about['network']['label']}: {tested}, after {about['epochs']} epochs on {about['images']} images")
+    trained = f"{counted(about['epochs'], 'epoch')} on {counted(about['images'], 'image')}"
+    print(f"{about['network']['label']}: {tested}, after {trained}")
     print(f"{path}\nnext: network.load_state_dict(safetensors.torch.load_file({str(path)!r}))")
 
 
@@ -213,19 +214,21 @@ def print_comparison(flags: Flags, rows: Sequence[Row], path: Path) -> None:
             table.add_row(row.entry, *tables.setting_texts(row), row.network, *numbers)
         print_table(str(path), table)
         say(f"accuracies in %, mean ± std over n seeds; {path / record.TABLE_MD}, {path / record.FIGURES[0]}")
+        print(f"next: attar runs {quoted(path / record.CELLS_FOLDER)}")
 
     print_result(flags, {"folder": str(path), "rows": [as_dict(row) for row in rows]}, print_rows)
 
 
 def print_inspection(inspection: Inspection) -> None:
-    """Print classes, images, recipe and time. Raises `UserError` where the recipe does not fit the data."""
+    """Print classes, images, recipe and time, or why no time is known."""
     _print_data(inspection.data)
     print(f"picture: {inspection.picture}")
     say(inspection.fitted or _recipe_line(inspection.recipe))
     if inspection.estimate is None:
-        raise UserError(inspection.refused)
+        return say(f"no estimate: {inspection.refused}")
     _print_estimate(inspection)
-    print(f"next: attar condense -d {quoted(inspection.recipe.data.dataset)} --ipc {inspection.recipe.condense.ipc}")
+    ipc = inspection.recipe.condense.ipc
+    return print(f"next: attar condense -d {quoted(inspection.recipe.data.dataset)} --ipc {ipc}")
 
 
 def _recipe_line(recipe: Recipe) -> str:
@@ -249,7 +252,8 @@ def _print_data(data: ImageData) -> None:
     table.add_row("all", f"{sum(data.counts):,}", f"{sum(test_counts):,}")
     print_table(data.name, table)
     counts = data.counts
-    print(f"{data.nclass} classes of {min(counts):,} to {max(counts):,} training images")
+    fewest = f"{min(counts):,} to " * (min(counts) < max(counts))
+    print(f"{data.nclass} classes of {fewest}{counted(max(counts), 'training image')}")
     size = sum(counts) * math.prod(data.images.shape[1:])
     kind = "grey" if data.channels == 1 else "colour"
     print(f"{kind} images of {data.size[1]}x{data.size[0]} pixels, {size / MEGABYTE:,.1f} MB for training")
@@ -275,8 +279,8 @@ def _print_estimate(inspection: Inspection) -> None:
     pool, total = _time(estimate.pool(recipe.pool)), _time(estimate.total(recipe))
     say(
         f"estimate for ipc {condense.ipc} on this machine, from {schedule.MEASURED_CALLS} iterations measured now: "
-        f"pool {pool}, {count:,} iterations of {estimate.inner:.2g} s {_time(estimate.inner * count)}; together "
-        f"{total}; the evaluation {evaluation}, with --quick {quick}"
+        f"pool {pool}, {counted(count, 'iteration')} of {estimate.inner:.2g} s {_time(estimate.inner * count)}; "
+        f"together {total}; the evaluation {evaluation}, with --quick {quick}"
     )
     network = ", ".join(protocol.chosen_networks(recipe.evaluate, recipe.network))
     together = min(estimate.at_once, data.nclass)

@@ -148,13 +148,14 @@ def push(run: str, name: str, /, *, flags: Flags, settings: Settings) -> None:
     """
     from pathlib import Path
 
+    from attar.cli import printing
     from attar.sets.card import CARD
     from attar.stages.export import push as stage
 
     made = stage(run, name, what=flags.what, private=flags.private, dry_run=flags.dry_run)
     if flags.dry_run:
         print((Path(made) / CARD).read_text(encoding="utf-8"))
-        print(f"nothing was uploaded; the folder is {made}\nnext: attar push {run} {name}")
+        print(f"nothing was uploaded; the folder is {made}\nnext: attar push {printing.quoted(run)} {name}")
     else:
         print(made)
 

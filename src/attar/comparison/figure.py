@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from attar import files
 from attar.comparison.numbers import Row
 from attar.comparison.plan import ComparisonPlan, in_words, slug
-from attar.errors import MissingError
+from attar.errors import MissingError, counted
 from attar.settings.config import with_role
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def _axes(panel: Axes, rows: Sequence[Row], ipc: int) -> None:
     )
     panel.xaxis.set_minor_formatter(NullFormatter())
     panel.margins(y=0.12)
-    panel.set_title(f"{ipc} image{'s' * (ipc != 1)} per class", fontsize=10)
+    panel.set_title(f"{counted(ipc, 'image')} per class", fontsize=10)
     panel.set_xlabel("seconds to make the set")
     panel.grid(axis="y", color="#e6e6ea", linewidth=0.8, zorder=0)
     panel.set_axisbelow(True)

@@ -22,7 +22,7 @@ from attar.comparison.numbers import Row
 from attar.comparison.plan import ComparisonPlan
 from attar.comparison.processes import side_by_side
 from attar.comparison.record import ResultLine
-from attar.condensation.setup import check_data
+from attar.condensation.setup import check_data, check_planned
 from attar.data.images import ImageData
 from attar.engine.precision import check_precision
 from attar.errors import MissingError, UserError, log
@@ -141,6 +141,7 @@ def check(plan: ComparisonPlan, data: ImageData, where: str) -> None:
     for point in plan.points:
         try:
             check_data(data, point.recipe.condense)
+            check_planned(point.recipe.pool, point.recipe.condense)
             check_precision(point.recipe.condense.precision, data.device)
         except UserError as error:
             raise UserError(f"{where}entry '{point.entry}': {error}") from error

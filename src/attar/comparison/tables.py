@@ -10,6 +10,7 @@ from typing import Any
 from attar.comparison.numbers import Mean, Row
 from attar.comparison.plan import ComparisonPlan
 from attar.comparison.record import ResultLine
+from attar.errors import counted
 
 
 def columns(rows: Sequence[Row]) -> list[str]:
@@ -94,7 +95,7 @@ def notes(
     epochs = sorted({entry["epochs"] for line in lines if "entry" in line for entry in line["accuracy"].values()})
     texts = [
         f"Accuracy of fresh networks ({networks}) on the {plan.tested_on}, after the last of "
-        f"{' or '.join(map(str, epochs))} epochs, in %: mean ± standard deviation over n of {seeds} seeds, "
+        f"{' or '.join(map(str, epochs))} epochs, in %: mean ± standard deviation over n of {counted(seeds, 'seed')}, "
         f"each a set of its own and the mean of runs = {evaluation.runs}."
     ]
     whole = next((row.whole for row in rows if row.whole is not None), None)
@@ -111,7 +112,7 @@ def notes(
     )
     texts.append(timing(hosts))
     if left:
-        texts.append(f"Not complete: {left} runs are missing; the same command goes on.")
+        texts.append(f"Not complete: {counted(left, 'run')} missing; the same command goes on.")
     return [f"- {line}" for line in texts]
 
 
@@ -132,7 +133,7 @@ def timing(hosts: Sequence[ResultLine]) -> str:
 def host(values: ResultLine) -> str:
     """A machine, and how it was used, in words."""
     at_once = "one run at a time" if values["jobs"] == 1 else f"{values['jobs']} runs at once"
-    threads = f"{values['threads']} thread{'s' * (values['threads'] != 1)}"
+    threads = counted(values["threads"], "thread")
     return f"{values['processor']} ({values['device']}, {threads}, {at_once}{versions(values)})"
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attar.data.images import ImageData
-from attar.errors import MissingError, UserError
+from attar.errors import MissingError, UserError, counted
 from attar.sets import foreign, set_files
 from attar.settings.choices import INIT_NAMES
 from attar.settings.condense_config import CondenseConfig
@@ -34,8 +34,8 @@ def images_of_set(data: ImageData, config: CondenseConfig, labels: list[int]) ->
     by_class = []
     for name in (data.classes[label] for label in labels):
         rows = given.labels == given.classes.index(name) if name in given.classes else torch.zeros(0)
-        if int(rows.sum()) != config.ipc:
+        if (count := int(rows.sum())) != config.ipc:
             advice = f"; begin with it by --ipc {given.ipc}" if name in given.classes else ""
-            raise UserError(f"{path} has {int(rows.sum())} images of class '{name}', not {config.ipc}{advice}")
+            raise UserError(f"{path} has {counted(count, 'image')} of class '{name}', not {config.ipc}{advice}")
         by_class.append(given.images[rows])
     return torch.stack(by_class).to(data.device)

@@ -24,7 +24,7 @@ from attar.condensation.matching import LOSSES, Matching, Pair, eager_gradient, 
 from attar.engine.compile import Compiled
 from attar.engine.precision import autocast
 from attar.engine.workers import ThreadWorkers
-from attar.errors import log
+from attar.errors import counted, log
 from attar.models import Features, Network, fixed_statistics
 from attar.sets.decode import decode_class
 from attar.training.augment import Draw, apply, take
@@ -163,7 +163,7 @@ class ImageGradients:
         if self.chunk == 1:
             return False
         self.chunk = math.ceil(self.chunk / 2)
-        log.warning("not enough memory: from now on %d classes are computed at once", self.chunk)
+        log.warning("not enough memory: from now on %s at once", counted(self.chunk, "class"))
         if self.labels.device.type == "cuda":
             torch.cuda.empty_cache()
         return True

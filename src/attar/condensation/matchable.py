@@ -11,7 +11,7 @@ from attar import models
 from attar.condensation.matching import matched_names
 from attar.data.images import ImageData
 from attar.engine.precision import use_differentiable_attention
-from attar.errors import UserError, one_line
+from attar.errors import UserError, counted, one_line
 from attar.models import BATCH_NORM, buffers_of, fixed_statistics, parameters_of
 from attar.models.for_data import build, describe
 from attar.sets.decode import decoded_count
@@ -67,7 +67,7 @@ def _check_batch_norms(
     for place, layer in norms.items():
         if sizes.get(layer, MIN_VALUES) * images < MIN_VALUES:
             raise UserError(
-                f"{name} cannot be matched on with {images} images a class: its batch norm {place} averages "
+                f"{name} cannot be matched on with {counted(images, 'image')} a class: its batch norm {place} averages "
                 f"{sizes[layer] * images} values, and needs {MIN_VALUES}; more images (--ipc), or another norm there"
             )
 

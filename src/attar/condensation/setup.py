@@ -16,17 +16,19 @@ from attar.condensation.memory import choose_chunk, class_bytes, side_by_side
 from attar.condensation.network_training import NetworkTraining
 from attar.condensation.sweep import Sweep, SyntheticSweep
 from attar.condensation.trajectory import TrajectoryGradients
+from attar.data.classes import check_ipc
 from attar.data.images import ImageData
 from attar.engine.compile import worth_compiling
 from attar.engine.precision import check_precision, set_matmul_precision
 from attar.engine.workers import ThreadWorkers
-from attar.errors import UserError, say_once
+from attar.errors import UserError, counted, say_once
 from attar.models import Network
 from attar.selection.scores import difficulty
 from attar.sets.decode import check_factor, decoded_count
 from attar.sets.partition import condensed_labels
 from attar.settings import choices
 from attar.settings.condense_config import CondenseConfig
+from attar.settings.config import PoolConfig
 from attar.training.pool import Pool
 
 MAX_COMPILED_SHAPES = 4  # different sizes of the classes' real batches; each is compiled separately
@@ -142,12 +144,22 @@ def check_pool(pool: Pool, data: ImageData, config: CondenseConfig) -> None:
                 f"keeps them"
             )
     for member in pool.members if config.match == "trajectory" else ():
-        if member.points <= config.last_epoch:
-            has = f"keeps epochs 0 to {member.points - 1}" if member.points else "keeps no epochs"
-            raise UserError(
-                f"{member.name} {has}, and match trajectory needs those to {config.last_epoch} (max_start_epoch - 1 + "
-                f"expert_epochs); `attar pretrain --keep_epochs --pt_from {config.last_epoch}` keeps them"
-            )
+        check_kept(member.name, member.points - 1, config)
+
+
+def check_kept(name: str, last: int, config: CondenseConfig) -> None:
+    """Raise `UserError` where a model keeps its epochs only to `last` (-1: none), and trajectories need more."""
+    if config.match == "trajectory" and last < config.last_epoch:
+        has = f"keeps epochs 0 to {last}" if last >= 0 else "keeps no epochs"
+        raise UserError(
+            f"{name} {has}, and match trajectory needs those to {config.last_epoch} (max_start_epoch - 1 + "
+            f"expert_epochs); `attar pretrain --keep_epochs --pt_from {config.last_epoch}` keeps them"
+        )
+
+
+def check_planned(pool: PoolConfig, config: CondenseConfig) -> None:
+    """Raise `UserError` where the models that are to be trained keep too few epochs."""
+    check_kept("a pool of such models", pool.epochs if pool.keep_epochs else -1, config)
 
 
 def image_optimizer(data: ImageData, config: CondenseConfig, classes: int) -> ImageOptimizer:
@@ -185,7 +197,8 @@ def choose_execution(
     per_class = class_bytes(module, data.channels, data.size, config.batch_real + decoded)
     chunk = choose_chunk(per_class, len(labels), data.device, config.memory_gb)
     if chunk > 1:
-        say_once(f"{chunk} of {len(labels)} classes are computed at once, with about {chunk * per_class / 1e9:.2g} GB")
+        memory = f"{chunk * per_class / 1e9:.2g} GB"
+        say_once(f"{chunk} of {counted(len(labels), 'class')} are computed at once, with about {memory}")
     shapes = {min(config.batch_real, data.counts[label]) for label in labels}
     if compiled is None or config.compile != "auto":
         calls = serial_steps(config, len(labels), data.device)
@@ -214,8 +227,5 @@ def check_data(data: ImageData, config: CondenseConfig) -> list[int]:
     if config.select_from is not None and config.select_from < config.batch_real:
         raise UserError(f"select_from ({config.select_from}) must not be below batch_real ({config.batch_real})")
     labels = condensed_labels(data.classes, config)
-    for label in labels:
-        if data.counts[label] < config.ipc:
-            name, count = data.classes[label], data.counts[label]
-            raise UserError(f"class '{name}' has {count} images, fewer than ipc {config.ipc}")
+    check_ipc(data.classes, data.counts, labels, config.ipc)
     return labels

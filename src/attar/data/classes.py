@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from attar.data.labels import SHARE, UNLABELLED, Labels, read, shown
-from attar.errors import UserError, log, nearest
+from attar.errors import UserError, counted, log, nearest
 
 MISSING = ("nan", "none", "null", "na", "n/a", "?")  # what tables write where there is no label
 NUMBER = re.compile("[+-]?[0-9]+")
@@ -59,7 +59,8 @@ def to_classes(train: Labels, test: Labels | None, where: str) -> tuple[np.ndarr
         empty = np.flatnonzero(counts == 0).tolist()
         if empty and (held != UNLABELLED).any():
             named = [classes[place] for place in empty]
-            log.warning("%s: the test images lack %d of %d classes: %s", where, len(empty), len(classes), shown(named))
+            count = counted(len(classes), "class")
+            log.warning("%s: the test images lack %d of %s: %s", where, len(empty), count, shown(named))
     return own, held, classes
 
 
@@ -88,7 +89,7 @@ def _own_classes(train: Labels, where: str) -> tuple[tuple[str, ...], np.ndarray
     if len(classes) < len(train.names):
         lost = [name for name in train.names if name not in set(classes)]
         log.warning(
-            "%s: %d of %d named classes have no training images and are left out: %s",
+            "%s: left out, without training images: %d of %d named classes: %s",
             where,
             len(lost),
             len(train.names),
@@ -138,3 +139,11 @@ def alike(name: str) -> str:
         return repr(float(name))
     except ValueError:
         return re.sub(r"(?<=\w)[\s_-]+(?=\w)", " ", unicodedata.normalize("NFKC", name).casefold()).strip()
+
+
+def check_ipc(classes: Sequence[str], counts: Sequence[int], labels: Iterable[int], ipc: int) -> None:
+    """Raise `UserError` where one of the classes `labels` has fewer than `ipc` images."""
+    few = [label for label in labels if counts[label] < ipc]
+    if few:
+        there, most = counted(counts[few[0]], "image"), min(counts[label] for label in few)
+        raise UserError(f"class '{classes[few[0]]}' has {there}, fewer than ipc {ipc}; ipc can be {most} at most")

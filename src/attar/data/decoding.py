@@ -16,7 +16,7 @@ from attar.data.decode import FULL_RANGE, BadImage, Decoded, Named, Needs, bits_
 from attar.data.pictures import Pictures
 from attar.data.reading import Reading, Silent
 from attar.engine.device import cores
-from attar.errors import UserError, log
+from attar.errors import UserError, counted, log
 
 SERIAL_PIXELS = 64 * 64  # below it an image is decoded in less time than two threads take to agree on it
 GROUP = 8  # images that a thread decodes at once
@@ -67,12 +67,13 @@ class Seen:
                 self.deep_colour,
             )
         if self.frames:
-            log.warning("%s: %d images have several frames or pages; the first of each is read", name, self.frames)
+            count = counted(self.frames, "image")
+            log.warning("%s: %s with several frames or pages; the first of each is read", name, count)
         if self.clear:
             log.warning(
-                "%s: %d images are transparent in places; that is dropped, and what lies beneath shows",
+                "%s: %s with transparent places; that is dropped, and what lies beneath shows",
                 name,
-                self.clear,
+                counted(self.clear, "image"),
             )
 
 
@@ -170,7 +171,8 @@ def _first(pictures: Pictures, reading: Reading, needs: Needs) -> tuple[str, tup
             needs = needs._replace(bits=bits_of(image.highest))
         channels, height, width = image.pixels.shape
         return item[0], (needs.channels or channels, height, width), needs._replace(channels=needs.channels or channels)
-    raise UserError(f"none of {pictures.count:,} images can be read: {error}" if error else "there are no images")
+    count = counted(pictures.count, "image")
+    raise UserError(f"none of {count} can be read: {error}" if error else "there are no images")
 
 
 def _check(

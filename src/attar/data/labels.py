@@ -14,6 +14,7 @@ from attar.errors import UserError, log
 SHARE = 0.5  # distinct labels per image: beyond it the labels number or describe the images
 SHOWN = 5  # names in a message
 LARGEST = 2.0**53  # up to here whole numbers are exact as floats
+KINDS = {str: "text", bool: "True or False", int: "whole numbers"}  # of labels, in a message
 UNLABELLED = -1  # the place of a row without a label
 
 
@@ -58,7 +59,7 @@ class Labels:
 
 
 def read(raw: Any, where: str, names: Sequence[str] | None = None) -> Labels:
-    """Labels of any usual shape: numbers, text, (N, 1), one-hot rows, whole numbers as floats.
+    """Labels of any usual shape: numbers, text, True and False, (N, 1), one-hot rows, whole numbers as floats.
 
     Args:
         raw: [n] or [n, k]; a list, an array or a tensor.
@@ -87,6 +88,8 @@ def read(raw: Any, where: str, names: Sequence[str] | None = None) -> Labels:
         values = np.asarray([_nfc(value) for value in distinct.tolist()], dtype=str)[inverse.reshape(-1)]
         missing = np.char.strip(values) == ""
         return Labels(values, None, missing if missing.any() else None)
+    if values.dtype.kind == "b" and names is None:
+        names = ("False", "True")
     values = values.astype(np.int64)
     names = None if names is None else unique(tuple(_nfc(str(name)) for name in names), where)
     if names is None:
@@ -166,9 +169,7 @@ def _array(raw: Any, where: str) -> np.ndarray:
     empty = sum(item is None or (isinstance(item, float) and item != item) for item in items)
     if empty:
         raise UserError(f"{empty:,} of {len(items):,} labels of {where} are missing; remove those rows")
-    kinds = sorted(
-        {"text" if isinstance(item, str) else type(item).__name__ for item in items if not isinstance(item, np.generic)}
-    )
+    kinds = sorted({KINDS.get(type(item), type(item).__name__) for item in items if not isinstance(item, np.generic)})
     if "text" in kinds and len(kinds) > 1:
         raise UserError(
             f"the labels of {where} are {' and '.join(kinds)}; give whole numbers or names, one kind for all"

@@ -17,7 +17,7 @@ from attar.data.reading import LARGEST_SIDE, LARGEST_SIDE_CPU, Reading, ShowsSta
 from attar.data.sources import archives, cifar, digits, folder, hub, idx, imagenet, npz, objects, parquet, svhn, tree
 from attar.data.sources.layout import LAYOUT
 from attar.engine import device as devices
-from attar.errors import MissingError, UserError, choose, log, nearest, say_once
+from attar.errors import MissingError, UserError, choose, counted, log, nearest, say_once
 from attar.settings.choices import CHANNEL_AXIS_NAMES
 from attar.settings.config import DataConfig
 from attar.settings.schema import settings_of
@@ -153,12 +153,11 @@ def equal_words(data: ImageData) -> list[str]:
     equal, words = data.equal, []
     if equal.several:
         one, other = sorted(data.classes[place] for place in equal.classes)
-        words.append(f"{equal.several:,} images are in several classes, pixel for pixel, such as {one} and {other}")
+        count = counted(equal.several, "image")
+        words.append(f"{count} in several classes, pixel for pixel, such as {one} and {other}")
     if equal.test and data.test_images is not None:
-        words.append(
-            f"{equal.test:,} of {len(data.test_images):,} test images are equal to training images, pixel for pixel: "
-            f"accuracies will be too high"
-        )
+        share = f"{equal.test:,} of {counted(len(data.test_images), 'test image')}"
+        words.append(f"equal to training images, pixel for pixel: {share}; accuracies will be too high")
     return words
 
 

@@ -12,7 +12,7 @@ from attar.data.decoding import SOON_READ, InMemory, decode_all
 from attar.data.images import ImageData
 from attar.data.pictures import Pictures
 from attar.data.reading import Reading
-from attar.errors import UserError, log
+from attar.errors import UserError, counted, log
 
 MANY = 20_000  # images, or as many as are in SOON_READ bytes of files: fewer are decoded in a few seconds
 SAMPLE = 2000  # images that are decoded
@@ -54,7 +54,7 @@ def sampled(plan: CachePlan, reading: Reading) -> ImageData:
         needs, seen = decode_all(plan.pictures.select(chosen[places]), reading, plan.needs, sink)
     except UserError as error:
         raise UserError(f"in a sample of {len(chosen):,} of {plan.pictures.count:,} images: {error}") from error
-    seen.say(f"{len(chosen):,} images of {plan.name}", needs)
+    seen.say(f"{counted(len(chosen), 'image')} of {plan.name}", needs)
     store = InMemoryStore(sink.images[np.argsort(places)])
     host, marks = torch.device("cpu"), torch.from_numpy(plan.labels)
     train, test = Mapped(store, stands[: plan.train], host), Mapped(store, stands[plan.train :], host)

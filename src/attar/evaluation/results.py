@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from attar.errors import UserError, choose
+from attar.errors import UserError, choose, counted
 from attar.evaluation.protocol import CONDENSED, INITIAL, MEASURED, RANDOM, WHOLE
 
 BY_CLASS = "by_class"  # key of result.json
@@ -78,8 +78,9 @@ def caveats(result: Mapping[str, Any], network: str) -> list[str]:
         if steps[CONDENSED] > steps[WHOLE] > 0:
             epochs = max(epochs, -(-whole["epochs"] * steps[CONDENSED] // steps[WHOLE]))
         lines.append(
-            f"the whole set is no yardstick here: {100 * whole['mean']:.1f} % after {whole['epochs']} epochs "
-            f"({steps[WHOLE]:,} steps) is below {below}; --whole_epochs {epochs} trains it longer"
+            f"the whole set is no yardstick here: {100 * whole['mean']:.1f} % "
+            f"after {counted(whole['epochs'], 'epoch')} ({counted(steps[WHOLE], 'step')}) is below {below}; "
+            f"--whole_epochs {epochs} trains it longer"
         )
     if 0 < steps[RANDOM] < steps[CONDENSED]:
         lines.append(

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from attar.data.cache.mapped import Mapped
 from attar.data.images import ImageData
-from attar.errors import UserError
+from attar.errors import UserError, counted
 from attar.evaluation.protocol import INITIAL, LEARNED, RANDOM, WHOLE
 from attar.sets.synthetic import SyntheticSet
 
@@ -44,7 +44,8 @@ def random_real(data: ImageData, condensed: SyntheticSet, seed: int) -> Labelled
     for label, count in enumerate(torch.bincount(condensed.labels, minlength=data.nclass).tolist()):
         rows = data.rows(label)
         if count > len(rows):
-            raise UserError(f"class '{data.classes[label]}' has {len(rows)} images, fewer than the set's {count}")
+            there = counted(len(rows), "image")
+            raise UserError(f"class '{data.classes[label]}' has {there}, fewer than the set's {count}")
         drawn.append(rows[torch.randperm(len(rows), generator=generator, device=data.device)[:count]])
     selected = torch.cat(drawn)
     return data.images[selected], data.labels[selected]

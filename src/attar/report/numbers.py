@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from attar.errors import counted
 from attar.evaluation import results
 from attar.evaluation.protocol import MEASURED
 
@@ -15,7 +16,7 @@ MAX_CONFUSION = 20  # classes of a confusion matrix on the page
 def title(result: Mapping[str, Any]) -> str:
     """The data set, and its images per class."""
     ipc = result.get("ipc")
-    return f"{result.get('dataset', 'condensed set')}" + (f": {ipc} image{'s' * (ipc != 1)} per class" if ipc else "")
+    return f"{result.get('dataset', 'condensed set')}" + (f": {counted(ipc, 'image')} per class" if ipc else "")
 
 
 def duration(seconds: float) -> str:
@@ -41,7 +42,7 @@ def sizes(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not {"real", "stored"} <= by_set.keys():
         return []
     return [
-        (f"{images:,} image{'s' * (images != 1)}", file_size(size))
+        (counted(images, "image"), file_size(size))
         for images, size in ((by_set[key]["images"], by_set[key]["bytes"]) for key in ("real", "stored"))
     ]
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from attar import files
 from attar.data.images import ImageData
+from attar.errors import counted
 from attar.report import chart, numbers
 from attar.report.nearest import nearest
 from attar.report.sheets import Sheet, sheet
@@ -220,7 +221,7 @@ def _cell(image: int, past: int | None, now: Sheet, before: Sheet | None) -> dic
 
 def _moment_text(moment: Moment) -> str:
     """The text beside the slider."""
-    text = f"after {moment.outer} outer iteration{'s' * (moment.outer != 1)}" if moment.outer else "as initialised"
+    text = f"after {counted(moment.outer, 'outer iteration')}" if moment.outer else "as initialised"
     text += f", {numbers.duration(moment.seconds)}" if moment.seconds and moment.outer else ""
     return text + (f", loss {moment.loss:.4g}" if moment.loss is not None else "")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attar.condensation.state import SavedState
-from attar.errors import MissingError, UserError, say_once
+from attar.errors import MissingError, UserError, counted, say_once
 from attar.runs import checkpoint, run_folder
 from attar.runs.run_folder import RunFolder
 from attar.sets import set_files
@@ -113,7 +113,8 @@ def check_same_run(folder: RunFolder, saved: Recipe, requested: Recipe) -> None:
     length, requested_length = (recipe.condense.outer_iterations for recipe in (saved, requested))
     if requested_length < length:
         raise UserError(
-            f"{folder.path} holds a run of {length} outer iterations; niter can make it longer, not {requested_length}"
+            f"{folder.path} holds a run of {counted(length, 'outer iteration')}; niter can make it longer, "
+            f"not {requested_length}"
         )
 
 

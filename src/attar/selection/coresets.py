@@ -8,8 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor
 
+from attar.data.classes import check_ipc
 from attar.data.images import ImageData
-from attar.errors import UserError, choose
+from attar.errors import choose
 from attar.selection import rded, scores
 from attar.selection.clusters import distances
 from attar.selection.embeddings import Embed, by_network, embed_rows, pixels
@@ -27,9 +28,7 @@ FEATURE_NAMES = ("early", "pixels")  # what images are compared by; the path of 
 def check_coreset(data: ImageData, kind: str, ipc: int) -> None:
     """Raise `UserError` for an unknown kind of core-set, and for a class of fewer than `ipc` images."""
     choose("core-set", kind, CORESET_NAMES)
-    for name, count in zip(data.classes, data.counts, strict=True):
-        if count < ipc:
-            raise UserError(f"class '{name}' has {count} images, fewer than ipc {ipc}")
+    check_ipc(data.classes, data.counts, range(data.nclass), ipc)
 
 
 def coreset_recipe(recipe: Recipe, kind: str) -> Recipe:

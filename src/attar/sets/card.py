@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from attar import files
+from attar.errors import counted
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.config import EvaluateConfig
 from attar.settings.methods import METHODS
@@ -74,11 +75,12 @@ def card(
         f"# {source}, condensed",
         "",
         *([f"![the images]({PICTURE})", ""] if picture else []),
-        f"{len(condensed.labels)} {origin} images of {shape}, {condensed.ipc} for each of {condensed.nclass} classes,",
+        f"{counted(len(condensed.labels), f'{origin} image')} of {shape}, {condensed.ipc} for "
+        f"each of {counted(condensed.nclass, 'class')},",
         f"made by attar out of the data set `{source}`, by the method {condensed.method} (decode type "
         f"{condensed.decode_type}, factor {condensed.factor}).",
         "",
-        *(f"- {kinds[what]}: {len(labels)} images" for what, (_, labels) in exported.items()),
+        *(f"- {kinds[what]}: {counted(len(labels), 'image')}" for what, (_, labels) in exported.items()),
         "",
         "```python",
         "from datasets import load_dataset",
@@ -124,7 +126,8 @@ def _training(condensed: SyntheticSet, result: Mapping[str, Any]) -> list[str]:
     return [
         f"To train on the decoded images: SGD (learning rate {how['lr']}, momentum {how['momentum']}, weight decay "
         f"{how['weight_decay']}), batches of {how['batch_size']},",
-        f"{epochs} epochs, a fifth of the rate after 2/3 and again after 5/6 of them; augmentation {how['aug_type']};",
+        f"{counted(epochs, 'epoch')}, a fifth of the rate after 2/3 and again after 5/6 of them; augmentation "
+        f"{how['aug_type']};",
         f"CutMix in a batch with probability {how['mix_p']}.",
         "`attar train condensed.safetensors --network resnet18` does all that.",
     ]

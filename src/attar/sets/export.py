@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from attar import files
-from attar.errors import MissingError, UserError, choose, log
+from attar.errors import MissingError, UserError, choose, counted, log
 from attar.sets import set_files
 from attar.sets.card import CARD, PICTURE, write_card
 from attar.sets.synthetic import SyntheticSet
@@ -67,7 +67,7 @@ def export_set(
         raise UserError("a .pt pair holds one set of images: choose --what stored or decoded")
     if to in ("npz", "pt"):
         out = out if out.suffix == f".{to}" else out.with_name(f"{out.name}.{to}")
-    _check_free(out, folder=to in ("parquet", "imagefolder"), overwrite=overwrite)
+    check_free(out, folder=to in ("parquet", "imagefolder"), overwrite=overwrite)
     images = _images(condensed, what)
     say_what_is_lost(condensed, images, to)
     if to in ("npz", "pt"):
@@ -107,10 +107,10 @@ def about(condensed: SyntheticSet, what: str) -> dict[str, Any]:
     return set_files.describe(condensed) | decoding | {"what": what}
 
 
-def _check_free(out: Path, *, folder: bool, overwrite: bool) -> None:
-    """Raise `UserError` where `out`, a folder or a file, may not be written."""
+def check_free(out: Path, *, folder: bool, overwrite: bool, advice: str = "name another place with --out") -> None:
+    """Raise `UserError` where `out`, a folder or a file, may not be written; it ends with the advice."""
     if out.exists() and out.is_dir() != folder:
-        raise UserError(f"{out} is a {'folder' if out.is_dir() else 'file'}; name another place with --out")
+        raise UserError(f"{out} is a {'folder' if out.is_dir() else 'file'}; {advice}")
     if not out.exists():
         return
     if folder and overwrite:  # never replace a run, or other files of the user
@@ -118,13 +118,11 @@ def _check_free(out: Path, *, folder: bool, overwrite: bool) -> None:
         others = sorted(names - {"stored", "decoded", "train", CARD, PICTURE, ABOUT})
         if names and (others or not names & {"stored", "decoded", ABOUT}):
             example = f" ({others[0]})" if others else ""
-            raise UserError(f"{out} holds something else than an export{example}; name another place with --out")
+            raise UserError(f"{out} holds something else than an export{example}; {advice}")
     if overwrite:
         return
     if not folder or any(out.iterdir()):
-        raise UserError(
-            f"{out} {'is not empty' if folder else 'exists'}; name another place with --out, or add --overwrite"
-        )
+        raise UserError(f"{out} {'is not empty' if folder else 'exists'}; {advice}, or add --overwrite")
 
 
 def _whole_folder(out: Path, write: Callable[[Path], None]) -> None:
@@ -218,9 +216,9 @@ def in_words(condensed: SyntheticSet, to: str, what: str | None) -> str:
     what = what or ("both" if to == "parquet" else "decoded")
     stored, decoded = len(condensed.labels), len(condensed.decoded()[1])
     images = {
-        "stored": f"{stored} stored images",
-        "decoded": f"{decoded} images to train on ({stored} stored, factor {condensed.factor})",
-        "both": f"{decoded} images to train on, and the {stored} stored ones they are cut out of",
+        "stored": counted(stored, "stored image"),
+        "decoded": f"{counted(decoded, 'image')} to train on ({stored} stored, factor {condensed.factor})",
+        "both": f"{counted(decoded, 'image')} to train on, and the {stored} stored, which they are cut out of",
     }[what]
     values = "float32 in [0, 1]" if to == "pt" else "8 bits"
     mean, std = (" ".join(f"{value:.4f}" for value in values) for values in (condensed.mean, condensed.std))

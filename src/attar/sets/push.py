@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attar.errors import MissingError, UserError, one_line
 from attar.sets.card import CARD, NAME
-from attar.sets.export import export_set
+from attar.sets.export import check_free, export_set
 from attar.sets.set_files import as_set
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.config import Recipe, with_role
@@ -67,6 +67,7 @@ def check_name(name: str) -> None:
 def write_upload(condensed: SyntheticSet, name: str, folder: Path, *, what: str | None = None) -> Path:
     """Write the folder that is uploaded as `name`; an earlier one is replaced. Returns it."""
     check_name(name)
+    check_free(folder, folder=True, overwrite=True, advice="move it away: the upload is written there")
     export_set(_without_places(condensed), "parquet", folder, what=what, overwrite=True)
     card = folder / CARD
     card.write_text(card.read_text(encoding="utf-8").replace(NAME, name), encoding="utf-8")

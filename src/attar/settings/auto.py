@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from attar.errors import counted
 from attar.settings import methods
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import EvaluateConfig, NetworkConfig, PoolConfig, Recipe
@@ -112,7 +113,8 @@ def summary(recipe: Recipe, shape: Shape) -> str:
     colour = "grey" if shape.channels == 1 else "colour"
     images = f"{shape.nclass} classes of {colour} images, {shape.width}x{shape.height}"
     depth = "" if network.depth is None else network.depth
-    schedule = f"{condense.outer_iterations} outer iterations of {condense.inner_loop} passes over the classes"
+    schedule = counted(condense.outer_iterations, "outer iteration")
+    schedule += f" of {counted(condense.inner_loop, 'pass')} over the classes"
     models = "fresh networks" if condense.network_init == "fresh" else pool.in_words
     short = " (short, for a CPU; --minutes or --niter for more)" if shape.cpu else ""
     return (

@@ -19,7 +19,7 @@ from attar.settings.trajectory_config import TrajectoryConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class CondenseConfig(ImagesConfig, TrajectoryConfig):
+class CondenseConfig(TrajectoryConfig, ImagesConfig):  # the fields of the last base come first
     """The synthetic set and how it moves, what is matched, where the network comes from and how it moves."""
 
     metric: str = setting(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from attar.errors import UserError, choose
+from attar.errors import UserError, choose, counted
 from attar.settings import own
 from attar.settings.choices import (
     CHANNEL_AXIS_NAMES,
@@ -167,7 +167,7 @@ class PoolConfig:
     @property
     def in_words(self) -> str:
         """How many models, and how long each is trained, such as `3 models of 1 epoch`."""
-        words = f"{self.models} model{'s' * (self.models != 1)} of {self.epochs} epoch{'s' * (self.epochs != 1)}"
+        words = f"{counted(self.models, 'model')} of {counted(self.epochs, 'epoch')}"
         return words + (f" over {self.fraction:g} of the images" if self.fraction < 1 else "")
 
 

@@ -39,17 +39,6 @@ class CondenseSettings(DataSettings, total=False):
     pt_fraction: float
     models: int
     model_num: int
-    syn_steps: int
-    expert_epochs: int
-    min_start_epoch: int
-    max_start_epoch: int
-    current_max_start_epoch: int | None
-    expansion_end_epoch: int
-    batch_syn: int | None
-    lr_teacher: float
-    lr_lr: float
-    lr_y: float
-    threshold: float | None
     method: str
     ipc: int
     factor: int
@@ -70,6 +59,17 @@ class CondenseSettings(DataSettings, total=False):
     clamp: bool
     patience: int
     averaging_power: int
+    syn_steps: int
+    expert_epochs: int
+    min_start_epoch: int
+    max_start_epoch: int
+    current_max_start_epoch: int | None
+    expansion_end_epoch: int
+    batch_syn: int | None
+    lr_teacher: float
+    lr_lr: float
+    lr_y: float
+    threshold: float | None
     metric: str
     match: str
     frequencies: int

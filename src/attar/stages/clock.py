@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from attar.errors import UserError, log
+from attar.errors import UserError, counted, log
 from attar.settings.config import fitted_to
 
 MIN_PASSES = 100  # passes over the classes: fewer hardly move the images
@@ -62,6 +62,7 @@ class Clock:
 
 def say_end(outer: int, inner_loop: int) -> None:
     """Say how far a run came that the clock ended, and that it is not far where it is not."""
-    words = f"the time is up after {outer} outer iterations, {outer * inner_loop} passes over the classes"
+    words = f"the time is up after {counted(outer, 'outer iteration')}, "
+    words += f"{counted(outer * inner_loop, 'pass')} over the classes"
     few = outer * inner_loop < MIN_PASSES
     log.log(logging.WARNING if few else logging.INFO, "%s%s", words, TOO_FEW if few else "")

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from attar.condensation.setup import check_pool
+from attar.condensation.setup import check_planned, check_pool
 from attar.condensation.state import check_images
 from attar.data.images import ImageData
 from attar.engine.workers import ThreadWorkers
-from attar.errors import UserError
+from attar.errors import UserError, counted
 from attar.errors import log as logger
 from attar.runs import checkpoint, existing, run_folder
 from attar.runs.existing import Run
@@ -194,11 +194,13 @@ def _checked(inputs: Inputs, pool: Pool | None, limit: TimeLimit) -> Inputs:
     if limit.minutes is not None and inputs.recipe.condense.phase is not None:
         raise UserError("minutes would give every part another schedule; give niter, or leave phase out")
     check_inputs(inputs.data, inputs.recipe)
+    is_trained = pool is not None or bool(inputs.recipe.condense.model_path)
+    if not is_trained:
+        check_planned(inputs.recipe.pool, inputs.recipe.condense)
     if inputs.fitted:
         logger.info(inputs.fitted)
     if limit.minutes is None:
         return inputs
-    is_trained = pool is not None or bool(inputs.recipe.condense.model_path)
     return inputs.with_recipe(schedule.fit_limit(inputs.data, inputs.recipe, limit, pool_there=is_trained))
 
 
@@ -277,13 +279,13 @@ def _resume(
         run = existing.open_or_create(folder, requested, about_run(inputs.data))
         length = run.recipe.condense.outer_iterations
         if run.finished:
-            logger.info("%s is done: %d outer iterations; a larger --niter makes it longer", path, length)
+            logger.info("%s is done: %s; a larger --niter makes it longer", path, counted(length, "outer iteration"))
             return set_files.load_set(path)
         if run.recipe.condense.is_split:
             logger.info("going on with the parts in %s", path / PARTS)
         else:
             finished = run.saved["outer"] if run.saved is not None else 0
-            logger.info("going on with %s after %d of %d outer iterations", path, finished, length)
+            logger.info("going on with %s after %d of %s", path, finished, counted(length, "outer iteration"))
         if run.saved is not None:
             check_images(run.saved, inputs.data)
         pool, _ = _pool_for(Inputs(run.recipe, inputs.data, {}, ""), pool, options, workers)

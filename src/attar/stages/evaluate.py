@@ -10,7 +10,7 @@ from typing import Any, Unpack
 
 from attar.data.images import ImageData
 from attar.engine.workers import ThreadWorkers
-from attar.errors import MissingError, UserError
+from attar.errors import MissingError, UserError, counted
 from attar.errors import log as logger
 from attar.evaluation import measure
 from attar.evaluation.protocol import (
@@ -167,7 +167,8 @@ def _foreign_set(
         resolved = recipes.overlay(fitting, layer)
     condensed = foreign.as_set(foreign_set, images, factor=factor, decode_type=decode_type, normalized=normalized)
     logger.info(
-        "%s: %d images, factor %d, decode type %s", path, len(condensed.labels), condensed.factor, condensed.decode_type
+        "%s: %s, factor %d, decode type %s",
+        *(path, counted(len(condensed.labels), "image"), condensed.factor, condensed.decode_type),
     )
     return EvaluationInputs(condensed, images, resolved, foreign_set.meta.get("fingerprint"))
 

@@ -13,7 +13,7 @@ from attar import files
 from attar.condensation.matchable import check_matchable
 from attar.data.images import ImageData
 from attar.engine.workers import ThreadWorkers
-from attar.errors import UserError, log
+from attar.errors import UserError, counted, log
 from attar.runs import run_folder
 from attar.runs.progress import Progress, shows_progress
 from attar.settings.config import Recipe
@@ -141,7 +141,7 @@ def find_pool(
             length=explicit_length(recipe, explicit),
             limit=recipe.pool.models if "models" in explicit else None,
         )
-        log.info("pool: %d models from %s", len(pool), ", ".join(recipe.condense.model_path))
+        log.info("pool: %s from %s", counted(len(pool), "model"), ", ".join(recipe.condense.model_path))
         return pool, member_files(pool)
     folder = default_folder(data, recipe) if keep else None
     pool = train_pool(data, recipe, folder, progress, fill=keep, workers=workers)

@@ -12,7 +12,7 @@ from attar.condensation import loop
 from attar.condensation.setup import Setup
 from attar.condensation.state import State, snapshot
 from attar.data.images import ImageData
-from attar.errors import log
+from attar.errors import counted, log
 from attar.evaluation import measure
 from attar.evaluation.protocol import CONDENSED
 from attar.report.of_run import LiveReport
@@ -105,7 +105,8 @@ class Records:
         self.state.evaluated = self.state.outer
         network, value = next(iter(accuracy.items()))
         self.bar.measured(value)
-        log.info("after %d of %d outer iterations: %s %.1f %%", self.state.outer, self.bar.total, network, 100 * value)
+        of_all = counted(self.bar.total, "outer iteration")
+        log.info("after %d of %s: %s %.1f %%", self.state.outer, of_all, network, 100 * value)
         return value
 
     def _is_moment(self) -> bool:

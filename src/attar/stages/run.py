@@ -14,7 +14,7 @@ from attar.condensation import loop
 from attar.condensation.setup import Setup, set_up
 from attar.condensation.state import SavedState, State, check_same, init, restore, saved_compiled
 from attar.data.images import ImageData
-from attar.errors import Diverged, UserError, WriteError, log
+from attar.errors import Diverged, UserError, WriteError, counted, log
 from attar.report.of_run import write_report
 from attar.runs import checkpoint, existing, run_folder, sinks
 from attar.runs.checkpoint import Interval
@@ -181,7 +181,8 @@ def is_told_to_stop(options: RunOptions, event: Event, save: Callable[[bool], No
         save(True)
         raise
     if stops:
-        log.info("the callback ends the run after %d of %d outer iterations", event.outer, event.total)
+        of_all = counted(event.total, "outer iteration")
+        log.info("the callback ends the run after %d of %s", event.outer, of_all)
     return stops
 
 

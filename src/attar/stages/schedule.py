@@ -21,7 +21,7 @@ from attar.engine.compile import worth_compiling
 from attar.engine.cuda_graphs import GRAPH_WARMUP
 from attar.engine.device import wait
 from attar.engine.workers import ThreadWorkers
-from attar.errors import UserError, log
+from attar.errors import UserError, counted, log
 from attar.evaluation.protocol import epochs_for
 from attar.models.for_data import build, describe
 from attar.sets.decode import decoded_count
@@ -228,8 +228,8 @@ def _fitted(recipe: Recipe, estimated: Estimate, seconds: float, start: float, p
     outer = max(1, total // inner)
     models_of = f", {pool.in_words} about {pool_seconds:.0f} s" if estimated.epoch else ""
     words = (
-        f"a pass over the classes takes {estimated.inner:.3g} s here{models_of}: about {outer} outer iterations of "
-        f"{inner} fit into {in_minutes(seconds)}"
+        f"a pass over the classes takes {estimated.inner:.3g} s here{models_of}: about "
+        f"{counted(outer, 'outer iteration')} of {inner} fit into {in_minutes(seconds)}"
     )
     words += TOO_FEW if outer * inner < MIN_PASSES else ""
     return replace(recipe, pool=pool, condense=replace(recipe.condense, niter=outer, inner_loop=inner)), words

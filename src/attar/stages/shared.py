@@ -19,7 +19,7 @@ from attar.data.load import say_equal_images
 from attar.data.sources import written
 from attar.engine.precision import check_precision
 from attar.engine.workers import ThreadWorkers
-from attar.errors import UserError, log
+from attar.errors import UserError, counted, log
 from attar.evaluation import protocol
 from attar.runs import run_folder
 from attar.runs.progress import Progress
@@ -159,7 +159,8 @@ def check_inputs(data: ImageData, recipe: Recipe) -> None:
     protocol.chosen_networks(recipe.evaluate, recipe.network)
     total = recipe.condense.outer_iterations
     if max(recipe.condense.eval_at, default=0) > total:
-        raise UserError(f"eval_at {max(recipe.condense.eval_at)} never comes: there are {total} outer iterations")
+        length = counted(total, "outer iteration")
+        raise UserError(f"eval_at {max(recipe.condense.eval_at)} never comes: the run has {length}")
     if recipe.condense.eval_at and data.test_images is None:
         raise UserError(f"eval_at needs test images, and {data.name} has none; leave it out")
     if recipe.condense.eval_at and recipe.condense.nclass_sub is not None:

@@ -151,7 +151,7 @@ def test_the_second_start_decodes_nothing(
 ) -> None:
     shown = Steps()
     load(pets, size=8, cache_dir=tmp_path / "c", progress=shown)
-    assert shown.steps == [0] and "pets has no cache yet: 24 images go into the cache" in lines(caplog)[0]
+    assert shown.steps == [0] and "pets has no cache yet: 24 images to put into the cache" in lines(caplog)[0]
 
     def fail(*_: object) -> None:
         raise AssertionError("an image was decoded")
@@ -235,7 +235,7 @@ def test_a_killed_build_goes_on_and_ends_the_same(
     assert [path.name[-9:] for path in caches(tmp_path / "cut")] == [".building"]
     caplog.clear()
     load(pets, size=8, cache_dir=tmp_path / "cut")
-    resumed = f"{chunks} of 12 parts are there" if chunks else "go into the cache"
+    resumed = f"{chunks} of 12 parts are there" if chunks else "to put into the cache"
     assert any(resumed in line for line in lines(caplog)), lines(caplog)
     (whole,), (cut,) = caches(tmp_path / "whole"), caches(tmp_path / "cut")
     assert whole.name == cut.name and contents(whole) == contents(cut)
@@ -452,7 +452,7 @@ def test_the_flags_reach_the_cache(pets: Path, tmp_path: Path, capsys: pytest.Ca
             main(["pretrain", "-d", str(pets), "--depth", "2", *flags, "--out", "pool", *more])
         assert stop.value.code == 0
         said = capsys.readouterr().err
-        assert ("24 images go into the cache" in said) == (len(more) == 2)
+        assert ("24 images to put into the cache" in said) == (len(more) == 2)
     assert json.loads((caches(tmp_path / "c")[0] / "manifest.json").read_text())["count"] == 24
 
 

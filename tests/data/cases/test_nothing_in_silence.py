@@ -126,7 +126,8 @@ def test_16_bits_by_their_real_range(
         ([[0], [1, 2]] * 6, ("several labels an image cannot be used",)),
         ([0, 1, None] * 4, ("4 of 12 labels of the data are missing",)),
         ([0.0, 1.0, float("nan")] * 4, ("4 of 12 labels of the data are missing",)),
-        ([0, "a", 1] * 4, ("one kind for all",)),
+        ([0, "a", 1] * 4, ("are text and whole numbers", "one kind for all")),
+        ([True, "False"] * 6, ("are True or False and text", "one kind for all")),
         (list("abcdefghijkl"), ("are no classes: 12 different values in 12 images",)),
     ],
     ids=lambda value: "" if isinstance(value, tuple) else type(value).__name__,
@@ -138,6 +139,15 @@ def test_labels_of_every_form(labels: Any, words: tuple[str, ...], refused: Refu
             load((images, labels))
     else:
         assert load((images, labels), test_fraction=0).labels.tolist() == [row % 3 for row in range(12)]
+
+
+@pytest.mark.parametrize("truth", [[True, False], ["True", "False"]], ids=["bool", "text"])
+def test_true_and_false_are_class_names(truth: list[Any]) -> None:
+    """So that they mean the same as text: one split may have the one, the other the other."""
+    images = np.random.RandomState(0).randint(0, 256, (24, 5, 4), np.uint8)
+    data = load({"train": (images[:12], truth * 6), "test": (images[12:], ["False", "True"] * 6)})
+    assert data.test_labels is not None and data.classes == ("False", "True")
+    assert data.labels.tolist() == [1, 0] * 6 and data.test_labels.tolist() == [0, 1] * 6
 
 
 def test_a_folder_called_like_a_known_data_set(refused: Refused, caplog: pytest.LogCaptureFixture) -> None:

@@ -118,7 +118,7 @@ def test_one_folder_under_two_names_is_said(tmp_path: Path, caplog: pytest.LogCa
     load(place, test_fraction=0)
     said = lines(caplog, "WARNING")
     assert any("train/cat and train/dog are one folder, by a link" in line for line in said)
-    assert any("6 images are in several classes" in line for line in said)
+    assert any("6 images in several classes" in line for line in said)
 
 
 def test_other_splits_than_train(tmp_path: Path, refused: Refused, caplog: pytest.LogCaptureFixture) -> None:
@@ -210,7 +210,7 @@ def test_frames_and_captions_are_said(tmp_path: Path, caplog: pytest.LogCaptureF
         for grey in greys:
             picture(grey).save(tmp_path / "set" / name / f"{grey}.gif", save_all=True, append_images=[picture(1)])
     load(tmp_path / "set", test_fraction=0)
-    assert "set: 6 images have several frames or pages; the first of each is read" in lines(caplog, "WARNING")
+    assert "set: 6 images with several frames or pages; the first of each is read" in lines(caplog, "WARNING")
     data = load(tar(tmp_path / "x.tar", samples("txt")), test_fraction=0)
     assert read(data)["train"] == FLAT and data.left_out.counts == {"files with other endings than images": 6}
 

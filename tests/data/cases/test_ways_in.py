@@ -60,7 +60,7 @@ RIGHT: dict[str, tuple[Pictures, Pictures, tuple[str, ...]]] = {
     "a picture in two classes": (
         {"train": {"cat": CAT, "dog": [*DOG, 12]}, "test": {"cat": [14, 100], "dog": [104]}},
         {"train": {"cat": CAT, "dog": [12, *DOG]}, "test": {"cat": [14, 100], "dog": [104]}},
-        ("4 images are in several classes, pixel for pixel, such as cat and dog", "1 of 3 test images are equal"),
+        ("4 images in several classes, pixel for pixel, such as cat and dog", "pixel for pixel: 1 of 3 test images"),
     ),
     "a split that nobody knows": (
         {
@@ -134,7 +134,9 @@ def test_equal_images_in_train_and_test_are_counted(way: Way, tmp_path: Path, ca
     place.mkdir()
     data = load(way(place, {"train": {"cat": CAT, "dog": DOG}, "test": {"cat": [10, 14], "dog": [104, 102]}}))
     assert data.equal.test == 2
-    assert any("2 of 4 test images are equal to training images" in line for line in lines(caplog, "WARNING"))
+    assert any(
+        "equal to training images, pixel for pixel: 2 of 4 test images" in line for line in lines(caplog, "WARNING")
+    )
 
 
 names = st.lists(

@@ -28,7 +28,7 @@ from attar.data.cache.plan import CachePlan
 from attar.data.decode import Needs
 from attar.data.decoding import Seen
 from attar.data.reading import Reading
-from attar.errors import UserError, WriteError, log
+from attar.errors import UserError, WriteError, counted, log
 
 
 class Cached(NamedTuple):
@@ -73,7 +73,8 @@ def load(plan: CachePlan, reading: Reading) -> Cached:
             with files.held(work, wait=True):
                 cached, reason = _open(folder, plan)  # another process may have built it by now
                 if cached is None:
-                    log.info("%s: %d images go into the cache %s, once", reason, plan.pictures.count, folder)
+                    count = counted(plan.pictures.count, "image")
+                    log.info("%s: %s to put into the cache %s, once", reason, count, folder)
                     whole = build(work, plan, reading)
                     shutil.rmtree(folder, ignore_errors=True)
                     whole.rename(folder)
@@ -84,7 +85,8 @@ def load(plan: CachePlan, reading: Reading) -> Cached:
         if cached is None:
             raise UserError(f"the cache {folder} cannot be read back ({reason}); keep the images with --load_memory")
     gigabytes = cached.store.images.nbytes / 1e9
-    log.info("%s: %d images (%.2g GB) from the cache %s", plan.name, plan.pictures.count, gigabytes, folder)
+    count = counted(plan.pictures.count, "image")
+    log.info("%s: %s (%.2g GB) from the cache %s", plan.name, count, gigabytes, folder)
     return cached
 
 

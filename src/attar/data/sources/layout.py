@@ -14,7 +14,7 @@ from attar.data.labels import Labels, shown, unique
 from attar.data.pictures import Pictures
 from attar.data.reading import LeftOut, printable
 from attar.data.sources.tree import TABLES, Tree, is_picture
-from attar.errors import MissingError, UserError, log
+from attar.errors import MissingError, UserError, counted, log
 
 LAYOUT = "expected train/<class>/<image files> and, for a test set, test/<class>/* or val/<class>/*; or <class>/*"
 NOT_PICTURES = "with other endings than images"
@@ -134,8 +134,8 @@ def _say_nested(tree: Tree, prefix: str, classes: Mapping[str, Sequence[int]]) -
     nested = [file for file in files if file.count("/") > depth]
     if nested:
         log.warning(
-            "%s: %d images lie in sub-folders of a class folder, such as %s, and are read as images of that class",
-            *(tree.root, len(nested), printable(nested[0])),
+            "%s: %s in sub-folders of a class folder, such as %s, read as images of that class",
+            *(tree.root, counted(len(nested), "image"), printable(nested[0])),
         )
 
 
@@ -246,8 +246,8 @@ def _no_classes(tree: Tree, prefix: str, pictured: set[str]) -> str:
         )
     if pictured or images:
         return (
-            f"{place} has {images:,} images, but no class folders; put the images of each class into one, or name a "
-            f"table of labels with --labels_csv FILE; {LAYOUT}"
+            f"{place} has {counted(images, 'image')}, but no class folders; put the images of each class into one, or "
+            f"name a table of labels with --labels_csv FILE; {LAYOUT}"
         )
     archives = [file for file in tree.files if file.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz", ".npz"))]
     hint = f"; {archives[0]} is there: name that file" if archives else ""

@@ -22,7 +22,7 @@ from attar.data.labels import Labels
 from attar.data.reading import Reading, printable
 from attar.data.sources.layout import NOT_PICTURES
 from attar.data.sources.tree import TABLES, Tree, is_picture
-from attar.errors import MissingError, UserError, log
+from attar.errors import MissingError, UserError, counted, log
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 FILE_COLUMNS = (
@@ -180,7 +180,8 @@ def _rows(table: Table, tree: Tree, folder: str, reading: Reading) -> list[Row]:
         if rows.setdefault(place, row) != row:
             raise UserError(f"{table.where} gives {called} two labels: several labels an image cannot be used")
         reading.left_out.add("rows that repeat another", called, int(rows[place] is not row))
-    log.info("%s: %d images; files from the column %s, labels from %s", table.where, len(rows), column, label)
+    count = counted(len(rows), "image")
+    log.info("%s: %s; files from the column %s, labels from %s", table.where, count, column, label)
     return list(rows.values())
 
 

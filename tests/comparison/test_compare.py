@@ -98,6 +98,7 @@ def again(done: Path, tmp_path: Path) -> Path:
 def test_a_comparison_leaves_tables_a_figure_and_run_folders(done: Path) -> None:
     expected = {
         *record.FIGURES,
+        record.PAGE,
         record.TABLE_MD,
         record.TABLE_CSV,
         record.RESULTS_FILE,
@@ -137,7 +138,7 @@ def test_the_verb_says_what_is_done(again: Path, tmp_path: Path, capsys: pytest.
     said = json.loads(capsys.readouterr().out)
     assert [row["entry"] for row in said["rows"]] == ["short", "long"] and said["folder"] == str(again)
     assert said["rows"][0]["accuracy"]["n"] == 1 and said["rows"][0]["ior"] is not None
-    redrawn = {Path(name) for name in (record.COMPARISON_FILE, record.TABLE_MD, record.TABLE_CSV, *record.FIGURES)}
+    redrawn = set(map(Path, record.REPLACED_FILES))
     after = stamps(again)
     assert after.keys() == before.keys()
     assert {path for path in after if after[path] != before[path]} <= redrawn

@@ -5,40 +5,19 @@ from __future__ import annotations
 import importlib.util
 import math
 import re
-import tomllib
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
-from attar.comparison import figure, spec
-from attar.comparison.numbers import Mean, Row
+from attar.comparison import figure, points
 from attar.errors import MissingError
+from helpers.rows import PLAN, ROWS, row
 
 SVG = "{http://www.w3.org/2000/svg}"
-PLAN = spec.resolve(tomllib.loads('dataset = "digits"\nipc = [1, 10]\n[[entry]]\nname = "a"\n'))
-
-
-def row(entry: str, ipc: int, accuracy: float, seconds: float, **grid: Any) -> Row:
-    settings = {"ipc": ipc, **grid}
-    whole, random = Mean(0.98, 0.01, 3), Mean(0.6 + ipc / 50, 0.01, 3)
-    value = Mean(accuracy, 0.01, 3)
-    return Row(
-        entry, "accdd", settings, settings, "convnet2", value, 3, 0, None, random, whole, None, None, seconds, 1.0, 1.0
-    )
-
-
-ROWS = [
-    *(row("slow & sure", 1, 0.80 + 0.02 * k, 10.0 * 2**k, niter=9 + k, models=5 * 2**k) for k in range(4)),
-    *(row("fast", 1, 0.81 + 0.02 * k, 9.0 * 2**k, models=5 * 2**k) for k in range(4)),
-    row("random", 1, 0.6, 0.001),
-    *(row("longer", 1, 0.7 + 0.01 * k, 30.0 * 2**k, niter=20 * k) for k in range(2)),
-    row("fast", 10, 0.9, 30.0, niter=5),
-]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +28,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return paths
 
 
-def points(root: ElementTree.Element, gid: str) -> list[tuple[float, float]]:
+def drawn_at(root: ElementTree.Element, gid: str) -> list[tuple[float, float]]:
     group = next(one for one in root.iter(f"{SVG}g") if one.get("id") == gid)
     return [(float(use.get("x", "")), float(use.get("y", ""))) for use in group.iter(f"{SVG}use")]
 
@@ -57,17 +36,17 @@ def points(root: ElementTree.Element, gid: str) -> list[tuple[float, float]]:
 def test_points_stand_where_their_numbers_say(files: tuple[Path, Path]) -> None:
     """On a log axis equal ratios are equal distances; accuracies are linear."""
     root = ElementTree.parse(files[0]).getroot()
-    slow, fast, chosen = (points(root, f"points-{name}-ipc1") for name in ("slow-sure", "fast", "random"))
+    slow, fast, chosen = (drawn_at(root, f"points-{name}-ipc1") for name in ("slow-sure", "fast", "random"))
     assert (len(slow), len(fast), len(chosen)) == (4, 4, 1)
     (x0, y0), (x1, y1) = slow[0], slow[-1]
     per_decade, per_percent = (x1 - x0) / math.log10(8), (y1 - y0) / 6
     assert per_decade > 0 > per_percent
     for actual, expected in zip(slow + fast + chosen, ROWS, strict=False):
         assert expected.accuracy is not None and expected.seconds is not None
-        seconds = max(expected.seconds, figure.MIN_SECONDS)
+        seconds = max(expected.seconds, points.MIN_SECONDS)
         assert actual[0] == pytest.approx(x0 + per_decade * math.log10(seconds / 10), abs=0.01)
         assert actual[1] == pytest.approx(y0 + per_percent * 100 * (expected.accuracy.mean - 0.8), abs=0.01)
-    assert len(points(root, "points-fast-ipc10")) == 1
+    assert len(drawn_at(root, "points-fast-ipc10")) == 1
 
 
 def test_names_and_lines_are_there(files: tuple[Path, Path]) -> None:
@@ -84,7 +63,7 @@ def test_names_and_lines_are_there(files: tuple[Path, Path]) -> None:
 def test_no_two_entries_look_alike_and_the_best_comes_first() -> None:
     """Of as many entries as any comparison has."""
     rows = [row(f"entry {k}", 1, 0.5 + 0.01 * k, 10.0 + k) for k in range(14)]
-    drawn = figure.draw(PLAN, rows, "convnet2")
+    drawn = figure.draw(PLAN, points.shown(rows))
     colours = {line.get_color() for line in drawn.axes[0].lines if str(line.get_gid()).startswith("points-")}
     assert len(colours) == 14
     names = [text.get_text() for text in drawn.legends[0].get_texts()]
@@ -98,11 +77,11 @@ def test_the_png_opens(files: tuple[Path, Path]) -> None:
 
 
 def test_no_label_covers_another_or_a_marker() -> None:
-    drawn = figure.draw(PLAN, ROWS, "convnet2")
+    drawn = figure.draw(PLAN, points.shown(ROWS))
     panel = drawn.axes[0]
     boxes = [text.get_window_extent() for text in panel.texts if text.get_text()]
     assert len(boxes) == 10  # each point of two series, and the other two entries
-    markers = [panel.transData.transform((figure.at(one), figure.percent(one))) for one in ROWS[:-1]]
+    markers = [panel.transData.transform((points.at(one), points.percent(one))) for one in ROWS[:-1]]
     for one, other in combinations(boxes, 2):
         assert not one.overlaps(other)
     for box in boxes:

@@ -19,6 +19,28 @@ from attar.sets.synthetic import SyntheticSet
 
 DIGITS = tuple(str(digit) for digit in range(10))
 
+# What has less contrast than 4.5 (WCAG AA) to what is under it
+CONTRAST = """(() => {
+  const light = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)
+    .map((v) => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, k) => sum + v * [.2126, .7152, .0722][k], 0);
+  const under = (e) => {
+    for (; e; e = e.parentElement) {
+      const colour = getComputedStyle(e).backgroundColor;
+      if (colour !== "rgba(0, 0, 0, 0)") return colour;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const low = [];
+  for (const e of document.querySelectorAll("body *")) {
+    if (![...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()) || !e.checkVisibility()) continue;
+    const style = getComputedStyle(e), drawn = e.closest("svg") ? style.fill : style.color;
+    const [a, b] = [light(drawn), light(under(e))].sort((x, y) => y - x);
+    if ((a + .05) / (b + .05) < 4.5) low.push([e.outerHTML.slice(0, 80), drawn, under(e)]);
+  }
+  return low;
+})()"""
+
 
 def entry(mean: float, std: float | None, runs: list[float], **extra: object) -> dict[str, Any]:
     return {"mean": mean, "std": std, "runs": runs, "n": len(runs), "protocol": "last epoch", **extra}

@@ -16,7 +16,7 @@ from PIL import Image
 from attar.report.page import Moment, snapshots
 from helpers import browser
 from helpers.browser import Browser
-from helpers.pages import random_set, write_and_parse
+from helpers.pages import CONTRAST, random_set, write_and_parse
 
 NO_BROWSER = browser.PROGRAM is None and not os.environ.get("CI")  # in CI its absence is an error
 pytestmark = pytest.mark.skipif(NO_BROWSER, reason="needs chromium (Debian: apt-get install chromium)")
@@ -117,28 +117,6 @@ def test_every_control_has_a_name(chromium: Browser, report: Path) -> None:
     assert any(
         name.startswith("Test accuracy over seconds of condensation, from 72.2 % to 85.1 %") for name in pictures
     )
-
-
-CONTRAST = """(() => {
-  const light = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)
-    .map((v) => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-    .reduce((sum, v, k) => sum + v * [.2126, .7152, .0722][k], 0);
-  const under = (e) => {
-    for (; e; e = e.parentElement) {
-      const colour = getComputedStyle(e).backgroundColor;
-      if (colour !== "rgba(0, 0, 0, 0)") return colour;
-    }
-    return "rgb(255, 255, 255)";
-  };
-  const low = [];
-  for (const e of document.querySelectorAll("body *")) {
-    if (![...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()) || !e.checkVisibility()) continue;
-    const style = getComputedStyle(e), drawn = e.closest("svg") ? style.fill : style.color;
-    const [a, b] = [light(drawn), light(under(e))].sort((x, y) => y - x);
-    if ((a + .05) / (b + .05) < 4.5) low.push([e.outerHTML.slice(0, 80), drawn, under(e)]);
-  }
-  return low;
-})()"""
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -213,7 +213,7 @@ def print_comparison(flags: Flags, rows: Sequence[Row], path: Path) -> None:
             numbers = [*accuracies, tables.count(row), tables.seconds(row.seconds), *compared]
             table.add_row(row.entry, *tables.setting_texts(row), row.network, *numbers)
         print_table(str(path), table)
-        say(f"accuracies in %, mean ± std over n seeds; {path / record.TABLE_MD}, {path / record.FIGURES[0]}")
+        say(f"accuracies in %, mean ± std over n seeds; {path / record.TABLE_MD}; open {path / record.PAGE}")
         print(f"next: attar runs {quoted(path / record.CELLS_FOLDER)}")
 
     print_result(flags, {"folder": str(path), "rows": [as_dict(row) for row in rows]}, print_rows)

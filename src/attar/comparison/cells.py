@@ -197,7 +197,7 @@ def _condense(
 ) -> TimedSet:
     """Condense as `attar condense` does."""
     files = tuple(str(member.file) for member in pool.members)
-    recipe = replace(cell.recipe, condense=replace(cell.recipe.condense, model_path=files))
+    recipe = replace(cell.recipe, condense=replace(cell.recipe.condense, model_path=files, curve=False))
     pooled = {"pool": [{"name": member.name, "accuracy": member.accuracy} for member in pool.members]}
     about = about_run(context.data, context.command) | pooled | {"seconds": seconds}
     run = existing.open_or_create(folder, recipe, about)

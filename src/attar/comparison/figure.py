@@ -15,9 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 from attar import files
 from attar.comparison.numbers import Row
-from attar.comparison.plan import ComparisonPlan, in_words, slug
+from attar.comparison.plan import ComparisonPlan, slug
+from attar.comparison.points import (
+    COLOURS,
+    FAR,
+    LABEL_OFFSETS,
+    MIN_SECONDS,
+    at,
+    explained,
+    is_same_place,
+    label,
+    percent,
+    shown,
+    spread,
+    title,
+)
 from attar.errors import MissingError, counted
-from attar.settings.config import with_role
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,26 +39,13 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
-# Okabe and Ito's colours, then Tol's, which colour-blind readers can tell apart; in print markers and dashes do
-COLOURS = (
-    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
-    *("#882255", "#332288", "#999933", "#44AA99", "#AA4499", "#661100", "#117733"),
-)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")  # not as many as colours, so pairs repeat late
 DASHES = ("-", "--", "-.", ":")
 INK, FAINT = "#1d1d22", "#8c8c96"
-MIN_SECONDS = 0.1  # smaller times, such as that of a random selection, are drawn here
 PANEL_WIDTH, LEGEND_WIDTH, HEIGHT = 4.6, 2.4, 4.2  # inches
 DPI = 160  # of the PNG
-UNLABELLED = ("ipc", *with_role("condense", "length"))  # settings that the panel and its time axis show already
 MARKER_RADIUS = 5  # points
 LINE_STEP = 4  # pixels between the boxes along a line that labels keep clear of
-FAR = 12  # points from a marker: a label there gets a line to it
-LABEL_OFFSETS = tuple(
-    (distance * math.cos(angle), distance * math.sin(angle))
-    for distance in (9, 14, 20, 28, 38)
-    for angle in (math.pi * part / 8 for part in (0, 8, 4, 12, 2, 14, 6, 10, 1, 15, 7, 9, 3, 13, 5, 11))
-)  # points from a marker to its label, the best place first
 
 
 def check() -> None:
@@ -58,8 +58,7 @@ def write(paths: Sequence[Path], plan: ComparisonPlan, rows: Sequence[Row]) -> N
     """Write the figure to each path, in the format of its suffix. Where no row has an accuracy nothing is written."""
     import matplotlib
 
-    network = next((row.network for row in rows if row.network), None)
-    drawn = [row for row in rows if row.accuracy is not None and row.network == network]
+    drawn = shown(rows)
     if not drawn:
         return
     style: dict[Any, Any] = {
@@ -69,7 +68,7 @@ def write(paths: Sequence[Path], plan: ComparisonPlan, rows: Sequence[Row]) -> N
         "font.family": "DejaVu Sans",
     }
     with matplotlib.rc_context({**dict(matplotlib.rcParamsDefault), **style}):
-        figure = draw(plan, drawn, str(network))
+        figure = draw(plan, drawn)
         for path in paths:
             files.atomically(path, partial(_save, figure, path.suffix.lstrip(".")))
 
@@ -82,8 +81,8 @@ def _save(figure: Figure, kind: str, path: Path) -> None:
         figure.savefig(path, format=kind, dpi=DPI)
 
 
-def draw(plan: ComparisonPlan, rows: Sequence[Row], network: str) -> Figure:
-    """The figure of rows that all have an accuracy with the same network."""
+def draw(plan: ComparisonPlan, rows: Sequence[Row]) -> Figure:
+    """The figure of rows as `shown` gives them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -91,8 +90,7 @@ def draw(plan: ComparisonPlan, rows: Sequence[Row], network: str) -> Figure:
     figure = Figure(figsize=(PANEL_WIDTH * len(sizes) + LEGEND_WIDTH, HEIGHT), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
-    best = sorted(rows, key=percent, reverse=True)
-    entries = list(dict.fromkeys(row.entry for row in best))  # the legend from the most accurate on
+    entries = list(dict.fromkeys(row.entry for row in rows))  # the legend from the most accurate on
     handles: dict[str, Any] = {}
     panels: dict[int, tuple[Axes, Sequence[Row]]] = {}
     for panel, ipc in zip(axes, sizes, strict=True):
@@ -101,38 +99,31 @@ def draw(plan: ComparisonPlan, rows: Sequence[Row], network: str) -> Figure:
         for number, entry in enumerate(entries):
             series = sorted((row for row in of_size if row.entry == entry), key=at)
             if series:
-                handles.setdefault(entry, _series(panel, series, number))
+                handles.setdefault(entry, _series(panel, series, number, _beneath(series, of_size, entries)))
         for name, line in _levels(panel, of_size).items():
             handles.setdefault(name, line)
         _axes(panel, of_size, ipc)
     axes[0].set_ylabel(f"accuracy on {plan.tested_on}, %")
     # at the left, where even a long legend does not reach
-    figure.suptitle(f"{plan.recipe.data.dataset}, tested with {network}", x=0.02, ha="left", color=INK, fontsize=11)
-    seeds = max(row.accuracy.n for row in rows if row.accuracy is not None)
-    if seeds > 1:
-        axes[0].set_xlabel(f"{axes[0].get_xlabel()}\nup and left is better; bars: standard deviation, {seeds} seeds")
+    figure.suptitle(title(plan, rows), x=0.02, ha="left", color=INK, fontsize=11)
+    axes[0].set_xlabel(f"{axes[0].get_xlabel()}\n{explained(rows)}")
     figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
     _label(figure, panels, entries)
     return figure
 
 
-def at(row: Row) -> float:
-    """The place of a row on the time axis, in seconds."""
-    return max(row.seconds or 0.0, MIN_SECONDS)
+def _beneath(series: Sequence[Row], rows: Sequence[Row], entries: Sequence[str]) -> int:
+    """How many entries before it in the legend have a point where one of the series is."""
+    before = entries[: entries.index(series[0].entry)]
+    others = [row for row in rows if row.entry in before]
+    return len({row.entry for row in others for own in series if is_same_place(row, own)})
 
 
-def percent(row: Row) -> float:
-    """The place of a row on the axis of accuracy, in per cent."""
-    return 100 * row.accuracy.mean if row.accuracy is not None else math.nan
+def _series(panel: Axes, series: Sequence[Row], number: int, beneath: int) -> Any:
+    """The points of an entry with error bars, joined in the order of their seconds.
 
-
-def spread(row: Row) -> float:
-    """Half the length of the error bar of a row, in per cent."""
-    return 100 * (row.accuracy.std or 0.0) if row.accuracy is not None else 0.0
-
-
-def _series(panel: Axes, series: Sequence[Row], number: int) -> Any:
-    """The points of an entry with error bars, joined in the order of their seconds."""
+    beneath: how many others have a point in the same place: it is drawn larger and below them, so that it shows.
+    """
     drawn = panel.errorbar(
         [at(row) for row in series],
         [percent(row) for row in series],
@@ -140,11 +131,11 @@ def _series(panel: Axes, series: Sequence[Row], number: int) -> Any:
         color=COLOURS[number % len(COLOURS)],
         marker=MARKERS[number % len(MARKERS)],
         linestyle=DASHES[number % len(DASHES)],
-        markersize=7,
+        markersize=7 + 4 * beneath,
         markeredgecolor="white",
         linewidth=1.2,
         capsize=3,
-        zorder=3,
+        zorder=3 - number / 100,
     )
     drawn.lines[0].set_gid(f"points-{slug(series[0].entry)}-ipc{series[0].settings['ipc']}")
     return drawn
@@ -189,24 +180,14 @@ def _axes(panel: Axes, rows: Sequence[Row], ipc: int) -> None:
 
 
 def _label(figure: Figure, panels: Mapping[int, tuple[Axes, Sequence[Row]]], entries: Sequence[str]) -> None:
-    """Label each entry at its last point, and each point of a series with its settings, where there is room.
-
-    That is where no marker, no line and no other label is. The number of iterations is left out, because their seconds
-    are the axis.
-    """
+    """Label the points, see `label`, where no marker, no line and no other label is."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # from here on the panels must not move
     for panel, rows in panels.values():
         taken = [_marker(panel, row) for row in rows]
         taken += [box for line in panel.lines for box in _along(panel, line)]
-        names = [row.entry for row in rows]
-        for row in sorted(rows, key=percent, reverse=True):
-            of_entry = [other for other in rows if other.entry == row.entry]
-            text = row.entry if row is max(of_entry, key=at) else ""
-            if names.count(row.entry) > 1:
-                settings = in_words({key: value for key, value in row.settings.items() if key not in UNLABELLED})
-                text = ", ".join(filter(None, (text, settings)))
-            if text:
+        for row in rows:
+            if text := label(row, rows):
                 colour = COLOURS[entries.index(row.entry) % len(COLOURS)]
                 point = (at(row), percent(row))
                 note = panel.annotate(text, point, (0, 0), textcoords="offset points", fontsize=8, color=colour)

@@ -6,7 +6,7 @@
 | `results.jsonl` | one line per finished cell and per yardstick |
 | `evaluation.jsonl` | the accuracy of every network that was trained: cells that need the same one share it |
 | `cells/`, `pools/` | a run folder per cell; early-stage models with their seconds |
-| `table.md`, `table.csv`, `accuracy-vs-time.svg`, `.png` | the result |
+| `table.md`, `table.csv`, `accuracy-vs-time.svg`, `.png`, `.html` | the result |
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ NETWORKS_FILE = "evaluation.jsonl"
 CELLS_FOLDER, POOLS_FOLDER = "cells", "pools"
 TABLE_MD, TABLE_CSV = "table.md", "table.csv"
 FIGURES = ("accuracy-vs-time.svg", "accuracy-vs-time.png")
-REPLACED_FILES = (COMPARISON_FILE, TABLE_MD, TABLE_CSV, *FIGURES)  # written anew, and atomically, every time
+PAGE = "accuracy-vs-time.html"
+REPLACED_FILES = (COMPARISON_FILE, TABLE_MD, TABLE_CSV, *FIGURES, PAGE)  # written anew, and atomically, every time
 
 ResultLine = dict[str, Any]
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from attar import files
-from attar.comparison import figure, numbers, record, tables
+from attar.comparison import figure, numbers, page, record, tables
 from attar.comparison import spec as specs
 from attar.comparison.cells import Context, Task, host, measure, tasks
 from attar.comparison.numbers import Row
@@ -108,6 +108,7 @@ def run(source: str | Path | Mapping[str, Any], out: Path, jobs: int, save_every
             raise Interrupted(number, f"the same command goes on with {out}") from error
         rows = write_tables(out, plan, lines, 0)
         figure.write([out / name for name in record.FIGURES], plan, rows)
+        page.write(out / record.PAGE, plan, rows)
     return rows
 
 

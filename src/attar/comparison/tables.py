@@ -60,22 +60,22 @@ def to_markdown(
         *((name, [text[at] for text in texts]) for at, name in enumerate(columns(rows))),
         *([("network", [row.network or "" for row in rows])] if several else []),
         ("accuracy", [spread(row.accuracy) for row in rows]),
-        *_column("as learned", [spread(row.learned) for row in rows]),
-        *_column("soft labels", [spread(row.soft) for row in rows]),
+        *column("as learned", [spread(row.learned) for row in rows]),
+        *column("soft labels", [spread(row.soft) for row in rows]),
         ("n", [count(row) for row in rows]),
         ("seconds", [seconds(row.seconds) for row in rows]),
         ("of them pretraining", [seconds(row.pretrain) for row in rows]),
-        *_column("initial", [spread(row.initial) for row in rows]),
-        *_column("random real", [spread(row.random_real) for row in rows]),
-        *_column("IOR", [points(row.ior) for row in rows]),
-        *_column("HLR", [points(row.hlr) for row in rows]),
+        *column("initial", [spread(row.initial) for row in rows]),
+        *column("random real", [spread(row.random_real) for row in rows]),
+        *column("IOR", [points(row.ior) for row in rows]),
+        *column("HLR", [points(row.hlr) for row in rows]),
     ]
     table_lines = [_line(head for head, _ in table), _line("---" for _ in table)]
     table_lines += map(_line, zip(*(cells for _, cells in table), strict=True))
     return "\n".join([f"# {title(plan)}", "", *notes(plan, rows, lines, hosts, left), "", *table_lines, ""])
 
 
-def _column(head: str, cells: list[str]) -> list[tuple[str, list[str]]]:
+def column(head: str, cells: list[str]) -> list[tuple[str, list[str]]]:
     """A column, or none where no row has a value for it."""
     return [(head, cells)] if any(cells) else []
 

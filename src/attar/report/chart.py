@@ -36,7 +36,7 @@ def chart(
     def y(accuracy: float) -> float:
         return round(BOTTOM - (BOTTOM - TOP) * (accuracy - low) / (high - low), 1)
 
-    seconds_step = _round_step(last_second)
+    seconds_step = round_step(last_second)
     accuracy_step = next(step for step in (0.02, 0.05, 0.1, 0.2) if high - low < 5.5 * step)
     names = {key: f"{name} {100 * value:.1f}" for key, (name, value) in lines.items()}
     return {
@@ -62,8 +62,8 @@ def loss(points: Curve) -> dict[str, Any] | None:
         return None
     points = points[:: -(-len(points) // MAX_POINTS)] + points[-1:]
     last_second, high = (max(values) for values in zip(*points, strict=True))
-    high, seconds_step = high / points[0][1], _round_step(last_second)
-    step = _round_step(high)
+    high, seconds_step = high / points[0][1], round_step(last_second)
+    step = round_step(high)
 
     def x(at: float) -> float:
         return round(LEFT + (LOSS_RIGHT - LEFT) * at / last_second, 1)
@@ -93,7 +93,7 @@ def _spread(lines: Mapping[str, tuple[str, float]], y: Any) -> list[tuple[str, f
     return list(zip(keys, name_ys, strict=True))
 
 
-def _round_step(length: float) -> float:
+def round_step(length: float) -> float:
     """A step of 1, 2 or 5 times a power of ten, at most five of which fit into `length`."""
     power = 10.0 ** math.floor(math.log10(length))
     return next(power * part for part in (0.2, 0.5, 1, 2) if power * part * 6 > length)

@@ -104,8 +104,8 @@ def write(
     files.atomically(Path(path), lambda name: name.write_text(page, encoding="utf-8", errors="backslashreplace"))
 
 
-def render(template: str, **values: Any) -> str:
-    """A page from a template, with its style and its script."""
+def render(template: str, script: str = "report", **values: Any) -> str:
+    """A page from a template, with the style of all pages and the script of that name."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("attar.report", "templates"),
         autoescape=True,
@@ -113,12 +113,12 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style, script = (
-        resources.files("attar.report").joinpath("templates", f"report.{end}").read_text("utf-8")
-        for end in ("css", "js")
+    style, code = (
+        resources.files("attar.report").joinpath("templates", name).read_text("utf-8")
+        for name in ("report.css", f"{script}.js")
     )
-    allowed = f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-    return environment.get_template(template).render(style=style, script=script, allowed=allowed, **values)
+    allowed = f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'"
+    return environment.get_template(template).render(style=style, script=code, allowed=allowed, **values)
 
 
 def views(

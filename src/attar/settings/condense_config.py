@@ -205,6 +205,12 @@ class CondenseConfig(TrajectoryConfig, ImagesConfig):  # the fields of the last 
         limits=AT_LEAST_ZERO,
         not_compared="an evaluation during the run would count as time of the run",
     )
+    curve: bool = setting(
+        True,
+        "without --eval_at and --minutes: evaluate now and then where that takes under a tenth of a longer run",
+        role="speed",
+        not_compared="an evaluation during the run would take time from the others",
+    )
     model_path: tuple[str, ...] = setting(
         (),
         "pool folders or files (default: pool/<data set>-<network>)",

@@ -107,6 +107,7 @@ class CondenseSettings(DataSettings, total=False):
     compile: str
     memory_gb: float | None
     eval_at: int | Sequence[int]
+    curve: bool
     model_path: str | Sequence[str]
     plugin: Any
 

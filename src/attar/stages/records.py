@@ -24,6 +24,10 @@ from attar.sets.synthetic import SyntheticSet
 from attar.settings.config import Recipe
 from attar.signals import DeferredSignal, Interrupted
 from attar.stages.clock import Clock
+from attar.stages.schedule import accuracy_seconds
+
+CURVE_FROM = 60.0  # seconds of a run before an accuracy is measured that nobody asked for
+CURVE_SHARE = 0.1  # of the time that such accuracies may take
 
 
 class Records:
@@ -52,6 +56,7 @@ class Records:
         self.live = None if folder is None else LiveReport(folder, setup.data)
         events = [] if folder is None else folder.events()
         self.first = next((event["loss"] for event in events if event.get("event") == "step"), None)
+        self.accuracy_seconds, self.spent = 0.0, 0.0  # of one accuracy, and of those that nobody asked for
         self.moment = -1 if clock is None or state.outer == 0 else snapshots.passed(clock.share())
 
     def product(self) -> SyntheticSet:
@@ -92,15 +97,21 @@ class Records:
 
         Returns the accuracy, where it was measured.
         """
-        if self.folder is not None and self.state.inner == 0 and self._is_moment():
+        is_moment = self.folder is not None and self.state.inner == 0 and self._is_moment()
+        if self.folder is not None and is_moment:
             condensed = self.product()
             self.folder.snapshot(self.state.outer, condensed)
             self.folder.picture(self.state.outer, lambda: np.asarray(condensed.picture()))
-        if self.state.outer not in self.setup.config.eval_at or self.state.evaluated >= self.state.outer:
+        is_asked = self.state.outer in self.setup.config.eval_at
+        if self.state.evaluated >= self.state.outer or not (is_asked or (is_moment and self._is_affordable())):
             return None
         self.save(now=True)
+        start = time.perf_counter()
         with self.stop.allowed():
             accuracy = quick_accuracy(self.product(), self.setup.data, self.recipe)
+        self.accuracy_seconds = time.perf_counter() - start
+        self.start += self.accuracy_seconds  # it is no part of the condensation
+        self.spent += self.accuracy_seconds
         self.event({"event": "evaluation", "outer": self.state.outer, "accuracy": accuracy})
         self.state.evaluated = self.state.outer
         network, value = next(iter(accuracy.items()))
@@ -108,6 +119,19 @@ class Records:
         of_all = counted(self.bar.total, "outer iteration")
         log.info("after %d of %s: %s %.1f %%", self.state.outer, of_all, network, 100 * value)
         return value
+
+    def _is_affordable(self) -> bool:
+        """Whether an accuracy that nobody asked for takes little of the run's time."""
+        data, config = self.setup.data, self.setup.config
+        is_whole = len(self.setup.labels) == data.nclass and data.test_images is not None
+        if not (config.curve and is_whole) or config.eval_at or self.clock is not None or self.seconds() < CURVE_FROM:
+            return False
+        if not self.accuracy_seconds:
+            self.accuracy_seconds = accuracy_seconds(data, self.recipe)
+            if self.accuracy_seconds < CURVE_SHARE * self.seconds():
+                line = "an accuracy of about %.0f s is measured now and then, for the report; --no_curve leaves it out"
+                log.info(line, self.accuracy_seconds)
+        return self.spent + self.accuracy_seconds < CURVE_SHARE * self.seconds()
 
     def _is_moment(self) -> bool:
         """Whether a snapshot is due."""

@@ -129,6 +129,13 @@ def estimate(data: ImageData, recipe: Recipe, *, compiled: bool | None = None) -
     )
 
 
+def accuracy_seconds(data: ImageData, recipe: Recipe) -> float:
+    """About the seconds that one network's accuracy takes, from a few timed steps; see `records.quick_accuracy`."""
+    image = _pool_step_seconds(data, recipe) / min(recipe.pool.batch_size, len(data.labels))
+    one = replace(recipe, evaluate=replace(recipe.evaluate, runs=1, yardsticks=()))
+    return Estimate(epoch=0.0, inner=0.0, image=image).evaluation(data, one)
+
+
 def warm_calls(device: torch.device) -> int:
     """How many calls come before the timed ones: until these are what a run will do."""
     return WARMUP_CALLS_ON_GPU if device.type == "cuda" else WARMUP_CALLS

@@ -1,0 +1,152 @@
+"""The figure as a page: the same points, which answer to the mouse and the keyboard; one file that needs no network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from attar import files
+from attar.comparison import points, tables
+from attar.comparison.numbers import Row
+from attar.comparison.plan import ComparisonPlan, in_words
+from attar.comparison.points import COLOURS, at, percent, spread
+from attar.errors import counted
+from attar.report import chart
+from attar.report.page import render
+
+WIDTH, HEIGHT = 440.0, 300.0
+LEFT, RIGHT, TOP, BOTTOM = 40.0, 428.0, 12.0, 252.0  # the plot itself
+SHAPES = (  # of the points, about (0, 0); as many as share no factor with the colours, so that pairs repeat late
+    "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z",
+    "M-4.5-4.5h9v9h-9z",
+    "M0-5.5L5.2 4H-5.2z",
+    "M0-6L6 0L0 6L-6 0z",
+    "M0 5.5L5.2-4H-5.2z",
+)
+LETTER, LINE = 5.6, 11.0  # about the size of a letter of a label
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+def write(path: Path, plan: ComparisonPlan, rows: Sequence[Row]) -> None:
+    """Write the page. Where no row has an accuracy nothing is written."""
+    shown = points.shown(rows)
+    if not shown:
+        return
+    entries = list(dict.fromkeys(row.entry for row in shown))
+    ends = [end for row in shown for end in (percent(row) - spread(row), percent(row) + spread(row))]
+    ends += [level for row in shown for _, _, level in _levels(row)]
+    low, high = min(ends) - 0.06 * (max(ends) - min(ends) or 1), max(ends) + 0.06 * (max(ends) - min(ends) or 1)
+    sizes = sorted({row.settings["ipc"] for row in shown})
+    measured = [
+        ("accuracy, %", [tables.spread(row.accuracy) for row in shown]),
+        ("n", [tables.count(row) for row in shown]),
+        ("seconds", [tables.seconds(row.seconds) for row in shown]),
+        *tables.column("initial", [tables.spread(row.initial) for row in shown]),
+        *tables.column("random real", [tables.spread(row.random_real) for row in shown]),
+    ]
+    text = render(
+        "comparison.html.j2",
+        script="comparison",
+        title=points.title(plan, shown),
+        explained=points.explained(shown),
+        tested_on=plan.tested_on,
+        entries=[(name, COLOURS[k % len(COLOURS)], SHAPES[k % len(SHAPES)]) for k, name in enumerate(entries)],
+        box={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
+        panels=[_panel([row for row in shown if row.settings["ipc"] == ipc], entries, low, high) for ipc in sizes],
+        columns=tables.columns(shown),
+        measured=[name for name, _ in measured],
+        rows=[
+            (entries.index(row.entry), row.entry, [*tables.setting_texts(row), *(cells[k] for _, cells in measured)])
+            for k, row in enumerate(shown)
+        ],
+    )
+    files.atomically(path, lambda name: name.write_text(text, encoding="utf-8"))
+
+
+def _levels(row: Row) -> list[tuple[str, str, float]]:
+    """(class, name, accuracy in %) of the horizontal lines."""
+    kinds = (("whole", "whole training set", row.whole), ("random_real", "random real images", row.random_real))
+    return [(kind, name, 100 * value.mean) for kind, name, value in kinds if value is not None]
+
+
+def _panel(rows: Sequence[Row], entries: Sequence[str], low: float, high: float) -> dict[str, Any]:
+    """Coordinates and texts of the panel of one number of images per class; the rows from the most accurate on."""
+    first, last = min(map(at, rows)), max(map(at, rows))
+    room = max((last / first) ** 0.12, 1.6)
+    first, last = first / room, last * room
+
+    def x(seconds: float) -> float:
+        return round(LEFT + (RIGHT - LEFT) * math.log(seconds / first) / math.log(last / first), 1)
+
+    def y(value: float) -> float:
+        return round(BOTTOM - (BOTTOM - TOP) * (value - low) / (high - low), 1)
+
+    step = chart.round_step(high - low)
+    decades = range(math.floor(math.log10(first)), math.ceil(math.log10(last)) + 1)
+    times = [10.0**power * part for power in decades for part in ((1, 2, 5) if last / first < 300 else (1,))]
+    lines = {kind: (kind, name, y(level)) for row in rows for kind, name, level in _levels(row)}
+    places = {id(row): (x(at(row)), y(percent(row))) for row in rows}
+    taken: list[Box] = [(px - 6, py - 6, px + 6, py + 6) for px, py in places.values()]
+    labels = {id(row): _label(points.label(row, rows), places[id(row)], taken) for row in rows}
+    series = []
+    for number, entry in enumerate(entries):
+        own = sorted((row for row in rows if row.entry == entry), key=at)
+        dots = [
+            {
+                **dict(zip("xy", places[id(row)], strict=True)),
+                "top": y(percent(row) + spread(row)),
+                "bottom": y(percent(row) - spread(row)),
+                "scale": 1 + 0.5 * sum(points.is_same_place(row, other) for other in rows[: _place(row, rows)]),
+                "words": words(row),
+                "label": labels[id(row)],
+            }
+            for row in own
+        ]
+        series.append((number, dots))
+    return {
+        "title": f"{counted(rows[0].settings['ipc'], 'image')} per class",
+        "series": series[::-1],  # the best on top
+        "lines": list(lines.values()),
+        "levels": [(y(step * k), f"{step * k:g}") for k in range(math.ceil(low / step), math.floor(high / step) + 1)],
+        "times": [
+            (x(value), ("≤ " if value == points.MIN_SECONDS else "") + f"{value:g}")
+            for value in times
+            if first <= value <= last
+        ],
+    }
+
+
+def _place(row: Row, rows: Sequence[Row]) -> int:
+    return next(k for k, other in enumerate(rows) if other is row)
+
+
+def words(row: Row) -> str:
+    """All that is said of a point."""
+    settings = in_words({key: value for key, value in row.settings.items() if key != "ipc"})
+    name = ", ".join(filter(None, (row.entry, settings)))
+    return f"{name}: {tables.spread(row.accuracy)} %, n = {tables.count(row)}, {tables.seconds(row.seconds)} s"
+
+
+def _label(text: str, place: tuple[float, float], taken: list[Box]) -> tuple[float, float, str, str, bool] | None:
+    """(x, y, anchor, text, whether a line leads to it) of a label where nothing else is, whose box goes to `taken`.
+
+    None where there is no room.
+    """
+    wide = LETTER * len(text)
+    for dx, dy in points.LABEL_OFFSETS if text else ():
+        x, y = place[0] + dx, place[1] - dy + 3
+        anchor = "start" if dx > 1 else "end" if dx < -1 else "middle"
+        left = {"start": x, "end": x - wide, "middle": x - wide / 2}[anchor]
+        box = (left, y - LINE + 2, left + wide, y + 2)
+        inside = box[0] >= LEFT and box[2] <= WIDTH and box[1] >= 0 and box[3] <= BOTTOM
+        if inside and not any(_meet(box, other) for other in taken):
+            taken.append(box)
+            return round(x, 1), round(y, 1), anchor, text, math.hypot(dx, dy) > points.FAR
+    return None
+
+
+def _meet(box: Box, other: Box) -> bool:
+    return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]

@@ -1,0 +1,74 @@
+"""The points of a figure and of its page: which rows, where, in which colour, and what is said of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from attar.comparison.numbers import Row
+from attar.comparison.plan import ComparisonPlan, in_words
+from attar.settings.config import with_role
+
+# Okabe and Ito's colours, then Tol's, which colour-blind readers can tell apart; in print markers and dashes do
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
+    *("#882255", "#332288", "#999933", "#44AA99", "#AA4499", "#661100", "#117733"),
+)
+MIN_SECONDS = 0.1  # smaller times, such as that of a random selection, are drawn here
+UNLABELLED = ("ipc", *with_role("condense", "length"))  # settings that the panel and its time axis show already
+FAR = 12  # points from a marker: a label there gets a line to it
+LABEL_OFFSETS = tuple(
+    (distance * math.cos(angle), distance * math.sin(angle))
+    for distance in (9, 14, 20, 28, 38)
+    for angle in (math.pi * part / 8 for part in (0, 8, 4, 12, 2, 14, 6, 10, 1, 15, 7, 9, 3, 13, 5, 11))
+)  # points from a marker to its label, the best place first
+SAME_LOG, SAME_PERCENT = 0.03, 0.3  # points that are closer than that hide each other
+
+
+def shown(rows: Sequence[Row]) -> list[Row]:
+    """The rows with an accuracy of the first network, from the most accurate on."""
+    network = next((row.network for row in rows if row.network), None)
+    measured = (row for row in rows if row.accuracy is not None and row.network == network)
+    return sorted(measured, key=percent, reverse=True)
+
+
+def title(plan: ComparisonPlan, rows: Sequence[Row]) -> str:
+    """The data, and the network that tested the sets."""
+    return f"{plan.recipe.data.dataset}, tested with {rows[0].network}"
+
+
+def explained(rows: Sequence[Row]) -> str:
+    """How a figure of the rows is read."""
+    seeds = max(row.accuracy.n for row in rows if row.accuracy is not None)
+    return "up and left is better" + (f"; bars: ± standard deviation over {seeds} seeds" if seeds > 1 else "")
+
+
+def label(row: Row, rows: Sequence[Row]) -> str:
+    """What stands at a point: the entry at its last one, and of a series its settings.
+
+    The number of iterations is left out, because their seconds are the axis.
+    """
+    of_entry = [other for other in rows if other.entry == row.entry]
+    text = row.entry if row is max(of_entry, key=at) else ""
+    settings = in_words({key: value for key, value in row.settings.items() if key not in UNLABELLED})
+    return ", ".join(filter(None, (text, settings if len(of_entry) > 1 else "")))
+
+
+def at(row: Row) -> float:
+    """The place of a row on the time axis, in seconds."""
+    return max(row.seconds or 0.0, MIN_SECONDS)
+
+
+def percent(row: Row) -> float:
+    """The place of a row on the axis of accuracy, in per cent."""
+    return 100 * row.accuracy.mean if row.accuracy is not None else math.nan
+
+
+def is_same_place(row: Row, other: Row) -> bool:
+    """Whether two points hide each other."""
+    return abs(math.log(at(row) / at(other))) < SAME_LOG and abs(percent(row) - percent(other)) < SAME_PERCENT
+
+
+def spread(row: Row) -> float:
+    """Half the length of the error bar of a row, in per cent."""
+    return 100 * (row.accuracy.std or 0.0) if row.accuracy is not None else 0.0

@@ -1,0 +1,34 @@
+"use strict";
+document.documentElement.classList.add("js");
+addEventListener("DOMContentLoaded", () => {
+  const tip = document.getElementById("tip"), points = [...document.querySelectorAll(".point")];
+
+  // What lies under one another is said together.
+  function show(point) {
+    const near = points.filter((other) => other.ownerSVGElement === point.ownerSVGElement && other.checkVisibility() &&
+      Math.hypot(other.dataset.x - point.dataset.x, other.dataset.y - point.dataset.y) < 8);
+    const own = [point, ...near.filter((other) => other !== point)];
+    tip.replaceChildren(...own.map((other) => {
+      const line = document.createElement("div");
+      line.textContent = other.getAttribute("aria-label");
+      return line;
+    }));
+    tip.hidden = false;
+    const box = point.getBoundingClientRect(), right = document.documentElement.clientWidth - tip.offsetWidth - 8;
+    tip.style.left = `${scrollX + Math.max(8, Math.min(box.right + 6, right))}px`;
+    tip.style.top = `${scrollY + box.bottom + 6}px`;
+  }
+
+  for (const point of points) {
+    for (const event of ["mouseenter", "focus"]) point.addEventListener(event, () => show(point));
+    for (const event of ["mouseleave", "blur"]) point.addEventListener(event, () => { tip.hidden = true; });
+  }
+  addEventListener("keydown", (event) => { if (event.key === "Escape") tip.hidden = true; });
+  for (const button of document.querySelectorAll(".legend button")) {
+    button.addEventListener("click", () => {
+      const shown = button.getAttribute("aria-pressed") === "false";
+      button.setAttribute("aria-pressed", shown);
+      for (const part of document.querySelectorAll(`[data-entry="${button.dataset.of}"]`)) part.toggleAttribute("hidden", !shown);
+    });
+  }
+});

@@ -73,7 +73,7 @@ def test_a_point_under_the_mouse_or_the_focus_says_what_is_there(chromium: Brows
 
 def test_a_name_in_the_legend_hides_its_points(chromium: Browser, path: Path) -> None:
     chromium.open(path)
-    seen = "[...document.querySelectorAll('.point')].filter((point) => point.checkVisibility()).length"
+    seen = "[...document.querySelectorAll('.point')].filter((point) => point.getClientRects().length).length"
     button = "document.querySelector('.legend button')"
     chromium.run(f"{button}.focus()")
     chromium.press(" ")

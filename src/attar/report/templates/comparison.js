@@ -5,7 +5,7 @@ addEventListener("DOMContentLoaded", () => {
 
   // What lies under one another is said together.
   function show(point) {
-    const near = points.filter((other) => other.ownerSVGElement === point.ownerSVGElement && other.checkVisibility() &&
+    const near = points.filter((other) => other.ownerSVGElement === point.ownerSVGElement && !other.closest("[hidden]") &&
       Math.hypot(other.dataset.x - point.dataset.x, other.dataset.y - point.dataset.y) < 8);
     const own = [point, ...near.filter((other) => other !== point)];
     tip.replaceChildren(...own.map((other) => {

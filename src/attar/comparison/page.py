@@ -25,7 +25,7 @@ SHAPES = (  # of the points, about (0, 0); as many as share no factor with the c
     "M0-6L6 0L0 6L-6 0z",
     "M0 5.5L5.2-4H-5.2z",
 )
-LETTER, LINE = 5.6, 11.0  # about the size of a letter of a label
+LETTER, LINE = 7.2, 14.0  # about the size of a letter of a label, on a phone
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 

@@ -86,10 +86,13 @@ def _panel(rows: Sequence[Row], entries: Sequence[str], low: float, high: float)
 
     step = chart.round_step(high - low)
     decades = range(math.floor(math.log10(first)), math.ceil(math.log10(last)) + 1)
-    times = [10.0**power * part for power in decades for part in ((1, 2, 5) if last / first < 300 else (1,))]
+    wide = last / first
+    parts = (1,) if wide > 300 else (1, 2, 5) if wide > 10 else (1, 1.5, 2, 3, 4, 5, 7)
+    times = [10.0**power * part for power in decades for part in parts]
     lines = {kind: (kind, name, y(level)) for row in rows for kind, name, level in _levels(row)}
     places = {id(row): (x(at(row)), y(percent(row))) for row in rows}
     taken: list[Box] = [(px - 6, py - 6, px + 6, py + 6) for px, py in places.values()]
+    taken += [(LEFT, line - LINE, LEFT + LETTER * len(name), line) for _, name, line in lines.values()]
     labels = {id(row): _label(points.label(row, rows), places[id(row)], taken) for row in rows}
     series = []
     for number, entry in enumerate(entries):

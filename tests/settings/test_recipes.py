@@ -85,6 +85,7 @@ def test_published_evaluation(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(RECIPES.keys() - {"default"}))
 def test_every_recipe_names_its_data(name: str) -> None:
     called = {"fashion-cpu": "fashion", "nette": "imagenette2", "woof": "imagewoof2", "tiny": "tiny-imagenet-200"}
+    called |= {name: f"image{name}" for name in ("fruit", "meow", "squawk", "yellow")}
     expected: dict[str, Any] = {
         name: (data, None) for name in RECIPES for ending, data in called.items() if name.endswith(ending)
     }

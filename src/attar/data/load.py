@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ FOLDERS: dict[str, Callable[[Path | None, Reading], ImageData]] = {
     "imagenet": imagenet.imagenet,
     "imagenet10": imagenet.imagenet10,
     "imagenet100": imagenet.imagenet100,
+    **{name: partial(imagenet.subset, name) for name in imagenet.SUBSETS},
 }
 KNOWN = (*SOURCES, *FOLDERS)
 NEARLY_BLACK = 1 / 255  # of white, the mean of all images

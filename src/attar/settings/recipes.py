@@ -154,6 +154,7 @@ TRAJECTORY_DATA: dict[str, tuple[str, Callable[[], Recipe]]] = {  # what it is c
     "tiny": ("Tiny-ImageNet, the folder tiny-imagenet-200,", tiny),
     "nette": ("ImageNette, the folder imagenette2, at 128 pixels", partial(subset, "imagenette2")),
     "woof": ("ImageWoof, the folder imagewoof2, at 128 pixels", partial(subset, "imagewoof2")),
+    **{name[5:]: (f"{name} of ImageNet, at 128 pixels", partial(subset, name)) for name in SUBSETS[2:]},
     "fashion-cpu": ("Fashion-MNIST, in minutes on two cores,", fashion_cpu),
 }
 TRAJECTORY_METHODS: dict[str, tuple[str, tuple[str, ...]]] = {  # where its settings are from, and for which data

@@ -17,7 +17,8 @@ SHORT: Values = {
     **{"lr_teacher": 0.02, "lr_img": 10.0},
 }
 
-TINY, SUBSETS = "tiny-imagenet-200", ("imagenette2", "imagewoof2")  # as they are called when unzipped
+TINY = "tiny-imagenet-200"  # as it is called when unzipped, and so are the first two of these
+SUBSETS = ("imagenette2", "imagewoof2", "imagefruit", "imagemeow", "imagesquawk", "imageyellow")
 MTT_NAMES = ("syn_steps", "expert_epochs", "max_start_epoch", "batch_syn", "lr_img", "lr_lr", "lr_teacher", "zca")
 MTT: dict[tuple[str, int], tuple[Any, ...]] = {
     ("cifar10", 1): (50, 2, 2, None, 100.0, 1e-7, 0.01, True),

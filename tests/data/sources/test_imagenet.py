@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from attar.data.load import load
-from attar.data.sources.imagenet import wnids
+from attar.data.sources.imagenet import SUBSETS, subsets, wnids
 
 Refused = Callable[..., Any]
 
@@ -77,6 +77,18 @@ def test_missing_classes_are_named(tmp_path: Path, refused: Refused) -> None:
     (root / "train" / wnids()[5] / f"{wnids()[5]}_1.JPEG").unlink()
     with refused(f"train/{wnids()[5]} has no images"):
         load("imagenet")
+
+
+@pytest.mark.parametrize("name", SUBSETS)
+def test_subsets_by_class_list(name: str, tmp_path: Path) -> None:
+    classes = subsets()[name]
+    assert len({*classes}) == 10 and tuple(subsets()) == SUBSETS
+    for part in ("train", "val"):
+        for wnid in (*classes, "n00000000"):
+            (tmp_path / part / wnid).mkdir(parents=True)
+            Image.new("RGB", (9, 9), 7).save(tmp_path / part / wnid / "0.JPEG")
+    data = load(name, data_dir=tmp_path, size=4)
+    assert (data.name, data.classes, len(data.labels), data.size) == (name, classes, 10, (4, 4))
 
 
 def test_only_ten_or_a_hundred(refused: Refused) -> None:

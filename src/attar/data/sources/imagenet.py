@@ -1,4 +1,7 @@
-"""ImageNet-10 and ImageNet-100: the first 10 and all 100 WordNet ids of imagenet100.txt, in that order of labels."""
+"""ImageNet-10 and ImageNet-100: the first 10 and all 100 WordNet ids of imagenet100.txt, in that order of labels.
+
+Besides four subsets of ten classes (Cazenavette et al., MTT): fruit, cats, birds, and what is yellow.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from attar.data.sources.folder import read_classes
 from attar.data.sources.locate import find
 from attar.errors import MissingError, UserError
 
+SUBSETS = ("imagefruit", "imagemeow", "imagesquawk", "imageyellow")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -22,6 +26,18 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def wnids() -> tuple[str, ...]:
     """The 100 WordNet ids in label order."""
     return tuple(resources.files(__package__).joinpath("imagenet100.txt").read_text(encoding="ascii").split())
+
+
+@cache
+def subsets() -> dict[str, tuple[str, ...]]:
+    """The WordNet ids of `SUBSETS` in label order."""
+    lines = resources.files(__package__).joinpath("imagenet_subsets.txt").read_text(encoding="ascii").splitlines()
+    return {name: tuple(ids) for name, *ids in map(str.split, lines)}
+
+
+def subset(name: str, data_dir: Path | None, reading: Reading) -> ImageData:
+    """One of `SUBSETS`, from the same folder as `imagenet`."""
+    return _read(name, subsets()[name][: reading.nclass], data_dir, reading)
 
 
 def imagenet(data_dir: Path | None, reading: Reading) -> ImageData:
@@ -35,7 +51,10 @@ def imagenet(data_dir: Path | None, reading: Reading) -> ImageData:
     if nclass not in (None, 10, 100):
         raise UserError(f"imagenet has its first 10 or all 100 classes: nclass must be 10 or 100, found {nclass}")
     classes = wnids()[: nclass or 10]
-    name = f"imagenet{len(classes)}"
+    return _read(f"imagenet{len(classes)}", classes, data_dir, reading)
+
+
+def _read(name: str, classes: tuple[str, ...], data_dir: Path | None, reading: Reading) -> ImageData:
     root = find(
         "imagenet",
         lambda folder: any(os.path.isdir(folder / "train" / wnid) for wnid in classes),

@@ -1,10 +1,10 @@
-"""Publish a finished comparison: its results and figure into the project, its table into docs/results.md.
+"""Publish a finished comparison: its results and figure into the project, its table into a page docs/results*.md.
 
     python -m benchmarks.publish runs/compared fashion-cpu-ipc1
 
 It copies table.md, table.csv and results.jsonl to benchmarks/results/compare-NAME/, and writes the table between
-`<!-- NAME -->` and `<!-- /NAME -->`. No row is typed by hand, and a test holds them to the files. Where the page shows
-NAME.png, the figure becomes docs/NAME.png.
+`<!-- NAME -->` and `<!-- /NAME -->`, on the page that has them. No row is typed by hand, and a test holds them to the
+files. Where the page shows NAME.png, the figure becomes docs/NAME.png.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from attar.comparison import spec
 from attar.comparison.plan import as_json
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "results.md"
+PAGES = sorted((ROOT / "docs").glob("results*.md"))
 FILES = ("table.md", "table.csv", "results.jsonl")
 
 
@@ -31,8 +31,10 @@ def published(name: str) -> Path:
 
 
 def table(path: Path) -> str:
-    """A table.md without its title: the notes and the rows."""
-    return path.read_text(encoding="utf-8").split("\n", 1)[1].strip()
+    """A table.md without its title: its rows and notes, without those notes that docs/results.md has for all."""
+    shared = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").split("\n", 1)[1].strip().splitlines()
+    return "\n".join(line for line in lines if not (line.startswith("- ") and line in shared))
 
 
 def between(name: str) -> re.Pattern[str]:
@@ -62,20 +64,20 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="what `attar compare` wrote")
     parser.add_argument("name", help="of the spec in benchmarks/compare/")
     arguments = parser.parse_args()
-    text = PAGE.read_text(encoding="utf-8")
+    page = next((path for path in PAGES if between(arguments.name).search(path.read_text(encoding="utf-8"))), None)
+    if page is None:
+        parser.error(f"no page docs/results*.md has a place <!-- {arguments.name} --> … <!-- /{arguments.name} -->")
+    text = page.read_text(encoding="utf-8")
     if why := fault(arguments.folder, arguments.name):
         parser.error(why)
     rows = f"\n{table(arguments.folder / 'table.md')}\n\n"
-    changed, count = between(arguments.name).subn(lambda _: rows, text)
-    if not count:
-        parser.error(f"{PAGE} has no place <!-- {arguments.name} --> … <!-- /{arguments.name} -->")
     target = published(arguments.name)
     target.mkdir(parents=True, exist_ok=True)
     for file in FILES:
         shutil.copy(arguments.folder / file, target / file)
     if f"]({arguments.name}.png)" in text:
         shutil.copy(arguments.folder / "accuracy-vs-time.png", ROOT / "docs" / f"{arguments.name}.png")
-    PAGE.write_text(changed, encoding="utf-8")
+    page.write_text(between(arguments.name).sub(lambda _: rows, text), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Generated pages: settings from the dataclasses, the Python reference from the docstrings.
+"""Generated: settings from the dataclasses, the Python reference from the docstrings, tables of the methods' pages.
 
 MkDocs calls the functions `on_…` (see `hooks` in mkdocs.yml).
 """
 
 from __future__ import annotations
 
+import csv
 import inspect
 import json
 import re
@@ -24,6 +25,8 @@ from attar.settings.recipes import RECIPES, overlay
 from attar.settings.schema import Setting, known_settings, settings_of
 
 SEARCH = "search-from-disk.js"
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+TABLE_MARK = re.compile(r"<!-- (settings|measured) ([\w -]+) -->")
 MAX_SIGNATURE = 100  # characters of a signature on one line
 
 SETTINGS = """# Recipes and settings
@@ -95,12 +98,7 @@ def settings() -> str:
     parts = [SETTINGS, "## Recipes\n", "What each sets differently from the defaults below.\n"]
     for name, recipe in RECIPES.items():
         parts += [f"### {name}\n", f"{inspect.getdoc(recipe)}\n", *differences(recipe()), ""]
-    parts += ["## Methods\n", "What each changes in the recipe `fashion` at ipc 10; [Methods](methods.md) says why.\n"]
-    base = RECIPES["fashion"]()
-    for name, method in METHODS.items():
-        changed = differences(overlay(base, method_layer(name, base, 10)), base)
-        parts += [f"### {name}\n", f"{method.paper}.\n", *changed, ""]
-    parts.append("## Settings\n")
+    parts += ["What a method changes is on [its page](methods.md).\n", "## Settings\n"]
     default = settings_of(Recipe())
     for section, kind in SECTIONS.items():
         parts += [f"### [{section}]\n", f"{inspect.getdoc(kind)}\n"]
@@ -113,14 +111,14 @@ def settings() -> str:
     return "\n".join([*parts, *table(("flags", "what"), flags)])
 
 
-def differences(recipe: Recipe, base: Recipe | None = None) -> list[str]:
-    """What a recipe changes in another (by default in the defaults), one line per section."""
-    before = settings_of(base or Recipe())
+def differences(recipe: Recipe) -> list[str]:
+    """What a recipe changes in the defaults, one line per section."""
+    before = settings_of(Recipe())
     lines = []
     for section, values in settings_of(recipe).items():
         changed = [f"`{key} = {json.dumps(value)}`" for key, value in values.items() if value != before[section][key]]
         lines += [f"- **{section}**: {', '.join(changed)}"] if changed else []
-    return lines or ["The defaults." if base is None else "Nothing."]
+    return lines or ["The defaults."]
 
 
 def row(section: str, name: str, details: Setting, default: Any) -> tuple[str, ...]:
@@ -140,6 +138,67 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     lines = [head, tuple("---" for _ in head), *rows]
     return [*(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines), ""]
 
+
+# ---- the methods' pages ----
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """The page of a method with its tables: the settings from their fields, what was measured from its files."""
+    return TABLE_MARK.sub(lambda mark: "\n".join(TABLES[mark[1]](*mark[2].split())), markdown)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Numbers stay beside their errors; the long names of the fidelity page break at their signs (see extra.css)."""
+    html = html.replace(" ± ", "\u00a0±\u00a0")
+    if page.file.src_uri != "fidelity.md":
+        return html
+    names = re.sub(r"<code>[^<]*</code>", lambda name: re.sub(r"(::|[/._](?!code>))", r"\1<wbr>", name[0]), html)
+    return f'<div class="long-names">{names}</div>'
+
+
+def method_settings(name: str, *more: str) -> list[str]:
+    """What a method changes in the recipe `fashion` at ipc 10, and `more` settings that it is about."""
+    base = RECIPES["fashion"]()
+    verb = "condense" if name in METHODS else "select"
+    before = settings_of(base)
+    after = settings_of(overlay(base, method_layer(name, base, 10))) if name in METHODS else before
+    rows = []
+    for section in ("condense", "data", "pool"):
+        for field, details in known_settings(SECTIONS[section]).items():
+            value, taken = after[section][field], (section, field) in FLAGS[verb].values()
+            changed = value != before[section][field] and field != "method"
+            no_effect = details.needs and after["condense"][details.needs[0]] not in details.needs[1]
+            if (field in more and taken) or (changed and not no_effect):
+                flag = code(f"--{field}" if taken else f"attar pretrain --{field}")
+                rows.append((flag, code(value if isinstance(value, str) else json.dumps(value)), details.help))
+    head = "As in the recipe `fashion` for ten images per class"
+    if name in METHODS and name != "accdd":
+        head += ": what differs from Acc-DD, and what the method is about"
+    return [f"{head}.", "", *table(("setting", "value", "what"), rows)]
+
+
+def measured(*names: str) -> list[str]:
+    """The published rows of these entries on test images, from every comparison in benchmarks/results."""
+    rows = []
+    for path in sorted(RESULTS.glob("compare-*/table.csv")):
+        comparison = path.parent.name.removeprefix("compare-")
+        with path.open(encoding="utf-8", newline="") as file:
+            found = [line for line in csv.DictReader(file) if line["entry"] in names]
+        for line in found:
+            mean, std = (100 * float(line[key]) for key in ("accuracy_mean", "accuracy_std"))
+            numbers = (f"{mean:.1f} ± {std:.1f}", line["accuracy_n"], f"{float(line['seconds_median']):.3g}")
+            rows.append((line["entry"], f"`{comparison}`", line["ipc"], line["network"], *numbers))
+    if not rows:
+        return ["Not measured on test images yet."]
+    said = (
+        "Accuracy on test images, %, mean ± standard deviation over n condensation seeds; seconds with the early-stage "
+        "models. `attar compare benchmarks/compare/NAME.toml --jobs 2`; machine and versions: [results](../results.md)."
+    )
+    head = ("entry", "comparison", "images per class", "network", "accuracy, %", "n", "seconds")
+    return [*table(head, rows), said]
+
+
+TABLES = {"settings": method_settings, "measured": measured}
 
 # ---- the Python reference ----
 
@@ -205,5 +264,18 @@ def arguments(call: inspect.Signature) -> list[str]:
 
 
 def documentation(value: Any) -> str:
-    """The docstring."""
-    return (inspect.getdoc(value) or "") + "\n"
+    """The docstring, with a list of its arguments and errors."""
+    lines, section = [], ""
+    for line in (inspect.getdoc(value) or "").splitlines():
+        item = re.match(r"    ([A-Za-z]\w*(?:, \w+)*): (.*)", line)
+        if line in ("Args:", "Returns:", "Raises:"):
+            section = line
+            lines += ["", f"**{line}**", ""]
+        elif section in ("Args:", "Raises:") and item:
+            lines.append(f"- {', '.join(code(name) for name in item[1].split(', '))}: {item[2]}")
+        elif section and line.startswith("    "):
+            lines.append(line.strip() if section == "Returns:" else line)
+        else:
+            section = "" if line else section
+            lines.append(line)
+    return "\n".join(lines) + "\n"

@@ -16,16 +16,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.publish import between, published, table
+from benchmarks.publish import PAGES, between, published, table
 
+from attar.cli.flags import FLAGS as RUN_FLAGS
 from attar.comparison import spec
 from attar.comparison.record import settings_of_line
-from attar.settings.config import CondenseConfig, Recipe
+from attar.settings.choices import CORESET_NAMES
+from attar.settings.config import FLAGS, CondenseConfig, Recipe
+from attar.settings.methods import METHODS
 from attar.settings.schema import known_settings
 from helpers import browser
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+METHOD_HEADINGS = [
+    *("Idea", "Formula", "Picture", "Settings", "Command", "Measured", "Where paper and code differ", "Departures"),
+]
 SEARCH_FOR_HERDING = """new Promise((done) => {
     const field = document.querySelector("[data-md-component=search-query]");
     const found = () => [...document.querySelectorAll(".md-search-result__item h1")].map((title) => title.textContent);
@@ -66,6 +72,28 @@ def test_fidelity_names_code_and_tests_that_exist() -> None:
             assert re.search(rf"^def {function}\(", (ROOT / file).read_text(encoding="utf-8"), re.M), (file, function)
 
 
+def test_every_method_has_its_page() -> None:
+    """All headings of the template in its order, a picture, marks that name the method; every flag is one."""
+    pages = {path.stem: path.read_text(encoding="utf-8") for path in (DOCS / "methods").glob("*.md")}
+    flags = {name.replace("_", "-") for names in (*FLAGS.values(), RUN_FLAGS) for name in names} | {"no-clamp"}
+    for name, text in pages.items():
+        assert re.findall(r"^## (.*)$", text, re.M) == METHOD_HEADINGS, name
+        assert f"]({name}.png)" in text and 0 < (DOCS / "methods" / f"{name}.png").stat().st_size < 40_000
+        said = re.findall(r"(?<![\w-])--([a-z][\w-]*)", text)
+        assert {flag.replace("_", "-") for flag in said} <= flags, name
+    marks = [mark.split() for text in pages.values() for mark in re.findall(r"^<!-- settings (.*) -->$", text, re.M)]
+    assert sorted(mark[0] for mark in marks) == sorted([*METHODS, "coresets"])
+    known = {field for verb in ("condense", "select") for _, field in FLAGS[verb].values()}
+    assert {field for mark in marks for field in mark[1:]} <= known
+    measured = re.findall(r"^<!-- measured (.*) -->$", "".join(pages.values()), re.M)
+    assert sorted(" ".join(measured).split()) == sorted([*METHODS, *CORESET_NAMES[1:]])
+
+
+def test_no_page_is_longer_than_200_lines() -> None:
+    lengths = {path.stem: len(path.read_text(encoding="utf-8").splitlines()) for path in DOCS.rglob("*.md")}
+    assert {name for name, length in lengths.items() if length > 200} <= {"log", "log-archive", "fidelity"}
+
+
 def effective(sections: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The settings without those of [condense] that have no effect with the others."""
     known, condense = known_settings(CondenseConfig), sections["condense"]
@@ -74,8 +102,8 @@ def effective(sections: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def test_published_tables_are_those_of_the_comparisons() -> None:
-    """Every row of the results page is one that `attar compare` wrote, and its spec and command are there."""
-    text = (DOCS / "results.md").read_text(encoding="utf-8")
+    """Every row of the results pages is one that `attar compare` wrote, and its spec and command are there."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     before = json.loads(json.dumps(settings_of_line(Recipe())))
     names = re.findall(r"^<!-- ([\w-]+) -->$", text, re.M)
     assert names
@@ -117,13 +145,14 @@ def test_the_site_is_complete_and_asks_for_nothing(site: Path) -> None:
     """Settings and Python reference are complete; styles, scripts and pictures are the site's own."""
     settings, api = ((site / name).read_text(encoding="utf-8") for name in ("settings.html", "api.html"))
     import attar
-    from attar.settings.config import FLAGS
     from attar.settings.recipes import RECIPES
 
     flags = {flag for table in FLAGS.values() for flag in table}
     assert [flag for flag in flags if f"<code>--{flag}</code>" not in settings] == []
     assert [name for name in RECIPES if f'id="{name}"' not in settings] == []
     assert [name for name in attar.__all__ if f"attar.{name}" not in api] == []
+    dm = (site / "methods" / "dm.html").read_text(encoding="utf-8")  # its settings and its published row
+    assert "<code>--sweeps_per_network</code>" in dm and "77.0\u00a0±\u00a00.8" in dm and "<!--" not in dm
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         loaded = re.findall(r"<(?:script|img|iframe)[^>]*\ssrc=[\"']?([^\"' >]+)", text)
@@ -135,7 +164,7 @@ def test_the_site_is_complete_and_asks_for_nothing(site: Path) -> None:
 def test_every_page_opens_from_disk_and_the_search_finds_something(site: Path) -> None:
     """In a browser: nothing reaches the console, nothing is asked of the network."""
     with browser.opened() as page:
-        for path in sorted(site.glob("*.html")):
+        for path in sorted(site.rglob("*.html")):
             if path.name == "404.html":  # served for addresses that are not there: its own are absolute
                 continue
             page.open(path)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +82,11 @@ def test_exported_images_are_read_back(to: str, what: str, channels: int, tmp_pa
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_datasets_reads_the_parquet(tmp_path: Path) -> None:
+@pytest.mark.parametrize("channels", [1, 3])
+def test_datasets_reads_the_parquet(channels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself and by the lines of the card, which make tensors to train on."""
     datasets = pytest.importorskip("datasets")
-    condensed = make()
+    condensed = make(channels=channels)
     export_set(condensed, "parquet", tmp_path / "out")
     for what, (images, labels) in {
         "stored": (condensed.images, condensed.labels),
@@ -94,6 +98,14 @@ def test_datasets_reads_the_parquet(tmp_path: Path) -> None:
         for row, image in enumerate(bytes_of(images)):
             assert (np.asarray(read[row]["image"]) == image).all()
     assert datasets.get_dataset_default_config_name(str(tmp_path / "out")) == "decoded"
+    lines = re.search(r"```python\n(.*?)```", (tmp_path / "out" / "README.md").read_text(encoding="utf-8"), re.S)
+    assert lines
+    monkeypatch.setattr(datasets, "load_dataset", partial(datasets.load_dataset, cache_dir=str(tmp_path / "cache")))
+    names: dict[str, Any] = {}
+    exec(lines[1].replace("USER/NAME", str(tmp_path / "out")), names)
+    images, labels = condensed.decoded()
+    assert names["y"].tolist() == labels.tolist()
+    assert torch.allclose(names["x"], condensed.normalize(eight(images) / 255), atol=1e-5)
 
 
 def test_the_card_says_what_a_stranger_needs(copied_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,11 +122,19 @@ def test_the_card_says_what_a_stranger_needs(copied_run: Path, capsys: pytest.Ca
         'load_dataset("me/small", "decoded")["train"]',
         "![the images](images.png)",
         f"| convnet2 | {100 * entry['mean']:.1f} ± {100 * entry['std']:.1f} |",
-        "CVPR 2023",
+        "@inproceedings{accdd,",
+        "author = {Zhang and others}",
+        "@misc{attar,",
+        "condense.niter = ",
+        "no guarantee of privacy",
         "https://archive.ics.uci.edu/dataset/80",
     ):
         assert words in card, words
     assert (copied_run / "base" / "push" / "images.png").is_file()
+    sums = re.findall(r"^([0-9a-f]{64})  (\S+)$", card, re.M)
+    for digest, name in sums:
+        assert hashlib.sha256((copied_run / "base" / "push" / name).read_bytes()).hexdigest() == digest
+    assert [name.split("/")[0] for _, name in sums] == ["decoded", "stored"]
     call("push", "base", "me/small", "--dry_run")  # again: the folder is replaced
     with pytest.raises(SystemExit):
         main(["push", "base", "small", "--dry_run"])
@@ -122,6 +142,17 @@ def test_the_card_says_what_a_stranger_needs(copied_run: Path, capsys: pytest.Ca
     (copied_run / "base" / "push" / "mine.txt").write_text("")
     said = refused(capsys, "push", "base", "me/small", "--dry_run")
     assert "holds something else than an export (mine.txt); move it away" in said and "--out" not in said
+
+
+def test_reading_and_exporting_runs_nothing_that_a_set_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As SECURITY.md has it."""
+    monkeypatch.chdir(tmp_path)
+    Path("named.py").write_text("open('ran', 'w').close()\n", encoding="utf-8")
+    recipe = {"condense": {"plugin": ["named.py"]}, "network": {"net_type": "named:net"}}
+    attar.save_set("set.safetensors", replace(make(), recipe=recipe))
+    attar.export_set(attar.load_set("set.safetensors"), "npz", "out")
+    call("export", "set.safetensors", "--to", "imagefolder", "--out", "pictures")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["named.py", "out.npz", "pictures", "set.safetensors"]
 
 
 def test_export_says_what_it_wrote(copied_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,10 +12,10 @@ from typing import Any
 
 from torch import Tensor
 
-from attar import files
+from attar import __version__, files
 from attar.errors import counted
 from attar.sets.synthetic import SyntheticSet
-from attar.settings.config import EvaluateConfig
+from attar.settings.config import EvaluateConfig, Recipe, with_role
 from attar.settings.methods import METHODS
 from attar.settings.schema import settings_of
 
@@ -32,19 +35,28 @@ SOURCES = {  # where known data sets come from
 
 
 def write_card(folder: Path, exported: Mapping[str, tuple[Tensor, Tensor]], condensed: SyntheticSet) -> None:
-    """Write the card into an exported folder, with the picture and the accuracies of the set's run, if it has one."""
+    """Write the card into a folder whose images are there, with picture and accuracies of the set's run, if any."""
     run = condensed.folder
     has_picture = run is not None and (run / PICTURE).is_file()
     if run is not None and has_picture:
         shutil.copy(run / PICTURE, folder / PICTURE)
     result = files.read_json(run / "result.json") if run is not None and (run / "result.json").is_file() else {}
-    (folder / CARD).write_text(card(exported, condensed, result, picture=has_picture), encoding="utf-8")
+    sums = {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.glob("*/*.parquet"))
+    }
+    (folder / CARD).write_text(card(exported, condensed, result, sums, picture=has_picture), encoding="utf-8")
 
 
 def card(
-    exported: Mapping[str, tuple[Tensor, Tensor]], condensed: SyntheticSet, result: Mapping[str, Any], *, picture: bool
+    exported: Mapping[str, tuple[Tensor, Tensor]],
+    condensed: SyntheticSet,
+    result: Mapping[str, Any],
+    sums: Mapping[str, str],
+    *,
+    picture: bool,
 ) -> str:
-    """The text of the card; `result` is the content of the run's result.json."""
+    """The text of the card; `result` is the content of the run's result.json, `sums` the SHA-256 of each file."""
     count = max(len(labels) for _, labels in exported.values())
     size = next((name for limit, name in SIZE_CATEGORIES if count < limit), "n>1M")
     configs = [
@@ -60,7 +72,6 @@ def card(
     }
     origin, source = "real" if condensed.coreset else "synthetic", condensed.source or "images"
     link = SOURCES.get(source, f"https://huggingface.co/datasets/{source}" if source.count("/") == 1 else "")
-    method = METHODS.get(condensed.method)
     lines = [
         "---",
         "license: other",
@@ -82,22 +93,21 @@ def card(
         "",
         *(f"- {kinds[what]}: {counted(len(labels), 'image')}" for what, (_, labels) in exported.items()),
         "",
-        "```python",
-        "from datasets import load_dataset",
-        "",
-        f'images = load_dataset("{NAME}", "{list(exported)[-1]}")["train"]',
-        "```",
-        "",
-        f"Normalise with mean {_numbers(condensed.mean)} and standard deviation {_numbers(condensed.std)} (images in "
-        "[0, 1]).",
+        *_snippet(condensed, list(exported)[-1]),
         "",
         *_training(condensed, result),
         "",
         *_accuracies(result),
-        "## Licence and citation",
+        *_settings(condensed.recipe),
+        "## Licence",
         "",
         f"The images are made from `{source}`{f' ({link})' if link else ''}: its licence and terms hold for them too.",
-        *([f"The method: {method.paper}."] if method is not None and not condensed.coreset else []),
+        "A condensed set is no guarantee of privacy: what its images show may stem from single real images.",
+        "",
+        *_citation(condensed),
+        "## Checksums (SHA-256)",
+        "",
+        *("```", *(f"{digest}  {name}" for name, digest in sums.items()), "```"),
     ]
     return "\n".join(lines) + "\n"
 
@@ -129,8 +139,67 @@ def _training(condensed: SyntheticSet, result: Mapping[str, Any]) -> list[str]:
         f"{counted(epochs, 'epoch')}, a fifth of the rate after 2/3 and again after 5/6 of them; augmentation "
         f"{how['aug_type']};",
         f"CutMix in a batch with probability {how['mix_p']}.",
-        "`attar train condensed.safetensors --network resnet18` does all that.",
+        "`attar train RUN --network resnet18` does all that with the run that made it.",
     ]
+
+
+def _snippet(condensed: SyntheticSet, config: str) -> list[str]:
+    """Python that makes tensors to train on of the images."""
+    to_channels = "unsqueeze(1)" if len(condensed.mean) == 1 else "permute(0, 3, 1, 2)"
+    return [
+        "```python",
+        "import numpy as np",
+        "import torch",
+        "from datasets import load_dataset",
+        "",
+        f'images = load_dataset("{NAME}", "{config}")["train"]',
+        f"mean, std = (torch.tensor(v).view(-1, 1, 1) for v in ([{_numbers(condensed.mean)}], "
+        f"[{_numbers(condensed.std)}]))",
+        'x = torch.stack([torch.from_numpy(np.array(image)) for image in images["image"]])',
+        f"x = (x.{to_channels} / 255 - mean) / std",
+        'y = torch.tensor(images["label"])',
+        "```",
+    ]
+
+
+def _settings(recipe: Mapping[str, Any]) -> list[str]:
+    """The settings that differ from attar's defaults, those of this machine left out."""
+    default = settings_of(Recipe())
+    lines = [
+        f"{section}.{name} = {json.dumps(value)}"
+        for section in ("network", "pool", "condense")
+        for name, value in recipe.get(section, {}).items()
+        if value != default[section].get(name, value) and name not in with_role(section, "place", "speed")
+    ]
+    return ["## Settings", "", "What differs from attar's defaults:", "", "```", *lines, "```", ""] if lines else []
+
+
+def _citation(condensed: SyntheticSet) -> list[str]:
+    """BibTeX of the paper of the method, where there is one, and of attar."""
+    method = METHODS.get(condensed.method)
+    of_attar = f"The attar authors, attar: a toolkit for dataset distillation, version {__version__}, 2026"
+    papers = {} if method is None or condensed.coreset else {condensed.method.replace("-", ""): method.paper}
+    return [
+        "## Citation",
+        "",
+        "```bibtex",
+        *(bibtex(key, words) for key, words in (papers | {"attar": of_attar}).items()),
+        "```",
+        "",
+    ]
+
+
+def bibtex(key: str, words: str) -> str:
+    """An entry of BibTeX of "AUTHORS, TITLE, VENUE YEAR", or a note where the words have another form."""
+    parts = re.fullmatch(r"(.+?), (.+), (.+?),? (\d{4})", words)
+    if parts is None:
+        return f"@misc{{{key}, note = {{{words}}}}}"
+    authors, title, venue, year = parts.groups()
+    authors = "{The attar authors}" if authors.startswith("The ") else authors.replace(" et al.", " and others")
+    return (
+        f"@{'misc' if key == 'attar' else 'inproceedings'}{{{key},\n  author = {{{authors}}},\n  title = {{{title}}},\n"
+        f"  {'note' if key == 'attar' else 'booktitle'} = {{{venue}}},\n  year = {{{year}}}\n}}"
+    )
 
 
 def _percent(entry: Mapping[str, Any] | None) -> str:

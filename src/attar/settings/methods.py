@@ -79,6 +79,7 @@ def idc_fits(base: Recipe, ipc: int) -> SectionValues:
     return {} if is_short(base) else by_dataset.get(base.data.dataset, {})
 
 
+IDC_PAPER = "Kim et al., Dataset Condensation via Efficient Synthetic-Data Parameterization, ICML 2022"
 IDC: SectionValues = {"network_init": "fresh", "perturb": False}
 
 # ---- DC and DSA: many steps of a network on the synthetic set, few of the images ----
@@ -149,13 +150,13 @@ def mtt_fits(base: Recipe, ipc: int, table: Callable[[str, int], SectionValues] 
 METHODS: dict[str, Method] = {
     "accdd": Method("Zhang et al., Accelerating Dataset Distillation via Model Augmentation, CVPR 2023"),
     "idc": Method(
-        "Kim et al., Dataset Condensation via Efficient Synthetic-Data Parameterization, ICML 2022",
+        IDC_PAPER,
         means=IDC,
         full={"speedup": 1},
         fits=idc_fits,
     ),
     "idc-i": Method(
-        "Kim et al., ICML 2022: IDC without multi-formation",
+        IDC_PAPER,  # without multi-formation
         means=IDC | {"factor": 1, "init": "random", "decode_type": "single"},
         full={"speedup": 1},
         fits=idc_fits,

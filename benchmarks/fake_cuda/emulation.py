@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 
-from attar.condensation.network_init import NETWORK_INITS, InitialWeights
+from attar.condensation import loop as condensation_loop
+from attar.condensation.network_init import NETWORK_INITS, InitialWeights, later
 from attar.data.images import ImageData
 from attar.engine import cuda_graphs
 from attar.training import loop as training_loop
@@ -119,6 +120,7 @@ def of_attar(gpu: FakeGPU, warmup: int | None) -> Patches:
         (training_loop, "record_graph", gpu.record),
         (cuda_graphs, "on_side_stream", lambda function, *_: function()),
         (Pool, "draw_index", draw_index),
+        (condensation_loop, "later", _on_host(gpu, later)),
     ]
     return patches if warmup is None else [*patches, (cuda_graphs, "GRAPH_WARMUP", warmup)]
 

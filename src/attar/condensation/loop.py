@@ -158,7 +158,8 @@ def step(state: State, setup: Setup) -> tuple[State, Tensor]:
     if setup.calibration is not None:
         trained = setup.pool.at(state.member)
         if joint:
-            trained = later(setup.pool, state.member, state.epoch, config.calibrate_epochs, state.cpu_generator)
+            point = later(setup.pool, state.member, state.epoch, config.calibrate_epochs, state.cpu_generator)
+            trained = point.params
         else:
             draws = draw(strategy, len(rows), data.size, state.generator, batch=1)
             images = seen_images(state, setup)

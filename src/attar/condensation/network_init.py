@@ -47,14 +47,17 @@ def interpolated(pool: Pool, cpu_generator: Generator) -> InitialWeights:
 def at_epoch(pool: Pool, cpu_generator: Generator) -> InitialWeights:
     """The weights of a drawn member after a number of epochs, uniform from its start to its end (TGDD)."""
     index = pool.draw_index(cpu_generator)
-    epoch = int(torch.randint(pool.members[index].points, (1,), generator=cpu_generator))
+    return _within(pool, index, 0, pool.members[index].points, cpu_generator)
+
+
+def later(pool: Pool, index: int, epoch: int, count: int, cpu_generator: Generator) -> InitialWeights:
+    """The weights of a member after one of `count` epochs from `epoch` on, as far as there are so many (TGDD)."""
+    return _within(pool, index, epoch, min(epoch + count, pool.members[index].points), cpu_generator)
+
+
+def _within(pool: Pool, index: int, low: int, high: int, cpu_generator: Generator) -> InitialWeights:
+    epoch = int(torch.randint(low, high, (1,), generator=cpu_generator))
     return InitialWeights(pool.at(index, epoch), pool.members[index].buffers, index, epoch)
-
-
-def later(pool: Pool, index: int, epoch: int, count: int, cpu_generator: Generator) -> dict[str, Tensor]:
-    """The parameters of a member after one of `count` epochs from `epoch` on, as far as there are so many (TGDD)."""
-    high = min(epoch + count, pool.members[index].points)
-    return pool.at(index, int(torch.randint(epoch, high, (1,), generator=cpu_generator)))
 
 
 NETWORK_INITS: dict[str, Callable[[Pool, Generator], InitialWeights]] = {

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from attar.stages.add import add as add
     from attar.stages.condense import condense as condense
     from attar.stages.evaluate import evaluate as evaluate
+    from attar.stages.label import label as label
     from attar.stages.pretrain import pretrain as pretrain
     from attar.stages.run import Event as Event
     from attar.stages.select import select as select
@@ -40,6 +41,7 @@ _ROOMS = {
     "add": "stages.add",
     "condense": "stages.condense",
     "evaluate": "stages.evaluate",
+    "label": "stages.label",
     "load": "data.load",
     "pretrain": "stages.pretrain",
     "select": "stages.select",

@@ -30,8 +30,8 @@ VERSIONS = {"attar": "1.0", "torch": "2.9"}
 HOST = {"processor": "a CPU", "device": "cpu", "threads": 2, "jobs": 1, "cores": 2, "versions": VERSIONS}
 
 
-def entry(*runs: float, epochs: int = 300) -> dict[str, Any]:
-    return {"convnet2": {"mean": sum(runs) / len(runs), "runs": list(runs), "epochs": epochs}}
+def entry(*runs: float, epochs: int = 300, images: int = 40) -> dict[str, Any]:
+    return {"convnet2": {"mean": sum(runs) / len(runs), "runs": list(runs), "epochs": epochs, "images": images}}
 
 
 def cell(name: str, *runs: float, pretrain: float, condense: float, initial: float = 0.5) -> dict[str, Any]:
@@ -39,9 +39,12 @@ def cell(name: str, *runs: float, pretrain: float, condense: float, initial: flo
     return {"cell": name, "entry": name[0], "accuracy": entry(*runs), "initial": entry(initial), "seconds": seconds}
 
 
-def yardstick(kind: str, ipc: int | None, seed: int, *runs: float, epochs: int = 300) -> dict[str, Any]:
+def yardstick(
+    kind: str, ipc: int | None, seed: int, *runs: float, epochs: int = 300, images: int = 10
+) -> dict[str, Any]:
     name = f"{kind} {ipc} {epochs} {seed}"
-    return {"cell": name, "yardstick": kind, "ipc": ipc, "accuracy": entry(*runs, epochs=epochs), "seconds": {}}
+    accuracy = entry(*runs, epochs=epochs, images=images)
+    return {"cell": name, "yardstick": kind, "ipc": ipc, "accuracy": accuracy, "seconds": {}}
 
 
 LINES = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -46,8 +45,9 @@ def test_fractions_beside_percentages(here: Path, capsys: pytest.CaptureFixture[
     words = results.verdict(written, "convnet2")
     assert f"condensed − random real {100 * ior:+.1f}".replace("-", "−") in words
     assert ("whole set − condensed" in words) == (hlr > 0 and mean(written, "whole") > mean(written, "random_real"))
-    lines = [f"convnet2: {line}" for line in (words, *results.caveats(written, "convnet2"))]
-    assert all(f"{line}\n" in output for line in lines)
+    lines = results.lines(written, "convnet2")
+    assert lines[0] == f"convnet2: {words}" and all(f"{line}\n" in output for line in lines)
+    assert f"protocol: {results.protocol_words(written)}\n" in output
     assert "augmentation color_crop_scale_rotate, CutMix 0.5" in output
     page = Path("base/report.html").read_text(encoding="utf-8")
     assert all(html.escape(f"{line}.") in page for line in lines)
@@ -59,23 +59,10 @@ def test_fractions_beside_percentages(here: Path, capsys: pytest.CaptureFixture[
     assert list(result()["ior"]) == ["convnet2", "convnet1"] and list(result()["hlr"]) == ["convnet2"]
 
 
-def test_soft_labels_beside_hard_ones(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    call("evaluate", "base", *QUICK, *NONE)
-    hard = result()["accuracy"]
-    call("evaluate", "base", *QUICK, *NONE, "--soft_labels")
-    written = result()
-    assert written["accuracy"] == hard
-    assert written["soft_labels"]["convnet2"]["n"] == 2 and 0 < written["soft_labels"]["convnet2"]["teacher"] < 1
-    assert re.search(r"condensed +. soft labels ", capsys.readouterr().out)
-    page = Path("base/report.html").read_text(encoding="utf-8")
-    assert "labelled by a network that was trained on the whole set" in page
-    assert f"teacher {written['soft_labels']['convnet2']['teacher']}" in page
-
-
 @pytest.mark.parametrize("change", [("--aug_type", "none"), ("--mix_p", "0"), ("--lr", "0.1")])
 def test_numbers_of_two_protocols_do_not_mix(change: tuple[str, str], here: Path) -> None:
-    """Seeds, networks, yardsticks and soft labels add to what is there; any other setting begins anew."""
-    call("evaluate", "base", *QUICK, "--soft_labels")
+    """Seeds, networks and yardsticks add to what is there; any other setting begins anew."""
+    call("evaluate", "base", *QUICK, "--plain")
     before = result()
     assert before["protocol"]["aug_type"] == "color_crop_scale_rotate" and before["protocol"]["mix_p"] == 0.5
     call("evaluate", "base", *QUICK, *NONE, "--networks", "convnet1", *change)
@@ -83,7 +70,7 @@ def test_numbers_of_two_protocols_do_not_mix(change: tuple[str, str], here: Path
     name, value = change[0].lstrip("-"), change[1]
     assert str(written["protocol"][name]).removesuffix(".0") == value
     assert list(written["accuracy"]) == ["convnet1"]
-    assert not {"soft_labels", "initial", "random_real", "whole", "ior", "hlr"} & written.keys()
+    assert not {"plain", "initial", "random_real", "whole", "ior", "hlr"} & written.keys()
 
 
 def test_several_networks_with_either_norm(here: Path) -> None:

@@ -15,7 +15,7 @@ from attar.data.images import ImageData
 from attar.errors import UserError
 from attar.evaluation import measure, protocol, training_sets
 from attar.evaluation.measure import TrainingJob
-from attar.evaluation.trained import TrainedNetwork, TrainedNetworks
+from attar.evaluation.trained import TrainedNetwork
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.config import EvaluateConfig, NetworkConfig
 
@@ -50,7 +50,7 @@ def test_the_report(digits: ImageData) -> None:
     assert list(report) == ["accuracy", "initial", "random_real", "whole"]
     assert len(lines) == 4 * 2
     assert lines[0] == f"accuracy convnet2 run 1 of 2: {100 * report['accuracy']['convnet2']['runs'][0]:.1f} %"
-    for name, epochs, images in (("accuracy", 2, 80), ("initial", 2, 80), ("random_real", 2, 20), ("whole", 1, 1198)):
+    for name, epochs, images in (("accuracy", 2, 80), ("initial", 2, 80), ("random_real", 4, 20), ("whole", 1, 1198)):
         entry = report[name]["convnet2"]
         assert (entry["n"], entry["protocol"], entry["width"]) == (2, "last epoch", 0.05)
         assert (entry["epochs"], entry["images"]) == (epochs, images)
@@ -143,26 +143,6 @@ def test_gains_come_with_the_yardsticks(digits: ImageData) -> None:
 # ---- soft labels ----
 
 
-def test_soft_labels_are_what_the_teacher_says(digits: ImageData) -> None:
-    """The teacher is the first run on the whole set; the images are decoded, and not augmented."""
-    condensed, config = set_of(digits, factor=2), replace(CONFIG, whole_epochs=3, soft_labels=True, seed=5)
-    job = TrainingJob("convnet2", NETWORK, "whole", config, epochs=3, seed=5)
-    targets, tested = measure.soft_labels(job, condensed, digits)
-    teacher = measure.train_network(job, digits.images, digits.labels, digits)
-    with torch.no_grad():
-        expected = teacher(digits.normalize(condensed.decoded()[0])).double().softmax(1)
-    assert targets.shape == (80, 10)
-    assert torch.allclose(targets.double(), expected, atol=1e-5)
-    report = measure.evaluate(condensed, digits, config, NETWORK)
-    assert list(report) == ["accuracy", "soft_labels", "initial", "random_real", "whole"]
-    entry = report["soft_labels"]["convnet2"]
-    assert entry["teacher"] == tested.accuracy == report["whole"]["convnet2"]["runs"][0]
-    assert (entry["n"], entry["epochs"], entry["images"]) == (2, 2, 80)
-    hard = measure.evaluate(condensed, digits, replace(config, soft_labels=False), NETWORK)
-    assert hard == {name: entries for name, entries in report.items() if name != "soft_labels"}
-    assert entry["runs"] != report["accuracy"]["convnet2"]["runs"]
-
-
 def test_a_student_of_soft_labels_trains_on_them(digits: ImageData) -> None:
     """With labels of another class for every image the student learns those, whatever the set's own labels are."""
     condensed, turned = set_of(digits, ipc=5), torch.eye(10).roll(1, dims=1)
@@ -174,30 +154,6 @@ def test_a_student_of_soft_labels_trains_on_them(digits: ImageData) -> None:
     one_hot = torch.eye(10)[condensed.labels]
     same, *_ = measure.run_once(replace(job, kind="soft_labels"), condensed, digits, one_hot)
     assert same == right
-
-
-def test_no_teacher_is_trained_twice(digits: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is a run of the yardstick too, and what an interrupted evaluation has found is not computed again."""
-    train_network, jobs = measure.train_network, []
-
-    def counted(job: TrainingJob, *rest: Any) -> Any:
-        jobs.append(job)
-        return train_network(job, *rest)
-
-    monkeypatch.setattr(measure, "train_network", counted)
-    config = replace(CONFIG, soft_labels=True, yardsticks=("whole",))
-    trained = TrainedNetworks()
-    lines: list[str] = []
-    whole = measure.evaluate(set_of(digits), digits, config, NETWORK, trained=trained, advance=lines.append)
-    assert len(set(jobs)) == len(jobs) == len(trained.results) == 3 * 2 and len(lines) == 7
-    assert lines[0] == f"teacher convnet2: {100 * whole['whole']['convnet2']['runs'][0]:.1f} %"
-    again = measure.evaluate(set_of(digits), digits, config, NETWORK, trained=trained)
-    assert again == whole and len(jobs) == 6
-    without = measure.evaluate(set_of(digits), digits, replace(config, yardsticks=()), NETWORK, trained=trained)
-    assert without["soft_labels"] == whole["soft_labels"] and list(without) == ["accuracy", "soft_labels"]
-    assert len(jobs) == 6
-    measure.evaluate(set_of(digits), digits, replace(config, seed=1, runs=1), NETWORK, trained=trained)
-    assert len(jobs) == 8, "another teacher, and its student"
 
 
 # ---- what is trained on ----
@@ -347,6 +303,24 @@ def test_epochs(ipc: int, factor: int, decode_type: str, size: tuple[int, int], 
     assert protocol.epochs_for(condensed, data, EvaluateConfig(epochs=7)) == 7
 
 
+@pytest.mark.parametrize(("ipc", "factor", "counted"), [(2, 2, 80), (10, 2, 400), (3, 1, 30)])
+def test_yardsticks_get_as_many_steps(ipc: int, factor: int, counted: int, digits: ImageData) -> None:
+    """Counted batch by batch: random real images the same number, but for the rest of an epoch; the whole set more."""
+    condensed = set_of(digits, ipc, factor=factor)
+    config = EvaluateConfig(epochs=50, whole_epochs=1, batch_size=32)
+
+    def steps(kind: str, images: int) -> tuple[int, int]:
+        batches = len(range(0, images, 32))
+        return protocol.epochs_of(kind, condensed, digits, config) * batches, batches
+
+    own, _ = steps("accuracy", counted)
+    assert own == 50 * len(range(0, counted, 32)) == steps("initial", counted)[0]
+    for kind, images in (("random_real", 10 * ipc), ("whole", 1198)):
+        found, batches = steps(kind, images)
+        assert own <= found < own + batches
+    assert protocol.epochs_of("whole", condensed, digits, replace(config, whole_epochs=200)) == 200
+
+
 # ---- what does not fit ----
 
 
@@ -368,7 +342,7 @@ def test_other_data_are_refused(digits: ImageData) -> None:
 
 def test_what_accuracies_must_share() -> None:
     data = attar.load("digits")
-    free = replace(CONFIG, runs=9, seed=4, yardsticks=(), networks=("resnet",), soft_labels=True)
+    free = replace(CONFIG, runs=9, seed=4, yardsticks=(), networks=("resnet",), plain=True)
     same = protocol.protocol_of(free, NETWORK, data)
     assert same == protocol.protocol_of(CONFIG, NETWORK, data)
     assert same != protocol.protocol_of(CONFIG, NETWORK, data.holdout(0.2, 0)), "the same name, other images"

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import attar
-from attar.evaluation import results
-from attar.evaluation.results import Difference, by_class, caveats, difference, verdict
+from attar.evaluation import protocol, results
+from attar.evaluation.results import Difference, by_class, caveat, difference, drop, protocol_words, verdict
 
 TINY: dict[str, Any] = {"niter": 1, "inner_loop": 2, "n_data": 64, "width": 0.05, "epochs": 1, "models": 1}
 QUICK: dict[str, Any] = {"runs": 2, "epochs": 2, "whole_epochs": 1}
@@ -66,14 +66,27 @@ def test_a_whole_set_below_is_no_yardstick() -> None:
     whole = entry(0.574, 0.06, epochs=30, images=144)
     actual = result(accuracy=entry(1.0, 0.0), random_real=entry(0.694, 0.02, images=30), whole=whole)
     assert "whole" not in verdict(actual, "net")
-    assert caveats(actual, "net") == [
+    assert caveat(actual, "net") == (
         "the whole set is no yardstick here: 57.4 % after 30 epochs (90 steps) is below condensed (100.0 %); "
-        "--whole_epochs 200 trains it longer",
-        "random real had fewer steps, 300 against 600: as many epochs (300) of fewer images",
-    ]
+        "--whole_epochs 60 trains it longer"
+    )
     actual = result(accuracy=entry(0.5, 0.0), random_real=entry(0.6, 0.02), whole=whole)
-    assert "below random real (60.0 %)" in caveats(actual, "net")[0]
-    assert caveats(result(accuracy=entry(0.5, 0.0), random_real=entry(0.5, 0.0), whole=whole), "net") == []
+    assert "below random real (60.0 %)" in caveat(actual, "net")
+    assert caveat(result(accuracy=entry(0.5, 0.0), random_real=entry(0.5, 0.0), whole=whole), "net") == ""
+
+
+def test_the_drop_to_other_networks() -> None:
+    """Against the network that made the set, of the set and of what it is compared with."""
+    actual: dict[str, Any] = {
+        "accuracy": {"own": entry(0.7, 0.02), "other": entry(0.6, 0.02)},
+        "random_real": {"own": entry(0.5, 0.02), "other": entry(0.45, 0.02)},
+        "initial": {"other": entry(0.1, 0.02)},
+    }
+    actual |= protocol.gains(actual, "own")
+    assert actual["drop"] == {"other": pytest.approx(0.1)}
+    assert drop(actual, "own") == ""
+    assert drop(actual, "other") == "against own, which made the set: condensed −10.0 ± 1.4, random real −5.0 ± 1.4"
+    assert "drop" not in protocol.gains(actual, "another")
 
 
 def test_counts_by_class_by_hand() -> None:
@@ -103,14 +116,17 @@ def test_the_result_is_a_table_and_a_mapping(run: Path) -> None:
     assert text[1].split("  ")[0] == "network" and "condensed" in text[1] and "random" not in text[1]
     assert results.spread(written["accuracy"]["convnet1"]) in text[3]
     assert text[4].startswith("convnet2: condensed − initial ") and actual.verdict("convnet1") in text[5]
+    words = protocol_words(written)
+    assert text[-1] == words and "condensed 2 epochs of 10 images (2 steps), initial 2 epochs" in words
+    assert all(f"{name} {value:g}" in words for name, value in (("momentum", 0.9), ("weight decay", 5e-4)))
     assert actual._repr_html_().count("<tr>") == 3 and "convnet1" in actual._repr_html_()
 
 
 def test_classes_and_predictions_agree_with_the_accuracy(run: Path) -> None:
     data = attar.load("digits")
-    actual = attar.evaluate(run, data, yardsticks=["random_real"], soft_labels=True, **QUICK)
+    actual = attar.evaluate(run, data, yardsticks=["random_real"], plain=True, **QUICK)
     assert data.test_labels is not None
-    for kind in ("accuracy", "random_real", "soft_labels"):
+    for kind in ("accuracy", "random_real", "plain"):
         predicted = actual.predictions(kind=kind)
         assert predicted.shape == (2, 599)
         right = (predicted == data.test_labels).double().mean(dim=1)

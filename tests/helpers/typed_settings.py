@@ -35,7 +35,7 @@ def written() -> str:
     """The content of the file."""
     of_data = config.FLAGS["add"]
     parts = [HEAD]
-    for verb in ("add", "condense", "evaluate", "pretrain", "select", "train"):
+    for verb in ("add", "condense", "evaluate", "label", "pretrain", "select", "train"):
         flags = {flag: place for flag, place in config.FLAGS[verb].items() if verb == "add" or flag not in of_data}
         above = "TypedDict" if verb == "add" else "DataSettings"
         title = "Data" if verb == "add" else verb.capitalize()

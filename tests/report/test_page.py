@@ -31,14 +31,16 @@ from helpers.pages import (
 
 
 def test_every_number_is_on_the_page(tmp_path: Path) -> None:
-    parsed = write_and_parse(tmp_path, result={**RESULT, "sizes": SIZES})
+    how = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 64, "aug_type": "color", "mix_p": 0.5}
+    how |= {"width": 0.5, "norm_type": "instance"}
+    parsed = write_and_parse(tmp_path, result={**RESULT, "sizes": SIZES, "protocol": how})
+    assert "Protocol: accuracy after the last epoch; condensed 300 epochs of 40 images (300 steps); SGD," in parsed.text
     for text in (
         "digits: 1 image per class", "accdd", "factor 2", "200 inner iterations", "attar 0.1.0", "on cpu",
         "1,198 images, 77 kB → 10 images, 640 B",
         "85.1 ± 1.2 %", "79.0 %", "72.2 ± 3.5 %", "69.0 ± 2.9 %", "98.8 ± 0.1 %",
         "3 83.9 86.4 85.1", "1 79.0", "2 68.7 75.6", "+13.0", "+16.1", "−13.6",
         "condensed 85.1", "initial 72.2", "random real 69.0", "whole set 98.8",
-        "Protocol of whole set: last epoch, epochs 17.", "last epoch, epochs 300",
         "pretrain 3.1 s", "condense 7 min 32 s (452.1 s)", "evaluate 9.8 s",
         "lr_img 0.005", "metric l1_mean", "bias false", "model_path none", "seed 7",
         "attar condense -d digits --ipc 1 --seed 7", "10.4 s: 81.0 %", "from 72.2 % to 85.1 %",

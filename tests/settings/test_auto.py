@@ -65,16 +65,6 @@ def test_own_data_get_what_did_best_and_a_method_its_own_settings(side: int) -> 
     assert auto.fitting(on_gpu).condense.match == "grad"
 
 
-@pytest.mark.parametrize("cpu", [True, False])
-@pytest.mark.parametrize("images", [60, 144, 4000, 60000])
-@pytest.mark.parametrize("ipc", [1, 10, 50])
-def test_the_whole_set_is_trained_on_for_as_many_steps_at_least(ipc: int, images: int, cpu: bool) -> None:
-    recipe = auto.fitting(Shape(1, 28, 28, 10, images, cpu), ipc)
-    size, epochs = recipe.evaluate.batch_size, recipe.evaluate.epochs or 1000
-    decoded = 10 * ipc * recipe.condense.factor**2
-    assert recipe.evaluate.whole_epochs * -(-images // size) >= epochs * -(-decoded // size)
-
-
 def test_flags_go_on_top() -> None:
     shape = Shape(3, 64, 64, 10, 1000, True)
     flags = {"ipc": ("condense", "ipc"), "d": ("data", "dataset"), "n": ("network", "net_type")}

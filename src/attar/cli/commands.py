@@ -11,7 +11,7 @@ from types import SimpleNamespace as Flags
 from typing import Any
 
 from attar.cli.flags import takes
-from attar.cli.results import export, merge, push, recipes, report, runs, show
+from attar.cli.results import export, inspect, merge, push, recipes, report, runs, show
 
 Settings = dict[str, Any]
 
@@ -207,6 +207,30 @@ def add(run: str, /, *, flags: Flags, settings: Settings) -> None:
     printing.print_run(flags, condensed)
 
 
+@takes("teacher", "temperature", "quiet", "json")
+def label(run: str, /, *, flags: Flags, settings: Settings) -> None:
+    """Let a teacher label the images of a set softly, and keep that.
+
+    Parameters
+    ----------
+    run: str
+        a run folder, or a condensed.safetensors file
+
+    Examples
+    --------
+    attar label runs/mine  # by the run's network, trained on all images
+    attar label runs/mine --teacher pool --temperature 2
+    attar evaluate runs/mine  # beside hard labels, and random real images
+    """
+    from attar.cli import printing
+    from attar.stages.label import label as stage
+
+    options = {} if flags.temperature is None else {"temperature": flags.temperature}
+    with printing.shown_progress(flags) as progress:
+        condensed = stage(run, teacher=flags.teacher, progress=progress, **options, **settings)
+    printing.print_labelled(flags, run, condensed)
+
+
 @takes(
     *("network", "quiet", "json"),
     out="the file of the weights (default: RUN/model.safetensors)",
@@ -266,34 +290,9 @@ def compare(spec: str, /, *, flags: Flags, settings: Settings) -> None:
     printing.print_comparison(flags, rows, path)
 
 
-@takes("quiet", out="the file of the picture (default: inspect-<data set>.png)")
-def inspect(data: str, /, *, flags: Flags, settings: Settings) -> None:
-    """Show what is in a data set, and what distilling it takes here.
-
-    Counts, a picture, the settings it gets, seconds and memory.
-
-    Parameters
-    ----------
-    data: str
-        a known name, a folder of images, parquet, or USER/NAME on Hugging Face
-
-    Examples
-    --------
-    attar inspect path/to/images
-    attar inspect path/to/images --ipc 1 --method dm
-    attar inspect digits
-    """
-    from attar.cli import printing
-    from attar.stages.inspect import inspect as stage
-
-    with printing.shown_progress(flags) as progress:
-        inspection = stage(data, out=flags.out, progress=progress, **settings)
-    printing.print_inspection(inspection)
-
-
 # In the order in which a user needs them
 VERBS: dict[str, tuple[Callable[..., None], ...]] = {
-    "From images to a small set": (demo, inspect, condense, evaluate, train, show, runs, report, export, push),
+    "From images to a small set": (demo, inspect, condense, evaluate, label, train, show, runs, report, export, push),
     "To compare with": (select, compare),
     "Parts of a run, and recipes": (pretrain, merge, add, recipes),
 }

@@ -28,6 +28,10 @@ FLAGS: dict[str, Flag] = {
     ),
     "minutes": Flag(float, "end when MINUTES are up: pool, set and, with --evaluate, the evaluation"),
     "evaluate": Flag(bool, "evaluate the set too, as `attar evaluate` does"),
+    "teacher": Flag(
+        str, "a network, trained on all images, or pool: the early-stage ones (default: the run's network)"
+    ),
+    "temperature": Flag(float, "the soft labels are softmax(logits / TEMPERATURE) (default: 1)"),
     "quick": Flag(bool, "one seed, and not on the whole set"),
     "to": Flag(str, "parquet, imagefolder, npz or pt"),
     "what": Flag(str, "the images as stored, decoded (to train on) or both (default: both in parquet, else decoded)"),
@@ -50,6 +54,7 @@ EVERYDAY = {
     "condense": ("dataset", "ipc", "method", "recipe", "minutes", "evaluate", "out", "resume", "overwrite", "device"),
     "evaluate": ("quick", "networks", "runs", "epochs", "yardsticks", "dataset", "device", "json", "quiet"),
     "inspect": ("ipc", "method", "size", "test_fraction", "out", "device"),
+    "label": ("teacher", "temperature", "epochs", "seed", "dataset", "device"),
     "train": ("network", "epochs", "seed", "dataset", "out", "overwrite", "device"),
     "add": ("dataset", "size", "out", "overwrite", "device"),
     "pretrain": ("dataset", "net_type", "epochs", "models", "seed", "recipe", "out", "device"),

@@ -119,17 +119,14 @@ def print_accuracies(result: dict[str, Any], measured: dict[str, Any], path: Pat
     for label in measured["accuracy"]:
         table.add_row(label, *(results.spread(measured[name][label]) for name in kinds))
     print_table(title, table)
-    compared = measured | {"protocol": result["protocol"]}
+    compared = {"protocol": result["protocol"], "drop": result.get("drop", {})} | measured
     for label in measured["accuracy"]:
-        for line in filter(None, (results.verdict(compared, label), *results.caveats(compared, label))):
-            say(f"{label}: {line}")
+        for line in results.lines(compared, label):
+            say(line)
     seconds = ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items())
-    entry, protocol_used = next(iter(measured["accuracy"].values())), result["protocol"]
-    epochs = counted(entry["epochs"], "epoch")
-    if "whole" in measured:
-        epochs += f" (whole set {next(iter(measured['whole'].values()))['epochs']})"
-    training = f"{epochs}, augmentation {protocol_used['aug_type']}, CutMix {protocol_used['mix_p']:g}"
-    say(f"accuracy after the last of {training}, mean ± std, n={entry['n']}; {seconds} on {result['device']}")
+    count = next(iter(measured["accuracy"].values()))["n"]
+    say(f"mean ± std over n={count} seeds; {seconds} on {result['device']}")
+    say(f"protocol: {results.protocol_words(compared)}")
     if (path / run_folder.REPORT).is_file():
         print(f"report: {path / run_folder.REPORT}")
     if is_run(path):
@@ -185,6 +182,13 @@ def print_runs(flags: Flags, runs: Sequence[Shown]) -> None:
         return print(f"next: attar show {quoted(runs[-1].path)}")
 
     print_result(flags, {"runs": [with_files(run.path, run.result) for run in runs]}, print_rows)
+
+
+def print_labelled(flags: Flags, run: str, condensed: SyntheticSet) -> None:
+    """Print what labelled a set, and what comes next."""
+    about = condensed.teacher
+    words = f"{run}: labelled by {about['network']['net_type']}, {100 * about['accuracy']:.1f} % on the test images"
+    print_result(flags, {"run": run, "teacher": about}, lambda: print(f"{words}\nnext: attar evaluate {quoted(run)}"))
 
 
 def print_trained(about: dict[str, Any], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The verbs that compute nothing: they show, list, join, export or push what there is."""
+"""The verbs that make no set: they inspect, show, list, join, export or push what there is."""
 
 from __future__ import annotations
 
@@ -8,6 +8,31 @@ from typing import Any
 from attar.cli.flags import takes
 
 Settings = dict[str, Any]
+
+
+@takes("quiet", out="the file of the picture (default: inspect-<data set>.png)")
+def inspect(data: str, /, *, flags: Flags, settings: Settings) -> None:
+    """Show what is in a data set, and what distilling it takes here.
+
+    Counts, a picture, the settings it gets, seconds and memory.
+
+    Parameters
+    ----------
+    data: str
+        a known name, a folder of images, parquet, or USER/NAME on Hugging Face
+
+    Examples
+    --------
+    attar inspect path/to/images
+    attar inspect path/to/images --ipc 1 --method dm
+    attar inspect digits
+    """
+    from attar.cli import printing
+    from attar.stages.inspect import inspect as stage
+
+    with printing.shown_progress(flags) as progress:
+        inspection = stage(data, out=flags.out, progress=progress, **settings)
+    printing.print_inspection(inspection)
 
 
 @takes("json")

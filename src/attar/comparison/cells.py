@@ -85,12 +85,12 @@ def tasks(plan: ComparisonPlan, data: ImageData) -> list[Task]:
         yardsticks.setdefault(yardstick.name, yardstick)
 
     if WHOLE in config.yardsticks:
-        add(WHOLE, None, 0, config)
+        longest = max(protocol.epochs_of(WHOLE, point.recipe.condense, data, config) for point in plan.points)
+        add(WHOLE, None, 0, replace(config, whole_epochs=longest))
     for seed in plan.seeds if RANDOM in config.yardsticks else ():
         for point in plan.points:
             condense = point.recipe.condense
-            shape = replace(blank(data, condense.ipc), factor=condense.factor, decode_type=condense.decode_type)
-            epochs = protocol.epochs_for(shape, data, config)
+            epochs = protocol.epochs_of(RANDOM, condense, data, config)
             add(RANDOM, condense.ipc, seed, replace(seeded(config, seed), epochs=epochs))
     return [*yardsticks.values(), *plan.cells]
 

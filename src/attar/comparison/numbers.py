@@ -9,7 +9,7 @@ from typing import Any
 
 from attar.comparison.plan import ComparisonPlan, Point, value_of
 from attar.comparison.record import ResultLine
-from attar.evaluation.protocol import LEARNED, RANDOM, SOFT, WHOLE
+from attar.evaluation.protocol import LEARNED, RANDOM, WHOLE, epochs_at_equal_steps
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,6 @@ class Row:
     random_real: Mean | None  # of random real images at equal storage
     whole: Mean | None  # of the whole training set, over runs
     learned: Mean | None  # with the learning rate and the labels that were learned with the images
-    soft: Mean | None  # of networks that were trained on a teacher's soft labels
     seconds: float | None  # the median over seeds of `pretrain` and `make` together
     pretrain: float | None  # the median of the early-stage models
     make: float | None  # the median of the condensation or selection
@@ -89,7 +88,7 @@ def _row(
     lines: list[ResultLine],
 ) -> Row:
     measured = [line for line in of_point if network in line["accuracy"]]
-    epochs = {line["accuracy"][network]["epochs"] for line in measured}
+    trained = [line["accuracy"][network] for line in measured]
     ipc = point.recipe.condense.ipc
 
     def yardstick(name: str, **properties: Any) -> list[Mapping[str, Any]]:
@@ -97,7 +96,14 @@ def _row(
         fitting = [line for line in of_kind if all(line[key] == value for key, value in properties.items())]
         return [line["accuracy"][network] for line in fitting if network in line["accuracy"]]
 
-    random = [entry["mean"] for entry in yardstick(RANDOM, ipc=ipc) if entry["epochs"] in epochs]
+    batch = plan.recipe.evaluate.batch_size
+
+    def as_long(entry: Mapping[str, Any]) -> bool:
+        """Whether random real images were trained on for as many steps as the sets of this row."""
+        equal = (epochs_at_equal_steps(own["epochs"], own["images"], entry["images"], batch) for own in trained)
+        return entry["epochs"] in equal
+
+    random = [entry["mean"] for entry in filter(as_long, yardstick(RANDOM, ipc=ipc))]
     whole = [accuracy for entry in yardstick(WHOLE) for accuracy in entry["runs"]]
     initial = [line["initial"][network]["mean"] for line in measured if network in line.get("initial", {})]
     return Row(
@@ -113,7 +119,6 @@ def _row(
         random_real=mean(random),
         whole=mean(whole),
         learned=mean([line[LEARNED][network]["mean"] for line in measured if network in line.get(LEARNED, {})]),
-        soft=mean([line[SOFT][network]["mean"] for line in measured if network in line.get(SOFT, {})]),
         seconds=_median([sum(made_in(line)) for line in measured]),
         pretrain=_median([made_in(line)[0] for line in measured]),
         make=_median([made_in(line)[1] for line in measured]),

@@ -11,6 +11,7 @@ from attar.comparison.numbers import Mean, Row
 from attar.comparison.plan import ComparisonPlan
 from attar.comparison.record import ResultLine
 from attar.errors import counted
+from attar.evaluation.protocol import WHOLE
 
 
 def columns(rows: Sequence[Row]) -> list[str]:
@@ -28,7 +29,7 @@ def to_csv(rows: Sequence[Row]) -> str:
     names = columns(rows)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    measured = ("accuracy", "learned", "soft", "initial", "random_real", "whole")
+    measured = ("accuracy", "learned", "initial", "random_real", "whole")
     head = [f"{name}_{part}" for name in measured for part in ("mean", "std", "n")]
     last = ("ior", "hlr", "seconds_median", "pretrain_s_median", "make_s_median", "runs_per_seed", "diverged")
     table.writerow(["entry", "method", *names, "network", *head, *last])
@@ -61,7 +62,6 @@ def to_markdown(
         *([("network", [row.network or "" for row in rows])] if several else []),
         ("accuracy", [spread(row.accuracy) for row in rows]),
         *column("as learned", [spread(row.learned) for row in rows]),
-        *column("soft labels", [spread(row.soft) for row in rows]),
         ("n", [count(row) for row in rows]),
         ("seconds", [seconds(row.seconds) for row in rows]),
         ("of them pretraining", [seconds(row.pretrain) for row in rows]),
@@ -100,7 +100,8 @@ def notes(
     ]
     whole = next((row.whole for row in rows if row.whole is not None), None)
     if whole is not None:
-        texts.append(f"The whole training set, epochs {evaluation.whole_epochs}: {spread(whole)} over n = {whole.n}.")
+        entries = [entry for line in lines if line.get("yardstick") == WHOLE for entry in line["accuracy"].values()]
+        texts.append(f"The whole training set, epochs {entries[0]['epochs']}: {spread(whole)} over n = {whole.n}.")
     if any(row.ior is not None for row in rows):
         texts.append("IOR: accuracy less that of random real images at equal storage.")
     if any(row.hlr is not None for row in rows):

@@ -1,7 +1,7 @@
 """Evaluation: fresh networks are trained on a condensed set and tested on real images, beside three yardsticks.
 
-The accuracy is the one after the last epoch. The yardsticks follow the same protocol, except that `whole`, the full
-training set, has a number of epochs of its own.
+The accuracy is the one after the last epoch. The yardsticks follow the same protocol with epochs of their own, so that
+they are trained for as many steps.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ from attar.data.cache.mapped import Mapped
 from attar.data.images import ImageData
 from attar.engine.workers import ThreadWorkers
 from attar.errors import log
+from attar.evaluation import attacks
 from attar.evaluation.protocol import (
-    CONDENSED,
     LEARNED,
+    RANDOM_SOFT,
     SOFT,
-    WHOLE,
     check_set_fits,
     chosen_networks,
     config_of,
     entry,
-    epochs_for,
+    epochs_of,
     kinds_of,
     protocol_of,
 )
+from attar.evaluation.teacher import soft_labels
 from attar.evaluation.trained import TrainedNetwork, TrainedNetworks
-from attar.evaluation.training_sets import fingerprint, training_set
+from attar.evaluation.training_sets import fingerprint, random_real, training_set
 from attar.models.for_data import build, describe
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.choices import strategy_names
@@ -43,6 +44,7 @@ from attar.settings.config import EvaluateConfig, NetworkConfig
 from attar.settings.schema import settings_of
 from attar.training.batches import AugmentationSampler, ChainDraw, make_batches, shuffled
 from attar.training.loop import Trainer, fit
+from attar.training.pool import Pool
 from attar.training.train_state import TrainState, predict, start_fresh
 
 
@@ -76,6 +78,7 @@ def evaluate(
     trained: TrainedNetworks | None = None,
     workers: ThreadWorkers | None = None,
     yardsticks_only: bool = False,
+    teacher: Pool | None = None,
 ) -> Measured:
     """Train all networks of an evaluation and test them.
 
@@ -89,16 +92,17 @@ def evaluate(
             from any thread.
         workers: who trains the networks; the threads of this machine by default.
         yardsticks_only: leave the condensed set itself out.
+        teacher: the models that labelled the set softly; they label the random real images beside it.
 
     Returns:
         Accuracies as fractions, by kind of training set and name of the network, as in result.json:
-        {"accuracy": {"convnet3": {"mean", "std", "runs", …}}, "initial": …, "whole": …}. The soft labels of a network
-        are those of one teacher, which is its first run on the whole set.
+        {"accuracy": {"convnet3": {"mean", "std", "runs", …}}, "initial": …, "whole": …}.
 
     Raises:
         UserError: where set and data do not fit each other, or a network cannot be built for the data.
     """
     check_set_fits(condensed, data)
+    assert data.test_labels is not None
     networks = chosen_networks(config, network)
     for settings in networks.values():
         build(settings, describe(data), 0)
@@ -109,10 +113,8 @@ def evaluate(
         )
     seeds = range(config.seed, config.seed + config.runs)
     workers = workers or ThreadWorkers(data.device)
-    evaluator = Evaluator(condensed, data, config, network, networks, trained or TrainedNetworks(), workers)
+    evaluator = Evaluator(condensed, data, config, network, networks, trained or TrainedNetworks(), workers, teacher)
     jobs = [evaluator.job(label, kind, seed) for label in networks for kind in kinds for seed in seeds]
-    untrained = {job.label for job in jobs if job.kind == SOFT and job not in evaluator}
-    evaluator.train_teachers([label for label in networks if label in untrained], advance)
     results: dict[tuple[str, str], list[TrainedNetwork]] = {}
     for job, result in zip(jobs, workers.map(evaluator.run, jobs), strict=True):
         runs = results.setdefault((job.label, job.kind), [])
@@ -125,10 +127,13 @@ def evaluate(
         predicted = [run.predicted for run in runs if run.predicted is not None]
         if len(predicted) == len(runs):
             entries.predictions[kind][label] = predicted
+        if config.attacks:
+            found = [run.attacked or {} for run in runs]
+            entries[kind][label]["attacked"] = attacks.entry(found, config, len(data.test_labels))
         if kind == LEARNED:
             entries[kind][label]["lr"] = condensed.lr
-        if kind == SOFT:
-            entries[kind][label]["teacher"] = evaluator.run(evaluator.teacher(label)).accuracy
+        if kind in (SOFT, RANDOM_SOFT):
+            entries[kind][label]["teacher"] = condensed.teacher["accuracy"]
     return entries
 
 
@@ -143,7 +148,7 @@ class Evaluator:
     networks: dict[str, NetworkConfig]  # label → network
     trained: TrainedNetworks
     workers: ThreadWorkers
-    soft: dict[str, Tensor] = field(default_factory=dict)  # label → soft labels of the decoded images, float [n, C]
+    teacher: Pool | None
     fingerprints: dict[str, str] = field(default_factory=dict)  # kind of training set → its digest
 
     def job(self, label: str, kind: str, seed: int) -> TrainingJob:
@@ -151,16 +156,9 @@ class Evaluator:
         config = config_of(kind, self.config, self.condensed)
         return TrainingJob(label, self.networks[label], kind, config, self.epochs(kind), seed)
 
-    def teacher(self, label: str) -> TrainingJob:
-        """The network whose soft labels others learn: the first run on the whole set."""
-        return self.job(label, WHOLE, self.config.seed)
-
     def epochs(self, kind: str) -> int:
         """How many epochs a network is trained on that kind of training set."""
-        return self.config.whole_epochs if kind == WHOLE else epochs_for(self.condensed, self.data, self.config)
-
-    def __contains__(self, job: TrainingJob) -> bool:
-        return self.key(job) in self.trained.results
+        return epochs_of(kind, self.condensed, self.data, self.config)
 
     def key(self, job: TrainingJob) -> str:
         """A digest of all that decides a network's accuracy."""
@@ -169,25 +167,18 @@ class Evaluator:
         of_all: list[Any] = [protocol_of(self.config, self.run_network, self.data), self.data.device.type]
         of_all += [torch.__version__, __version__]
         of_job = [self.fingerprints[job.kind], settings_of(job.network), job.epochs, job.seed]
-        of_teacher = [self.config.seed] if job.kind == SOFT else []
-        return hashlib.sha256(json.dumps([*of_all, *of_job, *of_teacher], sort_keys=True).encode()).hexdigest()[:16]
-
-    def train_teachers(self, labels: list[str], advance: Callable[[str], None]) -> None:
-        """Compute the soft labels for these networks, and remember each teacher as the run on the whole set it is."""
-
-        def soft_labels_for(label: str) -> tuple[Tensor, TrainedNetwork]:
-            return self.workers.call(soft_labels, self.teacher(label), self.condensed, self.data)
-
-        for label, (targets, teacher) in zip(labels, self.workers.map(soft_labels_for, labels), strict=True):
-            self.soft[label] = targets
-            self.trained.add(self.key(self.teacher(label)), teacher)
-            advance(f"teacher {label}: {100 * teacher.accuracy:.1f} %")
+        config = self.config
+        of_job += [[config.attacks, config.attack_eps, config.attack_images]] * bool(config.attacks)
+        return hashlib.sha256(json.dumps([*of_all, *of_job], sort_keys=True).encode()).hexdigest()[:16]
 
     def run(self, job: TrainingJob) -> TrainedNetwork:
         """The result of a job, from `trained` where it is there already."""
         key = self.key(job)
         if key not in self.trained.results:
-            targets = self.soft[job.label] if job.kind == SOFT else None
+            targets = None
+            if job.kind == RANDOM_SOFT and self.teacher is not None:
+                images, _ = random_real(self.data, self.condensed, job.seed)
+                targets = soft_labels(self.teacher, images, self.data, self.condensed.teacher["temperature"])
             self.trained.add(key, self.workers.call(run_once, job, self.condensed, self.data, targets))
         return self.trained.results[key]
 
@@ -200,27 +191,18 @@ def run_once(
 ) -> TrainedNetwork:
     """Train one network and test it on the real test images.
 
-    targets: soft labels float [n, C] of the decoded images, in place of their own.
+    targets: soft labels float [n, C] of the training images, in place of their own.
     """
     images, labels = training_set(job.kind, condensed, data, job.seed)
     model = train_network(job, images, labels if targets is None else targets, data)
-    return tested(model, data, len(images))
+    return tested(model, data, job, len(images))
 
 
-def tested(model: TrainState, data: ImageData, images: int) -> TrainedNetwork:
-    """What a network that was trained on so many images makes of the test images."""
+def tested(model: TrainState, data: ImageData, job: TrainingJob, images: int) -> TrainedNetwork:
+    """What a network that was trained on so many images makes of the test images, under attack too."""
     predicted, labels = predict(model, data.test_batches())
-    return TrainedNetwork(float((predicted == labels).sum()) / len(labels), images, predicted.tolist())
-
-
-def soft_labels(teacher: TrainingJob, condensed: SyntheticSet, data: ImageData) -> tuple[Tensor, TrainedNetwork]:
-    """Train a teacher on the whole set: its class probabilities for the decoded images, float [n, C], and its test."""
-    model = train_network(teacher, data.images, data.labels, data)
-    images, _ = training_set(CONDENSED, condensed, data, teacher.seed)
-    model.module.eval()
-    with torch.no_grad():
-        logits = torch.cat([model(data.normalize(part)) for part in images.split(teacher.config.batch_size)])
-    return logits.softmax(dim=1), tested(model, data, len(data.labels))
+    attacked = attacks.under_attack(model, data, job.config, job.seed)
+    return TrainedNetwork(float((predicted == labels).sum()) / len(labels), images, predicted.tolist(), attacked)
 
 
 def train_network(

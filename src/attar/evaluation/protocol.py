@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from attar import models
 from attar.data.images import ImageData
 from attar.errors import UserError
@@ -18,21 +20,25 @@ from attar.settings.config import EvaluateConfig, NetworkConfig, with_role
 from attar.settings.schema import settings_of
 
 # Kinds of training sets, as keys of result.json: the condensed set with hard labels, with what was learned beside the
-# images, and with a network's soft labels; and the yardsticks.
-CONDENSED, LEARNED, SOFT, INITIAL, RANDOM, WHOLE = (
-    *("accuracy", "learned", "soft_labels"),
+# images, with a network's soft labels, and trained on without augmentation; and the yardsticks.
+CONDENSED, LEARNED, SOFT, RANDOM_SOFT, PLAIN, RANDOM_PLAIN, INITIAL, RANDOM, WHOLE = (
+    *("accuracy", "learned", "soft_labels", "random_soft_labels", "plain", "random_plain"),
     *("initial", "random_real", "whole"),
 )
+RANDOM_KINDS = (RANDOM, RANDOM_PLAIN, RANDOM_SOFT)  # of the same random real images
 # The same in the order in which they are shown: (short name, description)
 MEASURED = {
     CONDENSED: ("condensed", "the images of this run"),
     LEARNED: ("as learned", "the images of this run, with the learning rate and the labels that were learned"),
-    SOFT: ("soft labels", "the images of this run, labelled by a network that was trained on the whole set"),
+    SOFT: ("soft labels", "the images of this run, labelled by the set's teacher"),
+    RANDOM_SOFT: ("random soft labels", "as many random real images, labelled by the same teacher"),
+    PLAIN: ("plain", "the images of this run, trained on without augmentation and CutMix"),
+    RANDOM_PLAIN: ("random plain", "as many random real images, without augmentation and CutMix"),
     INITIAL: ("initial", "the same set before it was optimised"),
     RANDOM: ("random real", "as many real images of full size, drawn at random"),
     WHOLE: ("whole set", "all training images"),
 }
-GAINS = {"ior": "condensed − random real", "hlr": "whole set − condensed"}  # fractions (DD-Ranking)
+GAINS = ("ior", "hlr", "drop")  # keys of result.json, see `gains`
 MAX_SIDE_OF_FIXED_EPOCHS = 64  # pixels: up to this side the protocol has a fixed number of epochs
 
 
@@ -42,26 +48,33 @@ def kinds_of(condensed: SyntheticSet, config: EvaluateConfig) -> list[str]:
     `initial` is left out of a set whose initial images are not known.
     """
     yardsticks = [kind for kind in config.yardsticks if kind != INITIAL or condensed.initial is not None]
-    return [CONDENSED, *[LEARNED] * condensed.has_learned, *[SOFT] * config.soft_labels, *yardsticks]
+    soft = [SOFT, RANDOM_SOFT] if condensed.teacher else []
+    plain = [PLAIN, RANDOM_PLAIN] if config.plain else []
+    return [CONDENSED, *[LEARNED] * condensed.has_learned, *soft, *plain, *yardsticks]
 
 
 def config_of(kind: str, config: EvaluateConfig, condensed: SyntheticSet) -> EvaluateConfig:
     """How a network is trained on a kind of training set: as learned, with the learning rate that was learned."""
+    if kind in (PLAIN, RANDOM_PLAIN):
+        return replace(config, aug_type="none", mix_p=0.0)
     return replace(config, lr=condensed.lr) if kind == LEARNED and condensed.lr is not None else config
 
 
-def gains(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def gains(result: Mapping[str, Any], own: str = "") -> dict[str, dict[str, float]]:
     """The metrics of DD-Ranking by network: differences of mean accuracies with hard labels, as fractions.
 
-    "ior", improvement over random: condensed − random real images; "hlr", hard-label recovery: whole set − condensed.
-    A network whose yardstick was not measured is left out, and so is a metric without any network.
+    "ior", improvement over random: condensed − random real images; "hlr", hard-label recovery: whole set − condensed;
+    "drop": on the network `own` that made the set − on another one. A network for which something was not measured is
+    left out, and so is a metric without any network.
     """
-    metrics: dict[str, dict[str, float]] = {"ior": {}, "hlr": {}}
+    metrics: dict[str, dict[str, float]] = {"ior": {}, "hlr": {}, "drop": {}}
     for network, entry in result[CONDENSED].items():
         if network in result.get(RANDOM, {}):
             metrics["ior"][network] = entry["mean"] - result[RANDOM][network]["mean"]
         if network in result.get(WHOLE, {}):
             metrics["hlr"][network] = result[WHOLE][network]["mean"] - entry["mean"]
+        if own in result[CONDENSED] and network != own:
+            metrics["drop"][network] = result[CONDENSED][own]["mean"] - entry["mean"]
     return {name: values for name, values in metrics.items() if values}
 
 
@@ -112,6 +125,26 @@ def epochs_for(condensed: SyntheticSet | CondenseConfig, data: ImageData, config
     table = ((1, 3000), (10, 2000), (50, 1500), (200, 1000), (500, 500))  # (largest count, epochs)
     epochs = next((epochs for largest, epochs in table if count <= largest), 300)
     return math.floor(epochs * 2 / 3 / 100) * 100 if data.nclass >= 100 else epochs
+
+
+def epochs_of(kind: str, condensed: SyntheticSet | CondenseConfig, data: ImageData, config: EvaluateConfig) -> int:
+    """Epochs on a kind of training set: random real images get as many steps as the condensed set, the whole set
+    `whole_epochs` and no fewer steps."""
+    epochs = epochs_for(condensed, data, config)
+    if kind not in (*RANDOM_KINDS, WHOLE):
+        return epochs
+    counts = [condensed.ipc] * data.nclass
+    if isinstance(condensed, SyntheticSet):
+        counts = torch.bincount(condensed.labels).tolist()
+    decoded = sum(decoded_count(count, condensed.factor, condensed.decode_type) for count in counts)
+    images = len(data.labels) if kind == WHOLE else sum(counts)
+    equal = epochs_at_equal_steps(epochs, decoded, images, config.batch_size)
+    return max(config.whole_epochs, equal) if kind == WHOLE else equal
+
+
+def epochs_at_equal_steps(epochs: int, images: int, others: int, batch: int) -> int:
+    """Epochs on `others` images that have as many steps, or the next more, as so many epochs on `images`."""
+    return -(-epochs * -(-images // batch) // -(-others // batch))
 
 
 def protocol_of(config: EvaluateConfig, network: NetworkConfig, data: ImageData) -> dict[str, Any]:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from attar.errors import UserError, choose, counted
-from attar.evaluation.protocol import CONDENSED, INITIAL, MEASURED, RANDOM, WHOLE
+from attar.evaluation import attacks
+from attar.evaluation.protocol import CONDENSED, INITIAL, MEASURED, RANDOM, RANDOM_SOFT, SOFT, WHOLE
+from attar.settings.choices import ATTACK_NAMES
 
 BY_CLASS = "by_class"  # key of result.json
 MAX_CONFUSION_CLASSES = 100  # of a confusion matrix in result.json
@@ -53,7 +55,7 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> Difference:
 def verdict(result: Mapping[str, Any], network: str) -> str:
     """What the optimisation brought, in percentage points ± standard error and in words; empty without yardsticks.
 
-    result: as result.json. The whole set is compared only where it is a yardstick, see `caveats`.
+    result: as result.json. The whole set is compared only where it is a yardstick, see `caveat`.
     """
     own = result[CONDENSED][network]
     parts = []
@@ -62,32 +64,82 @@ def verdict(result: Mapping[str, Any], network: str) -> str:
             gap = difference(own, result[kind][network])
             said = "" if gap.error is None else f" ({words[1 - gap.sign]})"
             parts.append(f"condensed − {MEASURED[kind][0]} {gap}{said}")
+    if network in result.get(RANDOM_SOFT, {}):
+        gap = difference(result[SOFT][network], result[RANDOM_SOFT][network])
+        parts.append(f"with the teacher's labels condensed − random real {gap}")
     if network in result.get(WHOLE, {}) and not _is_below(result, network):
         parts.append(f"whole set − condensed {difference(result[WHOLE][network], own)}")
     single = "; one run each is too few for a verdict: --runs 3" if parts and own.get("n") == 1 else ""
     return "; ".join(parts) + single
 
 
-def caveats(result: Mapping[str, Any], network: str) -> list[str]:
-    """Which sets were trained too briefly to compare with, a line for each."""
-    lines, own = [], result[CONDENSED][network]
-    steps = {kind: _steps(result, kind, network) for kind in (CONDENSED, RANDOM, WHOLE)}
+def caveat(result: Mapping[str, Any], network: str) -> str:
+    """That the whole set was trained too briefly to compare with, or nothing."""
     if below := _is_below(result, network):
         whole = result[WHOLE][network]
-        epochs = 2 * whole["epochs"]
-        if steps[CONDENSED] > steps[WHOLE] > 0:
-            epochs = max(epochs, -(-whole["epochs"] * steps[CONDENSED] // steps[WHOLE]))
-        lines.append(
+        return (
             f"the whole set is no yardstick here: {100 * whole['mean']:.1f} % "
-            f"after {counted(whole['epochs'], 'epoch')} ({counted(steps[WHOLE], 'step')}) is below {below}; "
-            f"--whole_epochs {epochs} trains it longer"
+            f"after {counted(whole['epochs'], 'epoch')} ({counted(_steps(result, whole), 'step')}) is below {below}; "
+            f"--whole_epochs {2 * whole['epochs']} trains it longer"
         )
-    if 0 < steps[RANDOM] < steps[CONDENSED]:
-        lines.append(
-            f"random real had fewer steps, {steps[RANDOM]:,} against {steps[CONDENSED]:,}: as many epochs "
-            f"({own['epochs']}) of fewer images"
-        )
-    return lines
+    return ""
+
+
+def attacked(result: Mapping[str, Any], network: str) -> str:
+    """Accuracies under attack by training set, in percent, and the strength; empty where none was measured."""
+    found = {kind: entry for kind in MEASURED if "attacked" in (entry := result.get(kind, {}).get(network, {}))}
+    if not found:
+        return ""
+    about = next(iter(found.values()))["attacked"]
+    by_attack = []
+    for name in ATTACK_NAMES:
+        sets = [
+            f"{MEASURED[kind][0]} {spread(one['attacked'][name])}"
+            for kind, one in found.items()
+            if name in one["attacked"]
+        ]
+        by_attack += [f"{name.upper()} {', '.join(sets)}"] if sets else []
+    strength = f"eps {attacks.LEVELS * about['eps']:.3g}/{attacks.LEVELS}, {counted(about['images'], 'test image')}"
+    return f"under attack ({strength}): {'; '.join(by_attack)}"
+
+
+def drop(result: Mapping[str, Any], network: str) -> str:
+    """How much less a network reaches than the one that made the set, in points; empty for that one itself."""
+    falls = result.get("drop", {})
+    own = next((name for name in result[CONDENSED] if name not in falls), None)
+    if network not in falls or own is None:
+        return ""
+    gaps = [
+        f"{MEASURED[kind][0]} {difference(result[kind][network], result[kind][own])}"
+        for kind in MEASURED
+        if {own, network} <= result.get(kind, {}).keys()
+    ]
+    return f"against {own}, which made the set: {', '.join(gaps)}"
+
+
+def lines(result: Mapping[str, Any], network: str) -> list[str]:
+    """All that is said of a network below the table: the verdict, the drop, attacks, what is no yardstick."""
+    said = (part(result, network) for part in (verdict, drop, attacked, caveat))
+    return [f"{network}: {line}" for line in said if line]
+
+
+def protocol_words(result: Mapping[str, Any]) -> str:
+    """How the networks of a result were trained: all that decides an accuracy. Empty where that is not known."""
+    how = result.get("protocol")
+    if not how:
+        return ""
+    lengths = []
+    for kind, (name, _) in MEASURED.items():
+        for entry in [one for one in result.get(kind, {}).values() if {"epochs", "images"} <= one.keys()][:1]:
+            rate = f", learning rate {entry['lr']:.3g}" if entry.get("lr") else ""
+            epochs, images = counted(entry["epochs"], "epoch"), counted(entry["images"], "image")
+            lengths.append(f"{name} {epochs} of {images} ({counted(_steps(result, entry), 'step')}{rate})")
+    return (
+        f"accuracy after the last epoch; {', '.join(lengths)}; SGD, learning rate {how['lr']:g}, a fifth of it after "
+        f"2/3 and again after 5/6 of the epochs, momentum {how['momentum']:g}, weight decay {how['weight_decay']:g}, "
+        f"batches of {how['batch_size']}; augmentation {how['aug_type']}, CutMix {how['mix_p']:g}; width "
+        f"{how['width']:g}, norm {how['norm_type']}"
+    )
 
 
 def _is_below(result: Mapping[str, Any], network: str) -> str:
@@ -100,10 +152,10 @@ def _is_below(result: Mapping[str, Any], network: str) -> str:
     return ""
 
 
-def _steps(result: Mapping[str, Any], kind: str, network: str) -> int:
-    """How many steps a network was trained for; 0 where it is not known."""
-    entry, batch = result.get(kind, {}).get(network, {}), result.get("protocol", {}).get("batch_size", 0)
-    return entry["epochs"] * -(-entry["images"] // batch) if batch and {"epochs", "images"} <= entry.keys() else 0
+def _steps(result: Mapping[str, Any], entry: Mapping[str, Any]) -> int:
+    """How many steps the networks of an entry were trained for."""
+    steps: int = entry["epochs"] * -(-entry["images"] // result["protocol"]["batch_size"])
+    return steps
 
 
 def spread(entry: Mapping[str, Any]) -> str:
@@ -202,8 +254,8 @@ class Evaluation(Mapping[str, Any]):
         rows = [[name, *(spread(shown[k][name]) if name in shown[k] else "" for k in kinds)] for name in networks]
         below = []
         for name in networks:
-            lines = [verdict(self._result, name), *caveats(self._result, name)]
-            below += [f"{name}: {line}" for line in lines if line]
+            below += lines(self._result, name)
+        below.append(protocol_words(self._result))
         about = f"{self['dataset']}, {self['ipc']} per class, factor {self['factor']}"
         return f"{about}: accuracy on {self['tested_on']}, %", [head, *rows], below
 

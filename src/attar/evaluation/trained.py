@@ -20,6 +20,7 @@ class TrainedNetwork(NamedTuple):
     accuracy: float  # fraction of the real test images, after the last epoch
     images: int  # number of training images
     predicted: list[int] | None = None  # the predicted class of each test image, where it was kept
+    attacked: dict[str, float] | None = None  # {attack: accuracy under it, a fraction}
 
 
 class TrainedNetworks:
@@ -43,8 +44,10 @@ class TrainedNetworks:
         """Take over the result in one line of a file. An unreadable line is ignored: that network is trained again."""
         with suppress(ValueError, KeyError, TypeError):
             values = json.loads(line)
+            predicted = [int(label) for label in values["predicted"]]
+            attacked = {str(name): float(value) for name, value in values["attacked"].items()}
             self.results[str(values["key"])] = TrainedNetwork(
-                float(values["accuracy"]), int(values["images"]), [int(label) for label in values["predicted"]]
+                float(values["accuracy"]), int(values["images"]), predicted, attacked
             )
             self.earlier_seconds = max(self.earlier_seconds, float(values["seconds"]))
 
@@ -58,7 +61,10 @@ class TrainedNetworks:
         self.results[key] = result
         if self.path is not None:
             with self.lock:
-                append(self.path, {"key": key, **result._asdict(), "seconds": self.seconds})
+                append(
+                    self.path,
+                    {"key": key, **result._asdict(), "seconds": self.seconds},
+                )
 
     def remove_file(self) -> None:
         """Remove the file when the evaluation is complete."""

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from attar.data.cache.mapped import Mapped
 from attar.data.images import ImageData
 from attar.errors import UserError, counted
-from attar.evaluation.protocol import INITIAL, LEARNED, RANDOM, WHOLE
+from attar.evaluation.protocol import INITIAL, LEARNED, RANDOM_KINDS, RANDOM_SOFT, SOFT, WHOLE
 from attar.sets.synthetic import SyntheticSet
 
 LabelledImages = tuple[
@@ -26,15 +26,15 @@ def training_set(kind: str, condensed: SyntheticSet, data: ImageData, seed: int)
     """
     if kind == WHOLE:
         return data.images, data.labels
-    if kind == RANDOM:
+    if kind in RANDOM_KINDS:
         return random_real(data, condensed, seed)
     images, labels = (condensed.start() if kind == INITIAL else condensed).decoded()
-    if kind == LEARNED and condensed.soft_labels is not None:
-        labels = condensed.decoded_soft_labels()
+    if kind in (LEARNED, SOFT) and condensed.soft_labels is not None:
+        labels = condensed.soft_labels
     return images.to(data.device), labels.to(data.device)
 
 
-def random_real(data: ImageData, condensed: SyntheticSet, seed: int) -> LabelledImages:
+def random_real(data: ImageData, condensed: SyntheticSet, seed: int) -> tuple[Tensor, Tensor]:
     """Random full-size real images, as many of each class as the set stores: the yardstick of equal storage.
 
     Raises `UserError` for a class that has fewer images than the set stores of it.
@@ -56,11 +56,11 @@ def fingerprint(kind: str, condensed: SyntheticSet) -> str:
     digest = hashlib.sha256(kind.encode())
     if kind != WHOLE:
         digest.update(condensed.labels.cpu().numpy().tobytes())
-    if kind not in (WHOLE, RANDOM):
+    if kind in (LEARNED, SOFT, RANDOM_SOFT):
+        soft = condensed.soft_labels
+        digest.update(repr(condensed.lr).encode() + (b"" if soft is None else soft.cpu().numpy().tobytes()))
+    if kind not in (WHOLE, *RANDOM_KINDS):
         images = condensed.start().images if kind == INITIAL else condensed.images
         digest.update(images.cpu().numpy().tobytes())
-        if kind == LEARNED:
-            soft = condensed.soft_labels
-            digest.update(repr(condensed.lr).encode() + (b"" if soft is None else soft.cpu().numpy().tobytes()))
         digest.update(json.dumps([condensed.factor, condensed.decode_type, list(images.shape)]).encode())
     return digest.hexdigest()

@@ -92,11 +92,10 @@ def _rows(result: Mapping[str, Any], network: str) -> Iterable[dict[str, Any]]:
 
 
 def verdicts(result: Mapping[str, Any]) -> list[str]:
-    """For each network what the optimisation brought, and which sets were trained too briefly to compare with."""
-    lines = []
+    """What is said of each network below the table, see `results.lines`."""
+    lines: list[str] = []
     for network in result.get("accuracy") or {}:
-        said = [results.verdict(result, network), *results.caveats(result, network)]
-        lines += [f"{network}: {line}" for line in said if line]
+        lines += results.lines(result, network)
     return lines
 
 
@@ -134,26 +133,6 @@ def by_class(result: Mapping[str, Any]) -> dict[str, Any] | None:
 def _share(value: float | None) -> str:
     """A fraction in percent; empty where there is none."""
     return "" if value is None else f"{100 * value:.1f} %"
-
-
-def protocols(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(protocol, training sets it was used for); networks are named where their protocols differ on one set."""
-    sets_by_protocol: dict[str, list[str]] = {}
-    for key in measured(result):
-        words = {network: _protocol(entry) for network, entry in result[key].items()}
-        if len(set(words.values())) == 1:
-            words = {"": next(iter(words.values()))}
-        for network, text in words.items():
-            sets_by_protocol.setdefault(text, []).append(MEASURED[key][0] + (f" ({network})" if network else ""))
-    return [(text, ", ".join(sets)) for text, sets in sets_by_protocol.items()]
-
-
-def _protocol(entry: Mapping[str, Any]) -> str:
-    """The protocol's name, and everything else that the entry says about it, such as the epochs."""
-    extras = {key: entry[key] for key in entry.keys() - {"mean", "std", "runs", "n", "images", "protocol"}}
-    return ", ".join(
-        [str(entry.get("protocol", "not stated")), *(f"{k} {_text(v)}" for k, v in sorted(extras.items()))]
-    )
 
 
 def groups(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str, bool]]]]:

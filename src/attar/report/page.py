@@ -20,6 +20,7 @@ from torch import Tensor
 from attar import files
 from attar.data.images import ImageData
 from attar.errors import counted
+from attar.evaluation import results
 from attar.report import chart, numbers
 from attar.report.nearest import nearest
 from attar.report.sheets import Sheet, sheet
@@ -83,7 +84,7 @@ def write(
         verdicts=numbers.verdicts(result),
         table=numbers.table(result),
         most_runs=max((len(row["runs"]) for _, rows in numbers.table(result) for row in rows), default=0),
-        protocols=numbers.protocols(result),
+        protocol=results.protocol_words(result),
         seconds=[(stage, numbers.duration(value)) for stage, value in result.get("seconds", {}).items()],
         by_class=numbers.by_class(result),
         groups=numbers.groups(settings, usual or {}),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attar import files
+from attar.evaluation import results
 from attar.report import numbers, page
 from attar.sets.decode import decoded_count
 from attar.sets.pictures import class_numbers
@@ -44,7 +45,7 @@ def write(path: str | Path, runs: Sequence[OneOfMany]) -> None:
                 "network": next(iter(run.result.get("accuracy") or {}), ""),
                 "sets": head,
                 "verdicts": numbers.verdicts(run.result),
-                "protocols": numbers.protocols(run.result),
+                "protocol": results.protocol_words(run.result),
                 "tested_on": run.result.get("tested_on", ""),
                 "seconds": numbers.duration(sum(seconds.values())),
             }

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from attar import files
 from attar.errors import MissingError, UserError, choose, counted, log
-from attar.sets import set_files
+from attar.sets import set_files, soft_files
 from attar.sets.card import CARD, PICTURE, write_card
 from attar.sets.synthetic import SyntheticSet
 
@@ -88,6 +88,8 @@ def say_what_is_lost(condensed: SyntheticSet, exported: ExportedImages, to: str)
     if condensed.has_learned:
         learned = "learning rate" + (" and labels" if condensed.soft_labels is not None else "")
         log.warning("the learned %s are not exported; condensed.safetensors has them", learned)
+    elif condensed.teacher and to == "pt":
+        log.warning("a .pt pair has no place for soft labels; npz, imagefolder and parquet hold them")
 
 
 def _images(condensed: SyntheticSet, what: str) -> ExportedImages:
@@ -115,7 +117,7 @@ def check_free(out: Path, *, folder: bool, overwrite: bool, advice: str = "name 
         return
     if folder and overwrite:  # never replace a run, or other files of the user
         names = {file.name for file in out.iterdir()}
-        others = sorted(names - {"stored", "decoded", "train", CARD, PICTURE, ABOUT})
+        others = sorted(names - {"stored", "decoded", "train", CARD, PICTURE, ABOUT, soft_files.FILE})
         if names and (others or not names & {"stored", "decoded", ABOUT}):
             example = f" ({others[0]})" if others else ""
             raise UserError(f"{out} holds something else than an export{example}; {advice}")
@@ -148,6 +150,8 @@ def _npz(file: Path, exported: ExportedImages, condensed: SyntheticSet) -> None:
     for name, (images, labels) in exported.items():
         prefix = "" if name == first else f"{name}_"
         arrays |= {f"{prefix}images": bytes_of(images), f"{prefix}labels": labels.cpu().numpy()}
+    if (soft := soft_files.labels_of(condensed)) is not None:
+        arrays[soft_files.SOFT] = soft
     with file.open("wb") as opened:
         np.savez_compressed(opened, **arrays)
 
@@ -177,6 +181,8 @@ def _png(folder: Path, exported: ExportedImages, condensed: SyntheticSet) -> Non
             (split / names[label]).mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(split / names[label] / f"{written[label]:05}.png")
             written[label] += 1
+    if (soft := soft_files.labels_of(condensed)) is not None:
+        np.save(folder / soft_files.FILE, soft)
     files.write_json(folder / ABOUT, about(condensed, next(iter(exported))) | {"folders": names})
 
 
@@ -198,9 +204,12 @@ def _parquet(folder: Path, exported: ExportedImages, condensed: SyntheticSet) ->
             "huggingface": json.dumps({"info": {"features": features}}),
             KEY: json.dumps(about(condensed, what), sort_keys=True),
         }
-        schema = pa.schema([("image", image_type), ("label", pa.int64())], metadata=metadata)
+        columns = {"image": pa.array(cells, image_type), "label": pa.array(labels.tolist(), pa.int64())}
+        soft = soft_files.labels_of(condensed)
+        if soft is not None and len(soft) == len(labels):  # a stored grid has several
+            columns[soft_files.SOFT] = pa.array(list(soft), pa.list_(pa.float32()))
         (folder / what).mkdir()
-        table = pa.table([pa.array(cells, image_type), pa.array(labels.tolist(), pa.int64())], schema=schema)
+        table = pa.table(columns).replace_schema_metadata(metadata)
         pq.write_table(table, folder / what / "train-00000-of-00001.parquet")
     write_card(folder, exported, condensed)
 

@@ -25,7 +25,7 @@ from attar.data.load import load as load_data
 from attar.data.sources.parquet import found as parquet_files
 from attar.data.sources.tree import has_class_folders
 from attar.errors import UserError, choose, log
-from attar.sets import set_files
+from attar.sets import set_files, soft_files
 from attar.sets.decode import DECODE, check_factor
 from attar.sets.export import ABOUT, KEY, WHATS
 from attar.sets.synthetic import SyntheticSet
@@ -46,6 +46,7 @@ class Foreign:
     classes: tuple[str, ...] | None  # where the format names them
     where: str
     meta: Mapping[str, Any] = field(default_factory=dict)
+    soft: Tensor | None = None  # soft labels of the training images, float [n, C], where an export has a teacher's
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def read(path: Path) -> Foreign:
     data = load_data(inner, test_fraction=0, load_memory=True)
     assert isinstance(data.images, Tensor)  # load_memory
     meta = _schema_meta(parquet[0]) if parquet else _folder_meta(path)
-    return Foreign(data.images, data.labels, _class_names(data, meta), str(path), meta)
+    return Foreign(data.images, data.labels, _class_names(data, meta), str(path), meta, soft_files.beside(path))
 
 
 def _schema_meta(file: Path) -> dict[str, Any]:
@@ -136,6 +137,7 @@ def _read_npz(path: Path) -> Foreign:
                 raise UserError(f"{path} must hold the arrays images and labels; it holds {', '.join(file) or 'none'}")
             images, labels = file["images"], file["labels"]
             meta = _meta(str(file[KEY]), path) if KEY in file else {}
+            soft = torch.from_numpy(file[soft_files.SOFT]) if soft_files.SOFT in file else None
     except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         if isinstance(error, UserError):
             raise
@@ -143,7 +145,7 @@ def _read_npz(path: Path) -> Foreign:
     if images.dtype.kind not in "uif" or labels.dtype.kind not in "uif":
         raise UserError(f"{path} holds {images.dtype} images and {labels.dtype} labels; numbers are needed")
     x = torch.from_numpy(images)
-    return Foreign(x.unsqueeze(1) if x.dim() == 3 else x, torch.from_numpy(labels), None, str(path), meta)
+    return Foreign(x.unsqueeze(1) if x.dim() == 3 else x, torch.from_numpy(labels), None, str(path), meta, soft)
 
 
 def as_set(
@@ -177,7 +179,7 @@ def as_set(
     if not isinstance(chosen, int) or chosen < 1:
         raise UserError(f"factor must be a whole number from 1, not {chosen!r}")
     check_factor(chosen, (images.shape[2], images.shape[3]))
-    return SyntheticSet(
+    condensed = SyntheticSet(
         images=pixels.to(data.device),
         labels=labels.to(data.device),
         factor=chosen,
@@ -189,6 +191,7 @@ def as_set(
         recipe=source.recipe,
         coreset=str(source.meta.get("coreset", "")),
     )
+    return soft_files.with_labels(condensed, source.soft, source.meta, where)
 
 
 def _matched(labels: Tensor, classes: tuple[str, ...] | None, data: ImageData, where: str) -> Tensor:

@@ -81,6 +81,8 @@ def concatenate(parts: Sequence[SyntheticSet | str | Path], names: Sequence[str]
         labels=torch.cat([part.labels for part in sets])[order],
         initial=torch.cat(initial)[order] if len(initial) == len(sets) else None,
         recipe=without_phase(first.recipe),
+        soft_labels=None,
+        teacher={},
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attar.errors import MissingError, UserError, choose
 from attar.files import load_tensors, save_tensors
-from attar.sets.decode import DECODE
+from attar.sets.decode import DECODE, decoded_count
 from attar.sets.synthetic import SyntheticSet
 
 CONDENSED = "condensed.safetensors"
@@ -26,7 +26,7 @@ METADATA_TYPES = {
 def save_set(path: str | Path, condensed: SyntheticSet) -> None:
     """Write a condensed set to a safetensors file, the rest of it as metadata.
 
-    Its tensors are `images` float32, `labels` int64 and, where labels were learned, `soft_labels` float32.
+    Its tensors are `images` float32, `labels` int64 and, where there are some, `soft_labels` float32.
 
     Args:
         path: the file, which is replaced atomically. Beside a file named `condensed.safetensors` the initial images,
@@ -60,6 +60,7 @@ def describe(condensed: SyntheticSet) -> dict[str, Any]:
         "method": condensed.method,
         **({"coreset": condensed.coreset} if condensed.coreset else {}),
         **({"space": condensed.space} if condensed.space != SPACES[0] else {}),
+        **({"teacher": condensed.teacher} if condensed.teacher else {}),
         **({"lr": condensed.lr} if condensed.lr is not None else {}),
     }
 
@@ -108,6 +109,7 @@ def load_set(path: str | Path) -> SyntheticSet:
         coreset=str(meta.get("coreset", "")),
         space=choose("space", meta.get("space", SPACES[0]), SPACES),
         soft_labels=tensors.get("soft_labels"),
+        teacher=meta.get("teacher", {}),
         lr=meta.get("lr"),
         folder=path.parent if path.name == CONDENSED else None,
     )
@@ -124,11 +126,6 @@ def as_set(condensed: SyntheticSet | str | Path) -> SyntheticSet:
 def _is_sound(condensed: SyntheticSet) -> bool:
     """Whether shapes, labels, classes, factor and normalisation fit each other, and all values are in range."""
     images, labels = condensed.images, condensed.labels
-    soft = condensed.soft_labels
-    if soft is not None:
-        fits = soft.dtype == torch.float32 and soft.shape == (len(labels), condensed.nclass) and condensed.factor == 1
-        if not fits or not bool(((soft >= 0) & (soft <= 1)).all()):
-            return False
     if images.dim() != 4 or labels.shape != images.shape[:1] or not images.numel():
         return False
     clamped = condensed.space == SPACES[0]
@@ -141,11 +138,21 @@ def _is_sound(condensed: SyntheticSet) -> bool:
         or not 1 <= condensed.factor <= min(images.shape[2:])
     ):
         return False
+    if condensed.soft_labels is not None and not fits_soft_labels(condensed, condensed.soft_labels):
+        return False
     learned = () if condensed.lr is None else (condensed.lr,)
     scale = (*condensed.mean, *condensed.std, *learned)
     if not all(isinstance(value, float) and math.isfinite(value) for value in scale) or min(learned, default=1.0) <= 0:
         return False
     return len(condensed.mean) == len(condensed.std) == images.shape[1] and all(value > 0 for value in condensed.std)
+
+
+def fits_soft_labels(condensed: SyntheticSet, soft: Tensor) -> bool:
+    """Whether these can be the soft labels of the training images: probabilities of each class."""
+    counts = torch.bincount(condensed.labels).tolist()
+    decoded = sum(decoded_count(count, condensed.factor, condensed.decode_type) for count in counts)
+    shape = (decoded, condensed.nclass)
+    return soft.dtype == torch.float32 and soft.shape == shape and bool(((soft >= 0) & (soft <= 1)).all())
 
 
 def _initial(path: Path, images: Tensor) -> Tensor | None:

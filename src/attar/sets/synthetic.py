@@ -42,7 +42,9 @@ class SyntheticSet:
         coreset: how real images were selected ("random", "herding", "kcenter"); empty for synthetic images.
         space: the pixels that were optimised: "unit" ([0, 1]), "unbounded" (by mean and std) or "zca" (whitened).
             Images are in units of [0, 1] in any case, and only the first do not leave it.
-        soft_labels: the class probabilities that were learned with the images, float32 [N, C]; None where none were.
+        soft_labels: class probabilities of each training image, float32 [n, C], in the order of `decoded`: learned with
+            the images, or those of a teacher; None where there are none.
+        teacher: what labelled the training images: network, pool, temperature and its accuracy; else empty.
         lr: the learning rate that was learned with the images, for training on them; None where none was.
         folder: the run folder that the set was read from or written to, if any.
     """
@@ -61,6 +63,7 @@ class SyntheticSet:
     coreset: str = ""
     space: str = "unit"
     soft_labels: Tensor | None = None
+    teacher: dict[str, Any] = field(default_factory=dict)
     lr: float | None = None
     folder: Path | None = None
 
@@ -79,7 +82,7 @@ class SyntheticSet:
     @property
     def has_learned(self) -> bool:
         """Whether more than images was learned: labels, or the learning rate for training on them."""
-        return self.lr is not None or self.soft_labels is not None
+        return self.lr is not None or (self.soft_labels is not None and not self.teacher)
 
     @property
     def ipc(self) -> int:
@@ -89,11 +92,6 @@ class SyntheticSet:
     def decoded(self) -> tuple[Tensor, Tensor]:
         """The training images float32 [n, ch, H, W] in [0, 1] and their labels int64 [n]."""
         return decode_set(self.images, self.labels, self.factor, self.decode_type)
-
-    def decoded_soft_labels(self) -> Tensor:
-        """The learned labels of the training images, float32 [n, C], in the order of `decoded`. Needs factor 1."""
-        assert self.soft_labels is not None and self.factor == 1
-        return self.soft_labels[self.labels.argsort(stable=True)]
 
     def normalize(self, images: Tensor) -> Tensor:
         """(images − mean) / std, per channel. Raises `UserError` for a set in ZCA space, which the real data whiten."""
@@ -181,7 +179,7 @@ class SyntheticSet:
         """The set with its initial images. Raises `UserError` where they are not known."""
         if self.initial is None:
             raise UserError("this set does not hold its initial images")
-        return replace(self, images=self.initial, lr=None, soft_labels=None)
+        return replace(self, images=self.initial, lr=None, soft_labels=None, teacher={})
 
 
 @dataclass(frozen=True, eq=False)

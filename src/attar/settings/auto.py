@@ -16,8 +16,8 @@ LARGE_SIDE = 128  # pixels: up to this side the published settings of small imag
 LAST_MAP_SIDE = 4  # pixels: the feature maps of the published ConvNets before their last layer, for images of 32 pixels
 MIN_POOL_IMAGES = 2400  # images that an early-stage model is trained on at least, as many as for the digits
 MAX_WHOLE_IMAGES = 120_000  # images that `whole` is trained on at most on a CPU, unless its steps need more
-EPOCHS_CPU, EPOCHS, EPOCHS_LARGE = 300, 1000, 3000  # of a network on the condensed set, the last at most
-USUAL_IPC = 10  # `whole` has at least as many steps as the training on a set of so many images per class
+EPOCHS_CPU = 300  # of a network on the condensed set
+USUAL_IPC = 10
 # What did best on held-out images at equal time on a CPU, for four unlike data sets (docs/log.md). AdamW's step is a
 # share of a pixel's range whatever the gradients' size, so its rate is the same for all data.
 BEST: dict[str, Any] = {
@@ -54,20 +54,11 @@ def fitting(shape: Shape, ipc: int = USUAL_IPC, method: str | None = None, *, be
     method that is asked for, and a GPU, where nothing else was measured, get the settings of `nearest_published`.
     """
     base = nearest_published(shape)
-    base = replace(base, evaluate=replace(base.evaluate, whole_epochs=whole_epochs(shape, base, ipc)))
     if not best and (method is not None or not shape.cpu):
         return base
     chosen = methods.method_layer("ncfm", base, ipc)["condense"] | BEST
     kept = {"factor": base.condense.factor, "init": base.condense.init}
     return replace(base, condense=replace(base.condense, **chosen | kept))
-
-
-def whole_epochs(shape: Shape, recipe: Recipe, ipc: int) -> int:
-    """Epochs of the yardstick `whole`: as many steps as the training on the condensed set has, at least."""
-    most = EPOCHS_LARGE if min(shape.height, shape.width) > LARGE_SIDE else EPOCHS
-    batch, decoded = recipe.evaluate.batch_size, shape.nclass * max(ipc, USUAL_IPC) * recipe.condense.factor**2
-    steps = (recipe.evaluate.epochs or most) * -(-decoded // batch)
-    return max(recipe.evaluate.whole_epochs, -(-steps // -(-shape.images // batch)))
 
 
 def nearest_published(shape: Shape) -> Recipe:

@@ -42,6 +42,7 @@ NETWORKS = {  # name: what it is, for people
     "module:function": "a network of your own: a function of channels, nclass and size",
 }
 YARDSTICK_NAMES = ("initial", "random_real", "whole")
+ATTACK_NAMES = ("fgsm", "pgd")
 
 
 def init_text(value: Any) -> Any:

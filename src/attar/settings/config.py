@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from attar.errors import UserError, choose, counted
 from attar.settings import own
 from attar.settings.choices import (
+    ATTACK_NAMES,
     CHANNEL_AXIS_NAMES,
     KEPT_NAMES,
     OPTIMIZER_NAMES,
@@ -188,7 +189,7 @@ class EvaluateConfig:
         None, "epochs (default: 1000, ImageNet by its decoded images per class)", limits=AT_LEAST_ONE, role="protocol"
     )
     whole_epochs: int = setting(
-        30, "epochs of the yardstick `whole`, the full training set", limits=AT_LEAST_ONE, role="protocol"
+        30, "epochs on the whole set, and as many steps as on the small one", limits=AT_LEAST_ONE, role="protocol"
     )
     lr: float = setting(0.01, "learning rate", limits=ABOVE_ZERO, role="protocol")
     momentum: float = setting(0.9, "momentum of SGD", limits=AT_LEAST_ZERO, role="protocol")
@@ -202,9 +203,14 @@ class EvaluateConfig:
     yardsticks: tuple[str, ...] = setting(
         YARDSTICK_NAMES, "what the accuracy is compared with: initial, random_real, whole, or none", role="scope"
     )
-    soft_labels: bool = setting(
-        False, "train on labels by a network of the whole set too, beside the hard ones", role="scope"
+    plain: bool = setting(
+        False, "train without augmentation and CutMix too, on the set and on random real images", role="scope"
     )
+    attacks: tuple[str, ...] = setting(
+        (), "test under attack too: fgsm, pgd (10 random-start steps of EPS / 4)", role="scope", choices=ATTACK_NAMES
+    )
+    attack_eps: float = setting(8.0, "how far an attack moves each pixel, of 255", limits=ABOVE_ZERO, role="scope")
+    attack_images: int = setting(1000, "so many random test images are attacked", limits=AT_LEAST_ONE, role="scope")
 
     def __post_init__(self) -> None:
         check_values(self)
@@ -281,6 +287,9 @@ FLAGS: dict[str, dict[str, tuple[str, str]]] = {
         | flags_of("network", "width", "norm_type")
         | flags_of("condense", "plugin")
         | flags_of("evaluate", "seed", *with_role("evaluate", "protocol"))
+    ),
+    "label": (
+        flags_of("data") | flags_of("network", "width", "norm_type") | flags_of("pool", "epochs", "models", "seed")
     ),
     "demo": flags_of("data", "device") | flags_of("condense", "ipc", "seed"),
     "inspect": flags_of("data") | flags_of("condense", "ipc", "method", "plugin"),

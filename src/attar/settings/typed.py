@@ -130,7 +130,22 @@ class EvaluateSettings(DataSettings, total=False):
     mix_p: float
     seed: int
     yardsticks: str | Sequence[str]
-    soft_labels: bool
+    plain: bool
+    attacks: str | Sequence[str]
+    attack_eps: float
+    attack_images: int
+
+
+class LabelSettings(DataSettings, total=False):
+    """Of `label`, beside those of the data."""
+
+    width: float
+    norm_type: str
+    epochs: int
+    pt_from: int
+    models: int
+    model_num: int
+    seed: int
 
 
 class PretrainSettings(DataSettings, total=False):

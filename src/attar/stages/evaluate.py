@@ -32,9 +32,10 @@ from attar.runs.run_folder import RunFolder
 from attar.sets import foreign, set_files
 from attar.sets.synthetic import SyntheticSet
 from attar.settings import auto, layers, recipes
-from attar.settings.config import FLAGS, Recipe
+from attar.settings.config import FLAGS, EvaluateConfig, Recipe
 from attar.settings.layers import Layer
 from attar.settings.typed import EvaluateSettings
+from attar.stages.label import teacher_of
 from attar.stages.schedule import QUICK
 from attar.stages.shared import cluster_workers, given_images, load_data, name_as_setting
 
@@ -217,7 +218,8 @@ def measure_into(
             logger.warning("accuracies of another protocol that were in the folder are replaced")
         result = {key: value for key, value in result.items() if key not in (BY_CLASS, *MEASURED)}
     result |= describe_result(condensed, data)
-    count = len(kinds_of(condensed, recipe.evaluate)) * recipe.evaluate.runs + recipe.evaluate.soft_labels
+    count = len(kinds_of(condensed, recipe.evaluate)) * recipe.evaluate.runs
+    teacher = teacher_of(condensed, data, progress)
     networks = chosen_networks(recipe.evaluate, recipe.network)
     with progress.stage("evaluate", count * len(networks)) as stage:
         measured = measure.evaluate(
@@ -228,6 +230,7 @@ def measure_into(
             advance=stage.advance,
             trained=trained,
             workers=workers,
+            teacher=teacher,
         )
     result["seconds"] = {**result["seconds"], "evaluate": trained.seconds}
     result["protocol"] = protocol
@@ -241,7 +244,8 @@ def measure_into(
         kept = {network: value for network, value in earlier.get(name, {}).items() if network not in entries}
         measures[name] = kept | measures.get(name, {})
     result[BY_CLASS] = earlier | {name: entries for name, entries in measures.items() if entries}
-    result = {key: value for key, value in result.items() if key not in GAINS} | gains(result)
+    own = next(iter(chosen_networks(EvaluateConfig(), recipe.network)))
+    result = {key: value for key, value in result.items() if key not in GAINS} | gains(result, own)
     if folder is not None:
         event = {"event": "evaluation", "outer": None, **measured}
         if folder.events()[-1:] != [event]:  # a session that was interrupted later has written it

@@ -22,7 +22,7 @@ from attar.engine.cuda_graphs import GRAPH_WARMUP
 from attar.engine.device import wait
 from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError, counted, log
-from attar.evaluation.protocol import epochs_for
+from attar.evaluation.protocol import epochs_of
 from attar.models.for_data import build, describe
 from attar.sets.decode import decoded_count
 from attar.sets.partition import condensed_labels, part_count
@@ -64,12 +64,11 @@ class Estimate:
         """Seconds of an evaluation of the set on the run's own network."""
         config = replace(recipe.evaluate, **QUICK) if quick else recipe.evaluate
         condense, tested = recipe.condense, 0 if data.test_labels is None else len(data.test_labels)
-        decoded = decoded_count(condense.ipc, condense.factor, condense.decode_type)
-        epochs = epochs_for(condense, data, config)
-        images = {"condensed": decoded, "initial": decoded, "random_real": condense.ipc}
-        kinds = [name for name in config.yardsticks if name != "whole"] + ["condensed"]
-        seen = sum(epochs * max(MIN_STEP_IMAGES, data.nclass * images[name]) + tested / 3 for name in kinds)
-        seen += (config.whole_epochs * len(data.labels) + tested / 3) * ("whole" in config.yardsticks)
+        decoded = data.nclass * decoded_count(condense.ipc, condense.factor, condense.decode_type)
+        images = {"random_real": data.nclass * condense.ipc, "whole": len(data.labels)}
+        seen = tested / 3 * (len(config.yardsticks) + 1)
+        for kind in (*config.yardsticks, "accuracy"):
+            seen += epochs_of(kind, condense, data, config) * max(MIN_STEP_IMAGES, images.get(kind, decoded))
         at_once = min(self.at_once, config.runs * (len(config.yardsticks) + 1))
         return EVALUATION_MARGIN * self.image * seen * config.runs / at_once
 

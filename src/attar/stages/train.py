@@ -19,6 +19,7 @@ from attar.evaluation.measure import TrainingJob, train_network
 from attar.evaluation.protocol import (
     CONDENSED,
     LEARNED,
+    SOFT,
     check_set_fits,
     chosen_networks,
     config_of,
@@ -103,7 +104,7 @@ def train_set(
         check_set_fits(condensed, images)
     ((label, chosen),) = chosen_networks(recipe.evaluate, recipe.network).items()
     epochs = epochs_for(condensed, images, recipe.evaluate)
-    kind = LEARNED if condensed.has_learned else CONDENSED
+    kind = LEARNED if condensed.has_learned else SOFT if condensed.teacher else CONDENSED
     config = recipe.evaluate if "lr" in layer.get("evaluate", {}) else config_of(kind, recipe.evaluate, condensed)
     job = TrainingJob(label, chosen, kind, config, epochs, config.seed)
     pixels, labels = training_set(kind, condensed, images, job.seed)

@@ -12,6 +12,7 @@ from attar.errors import UserError, nearest, say_once
 WHOLE = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
 TEXT = ("string", "large_string", "string_view")
 FLOATS = ("float16", "float32", "float64", "halffloat", "float", "double")  # whole numbers, after a look
+IDS = "class_id"  # the column of labels beside other columns, in distilled sets on the hub
 LISTS = ("List", "Sequence", "LargeList")
 
 
@@ -46,9 +47,9 @@ def _guess(field: Any) -> dict[str, Any]:
 def choose(features: Mapping[str, Any], image: str | None, label: str | None, where: str) -> Columns:
     """The image and the label column, by their types, where they are not named.
 
-    The image column is the one of type Image; the label column is the ClassLabel, else the only one of whole numbers or
-    text that is not called as columns of splits are, else the only one of floats or of lists of numbers, which are
-    looked at.
+    The image column is the one of type Image; the label column is the ClassLabel, else `class_id`, else the only one
+    of whole numbers or text that is not called as columns of splits are, else the only one of floats or of lists of
+    numbers, which are looked at.
 
     Args:
         features: what each column holds, see `features_of`.
@@ -75,7 +76,8 @@ def choose(features: Mapping[str, Any], image: str | None, label: str | None, wh
         others = [name for name in features if name not in (image, split)]
         plain = [name for name in others if _is_label(features[name])]
         likely = [name for name in others if _may_be_label(features[name])]
-        label = _only(named or plain or likely, "label", features, where)
+        ids = [name for name in plain if name == IDS]
+        label = _only(named or ids or plain or likely, "label", features, where)
     elif not (_is_label(features[label]) or _may_be_label(features[label])):
         raise UserError(
             f"column '{label}' of {where} holds {_words(features[label])}, not classes; "

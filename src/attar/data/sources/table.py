@@ -14,7 +14,7 @@ from attar.data.assemble import Split
 from attar.data.decode import Named
 from attar.data.labels import Labels
 from attar.data.pictures import Pictures
-from attar.data.sources.columns import Columns
+from attar.data.sources.columns import IDS, Columns
 from attar.errors import UserError
 
 ROWS_READ = 1024  # at once
@@ -67,7 +67,10 @@ def _labels(rows: Rows, columns: Columns) -> Labels:
         raise UserError(f"{nulls:,} of {len(values):,} labels of {rows.where} are missing; remove those rows")
     if pa.types.is_dictionary(pieces[0].type) or isinstance(values[0], str | list):
         return labels.read(values, rows.where, columns.classes)
-    return labels.read(np.asarray(values), rows.where, columns.classes)
+    names = columns.classes
+    if columns.label == IDS and names is None and pa.types.is_integer(pieces[0].type):  # classes, however few images
+        names = tuple(map(str, range(int(max(values)) + 1)))
+    return labels.read(np.asarray(values), rows.where, names)
 
 
 def _values(column: Any) -> Any:

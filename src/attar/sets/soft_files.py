@@ -1,0 +1,52 @@
+"""A teacher's soft labels in exports: an array of npz, a file beside folders of PNGs, a column of parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attar.data.sources.parquet import found as parquet_files
+from attar.errors import log
+from attar.sets.set_files import fits_soft_labels
+from attar.sets.synthetic import SyntheticSet
+
+SOFT = "soft_labels"  # of the training images: the array, and the column
+FILE = f"{SOFT}.npy"  # beside folders
+
+
+def labels_of(condensed: SyntheticSet) -> np.ndarray | None:
+    """float32 [n, C] of the training images, where a teacher labelled them."""
+    soft = condensed.soft_labels if condensed.teacher else None
+    return None if soft is None else soft.cpu().numpy()
+
+
+def beside(path: Path) -> Tensor | None:
+    """The labels in an exported folder; those in parquet are with the decoded images."""
+    if (path / FILE).is_file():
+        return torch.from_numpy(np.load(path / FILE, allow_pickle=False))
+    parquet = parquet_files(path / "decoded") or parquet_files(path)
+    if not parquet:
+        return None
+    import pyarrow.parquet as pq
+
+    if SOFT not in pq.read_schema(parquet[0]).names:
+        return None
+    return torch.tensor(pq.read_table(parquet[0], columns=[SOFT])[SOFT].to_pylist())
+
+
+def with_labels(condensed: SyntheticSet, soft: Tensor | None, meta: Mapping[str, Any], where: str) -> SyntheticSet:
+    """The set with the labels that were read, where their teacher is known and the classes are in the same order."""
+    teacher = meta.get("teacher")
+    if soft is None or not isinstance(teacher, dict):
+        return condensed
+    soft = soft.to(condensed.labels.device)
+    if list(condensed.classes) != meta.get("classes") or not fits_soft_labels(condensed, soft):
+        log.warning("%s: its soft labels do not fit its images and the data's classes, and are left out", where)
+        return condensed
+    return replace(condensed, soft_labels=soft, teacher=teacher)

@@ -1,0 +1,142 @@
+"""`attar label`: a teacher's soft labels against a loop, kept in set and exports, measured beside random images."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.func import functional_call
+
+import attar
+from attar.evaluation import measure
+from attar.evaluation.training_sets import random_real
+from attar.sets import foreign
+from attar.training import pool_files
+from helpers.command import call, refused
+
+QUICK = ("--runs", "2", "--epochs", "2", "--yardsticks", "random_real", "--quiet")
+
+
+@pytest.fixture
+def here(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a pool and the run base/ of the smallest schedule."""
+    shutil.copytree(workspace, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("COLUMNS", "300")
+    return tmp_path / "here"
+
+
+def labelled_by_hand(images: torch.Tensor, temperature: float) -> torch.Tensor:
+    """By the two models of the pool, image by image, in float64."""
+    data = attar.load("digits")
+    recipe = attar.load_set("base").recipe
+    network = attar.settings.config.NetworkConfig(**recipe["network"])
+    pool = pool_files.load([Path("pool/digits-convnet2-w0.05")], data, network)
+    mean, std = data.mean[0], data.std[0]
+    rows = []
+    for image in images:
+        x, logits = (image[None].double() - mean) / std, []
+        for member in pool.members:
+            params = {name: value.double() for name, value in member.params.items()}
+            logits.append(functional_call(pool.build().eval(), params, (x,)))
+        exponents = [float(sum(one[0, c] for one in logits)) / len(logits) / temperature for c in range(10)]
+        rows.append(torch.tensor(exponents).exp() / torch.tensor(exponents).exp().sum())
+    return torch.stack(rows)
+
+
+def test_the_labels_of_the_pool(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("label", "base", "--teacher", "pool", "--temperature", "2", "--quiet")
+    assert "base: labelled by convnet, " in capsys.readouterr().out
+    small = attar.load_set("base")
+    assert small.soft_labels is not None and small.teacher["temperature"] == 2 and not small.has_learned
+    assert torch.allclose(small.soft_labels, labelled_by_hand(small.decoded()[0], 2.0), atol=1e-5)
+    again = attar.label(replace(small, soft_labels=None, teacher={}), teacher="pool", temperature=2)
+    assert again.soft_labels is not None and torch.equal(again.soft_labels, small.soft_labels)
+    sharp = attar.label(small, teacher="pool").soft_labels
+    assert sharp is not None and sharp.max(dim=1)[0].mean() > small.soft_labels.max(dim=1)[0].mean()
+
+
+def test_measured_beside_hard_labels_and_random_images(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Random real images learn the same teacher's labels; another teacher's accuracies do not stay."""
+    call("evaluate", "base", *QUICK)
+    hard = json.loads(Path("base/result.json").read_text())["accuracy"]
+    call("label", "base", "--epochs", "1", "--quiet")
+    call("evaluate", "base", *QUICK)
+    found: dict[str, Any] = json.loads(Path("base/result.json").read_text())
+    assert found["accuracy"] == hard and {"soft_labels", "random_soft_labels"} <= found.keys()
+    small, data = attar.load_set("base"), attar.load("digits")
+    assert found["soft_labels"]["convnet2"]["teacher"] == small.teacher["accuracy"]
+    config = replace(attar.settings.config.EvaluateConfig(), **{"epochs": 2, "aug_type": "color_crop_scale_rotate"})
+    network = attar.settings.config.NetworkConfig(**small.recipe["network"])
+    pool = pool_files.load([Path("pool/digits-convnet2-w0.05")], data, network, length={"epochs": 1})
+    teacher = [m for m in pool.members if m.settings["seed"] == 0 and m.settings["aug_type"] == config.aug_type]
+    for seed in (0, 1):
+        images, _ = random_real(data, small, seed)
+        with torch.no_grad():
+            logits = functional_call(pool.build().eval(), teacher[0].params, (data.scaled(images),))
+        job = measure.TrainingJob("convnet2", network, "random_soft_labels", config, 2, seed)
+        run = measure.run_once(job, small, data, logits.softmax(1))
+        assert run.accuracy == found["random_soft_labels"]["convnet2"]["runs"][seed]
+    assert "with the teacher's labels condensed − random real " in capsys.readouterr().out
+    call("label", "base", "--teacher", "pool", "--quiet")
+    assert "soft_labels" not in json.loads(Path("base/result.json").read_text())
+
+
+@pytest.mark.parametrize("to", ["parquet", "imagefolder", "npz"])
+def test_exports_hold_them(to: str, here: Path, said: list[str]) -> None:
+    data, small = attar.load("digits"), attar.load_set("base")
+    images = torch.rand(10, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    small = attar.label(replace(small, images=images, factor=2), teacher="pool")
+    for what in ("stored", "decoded", "both"):
+        out = attar.export_set(small, to, f"{to}-{what}", what=what)
+        back = foreign.as_set(foreign.read(out), data)
+        if (to, what) == ("parquet", "stored"):  # a stored grid is several training images
+            assert back.soft_labels is None
+            continue
+        assert back.soft_labels is not None and small.soft_labels is not None, what
+        assert torch.equal(back.soft_labels, small.soft_labels) and back.teacher == small.teacher
+    other = replace(small, teacher=small.teacher | {"temperature": 0.02})
+    attar.evaluate(other, data, runs=1, epochs=1, yardsticks=())
+    assert any("gives other labels than the set has" in line for line in said)
+    result = attar.evaluate(out, data, runs=1, epochs=1, yardsticks=(), width=0.05)
+    assert list(result.measured) == ["accuracy", "soft_labels", "random_soft_labels"]
+
+
+def test_refusals(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "temperature must be a number above 0, not 0" in refused(capsys, "label", "base", "--temperature", "0")
+    assert "unknown network 'convnt'; did you mean 'convnet'?" in refused(
+        capsys, "label", "base", "--teacher", "convnt"
+    )
+    learned = replace(attar.load_set("base"), soft_labels=torch.full((10, 10), 0.1))
+    with pytest.raises(attar.UserError, match="were learned with its images"):
+        attar.label(learned)
+
+
+@pytest.mark.parametrize("form", ["parquet", "folders"])
+def test_sets_of_others_with_labels_as_ids(form: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As others put them onto the hub: a column `class_id` beside the image, or a folder for each id."""
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    call("export", "base", "--to", "imagefolder", "--out", "images")
+    files = sorted(Path("images/train").rglob("*.png"))
+    if form == "folders":
+        Path("theirs").mkdir()
+        shutil.copytree("images/train", "theirs/train")
+    else:
+        Path("theirs/data").mkdir(parents=True)
+        cells = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
+        columns = {"image": cells, "class_id": [int(file.parent.name) for file in files]}
+        table = pa.table(columns | {"image_id": [file.name for file in files]})
+        pq.write_table(table, "theirs/data/train-00000-of-00001.parquet")
+    capsys.readouterr()
+    line = ("-d", "digits", "--width", "0.05", "--json", *QUICK)
+    call("evaluate", "theirs", *line)
+    theirs = json.loads(capsys.readouterr().out)
+    call("evaluate", "images", *line)
+    assert theirs["accuracy"] == json.loads(capsys.readouterr().out)["accuracy"]

@@ -187,14 +187,17 @@ def measured(*names: str) -> list[str]:
         for line in found:
             mean, std = (100 * float(line[key]) for key in ("accuracy_mean", "accuracy_std"))
             numbers = (f"{mean:.1f} ± {std:.1f}", line["accuracy_n"], f"{float(line['seconds_median']):.3g}")
-            rows.append((line["entry"], f"`{comparison}`", line["ipc"], line["network"], *numbers))
+            point = list(line)[list(line).index("ipc") + 1 : list(line).index("network")]  # what a list of it varies
+            settings = ", ".join(f"{key} {line[key]}" for key in point if line[key])
+            rows.append((line["entry"], code(comparison), line["ipc"], settings, line["network"], *numbers))
     if not rows:
         return ["Not measured on test images yet."]
     said = (
-        "Accuracy on test images, %, mean ± standard deviation over n condensation seeds; seconds with the early-stage "
-        "models. `attar compare benchmarks/compare/NAME.toml --jobs 2`; machine and versions: [results](../results.md)."
+        "Accuracy on test images in %, mean ± standard deviation over n seeds; ipc: stored images per class; "
+        "seconds with the early-stage models. `attar compare benchmarks/compare/NAME.toml --jobs 2`; machine and "
+        "versions: [results](../results.md)."
     )
-    head = ("entry", "comparison", "images per class", "network", "accuracy, %", "n", "seconds")
+    head = ("entry", "comparison", "ipc", "settings", "network", "accuracy, %", "n", "seconds")
     return [*table(head, rows), said]
 
 

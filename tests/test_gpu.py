@@ -6,6 +6,7 @@ What compares takes a device, so that each comparison also runs on the CPU alone
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -32,7 +33,7 @@ from attar.training.batches import AugmentationSampler, ChainDraw, make_batches
 from attar.training.loop import Trainer
 from benchmarks import common
 from helpers.condensation import digits, pool_of
-from helpers.methods import config_of, finish, pool_for, states_of
+from helpers.methods import TRAJECTORY, config_of, finish, pool_for, states_of
 from helpers.recording import Tape
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -192,6 +193,34 @@ def test_a_run_that_is_resumed_goes_on(method: str, device: torch.device) -> Non
     for saved in (kept[1], kept[-3]):
         again = finish(there, pool, chosen, saved).images
         assert apart([again], [images]) <= near
+
+
+# ---- the same bits ----
+
+# What adds up in no fixed order on a GPU (docs/speed.md): the derivatives of crop, and of scale and rotate
+UNORDERED = {"scatter_add_cuda_kernel", "grid_sampler_2d_backward_cuda"}
+
+
+@pytest.mark.parametrize("device", PLACES, ids=str)
+@pytest.mark.parametrize("method", ["accdd", "dm", "ncfm", "mtt"])
+def test_what_adds_up_in_no_fixed_order_is_known(
+    method: str, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing on a CPU, where all bits are the same again."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    chosen = config_of(method, compile="off", **(TRAJECTORY if method == "mtt" else {}))
+    data, pool = digits(3), pool_for(chosen, digits(3))
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            first, second = (condensation.run(data.to(device), pool, chosen).images for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    names = {str(one.message).split()[0] for one in caught if "deterministic" in str(one.message)}
+    assert names <= (UNORDERED if device.type == "cuda" else set()), names
+    assert torch.equal(first, second) or device.type == "cuda"
+    assert apart([first], [second]) < 1e-2
 
 
 # ---- memory that runs short ----

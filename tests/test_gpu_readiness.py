@@ -102,7 +102,7 @@ def test_minutes_on_a_gpu_are_measured_compiled_where_the_run_will_be(
 
     def estimate(data: Any, recipe: Any, *, compiled: bool | None = None) -> schedule.Estimate:
         asked.append(compiled)
-        return schedule.Estimate(epoch=0.0, inner=0.005 if compiled else 0.01)
+        return schedule.Estimate(epoch=0.0, inner=0.005 if compiled else 0.01, class_bytes=2 * 10**9)
 
     monkeypatch.setattr(schedule, "estimate", estimate)
     there: Any = SimpleNamespace(device=CUDA, nclass=10)

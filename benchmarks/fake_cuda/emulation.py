@@ -15,13 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 
-from attar.condensation import loop as condensation_loop
+from attar.condensation import loop as condensation
 from attar.condensation.network_init import NETWORK_INITS, InitialWeights, later
+from attar.condensation.setup import Setup
+from attar.condensation.state import State
 from attar.data.images import ImageData
 from attar.engine import cuda_graphs
 from attar.training import loop as training_loop
 from attar.training.pool import Pool
-from benchmarks.fake_cuda.ledger import Ledger
+from benchmarks.fake_cuda.ledger import GRAPH, REPLAY, Ledger
 
 DEVICE = torch.device("cuda:0")
 GIB = 1 << 30
@@ -36,10 +38,12 @@ class FakeGPU:
     mode: FakeTensorMode
     recordings: int = 0  # made so far
     capturing: bool = False
+    noting: Ledger | None = None  # the last ledger that was asked for
 
     def ledger(self) -> Ledger:
-        """A ledger to enter around what shall be noted."""
-        return Ledger(lambda: self.capturing)
+        """A ledger to enter around what shall be noted; replays are noted in the last one."""
+        self.noting = Ledger(lambda: self.capturing)
+        return self.noting
 
     def there(self, value: Tensor) -> Tensor:
         """A real host tensor as a fake one on the GPU."""
@@ -63,14 +67,21 @@ class FakeGPU:
         return Pool(pool.network, pool.made_for, tuple(replace(member) for member in pool.members))
 
     def record(self, function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
-        """In the place of `record_graph`: what runs now is noted as recorded, its replay does nothing."""
+        """In the place of `record_graph`: what runs now is noted as recorded, and by its replays, which do nothing."""
         self.recordings += 1
         self.capturing = True
+        own = Ledger(lambda: True)
         try:
-            result = function()
+            with own:
+                result = function()
         finally:
             self.capturing = False
-        return (lambda: None), result
+
+        def replay() -> None:
+            if self.noting is not None:
+                self.noting.passed[REPLAY].add(own.passed[GRAPH])
+
+        return replay, result
 
 
 def _tensor(images: Any) -> Tensor:
@@ -109,18 +120,29 @@ Patches = list[tuple[Any, str, Any]]
 
 def of_attar(gpu: FakeGPU, warmup: int | None) -> Patches:
     """What of attar is replaced: how it records, and what it does on the host. Names of its modules stand here only."""
-    draw = Pool.draw_index
+    draw, at = Pool.draw_index, Pool.at
 
     def draw_index(pool: Pool, generator: torch.Generator) -> int:
         with unset_fake_temporarily():
             return draw(pool, generator)
 
+    def point(pool: Pool, index: int, epoch: int | None = None) -> dict[str, Tensor]:
+        with unset_fake_temporarily():
+            found = at(pool, index, epoch)
+        return {name: gpu.mode.from_tensor(value) for name, value in found.items()}
+
+    def starting_point(state: State, setup: Setup) -> InitialWeights:  # the first, in place of one that is drawn
+        epoch = setup.config.min_start_epoch
+        return InitialWeights(setup.pool.at(0, epoch), setup.pool.members[0].buffers, 0, epoch)
+
     patches: Patches = [
+        (Pool, "at", point),
+        (condensation, "starting_point", starting_point),
         (cuda_graphs, "record_graph", gpu.record),
         (training_loop, "record_graph", gpu.record),
         (cuda_graphs, "on_side_stream", lambda function, *_: function()),
         (Pool, "draw_index", draw_index),
-        (condensation_loop, "later", _on_host(gpu, later)),
+        (condensation, "later", _on_host(gpu, later)),
     ]
     return patches if warmup is None else [*patches, (cuda_graphs, "GRAPH_WARMUP", warmup)]
 
@@ -168,6 +190,7 @@ def of_torch(gpu: FakeGPU, free: int) -> Patches:
         (cuda, "is_bf16_supported", lambda *_, **__: True),
         (cuda, "is_current_stream_capturing", lambda: gpu.capturing),
         (cuda, "_lazy_init", lambda: None),
+        (torch._C, "_conv_determine_backend_memory_format", _layout),
         (FakeTensorMode, "init_gpu_context", lambda mode, device: None),
         (torch, "tensor", tensor),
         (Tensor, "new_tensor", lambda own, values: tensor(values, dtype=own.dtype, device=own.device)),
@@ -176,6 +199,13 @@ def of_torch(gpu: FakeGPU, free: int) -> Patches:
         (torch.optim, "SGD", Foreach),
         (importlib.import_module("torch.optim.adam"), "_get_value", _count_of_steps),  # its package hides it
     ]
+
+
+def _layout(images: Tensor, weight: Tensor, backend: Any) -> torch.memory_format:
+    """Of a convolution's result: cuDNN keeps channels last, which a PyTorch without CUDA does not know."""
+    last = torch.channels_last
+    kept = any(value.is_contiguous(memory_format=last) and value.shape[1] > 1 for value in (images, weight))
+    return last if kept else torch.contiguous_format
 
 
 def _count_of_steps(value: Any) -> Any:

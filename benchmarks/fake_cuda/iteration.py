@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
+from torch import Tensor
 
+from attar import models
 from attar.condensation import loop as condensation
 from attar.condensation import network_step
+from attar.condensation.network_training import NetworkGradients
+from attar.condensation.setup import set_up
+from attar.condensation.state import init
+from attar.data.images import ImageData
+from attar.models.for_data import describe
+from attar.settings import methods, recipes
+from attar.settings.condense_config import CondenseConfig
+from attar.settings.config import NetworkConfig
+from attar.settings.schema import replace
 from attar.training.loop import MAX_STEPS_PER_GRAPH
+from attar.training.pool import Member, Pool, empty
+from benchmarks import common
+from benchmarks.fake_cuda import emulation
 from benchmarks.fake_cuda.emulation import FakeGPU
-from benchmarks.fake_cuda.ledger import EAGER, GRAPH, Ledger
+from benchmarks.fake_cuda.ledger import EAGER, GRAPH, REPLAY, Ledger
 from benchmarks.step import Pair
 
 PARTS = ("sweep", "update")
 WARMUP = 1  # calls before something is recorded: counts do not depend on it
+STEPS = 4  # of a whole method, by which everything is recorded
 
 
 def published(pair: Pair, gpu: FakeGPU) -> dict[str, Any]:
@@ -35,22 +52,72 @@ def ours(pair: Pair, gpu: FakeGPU) -> dict[str, Any]:
     found: dict[str, Any] = {"chunk": pair.setup.gradients.chunk}
     for part in PARTS:
         ledgers = _noted(getattr(pair, f"attar_{part}"), WARMUP + 2, gpu)
-        first, recording, steady = ledgers[0], ledgers[WARMUP], ledgers[-1]
-        found[part] = {
-            "eager": first.passed[EAGER].totals(),
-            "recorded": recording.passed[GRAPH].totals(),
-            "beside": steady.passed[EAGER].totals(),
-            "hazards": [words for phase, words in recording.hazards if phase == GRAPH]
-            + [words for _, words in steady.hazards],
-        }
+        found[part] = {"eager": ledgers[0].passed[EAGER].totals()} | _steady(ledgers)
     return found
 
 
 def whole(pair: Pair, gpu: FakeGPU) -> dict[str, Any]:
     """What is launched beside the replays in a whole step of `condensation`, which keeps the loss as well."""
     ledgers = _noted(lambda: condensation.step(pair.state, pair.setup), WARMUP + 2, gpu)
-    recorded, beside = ledgers[WARMUP].passed[GRAPH].totals(), ledgers[-1].passed[EAGER].totals()
-    return {"recorded": recorded, "beside": beside}
+    return _steady(ledgers)
+
+
+def of_method(arguments: argparse.Namespace, host: ImageData) -> dict[str, Any]:
+    """A whole step of any method with the settings of the shape's recipe: recorded, beside the replays, hazards.
+
+    It enters the fake GPU itself, since early-stage models are real and on the host.
+    """
+    config = config_for(arguments)
+    pool = pool_for(arguments, config, host)
+    with emulation.on(warmup=WARMUP) as gpu:
+        setup = set_up(gpu.data(host), gpu.pool(pool), config)
+        state = condensation.begin_outer(init(setup), setup)
+        ledgers = _noted(lambda: condensation.step(state, setup), STEPS, gpu)
+    return {"chunk": setup.gradients.chunk, "iteration": _steady(ledgers)}
+
+
+def _steady(ledgers: list[Ledger]) -> dict[str, Any]:
+    """The last call, in which everything is replayed; hazards also of recordings."""
+    return {
+        "recorded": ledgers[-1].passed[REPLAY].totals(),
+        "beside": ledgers[-1].passed[EAGER].totals(),
+        "hazards": [words for ledger in ledgers for phase, words in ledger.hazards if phase == GRAPH]
+        + [words for _, words in ledgers[-1].hazards],
+    }
+
+
+def config_for(arguments: argparse.Namespace) -> CondenseConfig:
+    """The settings of a method for a shape; uncompiled, and with networks that last for some steps."""
+    base = recipes.named(arguments.shape)
+    layer = methods.method_layer(arguments.method, base, arguments.ipc)["condense"]
+    asked = {name: getattr(arguments, name) for name in ("ipc", "n_data", "batch_real", "precision")}
+    long = {"inner_loop": 2 * STEPS, "niter": 1, "compile": "off"}
+    config = replace(base.condense, layer | asked | long)
+    if config.init == "correct":  # chosen on the host, before the first iteration
+        config = replace(config, {"init": "random"})
+    return config if config.sweeps_per_network is None else replace(config, {"sweeps_per_network": 2 * STEPS})
+
+
+def pool_for(arguments: argparse.Namespace, config: CondenseConfig, host: ImageData) -> Pool:
+    """Untrained models, as many as the method takes, with all epochs where trajectories are matched."""
+    network = NetworkConfig(net_type=common.SHAPES[arguments.shape][3], width=arguments.width)
+    if config.network_init == "fresh":
+        return empty(host, network)
+    pool = Pool(network, describe(host), ())
+    params = models.parameters_of(pool.build(seed=0))
+    points = config.last_epoch + 1
+    epochs = {name: value.expand(points, *value.shape) for name, value in params.items()}
+    return Pool(network, describe(host), (Member(params, {}, {"seed": 0}, 0.0, "random", epochs=epochs),))
+
+
+def around_gradients(pair: Pair, gpu: FakeGPU) -> dict[str, Any]:
+    """What the replays of an update do beside the gradients of its batches."""
+
+    def given(own: Any, params: dict[str, Tensor], buffers: Any, images: Tensor, targets: Tensor) -> Any:
+        return params, targets[0, 0]
+
+    with mock.patch.object(NetworkGradients, "__call__", given):
+        return _noted(pair.attar_update, WARMUP + 2, gpu)[-1].passed[REPLAY].totals()
 
 
 def draws(pair: Pair, gpu: FakeGPU) -> dict[str, int]:

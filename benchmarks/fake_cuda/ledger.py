@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-EAGER, GRAPH = "eager", "graph"  # phases: launched by the host, or inside of a recording
+EAGER, GRAPH, REPLAY = "eager", "graph", "replay"  # launched by the host, inside of a recording, or by its replays
 
 # operations without a kernel: views and shapes
 VIEWS = {
@@ -37,6 +37,13 @@ class Passed:
     flops: int = 0  # of convolutions and products
     grouped: int = 0  # convolutions in groups
 
+    def add(self, other: Passed) -> None:
+        """Count what another has too."""
+        self.kernels.update(other.kernels)
+        self.bytes.update(other.bytes)
+        self.flops += other.flops
+        self.grouped += other.grouped
+
     def totals(self) -> dict[str, Any]:
         """Sums: operations, bytes, floating-point operations, grouped convolutions."""
         return {
@@ -58,7 +65,7 @@ class Ledger(TorchDispatchMode):
     def __init__(self, capturing: Callable[[], bool]) -> None:
         super().__init__()
         self.capturing = capturing
-        self.passed: dict[str, Passed] = {EAGER: Passed(), GRAPH: Passed()}
+        self.passed: dict[str, Passed] = {phase: Passed() for phase in (EAGER, GRAPH, REPLAY)}
         self.hazards: list[tuple[str, str]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -69,6 +69,32 @@ def test_the_sweep_of_several_classes_is_the_same_without_grouped_convolutions(n
     assert groups and set(groups) == {1}
 
 
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_norm_and_pooling_are_pytorchs_own(groups: int) -> None:
+    x, weight, bias = randn(1, 4, 2, 4), randn(4, seed=1), randn(4, seed=2)
+
+    def layers(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.avg_pool2d(F.group_norm(x, groups, weight, bias, 1e-5), 2)
+
+    inputs = tuple(value.requires_grad_() for value in (x, weight, bias))
+    expected = layers(*inputs)
+    with GPUForms():
+        torch.testing.assert_close(layers(*inputs), expected)
+        assert F.avg_pool2d(randn(1, 1, 5, 4), 2).shape == (1, 1, 2, 2), "a side that is not divided is floored"
+        assert torch.autograd.gradcheck(layers, inputs) and torch.autograd.gradgradcheck(layers, inputs)
+
+
+@pytest.mark.parametrize(("groups", "does"), [(4, False), (2, True)])
+def test_a_bias_before_an_instance_norm_does_nothing(groups: int, does: bool) -> None:
+    convolution, norm = torch.nn.Conv2d(3, 4, 3).double(), torch.nn.GroupNorm(groups, 4).double()
+    x = randn(2, 3, 8, 8)
+    with GPUForms():
+        maps = norm(convolution(x))
+        gradient = torch.autograd.grad(maps.pow(3).sum(), convolution.bias, allow_unused=True)[0]
+    torch.testing.assert_close(maps, norm(convolution(x)))
+    assert (gradient is not None) == does
+
+
 def test_what_is_no_plain_convolution_is_left_alone() -> None:
     x = randn(2, 4, 6, 6)
     for options in ({"groups": 2}, {"dilation": 2}, {"padding": "same"}):

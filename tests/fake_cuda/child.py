@@ -1,4 +1,4 @@
-"""python child.py runs PRECISION | training | minutes | hazards; prints one JSON object as its last line.
+"""python child.py runs PRECISION | training | minutes | hazards | budgets; prints one JSON object.
 
 A process of its own, because the fake GPU has to be there before torch.
 """
@@ -16,7 +16,7 @@ def main() -> None:
     guard.load()
     from emulated import WHAT
 
-    print(json.dumps(WHAT[sys.argv[1]](*sys.argv[2:])))
+    print(json.dumps(WHAT[sys.argv[1]](*sys.argv[2:]), indent=1))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from unittest import mock
 
 import torch
 from benchmarks.fake_cuda import emulation
-from benchmarks.fake_cuda.ledger import GRAPH, Ledger
+from benchmarks.fake_cuda.ledger import GRAPH, REPLAY, Ledger
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from attar.condensation import loop as condensation
@@ -20,21 +20,36 @@ from attar.condensation.state import init
 from attar.evaluation.measure import TrainingJob, train_network
 from attar.evaluation.protocol import CONDENSED
 from attar.settings import recipes
+from attar.settings.choices import METHOD_NAMES
 from attar.settings.config import EvaluateConfig, NetworkConfig, PoolConfig
 from attar.stages import schedule
 from attar.training import early_stage
 from attar.training import loop as training_loop
-from benchmarks import common
+from benchmarks import budget, common
 from helpers.condensation import digits
-from helpers.methods import RUNS, config_of, pool_for
+from helpers.methods import RUNS, TRAJECTORY, config_of, pool_for
 
 WARMUP = 1  # calls before a recording: what is noted does not depend on it
+SAME = (
+    "accdd",
+    "idc",
+    "idc-i",
+    "dsa",
+    "ftd",
+)  # accdd is counted at another size, the others are as one that is counted
+TRAJECTORIES: list[tuple[str, dict[str, Any]]] = [("mtt", TRAJECTORY), ("datm", TRAJECTORY | {"init": "random"})]
+# Operations that add up in no fixed order on a GPU, as PyTorch lists them
+UNORDERED = {
+    *("scatter_add", "grid_sampler_2d_backward", "upsample_bilinear2d_backward"),
+    *("upsample_nearest2d_backward", "reflection_pad2d_backward", "replication_pad2d_backward", "cumsum", "put_"),
+    *("avg_pool3d_backward", "max_pool3d_with_indices_backward", "_adaptive_avg_pool2d_backward", "bincount"),
+}
 STEPS = 5  # by then everything is recorded, also where only every second sweep trains a network
 
 
 def runs(precision: str) -> dict[str, Any]:
     """Every setting of RUNS: hazards inside of recordings, and those of a step when everything is recorded."""
-    return {f"{method} {changes}": one_run(method, changes, precision) for method, changes in RUNS}
+    return {f"{method} {changes}": one_run(method, changes, precision) for method, changes in RUNS + TRAJECTORIES}
 
 
 def one_run(method: str, changes: dict[str, Any], precision: str) -> dict[str, Any]:
@@ -59,6 +74,7 @@ def one_run(method: str, changes: dict[str, Any], precision: str) -> dict[str, A
                 "late": gpu.recordings - before,
                 "inside": inside,
                 "steady": [words for _, words in ledger.hazards],
+                "unordered": sorted(UNORDERED & set(ledger.passed[REPLAY].kernels)),
                 "launched": ledger.passed["eager"].kernels.total(),
             }
     except Exception as error:
@@ -154,9 +170,33 @@ def hazards() -> dict[str, Any]:
     return actual
 
 
+def budgets() -> dict[str, Any]:
+    """The figures of `benchmarks.budget`: accdd's own as published, the other methods' on digits.
+
+    Compiled code is counted where triton is installed.
+    """
+    small = ["--shape", "digits", "--width", "0.25", "--n_data", "256", "--batch_real", "16", "--ipc", "2"]
+    given = {name: ["--method", name, *small] for name in METHOD_NAMES if name not in SAME}
+    counted = {name: budget.counted(budget.parsed(words)) for name, words in given.items()}
+    counted["accdd"] = budget.counted(budget.parsed(["--precision", "bf16"]))
+    return {
+        "torch": torch.__version__,
+        "triton": counted["accdd"].get("triton"),
+        "figures": {name: budget.figures(one) for name, one in counted.items()},
+        "hazards": [
+            words
+            for one in counted.values()
+            for part in ("sweep", "update", "iteration")
+            for words in one["attar"].get(part, {}).get("hazards", [])
+        ],
+        "published": counted["accdd"]["published"],
+    }
+
+
 WHAT: dict[str, Callable[..., dict[str, Any]]] = {
     "runs": runs,
     "training": training,
     "minutes": minutes,
     "hazards": hazards,
+    "budgets": budgets,
 }

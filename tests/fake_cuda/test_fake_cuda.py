@@ -19,7 +19,7 @@ from helpers.methods import RUNS
 
 ROOT = Path(__file__).parents[2]
 CHILD = str(Path(__file__).with_name("child.py"))
-RESULTS = ROOT / "benchmarks" / "results"
+BUDGET = Path(__file__).with_name("budget.json")
 MISSING = guard.missing()
 
 
@@ -44,8 +44,8 @@ def ran(*command: str) -> str:
 
 
 def child(*words: str) -> dict[str, Any]:
-    """The last line of child.py."""
-    return json.loads(ran(CHILD, *words).splitlines()[-1])
+    """What child.py prints."""
+    return json.loads(ran(CHILD, *words))
 
 
 def test_the_ledger_sees_each_hazard() -> None:
@@ -65,13 +65,14 @@ def test_the_ledger_sees_each_hazard() -> None:
 def test_no_setting_waits_or_records_what_cannot_be_recorded(precision: str) -> None:
     """All settings of RUNS, all classes at once: the steps until everything is recorded, and one after that."""
     actual = child("runs", precision)
-    assert len(actual) == len(RUNS)
+    assert len(actual) == len(RUNS) + 2
     assert {name: run["error"] for name, run in actual.items() if "error" in run} == {}
     assert {name: run["inside"] for name, run in actual.items() if run["inside"]} == {}
     assert {name: run["steady"] for name, run in actual.items() if run["steady"]} == {}
     for name, run in actual.items():
         assert run["recordings"] >= run["wanted"] and not run["late"], f"{name}: everything is recorded: {run}"
-        assert run["chunk"] > 1, name
+        assert run["chunk"] > 1 or name.startswith(("mtt", "datm")), name
+        assert set(run["unordered"]) <= {"scatter_add", "grid_sampler_2d_backward"}, "see docs/speed.md"
         assert run["launched"] < 320, f"{name}: launches beside the replays of a step of three classes"
 
 
@@ -86,22 +87,27 @@ def test_pretraining_and_evaluation_do_not_wait() -> None:
         assert epochs[2]["launched"] == epochs[5]["launched"] < epochs[0]["launched"] / 2, "draws and copies are left"
 
 
-def test_the_budget_of_an_iteration_is_kept(tmp_path: Path) -> None:
-    """What the published loop does is as committed to the last byte; attar may take less, but not more."""
-    ran("-m", "benchmarks.budget", "--shape", "cifar10", "--compile", "off", "--json", str(tmp_path / "budget.json"))
-    actual = json.loads((tmp_path / "budget.json").read_text(encoding="utf-8"))
-    kept = json.loads((RESULTS / "budget-cifar10-float32.json").read_text(encoding="utf-8"))
-    assert (
-        actual["compiled"] == {"left_out": "not asked for"} and "benchmarks.budget --shape cifar10" in actual["command"]
+@pytest.mark.slow
+def test_the_budget_of_an_iteration_is_kept() -> None:
+    """No figure rises by more than 5 %: bytes, kernels, launches, grouped convolutions, arithmetic; see emulated.py."""
+    kept, actual = json.loads(BUDGET.read_text(encoding="utf-8")), child("budgets")
+    assert {"accdd", "dm", "ncfm", "dc", "mtt", "datm"} <= set(kept["figures"])
+    lighter, risen = [], []
+    for method, figures in actual["figures"].items():
+        for name, now in figures.items():
+            if "compiled" in name and (actual["torch"], actual["triton"]) != (kept["torch"], kept["triton"]):
+                continue  # the compiler's choices
+            before = kept["figures"][method][name]
+            if now > 1.05 * before:
+                risen.append(f"{method}, {name}: {now} where {before} were counted")
+            if now < 0.8 * before:
+                lighter.append(name)
+    assert actual["hazards"] == [] and risen == []
+    assert not lighter, (
+        "well done; write them anew: python tests/fake_cuda/child.py budgets > tests/fake_cuda/budget.json"
     )
     if actual["torch"] == kept["torch"]:
-        assert actual["published"] == kept["published"]
-    for part in ("sweep", "update"):
-        assert actual["attar"][part]["hazards"] == []
-        for phase in ("recorded", "beside"):
-            for what in ("operations", "bytes", "flops"):
-                now, before = (one["attar"][part][phase][what] for one in (actual, kept))
-                assert now <= 1.01 * before, f"{part}, {phase}: {what} {now} where {before} were counted"
+        assert actual["published"] == kept["published"], "what is compared with stays as it is"
 
 
 def test_a_budget_that_cannot_be_counted_says_why() -> None:

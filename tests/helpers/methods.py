@@ -22,6 +22,7 @@ from helpers.condensation import pool_of, settings
 
 SWEEPS = 4
 POINTS = 4  # of a trajectory
+TRAJECTORY = {"syn_steps": 2, "expert_epochs": 1, "max_start_epoch": 1}  # as short as can be
 METHODS = ("accdd", "idc", "idc-i", "dc", "dsa", "dm", "ncfm")
 # Every method, and combinations of their pieces.
 RUNS: list[tuple[str, dict[str, Any]]] = [
@@ -55,7 +56,7 @@ def pool_for(config: CondenseConfig, data: ImageData, dtype: torch.dtype = torch
         replace(member, params={name: 1.5 * value for name, value in member.params.items()}, settings={"seed": seed})
         for seed, member in enumerate(pool.members)
     ]
-    if config.network_init == "epoch":
+    if config.network_init == "epoch" or config.match == "trajectory":
         sizes = torch.linspace(1, 1.5, POINTS, dtype=dtype)
         points = [
             {name: torch.stack([size * value for size in sizes]) for name, value in member.params.items()}

@@ -22,6 +22,8 @@ from attar.sets.decode import (
     decode_plan,
     decode_set,
     decoded_count,
+    enlarge,
+    enlarge_by_products,
     mix,
     noise,
     patch_side,
@@ -52,6 +54,16 @@ def test_decode_against_the_naive_twin(height: int, width: int, factor: int, n: 
     if mode == "single":
         torch.testing.assert_close(decode(images, factor), expected, rtol=0, atol=1e-12)
     assert got.min() >= 0 and got.max() <= 1
+
+
+@pytest.mark.parametrize(("old", "new"), [((4, 4), (8, 8)), ((5, 3), (14, 9)), ((1, 7), (3, 7)), ((10, 10), (28, 28))])
+def test_products_enlarge_as_pytorch_does(old: tuple[int, int], new: tuple[int, int]) -> None:
+    images = torch.rand(2, 3, *old, dtype=torch.float64, requires_grad=True)
+    results = [way(images, new) for way in (enlarge, enlarge_by_products)]
+    weight = torch.rand_like(results[0])
+    gradients = [torch.autograd.grad((weight * one).sum(), images)[0] for one in results]
+    for one, other in (results, gradients):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 4])

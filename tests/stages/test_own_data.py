@@ -244,16 +244,22 @@ def test_settings_that_minutes_choose_say_so_at_their_field(monkeypatch: pytest.
             attar.condense(attar.load("digits"), minutes=1, **{name: 5})
 
 
-def test_inspect(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect(pets: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "kept")
     call("inspect", str(pets), "--ipc", "1", "--quiet")
     said = capsys.readouterr().out
+    assert "compiled code" not in said
     assert re.search(r"dog\s*│\s*4\s*│\s*1", said)
     assert "colour images of 16x16 pixels" in said and "chosen for 3 classes" in said
     assert re.search(r"estimate for ipc 1 on this machine, from 3 iterations measured now: pool .*600 iterations", said)
     with Image.open("inspect-pets.png") as picture:
         assert min(picture.size) > 50
+    (Path("kept") / "a").mkdir(parents=True)
+    (Path("kept") / "a" / "code.so").write_bytes(bytes(3_000_000))
     call("inspect", "digits", "--out", "grid.png", "--quiet")
-    assert Path("grid.png").exists() and "recipe digits: convnet2 of width 0.5" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert Path("grid.png").exists() and "recipe digits: convnet2 of width 0.5" in said
+    assert "compiled code of earlier runs: 3 MB in kept; it can be removed" in said
     call("inspect", str(pets), "--quiet")  # ten images per class are more than there are: all else is shown
     said = capsys.readouterr().out
     assert re.search(r"dog\s*│\s*4\s*│\s*1", said) and "chosen for 3 classes" in said

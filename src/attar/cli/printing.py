@@ -20,6 +20,7 @@ from attar.comparison.numbers import Row
 from attar.comparison.run import as_dict
 from attar.data.images import ImageData
 from attar.data.load import equal_words
+from attar.engine.device import compiled_code
 from attar.errors import counted
 from attar.evaluation import protocol, results
 from attar.evaluation.protocol import MEASURED
@@ -291,6 +292,9 @@ def _print_estimate(inspection: Inspection) -> None:
     classes = "one class" if together == 1 else f"{together} classes"
     megabytes = together * inspection.class_bytes / MEGABYTE
     print(f"memory: about {megabytes:,.0f} MB for {classes} at a time with {network}, besides the images")
+    folder, size = compiled_code()
+    if size:
+        print(f"compiled code of earlier runs: {size / MEGABYTE:,.0f} MB in {folder}; it can be removed")
 
 
 def _time(seconds: float) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -104,15 +105,19 @@ def check_finite(state: State, config: CondenseConfig) -> None:
     if "lr" in state.learned:
         rates = f"lower the learning rate of the images or of the learned rate (lr_img is {config.lr_img}, lr_lr is "
         rates += f"{config.lr_lr:g})"
-        rate = float(state.learned["lr"])
+    params = [] if state.network is None else list(state.network.params.values())
+    kinds = {"images": [state.images, state.momentum]} | ({"network's weights": params} if params else {})
+    whole = [torch.stack([value.isfinite().all() for value in tensors]).all() for tensors in kinds.values()]
+    learned = [state.learned["lr"]] if "lr" in state.learned else []
+    read = iter(torch.stack([*learned, *state.losses, *whole]).tolist())  # at once: a GPU waits for each reading
+    for rate in islice(read, len(learned)):
         if not rate > 0:
             raise Diverged(f"the learned learning rate is {rate:g}, and must stay above 0; {rates}")
-    for loss in torch.stack(state.losses).tolist() if state.losses else []:
+    for loss in islice(read, len(state.losses)):
         if not math.isfinite(loss):
             raise Diverged(f"the matching loss is {loss}; {rates}")
-    params = state.network.params.values() if state.network is not None else ()
-    for kind, tensors in (("images", (state.images, state.momentum)), ("network's weights", params)):
-        if not all(bool(value.isfinite().all()) for value in tensors):
+    for kind, is_finite in zip(kinds, read, strict=True):
+        if not is_finite:
             raise Diverged(f"the {kind} are no longer finite; {rates}")
 
 

@@ -21,11 +21,18 @@ from attar.engine.gpu_forms import GPUForms
 from attar.errors import log, say_once
 
 # Compilation takes 30 to 90 s for each shape. On a CPU it saves a constant time per call, and a time that grows with
-# the activation memory (measured: docs/log.md, 25 November). The threshold for a GPU is a guess.
+# the activation memory (measured: docs/log.md, 25 November). On a GPU only the latter: 41 ms for ten classes of 1.9 GB
+# (one H100: docs/log.md, 27 November).
 SECONDS_OF_COMPILATION = 100.0  # compile only if a run saves at least this much
-SECONDS_SAVED_PER_CALL = 3e-3
-SECONDS_SAVED_PER_BYTE = 8e-11  # per call and byte of `condensation.memory.class_bytes`
-MIN_CALLS_ON_GPU = 10000
+SECONDS_SAVED_PER_CALL = {"cpu": 3e-3, "cuda": 0.0}
+SECONDS_SAVED_PER_BYTE = {"cpu": 8e-11, "cuda": 2.2e-12}  # per call and byte of `condensation.memory.class_bytes`
+# For a GPU: compute what is cheap again rather than write it, since an iteration is bound by memory traffic
+ON_GPU: dict[str, Any] = {
+    "realize_reads_threshold": 32,
+    "realize_opcount_threshold": 200,
+    "realize_acc_reads_threshold": 64,
+    "max_pointwise_cat_inputs": 16,
+}
 
 
 def worth_compiling(setting: str, calls: int, size: float, device: torch.device) -> bool:
@@ -36,9 +43,8 @@ def worth_compiling(setting: str, calls: int, size: float, device: torch.device)
     """
     if setting != "auto":
         return setting == "on"
-    if device.type == "cuda":
-        return calls >= MIN_CALLS_ON_GPU
-    return calls * (SECONDS_SAVED_PER_CALL + SECONDS_SAVED_PER_BYTE * size) >= SECONDS_OF_COMPILATION
+    saved = SECONDS_SAVED_PER_CALL[device.type] + SECONDS_SAVED_PER_BYTE[device.type] * size
+    return calls * saved >= SECONDS_OF_COMPILATION
 
 
 class Compiled:
@@ -104,7 +110,7 @@ def compiled_for_gpu(function: Callable[..., Any], args: tuple[Any, ...]) -> Cal
     import torch._inductor  # only where something is compiled: it is slow to import
 
     graph, tensors, structure = trace(function, args)
-    compiled = torch._inductor.compile(graph, [*tensors])
+    compiled = torch._inductor.compile(graph, [*tensors], options=ON_GPU)
 
     def call(*args: Any) -> Any:
         return tree_unflatten(compiled(*_tensors(args)), structure)

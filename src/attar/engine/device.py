@@ -74,6 +74,12 @@ def cache_compiled_code() -> None:
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
+def compiled_code() -> tuple[Path, int]:
+    """The folder where compiled code is kept between runs, and its bytes; no bytes where nothing is kept yet."""
+    folder = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", os.devnull))
+    return folder, sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def prepare_cpu() -> None:
     """Make PyTorch faster on a CPU, for the whole process: flush denormals to zero, and keep freed memory."""
     torch.set_flush_denormal(True)  # gradients late in a run contain many denormals, which a CPU handles slowly

@@ -1,8 +1,9 @@
-"""Convolutions in the forms in which compiled code for a GPU is fastest.
+"""Convolutions, norms and pooling in the forms in which compiled code for a GPU is fastest.
 
 Where one network serves all classes, vmap turns what differs between classes (weight gradients, and products with the
 direction of a gradient) into grouped convolutions, which cuDNN computes slowly. Here they are one call for each class,
-everything else is one call for all classes, and all maps are channels-last, the layout of tensor cores.
+everything else is one call for all classes, and all maps are channels-last, the layout of tensor cores. Norm and
+pooling are made of operations that the compiler fuses with their neighbours: of PyTorch's own it writes every result.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
@@ -21,7 +23,15 @@ ONE = (1, 1)
 
 
 class GPUForms(TorchFunctionMode):
-    """Within this context, convolutions of one group are computed by the functions below."""
+    """Within this context, convolutions of one group, group norm and pooling are computed by the functions below.
+
+    A bias that an instance norm follows does nothing, since the norm takes the mean away. It is not added there, and
+    has no gradient, which would be another pass over the maps.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.biased: tuple[Tensor, Tensor] | None = None  # the last convolution with its bias, and without
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -29,7 +39,18 @@ class GPUForms(TorchFunctionMode):
         if func is torch.conv2d and not kwargs and len(args) == 7:
             x, weight, bias, stride, padding, dilation, groups = args
             if groups == 1 and tuple(dilation) == ONE and not isinstance(padding, str):
-                return convolution(x, weight, bias, tuple(stride), tuple(padding))
+                maps = convolution(x, weight, None, tuple(stride), tuple(padding))
+                if bias is None:
+                    return maps
+                self.biased = maps + bias.to(maps.dtype)[:, None, None], maps
+                return self.biased[0]
+        if func is F.group_norm and args[0].dim() == 4:
+            x, groups = args
+            if self.biased is not None and x is self.biased[0] and groups == x.shape[1]:
+                x = self.biased[1]
+            return group_norm(x, groups, **(kwargs or {}))
+        if func is F.avg_pool2d and not kwargs and len(args) == 2 and not any(n % args[1] for n in args[0].shape[2:]):
+            return average_pool(*args)
         return func(*args, **(kwargs or {}))
 
 
@@ -40,6 +61,22 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, pa
         x, weight, bias = x.to(low), weight.to(low), None if bias is None else bias.to(low)
     maps: Tensor = Convolve.apply(ChannelsLast.apply(x), ChannelsLast.apply(weight), stride, padding)
     return maps if bias is None else maps + bias[:, None, None]
+
+
+def group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """As `torch.group_norm` of maps [n, c, h, w], in float32 under autocast: x · scale + shift."""
+    x = (x.float() if torch.is_autocast_enabled("cuda") else x).unflatten(1, (groups, -1))
+    variance, mean = torch.var_mean(x, dim=(2, 3, 4), correction=0, keepdim=True)
+    scale = (variance + eps).rsqrt()
+    if weight is not None:
+        scale = scale * weight.view(groups, -1, 1, 1)
+    shift = -mean * scale if bias is None else bias.view(groups, -1, 1, 1) - mean * scale
+    return (x * scale + shift).flatten(1, 2)
+
+
+def average_pool(x: Tensor, side: int) -> Tensor:
+    """The means of squares of `side`, which divides both sides of the maps [n, c, h, w]."""
+    return x.unflatten(3, (-1, side)).unflatten(2, (-1, side)).mean(dim=(3, 5))
 
 
 class ChannelsLast(Function):

@@ -38,7 +38,30 @@ def decode(images: Tensor, factor: int) -> Tensor:
     rows, columns = patch_side(height, factor), patch_side(width, factor)
     padded = F.pad(images, (0, factor * columns - width, 0, factor * rows - height), value=PADDING_VALUE)
     patches = padded.view(n, channels, factor, rows, factor, columns).permute(0, 2, 4, 1, 3, 5)
-    return F.interpolate(patches.reshape(-1, channels, rows, columns), size=(height, width), mode="bilinear")
+    return enlarge(patches.reshape(-1, channels, rows, columns), (height, width))
+
+
+def enlarge(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images [n, ch, h, w] → [n, ch, *size], bilinearly.
+
+    On a GPU by products, because the derivative of PyTorch's own adds up in no fixed order there.
+    """
+    if images.device.type == "cpu":
+        return F.interpolate(images, size=size, mode="bilinear")
+    return enlarge_by_products(images, size)
+
+
+def enlarge_by_products(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """As `enlarge`, by a matrix product for each direction."""
+    down, across = (_weights(old, new, images) for old, new in zip(images.shape[2:], size, strict=True))
+    return down @ images @ across.T
+
+
+def _weights(old: int, new: int, like: Tensor) -> Tensor:
+    """The matrix [new, old] that enlarges a row of `old` pixels, each of which is seen as a square."""
+    rows, columns = (torch.arange(side, device=like.device, dtype=like.dtype) for side in (new, old))
+    place = ((rows + 0.5) * (old / new) - 0.5).clamp(0, old - 1)
+    return (1 - (place[:, None] - columns).abs()).clamp(min=0)
 
 
 def decode_class(images: Tensor, factor: int, decode_type: str) -> Tensor:

@@ -55,6 +55,7 @@ class Estimate:
     at_once: int = 1  # models that are trained at the same time
     test: float = 0.0  # measuring the accuracy of an early-stage model
     image: float = 0.0  # training a network on one image
+    class_bytes: int = 0  # memory of one class's step
 
     def pool(self, config: PoolConfig) -> float:
         """Seconds of all early-stage models."""
@@ -125,6 +126,7 @@ def estimate(data: ImageData, recipe: Recipe, *, compiled: bool | None = None) -
         at_once=ThreadWorkers(data.device).count,
         test=trained * tested / len(data.labels) / 3,  # a training step costs a forward pass and twice as much backward
         image=step / min(recipe.pool.batch_size, len(data.labels)),
+        class_bytes=task.gradients.execution.class_bytes,
     )
 
 
@@ -198,14 +200,14 @@ def fit(data: ImageData, recipe: Recipe, seconds: float, *, before: float = 0.0,
     start = time.perf_counter() - before
     estimated = estimate(data, recipe)
     fitted, words = _fitted(recipe, estimated, seconds, start, pool_there)
-    if compiles(fitted, data):
+    if compiles(fitted, data, estimated.class_bytes):
         estimated = estimate(data, recipe, compiled=True)
         fitted, words = _fitted(recipe, estimated, seconds, start, pool_there)
     log.info("%s", words)
     return fitted
 
 
-def compiles(recipe: Recipe, data: ImageData) -> bool:
+def compiles(recipe: Recipe, data: ImageData, size: int) -> bool:
     """Whether a run on a GPU would compile what `auto` had measured uncompiled.
 
     On a CPU the run is only faster than what was measured, by less than compiling here would take.
@@ -214,7 +216,7 @@ def compiles(recipe: Recipe, data: ImageData) -> bool:
     if data.device.type != "cuda" or config.compile != "auto":
         return False
     classes = config.nclass_sub or data.nclass
-    return worth_compiling("auto", serial_steps(config, classes, data.device), 0.0, data.device)
+    return worth_compiling("auto", serial_steps(config, classes, data.device), size, data.device)
 
 
 def _fitted(recipe: Recipe, estimated: Estimate, seconds: float, start: float, pool_there: bool) -> tuple[Recipe, str]:

@@ -6,7 +6,7 @@ WORKERS ?= auto
 TESTS    = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check lint types docs format clean gpu-bundle
+.PHONY: demo test check lint types docs format release clean gpu-bundle
 
 demo: $(VENV)/.installed          ## distil the embedded digits and show the result
 	$(VENV)/bin/attar demo
@@ -31,6 +31,19 @@ format: $(VENV)/.installed-test   ## mend what can be mended without thinking
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+# The Pythons that the wheel is tried on, as far as they are here.
+PYTHONS ?= python3.11 python3.12 python3.13 python3.14
+
+release: $(VENV)/.installed-test  ## build sdist and wheel into dist/, check them, run the demo of the wheel on each of PYTHONS
+	rm -rf dist
+	$(VENV)/bin/python -m pytest -q tests/test_release.py
+	$(VENV)/bin/python -m hatchling build -d dist
+	@for python in $(PYTHONS); do \
+	  $$python --version 2>/dev/null || { echo "$$python is not here"; continue; }; \
+	  rm -rf dist/venv; $$python -m venv dist/venv && dist/venv/bin/pip install --quiet -c constraints.txt dist/*.whl \
+	    && (cd dist && venv/bin/attar --version && venv/bin/attar demo --quiet --overwrite --out demo) || exit 1; \
+	done; rm -rf dist/venv dist/demo
+
 # What a machine with a GPU and without a network lacks: see benchmarks/gpu.sh.
 FASHION ?= /usr/share/datasets/fashion-mnist
 
@@ -43,7 +56,7 @@ gpu-bundle: | $(VENV)/bin/python  ## fill .gpu/: three wheels and Fashion-MNIST'
 	@du -sh .gpu
 
 clean:                            ## remove the environment and the caches, never a run or a pool
-	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "attar needs Python 3.11 or newer: make PYTHON=python3.12 ...")'

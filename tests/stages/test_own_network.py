@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from safetensors.torch import load_file
 
 import attar
 from attar.settings import own
+from attar.stages.clock import Clock
 from helpers.command import call, refused
 
 QUICK = ("-d", "digits", "--pt_from", "1", "--model_num", "2", "--inner_loop", "2", "--n_data", "64", "--quiet")
@@ -56,6 +59,26 @@ def test_a_run_from_pool_to_result(name: str, capsys: pytest.CaptureFixture[str]
     pools = set(Path(f"pool/digits-{name}").iterdir())
     call("pretrain", *QUICK[:4], "-n", name, "--quiet")
     assert len(set(Path(f"pool/digits-{name}").iterdir()) - pools) == 5, "models of the changed file are others"
+
+
+def test_own_images_an_own_network_a_time_and_a_trained_network(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a folder of pictures to a file of weights, as a user goes: each line says the next one."""
+    data = attar.load("digits", nclass=2)
+    for k, (image, label) in enumerate(zip(data.images[:40], data.labels[:40], strict=True)):
+        place = Path("pictures") / data.classes[int(label)] / f"{k}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(place)
+    asked = iter((True, True, False))
+    monkeypatch.setattr(Clock, "more", lambda clock: next(asked))  # the time is up after two outer iterations
+    call("condense", "-d", "pictures", "--ipc", "1", "-n", name, "--minutes", "9", "--out", "mine")
+    said = capsys.readouterr()
+    assert f"{name}, factor 1" in said.err and "next: attar evaluate mine" in said.out
+    call("train", "mine", "--network", name, "--epochs", "2", "--out", "mine.safetensors")
+    assert "next: network.load_state_dict(safetensors.torch.load_file('mine.safetensors'))" in capsys.readouterr().out
+    network = own.find(name)(1, 2, (8, 8))
+    network.load_state_dict(load_file("mine.safetensors"))
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,13 @@ def title(result: Mapping[str, Any]) -> str:
     return f"{result.get('dataset', 'condensed set')}" + (f": {counted(ipc, 'image')} per class" if ipc else "")
 
 
-def duration(seconds: float) -> str:
-    """7.25 -> "7.2 s", 452.1 -> "7 min 32 s (452.1 s)"."""
+def duration(seconds: float, exact: bool = True) -> str:
+    """7.25 -> "7.2 s", 452.1 -> "7 min 32 s (452.1 s)"; not `exact`: "7 min 32 s"."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     hours, minutes, rest = int(seconds) // 3600, int(seconds) % 3600 // 60, int(seconds) % 60
-    return (f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s") + f" ({seconds:.1f} s)"
+    words = f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    return f"{words} ({seconds:.1f} s)" if exact else words
 
 
 def file_size(count: float) -> str:

@@ -47,7 +47,7 @@ def write(path: str | Path, runs: Sequence[OneOfMany]) -> None:
                 "verdicts": numbers.verdicts(run.result),
                 "protocol": results.protocol_words(run.result),
                 "tested_on": run.result.get("tested_on", ""),
-                "seconds": numbers.duration(sum(seconds.values())),
+                "seconds": numbers.duration(sum(seconds.values()), exact=False),
             }
         )
         columns.append({"name": run.name, "accuracy": head["accuracy"], "view": _images(k, run.condensed, len(runs))})

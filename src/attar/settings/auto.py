@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from attar.errors import counted
-from attar.settings import methods
+from attar.settings import methods, own
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import EvaluateConfig, NetworkConfig, PoolConfig, Recipe
 
@@ -103,13 +103,15 @@ def summary(recipe: Recipe, shape: Shape) -> str:
     network, condense, pool = recipe.network, recipe.condense, recipe.pool
     colour = "grey" if shape.channels == 1 else "colour"
     images = f"{shape.nclass} classes of {colour} images, {shape.width}x{shape.height}"
+    is_own = ":" in network.net_type  # a function of the user's own
     depth = "" if network.depth is None else network.depth
+    used = own.without_digest(network.net_type) if is_own else f"{network.net_type}{depth} of width {network.width:g}"
     schedule = counted(condense.outer_iterations, "outer iteration")
     schedule += f" of {counted(condense.inner_loop, 'pass')} over the classes"
     models = "fresh networks" if condense.network_init == "fresh" else pool.in_words
     short = " (short, for a CPU; --minutes or --niter for more)" if shape.cpu else ""
     return (
-        f"chosen for {images}: {network.net_type}{depth} of width {network.width:g}, factor {condense.factor}, "
+        f"chosen for {images}: {used}, factor {condense.factor}, "
         f"{_matching(condense)}, lr_img {condense.lr_img:g}, {models}, "
         f"{schedule}{short}; flags change it"
     )

@@ -100,11 +100,22 @@ def test_exports_hold_them(to: str, here: Path, said: list[str]) -> None:
             continue
         assert back.soft_labels is not None and small.soft_labels is not None, what
         assert torch.equal(back.soft_labels, small.soft_labels) and back.teacher == small.teacher
+    if to == "parquet":
+        card = (Path(out) / "README.md").read_text(encoding="utf-8")
+        assert "- the column `soft_labels` of the images to train on: the class probabilities of 2 convnet of 1" in card
     other = replace(small, teacher=small.teacher | {"temperature": 0.02})
     attar.evaluate(other, data, runs=1, epochs=1, yardsticks=())
     assert any("gives other labels than the set has" in line for line in said)
     result = attar.evaluate(out, data, runs=1, epochs=1, yardsticks=(), width=0.05)
     assert list(result.measured) == ["accuracy", "soft_labels", "random_soft_labels"]
+
+
+def test_training_takes_them(here: Path) -> None:
+    hard = attar.load_set("base")
+    small = attar.label(hard, teacher="pool")
+    one_hot = replace(small, soft_labels=torch.eye(10)[small.labels])
+    weights = [next(attar.train(one, epochs=3).parameters()) for one in (hard, small, one_hot)]
+    assert torch.equal(weights[0], weights[2]) and not torch.equal(weights[0], weights[1])
 
 
 def test_refusals(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -176,7 +176,8 @@ class Evaluator:
         key = self.key(job)
         if key not in self.trained.results:
             targets = None
-            if job.kind == RANDOM_SOFT and self.teacher is not None:
+            if job.kind == RANDOM_SOFT:
+                assert self.teacher is not None  # a set that is labelled comes with the models that did it
                 images, _ = random_real(self.data, self.condensed, job.seed)
                 targets = soft_labels(self.teacher, images, self.data, self.condensed.teacher["temperature"])
             self.trained.add(key, self.workers.call(run_once, job, self.condensed, self.data, targets))

@@ -92,6 +92,7 @@ def card(
         f"{condensed.decode_type}, factor {condensed.factor}).",
         "",
         *(f"- {kinds[what]}: {counted(len(labels), 'image')}" for what, (_, labels) in exported.items()),
+        *_soft_labels(condensed.teacher),
         "",
         *_snippet(condensed, list(exported)[-1]),
         "",
@@ -110,6 +111,18 @@ def card(
         *("```", *(f"{digest}  {name}" for name, digest in sums.items()), "```"),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _soft_labels(teacher: Mapping[str, Any]) -> list[str]:
+    """A line about the column of soft labels, where the set has a teacher."""
+    if not teacher:
+        return []
+    pool, epochs = teacher["pool"], counted(teacher["pool"]["epochs"], "epoch")
+    who = f"{pool['models']} {teacher['network']['net_type']} of {epochs}"
+    return [
+        f"- the column `soft_labels` of the images to train on: the class probabilities of {who} on the real images, "
+        f"temperature {teacher['temperature']:g}"
+    ]
 
 
 def _accuracies(result: Mapping[str, Any]) -> list[str]:

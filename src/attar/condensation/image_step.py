@@ -21,6 +21,7 @@ from attar.data.whitening import Whitening
 ADAMW_BETAS, ADAMW_EPSILON = (0.9, 0.999), 1e-8  # PyTorch's defaults
 PLATEAU_FACTOR = 0.5  # of the learning rate
 OptimizerState = dict[str, Tensor]  # the optimiser's state besides the momentum
+Moved = tuple[Tensor, Tensor, OptimizerState]  # images, momentum, state
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,7 @@ def move(
     gradient: Tensor,  # same shape, ∂L/∂images
     state: OptimizerState,
     optimizer: ImageOptimizer,
-) -> tuple[Tensor, Tensor, OptimizerState]:
+) -> Moved:
     """The steps of a sweep. Returns the new images, momentum and state, without synchronising with the device."""
     if optimizer.optimizer == "sgd":
         return _sgd(images, momentum, gradient, state, optimizer)
@@ -95,16 +96,14 @@ def _coast(images: Tensor, momentum: Tensor, state: OptimizerState, optimizer: I
     return images
 
 
-def _sgd(
-    images: Tensor, momentum: Tensor, gradient: Tensor, state: OptimizerState, optimizer: ImageOptimizer
-) -> tuple[Tensor, Tensor, OptimizerState]:
+def _sgd(images: Tensor, momentum: Tensor, gradient: Tensor, state: OptimizerState, optimizer: ImageOptimizer) -> Moved:
     momentum = optimizer.momentum * momentum + gradient
     return images - _in_image_units(optimizer.lr * optimizer.step_scale * momentum, state, optimizer), momentum, state
 
 
 def _adamw(
     images: Tensor, momentum: Tensor, gradient: Tensor, state: OptimizerState, optimizer: ImageOptimizer
-) -> tuple[Tensor, Tensor, OptimizerState]:
+) -> Moved:
     first, second = ADAMW_BETAS
     mean, std = optimizer.mean, optimizer.std
     gradient, count = gradient if std is None else std * gradient, state["count"] + 1

@@ -226,14 +226,12 @@ def draw_frequencies(state: State, setup: Setup) -> Tensor | None:
 
 def seen_images(state: State, setup: Setup) -> Tensor:
     """The images of each class as the published loop has them at its turn; stored so already where SGD moves them."""
-    return image_step.ahead(state.images, state.momentum, state.optimizer, setup.image_optimizer)
+    return setup.ahead(state.images, state.momentum, state.optimizer)
 
 
 def move_images(state: State, setup: Setup, images: Tensor, gradient: Tensor) -> None:
     """Step the images, of which `gradient` was computed."""
-    state.images, state.momentum, state.optimizer = image_step.move(
-        images, state.momentum, gradient, state.optimizer, setup.image_optimizer
-    )
+    state.images, state.momentum, state.optimizer = setup.move(images, state.momentum, gradient, state.optimizer)
 
 
 def reduce_lr(state: State, setup: Setup, loss: Tensor) -> None:

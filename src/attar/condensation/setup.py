@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from attar.condensation import image_step
 from attar.condensation.gradients import Execution, ImageGradients
 from attar.condensation.image_step import ImageOptimizer, effective_lr, pending, sweep_factors
 from attar.condensation.matchable import check_matchable
@@ -19,6 +23,7 @@ from attar.condensation.trajectory import TrajectoryGradients
 from attar.data.classes import check_ipc
 from attar.data.images import ImageData
 from attar.engine.compile import worth_compiling
+from attar.engine.cuda_graphs import CudaGraph
 from attar.engine.precision import check_precision, set_matmul_precision
 from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError, counted, say_once
@@ -48,6 +53,8 @@ class Setup:
     sweep: Sweep  # `gradients` of rows of real images
     calibration: SyntheticSweep | None  # gradients of a trained network's cross-entropy (NCFM)
     image_optimizer: ImageOptimizer
+    ahead: Callable[..., Tensor]  # `image_step.ahead` and
+    move: Callable[..., image_step.Moved]  # `image_step.move` of this optimiser
     network_training: NetworkTraining
     trajectory: TrajectoryGradients | None  # where trajectories are matched
     draws_subset: bool  # a class decodes to more images than `batch_syn_max`
@@ -92,6 +99,11 @@ def set_up(data: ImageData, pool: Pool, config: CondenseConfig, compiled: bool |
     if config.calibrate:
         entropy = ImageGradients(module, replace(matching, match="label"), data.normalize, rows, execution)
         calibration = SyntheticSweep(entropy, data)
+    optimizer = image_optimizer(data, config, len(labels))
+    ahead: Callable[..., Any] = partial(image_step.ahead, optimizer=optimizer)
+    move: Callable[..., Any] = partial(image_step.move, optimizer=optimizer)
+    if optimizer.turns > 1 and data.device.type == "cuda":  # hundreds of small operations
+        ahead, move = CudaGraph(ahead), CudaGraph(move)
     by_class = config.img_step == "class" and config.img_optim == "sgd"
     fractions = torch.tensor(
         pending(config.mom_img, len(labels)) if by_class else [0.0] * len(labels), device=data.device
@@ -106,7 +118,9 @@ def set_up(data: ImageData, pool: Pool, config: CondenseConfig, compiled: bool |
         gradients=gradients,
         sweep=Sweep(gradients, data, given=config.match == "pairs"),
         calibration=calibration,
-        image_optimizer=image_optimizer(data, config, len(labels)),
+        image_optimizer=optimizer,
+        ahead=ahead,
+        move=move,
         network_training=NetworkTraining(gradients, data),
         trajectory=TrajectoryGradients(module, execution, data.device) if config.match == "trajectory" else None,
         draws_subset=decoded_count(config.ipc, config.factor, config.decode_type) > config.batch_syn_max,

@@ -24,6 +24,7 @@ from attar.comparison.record import settings_of_line
 from attar.settings.choices import CORESET_NAMES
 from attar.settings.config import FLAGS, CondenseConfig, Recipe
 from attar.settings.methods import METHODS
+from attar.settings.recipes import RECIPES
 from attar.settings.schema import known_settings
 from helpers import browser
 
@@ -81,6 +82,7 @@ def test_every_method_has_its_page() -> None:
         assert f"]({name}.png)" in text and 0 < (DOCS / "methods" / f"{name}.png").stat().st_size < 40_000
         said = re.findall(r"(?<![\w-])--([a-z][\w-]*)", text)
         assert {flag.replace("_", "-") for flag in said} <= flags, name
+        assert {*re.findall(r"--recipe ([\w-]+)", text)} <= {*RECIPES}, name
     marks = [mark.split() for text in pages.values() for mark in re.findall(r"^<!-- settings (.*) -->$", text, re.M)]
     assert sorted(mark[0] for mark in marks) == sorted([*METHODS, "coresets"])
     known = {field for verb in ("condense", "select") for _, field in FLAGS[verb].values()}
@@ -145,7 +147,6 @@ def test_the_site_is_complete_and_asks_for_nothing(site: Path) -> None:
     """Settings and Python reference are complete; styles, scripts and pictures are the site's own."""
     settings, api = ((site / name).read_text(encoding="utf-8") for name in ("settings.html", "api.html"))
     import attar
-    from attar.settings.recipes import RECIPES
 
     flags = {flag for table in FLAGS.values() for flag in table}
     assert [flag for flag in flags if f"<code>--{flag}</code>" not in settings] == []

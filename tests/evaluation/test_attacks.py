@@ -123,3 +123,14 @@ def test_the_command_line(
     assert again in said, "the same seed gives the same number"
     words = refused(capsys, "evaluate", set_file, "--attacks", "pdg")
     assert "unknown attacks 'pdg'; did you mean 'pgd'?" in words
+
+
+def test_a_comparison_shares_networks_under_attack(tmp_path: Path) -> None:
+    """Random real images without augmentation are the same for both entries, and are trained on once."""
+    evaluation = {"epochs": 1, "plain": True, "attacks": ["fgsm"], "attack_images": 50, "yardsticks": ["random_real"]}
+    entries = [{"method": "random"}, {"method": "herding", "features": "pixels"}]
+    spec = {"dataset": "digits", "width": 0.05, "runs": 1, "evaluate": evaluation, "entry": entries}
+    attar.compare(spec, out=tmp_path / "out")
+    lines = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    plain = [line["random_plain"]["convnet2"] for line in lines if "entry" in line]
+    assert len(plain) == 2 and plain[0] == plain[1] and plain[0]["attacked"]["images"] == 50

@@ -54,7 +54,10 @@ def test_fractions_beside_percentages(here: Path, capsys: pytest.CaptureFixture[
     call("evaluate", "base", *QUICK, *NONE, "--networks", "convnet1")
     assert "condensed −" not in capsys.readouterr().out
     assert list(result()["ior"]) == ["convnet2"]
-    assert list(result()["accuracy"]) == ["convnet2", "convnet1"]
+    both = result()
+    assert list(both["accuracy"]) == ["convnet2", "convnet1"]
+    fall = mean(both, "accuracy") - mean(both, "accuracy", "convnet1")
+    assert both["drop"] == {"convnet1": pytest.approx(fall)}
     call("evaluate", "base", *QUICK, "--networks", "convnet1", "--yardsticks", "random_real")
     assert list(result()["ior"]) == ["convnet2", "convnet1"] and list(result()["hlr"]) == ["convnet2"]
 

@@ -48,13 +48,15 @@ class SharedNetworks(TrainedNetworks):
         self.all = out / NETWORKS_FILE
         for values in lines(self.all):
             with suppress(KeyError, TypeError, ValueError):  # the network of a damaged line is trained again
-                self.results[str(values["key"])] = TrainedNetwork(float(values["accuracy"]), int(values["images"]))
+                accuracy, images = float(values["accuracy"]), int(values["images"])
+                self.results[str(values["key"])] = TrainedNetwork(accuracy, images, attacked=values["attacked"])
 
     def add(self, key: str, result: TrainedNetwork) -> None:
         """Remember the result of a network, for this cell and for all others."""
         super().add(key, result)
         with self.lock:
-            files.append(self.all, {"key": key, "accuracy": result.accuracy, "images": result.images})
+            kept = {"accuracy": result.accuracy, "images": result.images, "attacked": result.attacked}
+            files.append(self.all, {"key": key, **kept})
 
 
 def results(out: Path) -> list[ResultLine]:

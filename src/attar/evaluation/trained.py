@@ -45,7 +45,7 @@ class TrainedNetworks:
         with suppress(ValueError, KeyError, TypeError):
             values = json.loads(line)
             predicted = [int(label) for label in values["predicted"]]
-            attacked = {str(name): float(value) for name, value in values["attacked"].items()}
+            attacked = {str(name): float(value) for name, value in dict(values["attacked"] or {}).items()}
             self.results[str(values["key"])] = TrainedNetwork(
                 float(values["accuracy"]), int(values["images"]), predicted, attacked
             )

@@ -567,7 +567,7 @@ def test_debug_shows_the_traceback(run_attar: Callable[..., Any], tmp_path: Path
         ("export base --to npz --what all", "unknown what 'all'; valid: both, decoded, stored"),
         ("export base --to pt --what both", "a .pt pair holds one set of images: choose --what stored or decoded"),
         ("export base --to parquet --out base", "base is not empty; name another place with --out, or add --overwrite"),
-        ("export nowhere --to npz", "there is no file nowhere"),
+        ("export nowhere --to npz", "there is no run folder or file nowhere"),
         ("push base zoo", "'zoo' is no name on the Hugging Face hub; a name is USER/NAME"),
         ("evaluate base --factor 3", "base says itself how it is decoded"),
         ("evaluate small", "small does not say which data it stands for; name the real data with -d"),

@@ -200,7 +200,7 @@ def refused(path: Path) -> str:
 
 
 def test_files_that_are_no_sets(tmp_path: Path) -> None:
-    assert "there is no file" in refused(tmp_path / "none.safetensors")
+    assert "there is no run folder or file" in refused(tmp_path / "none.safetensors")
     assert "no run folder, or its run is not finished" in refused(tmp_path)
     foreign = tmp_path / "foreign.safetensors"
     save_file({"weight": torch.zeros(3)}, foreign)

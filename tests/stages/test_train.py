@@ -79,7 +79,7 @@ def test_on_the_command_line(
         capsys, "train", run, "--out", "m.safetensors"
     )
     assert "unknown network 'resnt'; did you mean 'resnet'" in refused(capsys, "train", run, "--network", "resnt")
-    assert "there is no file nothing" in refused(capsys, "train", "nothing")
+    assert "there is no run folder or file nothing" in refused(capsys, "train", "nothing")
     assert "diverged in training; lower the learning rate" in refused(
         capsys, "train", run, "--out", "n.safetensors", "--lr", "1e15", "--epochs", "5", "--quiet"
     )

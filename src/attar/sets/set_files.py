@@ -79,6 +79,8 @@ def load_set(path: str | Path) -> SyntheticSet:
         UserError: where the file is damaged, or is no condensed set.
     """
     path = Path(path)
+    if not path.exists():
+        raise MissingError(f"there is no run folder or file {path}")
     if path.is_dir():
         if not (path / CONDENSED).is_file():
             raise MissingError(f"{path} is no run folder, or its run is not finished: it has no {CONDENSED}")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from attar import files
-from attar.errors import MissingError, UserError
+from attar.errors import UserError
 from attar.report.of_run import write_report
 from attar.runs import run_folder
 from attar.runs.result import describe_set
@@ -37,8 +37,6 @@ class Part:
 
 def read_part(path: Path) -> Part:
     """Read a part from its run folder or its condensed file. Raises `MissingError` or `UserError`."""
-    if not path.exists():
-        raise MissingError(f"there is no run folder or file {path}")
     condensed = set_files.load_set(path)
     folder = RunFolder(path if path.is_dir() else path.parent)
     if path.is_file() and path.name != set_files.CONDENSED:

@@ -14,7 +14,7 @@ import torch
 from attar.condensation.setup import set_up
 from attar.engine.cuda_graphs import GRAPH_WARMUP, CudaGraph, short_of_memory
 from attar.engine.device import tensor_cores
-from attar.engine.precision import set_matmul_precision
+from attar.engine.precision import matmul_precision, set_matmul_precision
 from attar.settings import recipes
 from attar.stages import schedule
 from helpers.condensation import digits, pool_of, settings
@@ -84,7 +84,7 @@ def test_a_sweep_halves_its_classes_down_to_one(caplog: pytest.LogCaptureFixture
     setup.gradients.chunk = 4
     assert [(setup.gradients.halve(), setup.gradients.chunk) for _ in range(3)] == [(True, 2), (True, 1), (False, 1)]
     assert [line.split(";")[0] for line in caplog.messages[-2:]] == [
-        f"not enough memory: from now on {count} classes at once" for count in (2, 1)
+        f"not enough memory: from now on {count} at once" for count in ("2 classes", "1 class")
     ]
 
 
@@ -121,6 +121,9 @@ def test_tensor_cores_are_switched_without_a_warning() -> None:
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     try:
         set_matmul_precision("tf32", CUDA)
+        assert torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.allow_tf32
+        with matmul_precision("float32", CUDA):
+            assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
         assert torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.allow_tf32
         set_matmul_precision("float32", CUDA)
         assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32

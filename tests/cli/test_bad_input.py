@@ -323,8 +323,11 @@ def test_cuda_asked_for_and_absent(verb: str, refused: Callable[..., str]) -> No
 
 @needs_no_gpu
 def test_a_precision_that_the_device_lacks(refused: Callable[..., str]) -> None:
-    words = refused("condense", *DIGITS, "--precision", "tf32")
-    assert words == "tf32 exists on NVIDIA GPUs only; on a CPU use --precision float32 or bf16"
+    right = "tf32 exists on NVIDIA GPUs only; on a CPU use --precision float32"
+    assert refused("condense", *DIGITS, "--precision", "tf32") == right
+    data = attar.load("digits")
+    with pytest.raises(attar.UserError, match=right):
+        attar.evaluate(attar.select(data, "random", ipc=1), data, precision="tf32")
 
 
 # ---- pools ----

@@ -21,7 +21,7 @@ def check_precision(precision: str, device: torch.device) -> None:
             raise UserError(f"{name} has no {precision}; use --precision float32")
         return
     if precision == "tf32":
-        raise UserError("tf32 exists on NVIDIA GPUs only; on a CPU use --precision float32 or bf16")
+        raise UserError("tf32 exists on NVIDIA GPUs only; on a CPU use --precision float32")
     if precision == "bf16" and not torch.cpu._is_avx512_bf16_supported():
         say_once("this CPU has no AVX512-BF16: bf16 works here, but float32 is faster", logging.WARNING)
 
@@ -40,6 +40,18 @@ def set_matmul_precision(precision: str, device: torch.device) -> None:
     """On a GPU, use tensor cores for float32 products if the precision is tf32, and true float32 otherwise."""
     if device.type == "cuda":
         tensor_cores(products=precision == "tf32", convolutions=precision == "tf32")
+
+
+@contextmanager
+def matmul_precision(precision: str, device: torch.device) -> Iterator[None]:
+    """In the block as `set_matmul_precision`, then as before."""
+    cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
+    before = cuda.matmul.allow_tf32, cudnn.allow_tf32
+    set_matmul_precision(precision, device)
+    try:
+        yield
+    finally:
+        tensor_cores(products=before[0], convolutions=before[1])
 
 
 def use_differentiable_attention() -> None:

@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 from attar import __version__
 from attar.data.cache.mapped import Mapped
 from attar.data.images import ImageData
+from attar.engine.precision import check_precision, matmul_precision
 from attar.engine.workers import ThreadWorkers
 from attar.errors import log
 from attar.evaluation import attacks
@@ -102,6 +103,7 @@ def evaluate(
         UserError: where set and data do not fit each other, or a network cannot be built for the data.
     """
     check_set_fits(condensed, data)
+    check_precision(config.precision, data.device)
     assert data.test_labels is not None
     networks = chosen_networks(config, network)
     for settings in networks.values():
@@ -236,5 +238,6 @@ def train_network(
         return sampler.draw(rows if resident else images[rows], labels[rows], batch)
 
     trainer = Trainer(model, partial(make_batches, data, fetch=fetch))
-    fit(trainer, epoch_batches, draw, job.epochs, after_epoch=after_epoch)
+    with matmul_precision(config.precision, data.device):
+        fit(trainer, epoch_batches, draw, job.epochs, after_epoch=after_epoch)
     return model

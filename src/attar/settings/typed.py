@@ -128,6 +128,7 @@ class EvaluateSettings(DataSettings, total=False):
     batch_size: int
     aug_type: str
     mix_p: float
+    precision: str
     seed: int
     yardsticks: str | Sequence[str]
     plain: bool

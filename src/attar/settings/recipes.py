@@ -163,11 +163,13 @@ TRAJECTORY_METHODS: dict[str, tuple[str, tuple[str, ...]]] = {  # where its sett
     "datm": ("by difficulty-aligned trajectories (DATM)", ("cifar10", "cifar100", "tiny", "fashion-cpu")),
     "tgdd": ("by features along trajectories (TGDD)", tuple(TRAJECTORY_DATA)),
 }
-RATES = {"lr_img": 100.0, "lr_teacher": 0.05, "niter": 5}
-SHORT: dict[str, dict[str, dict[str, Any]]] = {  # of fashion-cpu
-    "mtt": {"condense": RATES},
-    "ftd": {"pool": {"models": 2}, "condense": RATES},
-    "datm": {"pool": {"models": 2}, "condense": RATES},
+# Of fashion-cpu: short epochs of fast experts, so that ten steps can follow one, and many of them (docs/log.md)
+RATES = {"lr_img": 30.0, "lr_teacher": 0.1, "max_start_epoch": 16, "niter": 10}
+FAST = {"lr": 0.05, "fraction": 0.05}
+SHORT: dict[str, dict[str, dict[str, Any]]] = {
+    "mtt": {"pool": FAST, "condense": RATES},
+    "ftd": {"pool": FAST | {"models": 2}, "condense": RATES},
+    "datm": {"pool": FAST | {"models": 2}, "condense": RATES},
     "tgdd": {"pool": {"epochs": 8}},
 }
 
@@ -175,14 +177,13 @@ SHORT: dict[str, dict[str, dict[str, Any]]] = {  # of fashion-cpu
 def of_method(method: str, name: str) -> Recipe:
     """A recipe of `TRAJECTORY_DATA` with a method on top, and experts that are trained as long as they are used."""
     base = TRAJECTORY_DATA[name][1]()
-    if name == "fashion-cpu":
-        base = overlay(base, {"condense": {"ipc": 10}})
+    short = name == "fashion-cpu"
+    base = overlay(base, {"condense": {"ipc": 10}}) if short else base
     made = overlay(base, methods.method_layer(method, base, base.condense.ipc))
-    if method in ("mtt", "ftd") or (method == "datm" and name == "fashion-cpu"):
-        made = overlay(made, {"pool": {"epochs": made.condense.last_epoch}})
-    if method == "tgdd" and base.data.dataset in SUBSETS:
-        made = overlay(made, {"pool": {"epochs": 80}})
-    return overlay(made, SHORT[method]) if name == "fashion-cpu" else made
+    made = overlay(made, SHORT[method]) if short else made
+    if method == "tgdd":
+        return overlay(made, {"pool": {"epochs": 80}}) if base.data.dataset in SUBSETS else made
+    return made if method == "datm" and not short else overlay(made, {"pool": {"epochs": made.condense.last_epoch}})
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {

@@ -7,6 +7,7 @@ import json
 import pickle
 import re
 import shutil
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from attar.data.images import ImageData
 from attar.sets import foreign, push
 from attar.sets.export import bytes_of, export_set, folder_names
 from attar.sets.push import push_set
+from attar.settings import own_code
 from helpers.command import call, refused
 
 QUICK = ("--runs", "2", "--epochs", "2", "--yardsticks", "none", "--quiet")
@@ -144,7 +146,9 @@ def test_the_card_says_what_a_stranger_needs(copied_run: Path, capsys: pytest.Ca
     assert "holds something else than an export (mine.txt); move it away" in said and "--out" not in said
 
 
-def test_reading_and_exporting_runs_nothing_that_a_set_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_that_a_set_names_runs_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As SECURITY.md has it."""
     monkeypatch.chdir(tmp_path)
     Path("named.py").write_text("open('ran', 'w').close()\n", encoding="utf-8")
@@ -152,7 +156,41 @@ def test_reading_and_exporting_runs_nothing_that_a_set_names(tmp_path: Path, mon
     attar.save_set("set.safetensors", replace(make(), recipe=recipe))
     attar.export_set(attar.load_set("set.safetensors"), "npz", "out")
     call("export", "set.safetensors", "--to", "imagefolder", "--out", "pictures")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["named.py", "out.npz", "pictures", "set.safetensors"]
+    Path("run").mkdir()
+    attar.save_set("run/condensed.safetensors", replace(make(), recipe=recipe))
+    Path("run/config.json").write_text(json.dumps(recipe), encoding="utf-8")
+    verbs = [(verb, place) for verb in ("evaluate", "label", "train") for place in ("set.safetensors", "run")]
+    for verb, place in (*verbs, ("evaluate", "out.npz"), ("evaluate", "pictures"), ("add", "run")):
+        said = refused(capsys, verb, place, "-d", "digits")
+        assert f"{place} names the code of named" in said and "it is not run" in said
+    assert "run names the code of named:net" in refused(capsys, "condense", "--resume", "run")
+    assert not Path("ran").exists()
+
+
+def test_code_that_a_run_names_runs_where_its_user_named_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], said: list[str]
+) -> None:
+    """As SECURITY.md has it: resuming and evaluating one's own run needs no word more."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("ATTAR_CACHE", "cache")
+    monkeypatch.setattr(own_code, "NAMED", set())
+    module = "net = 'own'\ndef make(channels, nclass, size):\n    import torch.nn as nn\n    return nn.Sequential("
+    module += "nn.Conv2d(channels, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, nclass))\n"
+    Path("named_net.py").write_text(module, encoding="utf-8")
+    quick = ("-d", "digits", "--ipc", "1", "--pt_from", "1", "--model_num", "1", "--inner_loop", "1", "--n_data", "64")
+    call("condense", *quick, "-n", "named_net:make", "--niter", "1", "--out", "mine")
+    own_code.NAMED.clear()  # as in another process
+    call("condense", "--resume", "mine", "--niter", "2")
+    once = ("--runs", "1", "--epochs", "1", "--yardsticks", "none")
+    call("evaluate", "mine", *once)
+    assert "runs the code of named_net:make, which mine names" in said
+    own_code.NAMED.clear()
+    monkeypatch.setenv("ATTAR_CACHE", "elsewhere")  # as on another machine
+    assert "--networks named_net:make" in refused(capsys, "evaluate", "mine", *once)
+    call("evaluate", "mine", *once, "--networks", "named_net:make")
+    own_code.NAMED.clear()
+    call("evaluate", "mine", *once)
 
 
 def test_export_says_what_it_wrote(copied_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

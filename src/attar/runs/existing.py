@@ -16,7 +16,7 @@ from attar.errors import MissingError, UserError, counted, say_once
 from attar.runs import checkpoint, run_folder
 from attar.runs.run_folder import RunFolder
 from attar.sets import set_files
-from attar.settings import own, recipes
+from attar.settings import own, own_code, recipes
 from attar.settings.config import Recipe, with_role
 from attar.settings.schema import settings_of
 
@@ -44,7 +44,7 @@ def saved_recipe(folder: RunFolder) -> Recipe:
         raise MissingError(f"{folder.path} holds no run to go on with: it has no {run_folder.CONFIG}")
     sections = folder.read(run_folder.CONFIG, "attar")
     sections.pop("attar", None)
-    return recipes.overlay(Recipe(), sections)
+    return recipes.of_file(sections, folder.path)
 
 
 def open_or_create(folder: RunFolder, recipe: Recipe, about: Mapping[str, Any], *, overwrite: bool = False) -> Run:
@@ -53,6 +53,7 @@ def open_or_create(folder: RunFolder, recipe: Recipe, about: Mapping[str, Any], 
     about: the entry `attar` of a new run's config.json; a resumed run keeps its own and adds only the command.
     Raises `UserError` where the folder holds another run, a longer one, or one without its checkpoint.
     """
+    own_code.remember(settings_of(recipe))  # on another machine of a cluster, too
     if overwrite or not exists(folder):
         run_folder.check_free(folder.path, overwrite=overwrite)
         return Run(folder, recipe, dict(about), None, False, new=True)

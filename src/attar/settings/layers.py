@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from attar.errors import MissingError, UserError, choose, nearest
-from attar.settings import choices, methods, plugins
+from attar.settings import choices, methods, own_code, plugins
 from attar.settings.auto import Shape
 from attar.settings.config import ONLY_OF_ATTAR, SECTIONS, Recipe
 from attar.settings.recipes import RECIPES, for_data, named, overlay
@@ -83,6 +83,7 @@ def resolve(
         sections["pool"]["epochs"] = max(used, longer)
     sections["condense"]["plugin"] = plugins.used(sections)
     resolved = overlay(base, sections)  # once, after all layers: a flag may complete a setting of the file
+    own_code.remember(sections)
     for explicit in explicit_layers:
         check_explicit(explicit, sections["condense"])
     return resolved
@@ -172,7 +173,7 @@ def _same_network(name: str, other: str) -> bool:
 
 
 def by_section(flags: Mapping[str, tuple[str, str]], values: Mapping[str, Any], where: str = "") -> Layer:
-    """Flags and tables {flag or section: value} as {section: {field: value}}.
+    """Flags and tables {flag or section: value}, which the user gave, as {section: {field: value}}.
 
     Hyphens and underscores are the same. Raises `UserError` for unknown names and wrong types; its message begins with
     `where`.
@@ -192,6 +193,7 @@ def by_section(flags: Mapping[str, tuple[str, str]], values: Mapping[str, Any], 
             raise UserError(f"{where}[{key}] must be a table of settings, not {value!r}")
         else:
             raise UserError(f"{where}unknown setting '{key}'; {nearest(key, flags)}")
+    own_code.remember(sections)
     return sections
 
 

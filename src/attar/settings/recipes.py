@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from attar.errors import UserError, choose
-from attar.settings import methods, plugins
+from attar.settings import methods, own_code, plugins
 from attar.settings.auto import USUAL_IPC, Shape, fitting
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import SECTIONS, DataConfig, EvaluateConfig, NetworkConfig, PoolConfig, Recipe
@@ -253,6 +253,20 @@ def for_data(
     else:
         recipe = fitting(shape, ipc, method) if shape is not None else default()
     return overlay(recipe, {"data": {"dataset": dataset}})
+
+
+def of_file(sections: Mapping[str, Mapping[str, Any]], where: object) -> Recipe:
+    """The recipe that a set, run or export was stored with.
+
+    Args:
+        sections: {section: {field: value}}.
+        where: the file or folder, for messages.
+
+    Raises:
+        UserError: as `overlay`, and for code that the user has not named.
+    """
+    own_code.check(sections, where)
+    return overlay(Recipe(), sections)
 
 
 def overlay(recipe: Recipe, sections: Mapping[str, Mapping[str, Any]]) -> Recipe:

@@ -16,7 +16,7 @@ from attar.runs import checkpoint, run_folder
 from attar.runs.progress import Progress, shows_progress
 from attar.sets.partition import without_phase
 from attar.sets.synthetic import SyntheticSet
-from attar.settings import layers, recipes
+from attar.settings import layers, own_code, recipes
 from attar.settings.config import Recipe
 from attar.settings.typed import DataSettings
 from attar.stages.condense import condense
@@ -61,6 +61,7 @@ def add(
     recipe = before.condensed.recipe
     if not (Path(run) / run_folder.CONFIG).is_file() or before.condensed.coreset or not recipe:
         raise MissingError(f"{run} is no run folder of attar condense: its settings are what classes are added by")
+    own_code.check(recipe, run)
     data, asked_for, flags = name_as_setting("add", data, settings)
     layer = layers.by_section(flags, asked_for)
     of_run = recipe["data"] if "dataset" not in layer.get("data", {}) else {"size": recipe["data"]["size"]}

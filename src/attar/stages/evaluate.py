@@ -37,7 +37,7 @@ from attar.settings.layers import Layer
 from attar.settings.typed import EvaluateSettings
 from attar.stages.label import teacher_of
 from attar.stages.schedule import QUICK
-from attar.stages.shared import cluster_workers, given_images, load_data, name_as_setting
+from attar.stages.shared import cluster_workers, given_images, load_data, name_as_setting, recipe_of_set
 
 
 @shows_progress
@@ -136,10 +136,11 @@ def _attar_set(
     layer: Layer,  # what the caller set
     progress: Progress,
 ) -> EvaluationInputs:
-    condensed = set_files.as_set(condensed)
-    base = recipes.overlay(Recipe(), condensed.recipe) if condensed.recipe else recipes.for_data(condensed.source)
+    where, condensed = condensed, set_files.as_set(condensed)
     if recipe is not None:
         base = layers.resolve(FLAGS["evaluate"], {}, recipe=str(recipe))
+    else:
+        base = recipe_of_set(condensed, where)
     resolved = recipes.overlay(base, layer)
     images = load_data(resolved, progress) if data is None else given_images(data, layer, progress)
     return EvaluationInputs(condensed, images, resolved, condensed.fingerprint)
@@ -159,7 +160,7 @@ def _foreign_set(
     foreign_set = foreign.read(path)
     if data is None and not foreign_set.recipe and "dataset" not in layer.get("data", {}):
         raise UserError(f"{path} does not say which data it stands for; name the real data with -d")
-    resolved = recipes.overlay(recipes.overlay(Recipe(), foreign_set.recipe), layer)
+    resolved = recipes.overlay(recipes.of_file(foreign_set.recipe, path), layer)
     images = load_data(resolved, progress) if data is None else given_images(data, layer, progress)
     if recipe is not None:
         resolved = recipes.overlay(layers.resolve(FLAGS["evaluate"], {}, recipe=str(recipe)), layer)

@@ -24,7 +24,7 @@ from attar.settings.config import PoolConfig, Recipe
 from attar.settings.schema import settings_of
 from attar.settings.typed import LabelSettings
 from attar.stages.pretrain import default_folder, train_pool
-from attar.stages.shared import given_images, load_data, name_as_setting
+from attar.stages.shared import given_images, load_data, name_as_setting, recipe_of_set
 from attar.training.pool import Pool
 
 POOL = "pool"  # the teacher: the early-stage models of the run
@@ -65,13 +65,12 @@ def label(
     path = None if isinstance(condensed, SyntheticSet) else Path(condensed)
     is_run = path is not None and path.is_dir()
     with run_folder.open_run_folder(path) if path is not None and is_run else nullcontext() as folder:
-        condensed = set_files.as_set(condensed)
+        where, condensed = condensed, set_files.as_set(condensed)
         if condensed.has_learned and condensed.soft_labels is not None:
             raise UserError(f"the labels of this set were learned with its images ({condensed.method}), and stay")
         data, asked, flags = name_as_setting("label", data, settings)
         layer = layers.by_section(flags, asked)
-        base = recipes.overlay(Recipe(), condensed.recipe) if condensed.recipe else recipes.for_data(condensed.source)
-        recipe = recipes.overlay(base, layer)
+        recipe = recipes.overlay(recipe_of_set(condensed, where), layer)
         images = load_data(recipe, progress) if data is None else given_images(data, layer, progress)
         check_set_fits(condensed, images)
         recipe = _recipe_of(teacher, recipe, layer.get("pool", {}))
@@ -98,8 +97,8 @@ def _recipe_of(teacher: str | None, recipe: Recipe, asked: Mapping[str, Any]) ->
     if teacher == POOL:
         return recipe
     how = recipe.evaluate
-    named = replace(how, networks=() if teacher is None else (teacher,))
-    ((_, network),) = chosen_networks(named, recipe.network).items()
+    networks = layers.by_section({}, {"evaluate": {"networks": () if teacher is None else teacher}})
+    ((_, network),) = chosen_networks(recipes.overlay(recipe, networks).evaluate, recipe.network).items()
     names = ("lr", "momentum", "weight_decay", "batch_size", "aug_type", "mix_p")
     trained = {"epochs": how.whole_epochs, "models": 1} | {name: getattr(how, name) for name in names}
     return replace(recipe, network=network, pool=PoolConfig(**trained | dict(asked)))
@@ -110,7 +109,7 @@ def teacher_of(condensed: SyntheticSet, data: ImageData, progress: Progress) -> 
     about = condensed.teacher
     if not about or condensed.soft_labels is None:
         return None
-    recipe = recipes.overlay(Recipe(), {name: about[name] for name in ("network", "pool")})
+    recipe = recipes.of_file({name: about[name] for name in ("network", "pool")}, "the set's teacher")
     models = train_pool(data, recipe, default_folder(data, recipe), progress)
     labels = soft_labels(models, condensed.decoded()[0], data, about["temperature"])
     off = float((labels.cpu() - condensed.soft_labels.cpu()).abs().max())

@@ -71,7 +71,7 @@ def report(first: str | Path, *others: str | Path, out: str | Path | None = None
 def _real_images(condensed: SyntheticSet, progress: Progress) -> ImageData | None:
     """The real images that the set was made from, where they are there."""
     try:
-        data = load_data(recipes.overlay(Recipe(), condensed.recipe), progress)
+        data = load_data(recipes.overlay(Recipe(), {"data": condensed.recipe.get("data", {})}), progress)
     except UserError as error:
         log.info("the report shows no real images: %s", error)
         return None

@@ -23,6 +23,7 @@ from attar.errors import UserError, counted, log
 from attar.evaluation import protocol
 from attar.runs import run_folder
 from attar.runs.progress import Progress
+from attar.sets.synthetic import SyntheticSet
 from attar.settings import auto, layers, recipes, schema
 from attar.settings.config import FLAGS, DataConfig, Recipe
 from attar.settings.schema import settings_of
@@ -80,6 +81,16 @@ def resolve_inputs(
     shape = auto.shape_of(images)
     resolved = replace(layers.resolve(flags, settings, recipe=recipe, shape=shape), data=_data_config(images))
     return Inputs(resolved, images, explicit, auto.summary(resolved, shape))
+
+
+def recipe_of_set(condensed: SyntheticSet, where: object) -> Recipe:
+    """The recipe that made a set, or that of its data. where: what the caller gave, a set or its file.
+
+    Raises `UserError` for code that the set names and the user does not.
+    """
+    if not condensed.recipe:
+        return recipes.for_data(condensed.source)
+    return recipes.of_file(condensed.recipe, where if isinstance(where, str | Path) else condensed.folder or "SET")
 
 
 def warn_other_recipe(recipe: str | None, data: ImageData) -> None:

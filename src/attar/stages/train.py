@@ -36,7 +36,7 @@ from attar.settings.config import Recipe
 from attar.settings.layers import Layer
 from attar.settings.schema import settings_of
 from attar.settings.typed import TrainSettings
-from attar.stages.shared import given_images, load_data, name_as_setting
+from attar.stages.shared import given_images, load_data, name_as_setting, recipe_of_set
 from attar.training.train_state import TrainState, accuracy
 
 MODEL = "model.safetensors"
@@ -95,10 +95,10 @@ def train_set(
         )
     data, settings, flags = name_as_setting("train", data, settings)
     layer = layers.by_section(flags, settings)
-    condensed = set_files.as_set(condensed)
-    base = recipes.overlay(Recipe(), condensed.recipe) if condensed.recipe else recipes.for_data(condensed.source)
+    where, condensed = condensed, set_files.as_set(condensed)
     asked = () if network is None else [_maker(network) if isinstance(network, nn.Module) else network]
-    recipe = recipes.overlay(recipes.overlay(base, layer), {"evaluate": {"networks": asked}})
+    of_network = layers.by_section({}, {"evaluate": {"networks": asked}})
+    recipe = recipes.overlay(recipes.overlay(recipe_of_set(condensed, where), layer), of_network)
     images = _real_images(condensed, recipe, layer, data, progress)
     if images.test_images is not None:
         check_set_fits(condensed, images)

@@ -82,7 +82,7 @@ def test_an_attack_is_that_of_a_loop_over_images(
 
 
 def test_stronger_attacks_leave_less(digits: ImageData, model: TrainState) -> None:
-    clean = attacks.under_attack(model, digits, EvaluateConfig(attacks=("fgsm",), attack_eps=0.001), 0)["fgsm"]
+    clean = attacks.under_attack(model, digits, EvaluateConfig(attacks=("fgsm",), attack_eps=0.5), 0)["fgsm"]
     found = attacks.under_attack(model, digits, EvaluateConfig(attacks=("fgsm", "pgd"), attack_eps=64), 0)
     assert clean > 0.6 and found["pgd"] < found["fgsm"] + 0.02 < clean
     assert (
@@ -123,6 +123,8 @@ def test_the_command_line(
     assert again in said, "the same seed gives the same number"
     words = refused(capsys, "evaluate", set_file, "--attacks", "pdg")
     assert "unknown attacks 'pdg'; did you mean 'pgd'?" in words
+    a_fraction = refused(capsys, "evaluate", set_file, "--attacks", "pgd", "--attack_eps", "0.03")
+    assert "attack_eps must be between 0.5 and 255, not 0.03" in a_fraction
 
 
 def test_a_comparison_shares_networks_under_attack(tmp_path: Path) -> None:

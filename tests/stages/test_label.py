@@ -65,6 +65,7 @@ def test_measured_beside_hard_labels_and_random_images(here: Path, capsys: pytes
     """Random real images learn the same teacher's labels; another teacher's accuracies do not stay."""
     call("evaluate", "base", *QUICK)
     hard = json.loads(Path("base/result.json").read_text())["accuracy"]
+    report, shown = Path("base/report.html"), "labelled by the same teacher"
     call("label", "base", "--epochs", "1", "--quiet")
     call("evaluate", "base", *QUICK)
     found: dict[str, Any] = json.loads(Path("base/result.json").read_text())
@@ -83,8 +84,10 @@ def test_measured_beside_hard_labels_and_random_images(here: Path, capsys: pytes
         run = measure.run_once(job, small, data, logits.softmax(1))
         assert run.accuracy == found["random_soft_labels"]["convnet2"]["runs"][seed]
     assert "with the teacher's labels condensed − random real " in capsys.readouterr().out
+    assert shown in report.read_text(encoding="utf-8")
     call("label", "base", "--teacher", "pool", "--quiet")
     assert "soft_labels" not in json.loads(Path("base/result.json").read_text())
+    assert shown not in report.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("to", ["parquet", "imagefolder", "npz"])
@@ -123,6 +126,8 @@ def test_refusals(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown network 'convnt'; did you mean 'convnet'?" in refused(
         capsys, "label", "base", "--teacher", "convnt"
     )
+    call("export", "base", "--to", "npz", "--out", "out.npz")
+    assert "out.npz is an export or another tool's; label the run" in refused(capsys, "label", "out.npz")
     learned = replace(attar.load_set("base"), soft_labels=torch.full((10, 10), 0.1))
     with pytest.raises(attar.UserError, match="were learned with its images"):
         attar.label(learned)

@@ -15,9 +15,10 @@ from attar.errors import UserError, log
 from attar.evaluation.protocol import RANDOM_SOFT, SOFT, check_set_fits, chosen_networks
 from attar.evaluation.results import BY_CLASS
 from attar.evaluation.teacher import soft_labels
+from attar.report.of_run import write_report
 from attar.runs import run_folder
 from attar.runs.progress import Progress, shows_progress
-from attar.sets import set_files
+from attar.sets import foreign, set_files
 from attar.sets.synthetic import SyntheticSet
 from attar.settings import layers, recipes
 from attar.settings.config import PoolConfig, Recipe
@@ -44,7 +45,7 @@ def label(
     """Let a teacher label the training images of a set: softmax(logits / temperature), beside the hard labels.
 
     Args:
-        condensed: a set, or a run folder or condensed file, which is written again with the labels.
+        condensed: a set, or a run folder or condensed file, which is written again with the labels, and its report.
         data: the real images: an `ImageData`, or what `attar.load` takes; by default those that the set was made from.
         teacher: a network such as "resnet18", trained on all real images by the protocol of the evaluation, or "pool",
             the mean of the run's early-stage models. By default the network of the run.
@@ -57,12 +58,14 @@ def label(
         The set with `soft_labels` and `teacher`. The teacher's models are in the pool folder of its network.
 
     Raises:
-        UserError: where set and data do not fit each other, or the set has labels that were learned with its images.
+        UserError: where set and data do not fit each other, for an export, and for labels learned with the images.
     """
     assert isinstance(progress, Progress)  # see `shows_progress`
     if not 0 < temperature < math.inf:
         raise UserError(f"temperature must be a number above 0, not {temperature:g}")
     path = None if isinstance(condensed, SyntheticSet) else Path(condensed)
+    if path is not None and foreign.is_foreign(path):
+        raise UserError(f"{path} is an export or another tool's; label the run or condensed file that it is from")
     is_run = path is not None and path.is_dir()
     with run_folder.open_run_folder(path) if path is not None and is_run else nullcontext() as folder:
         where, condensed = condensed, set_files.as_set(condensed)
@@ -89,6 +92,7 @@ def label(
                 result.pop(kind, None)
                 result.get(BY_CLASS, {}).pop(kind, None)
             folder.write(run_folder.RESULT, result)
+            write_report(folder, condensed, result, images)
     return condensed
 
 

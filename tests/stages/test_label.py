@@ -113,6 +113,26 @@ def test_exports_hold_them(to: str, here: Path, said: list[str]) -> None:
     assert list(result.measured) == ["accuracy", "soft_labels", "random_soft_labels"]
 
 
+def test_damaged_labels_are_refused_in_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = attar.label("base", teacher="pool")
+    attar.export_set(small, "imagefolder", "out")
+    for content in (b"junk", Path("out/soft_labels.npy").read_bytes()[:100]):
+        Path("out/soft_labels.npy").write_bytes(content)
+        assert "soft_labels.npy is damaged" in refused(capsys, "evaluate", "out", *QUICK)
+    changes: tuple[Any, ...] = ("me", {"x": 1}, small.teacher | {"temperature": "hot"}, small.teacher | {"pool": {}})
+    for teacher in changes:
+        attar.save_set("odd.safetensors", replace(small, teacher=teacher))
+        for line in (("evaluate", "odd.safetensors", *QUICK), ("export", "odd.safetensors", "--to", "npz")):
+            assert "odd.safetensors is damaged" in refused(capsys, *line)
+
+
+def test_a_longer_run_loses_them_and_says_so(here: Path, said: list[str]) -> None:
+    call("label", "base", "--teacher", "pool", "--quiet")
+    call("condense", "--resume", "base", "--niter", "5", "--quiet")
+    assert attar.load_set("base").soft_labels is None
+    assert any("the teacher's labels go with those before; attar label base again" in line for line in said)
+
+
 def test_training_takes_them(here: Path) -> None:
     hard = attar.load_set("base")
     small = attar.label(hard, teacher="pool")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -134,6 +134,8 @@ def _is_sound(condensed: SyntheticSet) -> bool:
     in_range = 0 <= float(images.min()) <= float(images.max()) <= 1 if clamped else bool(images.isfinite().all())
     if not in_range or not all(isinstance(n, str) for n in condensed.classes):
         return False
+    if condensed.teacher != {} and not is_teacher(condensed.teacher):
+        return False
     if (
         int(labels.min()) < 0
         or int(labels.max()) >= condensed.nclass
@@ -155,6 +157,17 @@ def fits_soft_labels(condensed: SyntheticSet, soft: Tensor) -> bool:
     decoded = sum(decoded_count(count, condensed.factor, condensed.decode_type) for count in counts)
     shape = (decoded, condensed.nclass)
     return soft.dtype == torch.float32 and soft.shape == shape and bool(((soft >= 0) & (soft <= 1)).all())
+
+
+def is_teacher(about: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether this says of a set's teacher all that is read of it."""
+    parts = {"network": {"net_type"}, "pool": {"models", "epochs"}}
+    if not isinstance(about, dict) or not all(isinstance(about.get(name), dict) for name in parts):
+        return False
+    if not all(keys <= about[name].keys() for name, keys in parts.items()):
+        return False
+    numbers = about.get("temperature"), about.get("accuracy")
+    return all(isinstance(value, float) and math.isfinite(value) for value in numbers) and about["temperature"] > 0
 
 
 def _initial(path: Path, images: Tensor) -> Tensor | None:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from attar.data.sources.parquet import found as parquet_files
-from attar.errors import log
-from attar.sets.set_files import fits_soft_labels
+from attar.errors import UserError, log
+from attar.sets.set_files import fits_soft_labels, is_teacher
 from attar.sets.synthetic import SyntheticSet
 
 SOFT = "soft_labels"  # of the training images: the array, and the column
@@ -27,9 +27,15 @@ def labels_of(condensed: SyntheticSet) -> np.ndarray | None:
 
 
 def beside(path: Path) -> Tensor | None:
-    """The labels in an exported folder; those in parquet are with the decoded images."""
+    """The labels in an exported folder; those in parquet are with the decoded images.
+
+    Raises `UserError` for a damaged file of labels.
+    """
     if (path / FILE).is_file():
-        return torch.from_numpy(np.load(path / FILE, allow_pickle=False))
+        try:
+            return torch.from_numpy(np.load(path / FILE, allow_pickle=False))
+        except (OSError, ValueError, EOFError, TypeError) as error:
+            raise UserError(f"{path / FILE} is damaged or no npy file: {' '.join(str(error).split())}") from error
     parquet = parquet_files(path / "decoded") or parquet_files(path)
     if not parquet:
         return None
@@ -43,7 +49,7 @@ def beside(path: Path) -> Tensor | None:
 def with_labels(condensed: SyntheticSet, soft: Tensor | None, meta: Mapping[str, Any], where: str) -> SyntheticSet:
     """The set with the labels that were read, where their teacher is known and the classes are in the same order."""
     teacher = meta.get("teacher")
-    if soft is None or not isinstance(teacher, dict):
+    if soft is None or not is_teacher(teacher):
         return condensed
     soft = soft.to(condensed.labels.device)
     if list(condensed.classes) != meta.get("classes") or not fits_soft_labels(condensed, soft):

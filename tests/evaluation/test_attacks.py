@@ -94,7 +94,7 @@ def test_stronger_attacks_leave_less(digits: ImageData, model: TrainState) -> No
 def test_the_command_line(
     workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Under attack and plain, the same seed the same number, and after an interruption no network is trained twice."""
+    """Under attack and plain; the same seed gives the same number."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "500")
     set_file = str(workspace / "base" / "condensed.safetensors")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attar.condensation.state import SavedState
-from attar.errors import MissingError, UserError, counted, say_once
+from attar.errors import MissingError, UserError, counted, log, say_once
 from attar.runs import checkpoint, run_folder
 from attar.runs.run_folder import RunFolder
 from attar.sets import set_files
@@ -73,6 +73,9 @@ def begin(run: Run) -> None:
         say_once(f"{name} {words}", logging.WARNING)
     if run.new:
         run_folder.create(folder.path, overwrite=True)
+    elif (folder.path / set_files.CONDENSED).is_file() and set_files.load_set(folder.path).teacher:
+        words = "the images move, and the teacher's labels go with those before; attar label %s again"
+        log.warning(words, folder.path)
     folder.snapshots()  # raises for a damaged file now, not after the work
     folder.write(run_folder.CONFIG, settings_of(run.recipe) | {"attar": run.about})
     if not run.recipe.condense.is_split:

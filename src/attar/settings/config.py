@@ -211,9 +211,7 @@ class EvaluateConfig:
     attacks: tuple[str, ...] = setting(
         (), "test under attack too: fgsm, pgd (10 random-start steps of EPS / 4)", role="scope", choices=ATTACK_NAMES
     )
-    attack_eps: float = setting(
-        8.0, "how far an attack moves each pixel, of 255, not of 1", limits=Limits(0.5, 255), role="scope"
-    )
+    attack_eps: float = setting(8.0, "how far an attack moves a pixel, of 255", limits=Limits(0.5, 255), role="scope")
     attack_images: int = setting(1000, "so many random test images are attacked", limits=AT_LEAST_ONE, role="scope")
 
     def __post_init__(self) -> None:

@@ -288,8 +288,6 @@ def _resume(
             logger.info("going on with %s after %d of %s", path, finished, counted(length, "outer iteration"))
         if run.saved is not None:
             check_images(run.saved, inputs.data)
-        if (path / set_files.CONDENSED).is_file() and set_files.load_set(path).teacher:
-            logger.warning("the images move, and the teacher's labels go with those before; attar label %s again", path)
         pool, _ = _pool_for(Inputs(run.recipe, inputs.data, {}, ""), pool, options, workers)
         return _carry_out(run, inputs.data, pool, options, workers)
 

@@ -142,7 +142,9 @@ def test_training_takes_them(here: Path) -> None:
 
 
 def test_refusals(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "temperature must be a number above 0, not 0" in refused(capsys, "label", "base", "--temperature", "0")
+    for number in ("0", "1e-30", "inf", "nan"):
+        said = refused(capsys, "label", "base", "--temperature", number)
+        assert f"temperature must be between 0.001 and 1000, not {number}" in said
     assert "unknown network 'convnt'; did you mean 'convnet'?" in refused(
         capsys, "label", "base", "--teacher", "convnt"
     )

@@ -17,6 +17,7 @@ from attar.sets.synthetic import SyntheticSet
 CONDENSED = "condensed.safetensors"
 INITIAL = "initial.safetensors"
 SPACES = ("unit", "unbounded", "zca")  # of `SyntheticSet.space`
+TEMPERATURES = (0.001, 1000.0)  # of a teacher: beyond them numbers overflow
 METADATA_TYPES = {
     **dict.fromkeys(("classes", "mean", "std"), list),
     **{"factor": int, "decode_type": str, "source": str, "recipe": dict},
@@ -166,8 +167,9 @@ def is_teacher(about: Any) -> TypeGuard[dict[str, Any]]:
         return False
     if not all(keys <= about[name].keys() for name, keys in parts.items()):
         return False
-    numbers = about.get("temperature"), about.get("accuracy")
-    return all(isinstance(value, float) and math.isfinite(value) for value in numbers) and about["temperature"] > 0
+    if not all(isinstance(about.get(name), float) for name in ("temperature", "accuracy")):
+        return False
+    return TEMPERATURES[0] <= about["temperature"] <= TEMPERATURES[1]
 
 
 def _initial(path: Path, images: Tensor) -> Tensor | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -49,7 +48,7 @@ def label(
         data: the real images: an `ImageData`, or what `attar.load` takes; by default those that the set was made from.
         teacher: a network such as "resnet18", trained on all real images by the protocol of the evaluation, or "pool",
             the mean of the run's early-stage models. By default the network of the run.
-        temperature: above 1 the labels are softer.
+        temperature: from 0.001 to 1000; above 1 the labels are softer.
         progress: True shows bars and messages; nothing is shown by default.
         settings: epochs (by default `whole_epochs`, of a pool its own), models, seed; width and norm_type, fields of
             `DataConfig`.
@@ -61,8 +60,9 @@ def label(
         UserError: where set and data do not fit each other, for an export, and for labels learned with the images.
     """
     assert isinstance(progress, Progress)  # see `shows_progress`
-    if not 0 < temperature < math.inf:
-        raise UserError(f"temperature must be a number above 0, not {temperature:g}")
+    low, high = set_files.TEMPERATURES
+    if not low <= temperature <= high:
+        raise UserError(f"temperature must be between {low:g} and {high:g}, not {temperature:g}")
     path = None if isinstance(condensed, SyntheticSet) else Path(condensed)
     if path is not None and foreign.is_foreign(path):
         raise UserError(f"{path} is an export or another tool's; label the run or condensed file that it is from")

@@ -72,10 +72,10 @@ def check(search: dict[str, Any]) -> None:
 
 
 def accuracies(folder: Path) -> dict[str, tuple[float, int]]:
-    """Mean accuracy and number of seeds of each entry of a comparison."""
+    """Mean accuracy of each entry of a comparison, and the number of its seeds that did not diverge."""
     with (folder / "table.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))  # a run that diverged has no accuracy, and counts as one that knows nothing
-    return {row["entry"]: (float(row["accuracy_mean"] or 0), int(row["accuracy_n"] or 1)) for row in rows}
+        rows = list(csv.DictReader(file))
+    return {row["entry"]: (float(row["accuracy_mean"] or 0), int(row["accuracy_n"] or 0)) for row in rows}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -97,7 +97,8 @@ def main(arguments: list[str] | None = None) -> None:
             command = [sys.executable, "-m", "attar", "compare", str(spec), "--jobs", args.jobs, "--out", str(folder)]
             subprocess.run(command, check=True)
             for name, (mean, count) in accuracies(folder).items():
-                readings.setdefault(name, {}).setdefault(data, []).extend([mean] * count)
+                diverged = [0.0] * (len(seeds) - count)  # such a run counts as one that knows nothing
+                readings.setdefault(name, {}).setdefault(data, []).extend([mean] * count + diverged)
         score = {c["name"]: statistics.mean(map(statistics.mean, readings[c["name"]].values())) for c in candidates}
         left = better_half(candidates, score)
         rounds.append({"seeds": seeds, "score": score, "left": [candidate["name"] for candidate in left]})

@@ -82,6 +82,20 @@ def test_a_search_halves_each_family_and_goes_on_after_a_kill(
     assert {entry["niter"] for entry in spec["entry"]} == {2}
 
 
+def test_a_diverged_seed_counts_as_no_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compared(command: list[str], *, check: bool) -> None:
+        folder = Path(command[-1])
+        folder.mkdir(parents=True)
+        rows = [f"{c['name']},{'0.5,1' if c['lr_img'] == 1.0 else '0.4,2'}" for c in CANDIDATES]
+        (folder / "table.csv").write_text("entry,accuracy_mean,accuracy_n\n" + "\n".join(rows), encoding="utf-8")
+
+    monkeypatch.setattr(search.subprocess, "run", compared)
+    text = TINY.replace("rounds = [[0], [1]]", "rounds = [[0, 1]]")
+    search.main([str(write(tmp_path / "search.toml", CANDIDATES, text)), str(tmp_path / "out")])
+    score = json.loads((tmp_path / "out/search.json").read_text())["rounds"][0]["score"]
+    assert (score["dm 1.0"], score["dm 0.1"]) == (0.25, 0.4)
+
+
 def test_iterations_follow_the_data_set_and_the_candidate() -> None:
     data = {"shared": {"ipc": 1}, "data": {"one": {"dataset": "digits", "niter": 30}}}
     candidate = {"family": "a", "name": "slow", "niter_share": 0.45, "lr_img": 0.1}

@@ -138,7 +138,7 @@ def test_the_demo(run_attar: Run, tmp_path: Path) -> None:
     means = {kind: actual[kind]["convnet2"]["mean"] for kind in ("accuracy", "initial", "random_real", "whole")}
     assert means["accuracy"] >= max(means["initial"], means["random_real"]), means  # how much more: a benchmark
     assert means["whole"] > 0.9
-    for words in ("convnet2", "condensed", "initial", "random real", "whole set", "n=3", "report: runs/demo/report"):
+    for words in ("convnet2", "condensed", "initial", "random real", "whole set", "3 seeds", "report: runs/demo"):
         assert words in done.stdout
     assert f"{100 * means['accuracy']:.1f}" in done.stdout
     assert not (tmp_path / "pool").exists()

@@ -93,11 +93,8 @@ def print_run(flags: Flags, condensed: SyntheticSet) -> None:
 
 def print_pool(flags: Flags, trained: Pool) -> None:
     """Print how long each model was trained, its seed and its accuracy."""
-    file = trained.members[0].file
-    folder = str(file.parent) if file is not None else ""
-    members = [
-        {"name": member.name, "accuracy": member.accuracy, "settings": member.settings} for member in trained.members
-    ]
+    folder = str(file.parent) if (file := trained.members[0].file) else ""
+    members = [{"name": one.name, "accuracy": one.accuracy, "settings": one.settings} for one in trained.members]
 
     def print_models() -> None:
         table = Table("model", "epochs", "seed", "accuracy")
@@ -116,7 +113,7 @@ def print_accuracies(result: dict[str, Any], measured: dict[str, Any], path: Pat
     kinds = [name for name in MEASURED if name in measured]
     stored = f"{counted(result['ipc'], 'stored image')} per class"
     title = f"{result['dataset']}, {stored}, factor {result['factor']}: accuracy on {result['tested_on']}, %"
-    table = Table(Column("network", overflow="fold"), *(MEASURED[name][0] for name in kinds))
+    table = Table(Column("network", overflow="fold"), *(Column(MEASURED[name][0], overflow="fold") for name in kinds))
     for label in measured["accuracy"]:
         table.add_row(label, *(results.spread(measured[name][label]) for name in kinds))
     print_table(title, table)
@@ -125,8 +122,8 @@ def print_accuracies(result: dict[str, Any], measured: dict[str, Any], path: Pat
         for line in results.lines(compared, label):
             say(line)
     seconds = ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items())
-    count = next(iter(measured["accuracy"].values()))["n"]
-    say(f"mean ± std over n={count} seeds; {seconds} on {result['device']}")
+    seeds = counted(next(iter(measured["accuracy"].values()))["n"], "seed")
+    say(f"mean ± std over {seeds}; {seconds} on {result['device']}")
     say(f"protocol: {results.protocol_words(compared)}")
     if (path / run_folder.REPORT).is_file():
         print(f"report: {path / run_folder.REPORT}")
@@ -144,8 +141,9 @@ def print_shown(flags: Flags, run: Shown) -> None:
 
     def print_text() -> None:
         if run.result.get("accuracy"):
-            measured = {name: run.result[name] for name in MEASURED if name in run.result}
-            return print_accuracies(run.result, measured, run.path)
+            return print_accuracies(
+                run.result, {key: run.result[key] for key in MEASURED if key in run.result}, run.path
+            )
         print(f"{run.path}: {_about(run)}")
         if run.running:
             return print(f"it is running; its page: {run.path / run_folder.REPORT}")
@@ -256,8 +254,7 @@ def _print_data(data: ImageData) -> None:
         table.add_row(f"... {data.nclass - MAX_CLASSES_LISTED} more", "", "")
     table.add_row("all", f"{sum(data.counts):,}", f"{sum(test_counts):,}")
     print_table(data.name, table)
-    counts = data.counts
-    fewest = f"{min(counts):,} to " * (min(counts) < max(counts))
+    fewest = f"{min(counts := data.counts):,} to " * (min(counts) < max(counts))
     print(f"{data.nclass} classes of {fewest}{counted(max(counts), 'training image')}")
     size = sum(counts) * math.prod(data.images.shape[1:])
     kind = "grey" if data.channels == 1 else "colour"
@@ -278,8 +275,7 @@ def _numbers(values: tuple[float, ...]) -> str:
 def _print_estimate(inspection: Inspection) -> None:
     data, recipe, estimate = inspection.data, inspection.recipe, inspection.estimate
     assert estimate is not None
-    condense = recipe.condense
-    count = condense.outer_iterations * condense.inner_loop
+    count = (condense := recipe.condense).outer_iterations * condense.inner_loop
     evaluation, quick = (_time(estimate.evaluation(data, recipe, quick=quick)) for quick in (False, True))
     pool, total = _time(estimate.pool(recipe.pool)), _time(estimate.total(recipe))
     say(

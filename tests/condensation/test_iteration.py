@@ -117,6 +117,8 @@ def noted(config: CondenseConfig) -> Noted:
         "sweep": SimpleNamespace(run=sweep),
         "calibration": None if setup.calibration is None else SimpleNamespace(run=calibration),
         "network_training": SimpleNamespace(run=training),
+        "ahead": partial(image_step.ahead, optimizer=image_optimizer),
+        "move": partial(image_step.move, optimizer=image_optimizer),
     }
     watched = replace(
         setup,

@@ -146,7 +146,8 @@ def test_experts_and_epochs_are_drawn_as_published(experts: Pool) -> None:
     setup, state = prepared(experts, config_of(niter=100, max_start_epoch=2))
     drawn = []
     for _ in range(30):
-        drawn.append((trajectory_step.starting_point(state, setup).member, state.epoch))
+        start = trajectory_step.starting_point(state, setup)
+        drawn.append((start.member, start.epoch))
     assert all(sorted(member for member, _ in drawn[at : at + 3]) == [0, 1, 2] for at in range(0, 30, 3))
     assert {epoch for _, epoch in drawn} == {0, 1}
     config = config_of(min_start_epoch=1, max_start_epoch=9, current_max_start_epoch=3, expansion_end_epoch=4)

@@ -73,7 +73,7 @@ def test_no_setting_waits_or_records_what_cannot_be_recorded(precision: str) -> 
         assert run["recordings"] >= run["wanted"] and not run["late"], f"{name}: everything is recorded: {run}"
         assert run["chunk"] > 1 or name.startswith(("mtt", "datm")), name
         assert set(run["unordered"]) <= {"scatter_add", "grid_sampler_2d_backward"}, "see docs/speed.md"
-        assert run["launched"] < 240, f"{name}: launches beside the replays of a step of three classes"
+        assert run["launched"] < 320, f"{name}: launches beside the replays of a step of three classes"
 
 
 def test_pretraining_and_evaluation_do_not_wait() -> None:

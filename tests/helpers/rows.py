@@ -16,7 +16,7 @@ def row(entry: str, ipc: int, accuracy: float, seconds: float, **grid: Any) -> R
     whole, random = Mean(0.98, 0.01, 3), Mean(0.6 + ipc / 50, 0.01, 3)
     value = Mean(accuracy, 0.01, 3)
     return Row(
-        entry, "accdd", settings, settings, "convnet2", value, 3, 0, None, random, whole, None, None, seconds, 1.0, 1.0
+        entry, "accdd", settings, settings, "convnet2", value, 3, 0, None, random, whole, None, seconds, 1.0, 1.0
     )
 
 

@@ -440,7 +440,7 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
                     shutil.copy(root / split / wnid / "0.JPEG", root / split / wnid / f"{other}.JPEG")
         command = [sys.executable, "-c", PEAK, str(root), str(tmp_path / "c")]
         peaks.append(int(subprocess.run(command, capture_output=True, check=True, text=True).stdout))
-    assert peaks[1] / peaks[0] < 1.1, peaks
+    assert peaks[1] / peaks[0] < 1.2, peaks  # 1.27 if all were kept
 
 
 def test_the_flags_reach_the_cache(pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,9 +80,9 @@ def entry(runs: Sequence[Mapping[str, float]], config: EvaluateConfig, tested: i
 
     tested: how many test images there are.
     """
-    found: dict[str, Any] = {"eps": config.attack_eps / LEVELS, "images": min(config.attack_images, tested)}
+    measured: dict[str, Any] = {"eps": config.attack_eps / LEVELS, "images": min(config.attack_images, tested)}
     for name in config.attacks:
         values = [run[name] for run in runs]
         std = statistics.stdev(values) if len(values) > 1 else None
-        found[name] = {"mean": statistics.fmean(values), "std": std, "runs": values, "n": len(values)}
-    return found
+        measured[name] = {"mean": statistics.fmean(values), "std": std, "runs": values, "n": len(values)}
+    return measured

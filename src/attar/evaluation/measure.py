@@ -130,8 +130,8 @@ def evaluate(
         if len(predicted) == len(runs):
             entries.predictions[kind][label] = predicted
         if config.attacks:
-            found = [run.attacked or {} for run in runs]
-            entries[kind][label]["attacked"] = attacks.entry(found, config, len(data.test_labels))
+            under_attack = [run.attacked or {} for run in runs]
+            entries[kind][label]["attacked"] = attacks.entry(under_attack, config, len(data.test_labels))
         if kind == LEARNED:
             entries[kind][label]["lr"] = condensed.lr
         if kind in (SOFT, RANDOM_SOFT):

@@ -87,15 +87,15 @@ def caveat(result: Mapping[str, Any], network: str) -> str:
 
 def attacked(result: Mapping[str, Any], network: str) -> str:
     """Accuracies under attack by training set, in percent, and the strength; empty where none was measured."""
-    found = {kind: entry for kind in MEASURED if "attacked" in (entry := result.get(kind, {}).get(network, {}))}
-    if not found:
+    measured = {kind: entry for kind in MEASURED if "attacked" in (entry := result.get(kind, {}).get(network, {}))}
+    if not measured:
         return ""
-    about = next(iter(found.values()))["attacked"]
+    about = next(iter(measured.values()))["attacked"]
     by_attack = []
     for name in ATTACK_NAMES:
         sets = [
             f"{MEASURED[kind][0]} {spread(one['attacked'][name])}"
-            for kind, one in found.items()
+            for kind, one in measured.items()
             if name in one["attacked"]
         ]
         by_attack += [f"{name.upper()} {', '.join(sets)}"] if sets else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -143,7 +144,12 @@ def test_the_verb_says_what_is_done(again: Path, tmp_path: Path, capsys: pytest.
     assert after.keys() == before.keys()
     assert {path for path in after if after[path] != before[path]} <= redrawn
     call("compare", str(changed(tmp_path)), "--out", str(again))
-    assert "accuracies in %" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "accuracies in %" in printed
+    heads, cells = [re.split(" *[┃│] *", line) for line in printed.splitlines() if line[:1] in ("┃", "│")][:2]
+    table = (again / record.TABLE_MD).read_text().splitlines()
+    assert heads[1:-1] == next(re.split(r" *\| *", line) for line in table if line.startswith("| entry"))[1:-1]
+    assert cells[1:-1] == next(re.split(r" *\| *", line) for line in table if line.startswith("| short"))[1:-1]
 
 
 def test_killed_and_called_again_it_ends_with_the_same_numbers(done: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ are imported inside the verbs.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace as Flags
 from typing import Any
 
@@ -282,9 +283,10 @@ def compare(spec: str, /, *, flags: Flags, settings: Settings) -> None:
     from attar.cli import printing
     from attar.comparison.run import run as stage
     from attar.runs import checkpoint
+    from attar.stages.shared import RUN_ROOT, named_folder
 
     with printing.shown_progress(flags) as progress:
-        path = printing.comparison_folder(spec, flags.out)
+        path = named_folder(RUN_ROOT / Path(spec).stem if flags.out is None else flags.out)
         jobs = 1 if flags.jobs is None else flags.jobs
         rows = stage(spec, path, jobs, flags.save_every or checkpoint.DEFAULT_INTERVAL, progress)
     printing.print_comparison(flags, rows, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,7 +33,6 @@ from attar.sets.synthetic import SyntheticSet
 from attar.settings.config import Recipe
 from attar.stages import schedule
 from attar.stages.inspect import Inspection
-from attar.stages.shared import RUN_ROOT, named_folder
 from attar.stages.show import Shown, is_run
 from attar.training import early_stage
 from attar.training.pool import Pool
@@ -57,6 +57,12 @@ def print_result(flags: Flags, value: dict[str, Any], print_text: Callable[[], N
         print_text()
 
 
+def _console() -> Console:
+    """The terminal, or a file or pipe, where a row of a table stays on one line."""
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=200)
+
+
 def say(text: str) -> None:
     """Print a text, on a terminal wrapped at words."""
     console = Console()
@@ -65,9 +71,8 @@ def say(text: str) -> None:
 
 def print_table(title: str, table: Table) -> None:
     """Print a table below its title on one line."""
-    console = Console()
-    console.print(title, markup=False, highlight=False, soft_wrap=True)
-    console.print(table)
+    print(title)
+    _console().print(table)
 
 
 def with_files(path: Path, result: dict[str, Any]) -> dict[str, Any]:
@@ -177,7 +182,7 @@ def print_runs(flags: Flags, runs: Sequence[Shown]) -> None:
             table.add_row(run.path.name, _about(run), unmeasured if entry is None else results.spread(entry), network)
         if not runs:
             return print("no runs here; next: attar condense -d DATA")
-        Console().print(table)
+        _console().print(table)
         return print(f"next: attar show {quoted(runs[-1].path)}")
 
     print_result(flags, {"runs": [with_files(run.path, run.result) for run in runs]}, print_rows)
@@ -198,23 +203,14 @@ def print_trained(about: dict[str, Any], path: Path) -> None:
     print(f"{path}\nnext: network.load_state_dict(safetensors.torch.load_file({str(path)!r}))")
 
 
-def comparison_folder(spec: str, out: str | None) -> Path:
-    """The folder of a comparison: --out, or runs/<name of the file>."""
-    return named_folder(out) if out is not None else RUN_ROOT / Path(spec).stem
-
-
 def print_comparison(flags: Flags, rows: Sequence[Row], path: Path) -> None:
-    """Print the most important columns of a comparison, and where the full table is."""
+    """Print the table of a comparison, and where its files are."""
 
     def print_rows() -> None:
-        names = tables.columns(rows)
-        measured = ("accuracy", "initial", "random real", "n", "seconds", "IOR", "HLR")
-        table = Table("entry", *names, "network", *measured)
-        for row in rows:
-            accuracies = map(tables.spread, (row.accuracy, row.initial, row.random_real))
-            compared = map(tables.points, (row.ior, row.hlr))
-            numbers = [*accuracies, tables.count(row), tables.seconds(row.seconds), *compared]
-            table.add_row(row.entry, *tables.setting_texts(row), row.network, *numbers)
+        heads, cells = zip(*tables.shown(rows), strict=True)
+        table = Table(*heads)
+        for row in zip(*cells, strict=True):
+            table.add_row(*row)
         print_table(str(path), table)
         say(f"accuracies in %, mean ± std over n seeds; {path / record.TABLE_MD}; open {path / record.PAGE}")
         print(f"next: attar runs {quoted(path / record.CELLS_FOLDER)}")

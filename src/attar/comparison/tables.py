@@ -54,9 +54,17 @@ def to_markdown(
     plan: ComparisonPlan, rows: Sequence[Row], lines: Sequence[ResultLine], hosts: Sequence[ResultLine], left: int
 ) -> str:
     """The table for people, with notes on how the numbers were measured. left: runs that are not finished yet."""
+    table = shown(rows)
+    table_lines = [_line(head for head, _ in table), _line("---" for _ in table)]
+    table_lines += map(_line, zip(*(cells for _, cells in table), strict=True))
+    return "\n".join([f"# {title(plan)}", "", *notes(plan, rows, lines, hosts, left), "", *table_lines, ""])
+
+
+def shown(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
+    """The columns of the table for people: the head of each, and a text for every row. None is empty in all rows."""
     several = len({row.network for row in rows if row.network}) > 1
     texts = [setting_texts(row) for row in rows]
-    table = [
+    return [
         ("entry", [row.entry for row in rows]),
         *((name, [text[at] for text in texts]) for at, name in enumerate(columns(rows))),
         *([("network", [row.network or "" for row in rows])] if several else []),
@@ -70,9 +78,6 @@ def to_markdown(
         *column("IOR", [points(row.ior) for row in rows]),
         *column("HLR", [points(row.hlr) for row in rows]),
     ]
-    table_lines = [_line(head for head, _ in table), _line("---" for _ in table)]
-    table_lines += map(_line, zip(*(cells for _, cells in table), strict=True))
-    return "\n".join([f"# {title(plan)}", "", *notes(plan, rows, lines, hosts, left), "", *table_lines, ""])
 
 
 def column(head: str, cells: list[str]) -> list[tuple[str, list[str]]]:

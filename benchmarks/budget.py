@@ -85,12 +85,13 @@ def counted(arguments: argparse.Namespace) -> dict[str, Any]:
         result["attar"]["iteration"] = iteration.whole(pair("off"), gpu)
         result["draws"] = iteration.draws(pair("off"), gpu)
         lacking = generated.missing() if arguments.compile == "on" else "not asked for"
-        compiled = {name: count(pair("on"), gpu) for name, count in generated.WHAT.items()} if lacking is None else {}
-        around = {"update": iteration.around_gradients(pair("off"), gpu)}
-        for name, counts in compiled.items():
-            own = counts | {"operations": counts["triton_kernels"] + counts["library_calls"]}
+        around = {"update": iteration.around_compiled(pair("off"), gpu)}
+        compiled = {}
+        for name, counts in generated.WHAT.items() if lacking is None else ():
+            parts = [count(pair("on"), gpu) for count in counts]
             whole = around.get(name, dict.fromkeys(SUMMED, 0))
-            counts["in_all"] = {what: counts["calls"] * own[what] + whole[what] for what in SUMMED}
+            in_all = {what: whole[what] + sum(part["calls"] * part[what] for part in parts) for what in SUMMED}
+            compiled[name] = {"in_all": in_all, "parts": parts}
         result["compiled"] = compiled or {"left_out": lacking}
     if compiled:
         import triton
@@ -142,11 +143,12 @@ def table(result: dict[str, Any]) -> str:
         if name == "left_out":
             lines.append(f"compiled code is left out: {counts}")
             continue
-        row(f"compiled, {name}, {counts['calls']} calls", counts["in_all"])
-        layout = "channels last" if counts["channels_last"] else "channels first"
-        lines.append(
-            f"  one call: {counts['triton_kernels']} Triton kernels, {counts['library_calls']} library calls, {layout}"
-        )
+        row(f"compiled, {name}", counts["in_all"])
+        for part in counts["parts"]:
+            row(f"  {part['calls']} calls for {part['what']}", {what: part["calls"] * part[what] for what in SUMMED})
+            layout = "channels last" if part["channels_last"] else "channels first"
+            calls = f"{part['triton_kernels']} Triton kernels, {part['library_calls']} library calls"
+            lines.append(f"    each: {calls}, {layout}")
     return "\n".join(lines)
 
 

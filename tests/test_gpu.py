@@ -149,7 +149,8 @@ def network_after(device: torch.device, what: str, chains: list[ChainDraw], chos
     gradients = None
     if what == "update":
         gradients = NetworkGradients(setup.gradients.module, setup.gradients.execution, setup.gradients.workers)
-    trainer = Trainer(model, partial(make_batches, data), gradients=gradients)
+    make = setup.network_training.make if what == "update" else partial(make_batches, data)
+    trainer = Trainer(model, make, gradients=gradients)
     set_matmul_precision(chosen.precision, device)
     for chain in chains:
         trainer.run(moved(chain, device))

@@ -92,8 +92,12 @@ def _tensor(images: Any) -> Tensor:
 class Foreach(Plain):
     """SGD in one call for all parameters, as PyTorch chooses on a GPU, but not for fake tensors."""
 
-    def __init__(self, *args: Any, **rest: Any) -> None:
-        super().__init__(*args, foreach=True, **rest)
+    def __init__(self, *args: Any, fused: bool | None = None, **rest: Any) -> None:
+        super().__init__(*args, foreach=None if fused else True, fused=fused, **rest)
+
+
+META = torch.library.Library("aten", "IMPL", "Meta")  # which PyTorch lacks
+META.impl("_fused_sgd_", lambda *_, **__: None)
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ from attar.condensation.gradients import ClassInputs
 from attar.condensation.network_training import NetworkGradients
 from attar.engine.compile import ON_GPU, Compiled, trace
 from benchmarks.fake_cuda.emulation import FakeGPU
+from benchmarks.fake_cuda.iteration import chain_of
 from benchmarks.fake_cuda.ledger import CONVOLUTIONS, PRODUCTS, flops
 from benchmarks.step import Pair
 
@@ -89,7 +90,7 @@ def sweep(pair: Pair, gpu: FakeGPU) -> dict[str, Any]:
         step = gradients.step
         arguments = (state.images[0], ClassInputs(params, real[0], some, None, labels[0], None))
     calls = -(-len(rows) // chunk)
-    return {"chunk": chunk, "calls": calls, **_generated(step, arguments, gpu)}
+    return {"what": f"{chunk} classes", "calls": calls, **_generated(step, arguments, gpu)}
 
 
 def network_gradient(pair: Pair, gpu: FakeGPU) -> dict[str, Any]:
@@ -102,7 +103,16 @@ def network_gradient(pair: Pair, gpu: FakeGPU) -> dict[str, Any]:
     images = pair.data.fetch(state.update_sampler.draw())
     targets = torch.rand(len(images), pair.data.nclass, device=images.device)
     calls = -(-pair.config.n_data // pair.config.batch_size)
-    return {"calls": calls, **_generated(gradients.step, (params, images, targets), gpu)}
+    return {"what": "a batch", "calls": calls, **_generated(gradients.step, (params, images, targets), gpu)}
+
+
+def augmentation(pair: Pair, gpu: FakeGPU) -> dict[str, Any]:
+    """The compiled augmentation of a chain of batches of the update."""
+    chain = chain_of(pair)
+    images = pair.data.images[chain.source]
+    make = pair.setup.network_training.make.keywords["make"]
+    found = _generated(make, (images, chain.labels, chain.augmentation, chain.batch), gpu)
+    return {"what": "augmentation of a chain", "calls": 1, **found}
 
 
 def _generated(compiled: Any, arguments: tuple[Any, ...], gpu: FakeGPU) -> dict[str, Any]:
@@ -115,6 +125,7 @@ def _generated(compiled: Any, arguments: tuple[Any, ...], gpu: FakeGPU) -> dict[
     library = Counter(re.findall(r"(extern_kernels\.\w+|torch\.ops\.\w+\.\w+)(?:\.\w+)?\(", body))
     kernels = re.findall(r"triton_\w+\.run\(", body)
     return {
+        "operations": len(kernels) + library.total(),
         "triton_kernels": len(kernels),
         "library_calls": library.total(),
         "library": dict(library),
@@ -245,4 +256,4 @@ def _patterns(attention: Any, padding: Any, patterns: Any) -> list[tuple[Any, st
 
 
 Counts = Callable[[Pair, FakeGPU], dict[str, Any]]
-WHAT: dict[str, Counts] = {"sweep": sweep, "update": network_gradient}
+WHAT: dict[str, tuple[Counts, ...]] = {"sweep": (sweep,), "update": (network_gradient, augmentation)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -22,8 +23,10 @@ from attar.settings import methods, recipes
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import NetworkConfig
 from attar.settings.schema import replace
+from attar.training.batches import ChainDraw, make_batches, raw
 from attar.training.loop import MAX_STEPS_PER_GRAPH
 from attar.training.pool import Member, Pool, empty
+from attar.training.train_state import Batch
 from benchmarks import common
 from benchmarks.fake_cuda import emulation
 from benchmarks.fake_cuda.emulation import FakeGPU
@@ -110,24 +113,31 @@ def pool_for(arguments: argparse.Namespace, config: CondenseConfig, host: ImageD
     return Pool(network, describe(host), (Member(params, {}, {"seed": 0}, 0.0, "random", epochs=epochs),))
 
 
-def around_gradients(pair: Pair, gpu: FakeGPU) -> dict[str, Any]:
-    """What the replays of an update do beside the gradients of its batches."""
+def around_compiled(pair: Pair, gpu: FakeGPU) -> dict[str, Any]:
+    """What the replays of an update do beside what is compiled: augmentation, and the gradients of the batches."""
 
     def given(own: Any, params: dict[str, Tensor], buffers: Any, images: Tensor, targets: Tensor) -> Any:
         return params, targets[0, 0]
 
+    def unchanged(data: ImageData, images: Tensor, labels: Tensor, augmentation: Any, batch: int) -> Batch:
+        return images, images.new_empty((len(images), data.nclass), dtype=torch.float32)
+
+    own, make = partial(raw, pair.data), partial(unchanged, pair.data)
+    pair.setup.network_training.make = partial(make_batches, pair.data, fetch=own, make=make)
     with mock.patch.object(NetworkGradients, "__call__", given):
         return _noted(pair.attar_update, WARMUP + 2, gpu)[-1].passed[REPLAY].totals()
 
 
 def draws(pair: Pair, gpu: FakeGPU) -> dict[str, int]:
     """Operations that draw for one sweep, and for one chain of batches of the update."""
-    setup, state = pair.setup, pair.state
-    rows = torch.cat([state.update_sampler.draw() for _ in range(MAX_STEPS_PER_GRAPH)])
-    batch = len(rows) // MAX_STEPS_PER_GRAPH
-    sampler = network_step.augmentation_sampler(state, setup)
-    functions = {"sweep": pair.inputs, "chain": lambda: sampler.draw_rows(rows, batch)}
+    functions = {"sweep": pair.inputs, "chain": lambda: chain_of(pair)}
     return {name: _noted(call, 1, gpu)[0].passed[EAGER].kernels.total() for name, call in functions.items()}
+
+
+def chain_of(pair: Pair) -> ChainDraw:
+    """A chain of batches of the update, as it is drawn."""
+    rows = [pair.state.update_sampler.draw() for _ in range(MAX_STEPS_PER_GRAPH)]
+    return network_step.augmentation_sampler(pair.state, pair.setup).draw_rows(torch.cat(rows), len(rows[0]))
 
 
 def _noted(function: Callable[[], Any], calls: int, gpu: FakeGPU) -> list[Ledger]:

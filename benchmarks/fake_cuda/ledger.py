@@ -82,8 +82,9 @@ class Ledger(TorchDispatchMode):
         return result
 
     def _count(self, passed: Passed, name: str, given: list[Tensor], made: list[Tensor], args: Any) -> None:
-        passed.kernels[name] += 1
-        on_gpu = [value for value in given + made if value.device.type == "cuda"]
+        passed.kernels[name] += launches(name, args)
+        written = [*args[0], *args[2]] if name == "_fused_sgd_" else made  # parameters and momentum, in place
+        on_gpu = [value for value in given + written if value.device.type == "cuda"]
         passed.bytes[name] += sum(value.numel() * value.element_size() for value in on_gpu)
         if name in CONVOLUTIONS | PRODUCTS:
             passed.flops += flops(name, args, made)
@@ -110,6 +111,14 @@ def hazards(
     if name in READS or masks or any(value.device.type == "cpu" for value in made):
         found.append(f"{name} reads back")
     return found
+
+
+def launches(name: str, args: Any) -> int:
+    """Kernels of an operation: one for lists of tensors too, where each lies in memory as its partners do."""
+    lists = [own for own in args if isinstance(own, (list, tuple)) and own and isinstance(own[0], Tensor)]
+    alike = all(len({value.stride() for value in own}) == 1 for own in zip(*lists, strict=True))
+    assert alike or not name.startswith("_fused"), "PyTorch refuses it"
+    return 1 if alike or not name.startswith("_foreach") else len(lists[0])
 
 
 def flops(name: str, args: Any, made: list[Tensor]) -> int:

@@ -101,6 +101,22 @@ def test_compiled_gradients_of_the_network_step(said: list[str]) -> None:
         torch.testing.assert_close(compiled[name], value, rtol=1e-8, atol=1e-11)
 
 
+def test_a_gradient_is_laid_out_like_its_parameter() -> None:
+    """One kernel for all parameters asks for it; convolutions may give theirs channels-last."""
+    module, parameters = network()
+    state = start_training(module, parameters, {}, lr=0.1, momentum=0.9, weight_decay=0.0)
+    images, targets = batches(1)[0]
+
+    def gradients(params: dict[str, torch.Tensor], *_: object) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        turned = {name: value.mT.contiguous().mT if value.dim() > 1 else value for name, value in params.items()}
+        return turned, torch.zeros(())
+
+    step(state, images, targets, gradients)
+    for name, leaf in state.params.items():
+        assert leaf.grad is not None and leaf.grad.stride() == leaf.stride()
+        assert torch.allclose(leaf.detach(), 0.9 * parameters[name])
+
+
 def test_unknown_optimiser() -> None:
     module, parameters = network()
     with pytest.raises(UserError, match="unknown optimizer 'sdg'; did you mean 'sgd'"):

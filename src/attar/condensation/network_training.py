@@ -18,9 +18,9 @@ from attar.engine.cuda_graphs import Record
 from attar.engine.precision import autocast
 from attar.engine.workers import ThreadWorkers
 from attar.models import BATCH_NORM, Network
-from attar.training.batches import ChainDraw, make_batches
+from attar.training.batches import ChainDraw, augmented, make_batches, raw
 from attar.training.loop import Trainer
-from attar.training.train_state import TrainState
+from attar.training.train_state import TrainState, laid_out_like
 
 
 class NetworkGradients:
@@ -35,10 +35,9 @@ class NetworkGradients:
         self.execution = execution
         self.workers = workers
         self.per_thread = threading.local()
-        step = grad_and_value(self.loss)
         self.step: Callable[..., tuple[dict[str, Tensor], Tensor]] = self.eager_step
         if execution.compiled:
-            self.step = Compiled(step, self.eager_step, workers.device, "the network update")
+            self.step = Compiled(self.functional_step, self.eager_step, workers.device, "the network update")
 
     def loss(
         self, params: dict[str, Tensor], images: Tensor, targets: Tensor, module: nn.Module | None = None
@@ -47,6 +46,13 @@ class NetworkGradients:
         with autocast(self.execution.precision, images.device):
             out = functional_call(module or self.module, params, (images,))
         return F.cross_entropy(out.to(targets.dtype), targets)
+
+    def functional_step(
+        self, params: dict[str, Tensor], images: Tensor, targets: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Gradients and loss by `torch.func`, which can be compiled."""
+        grads, loss = grad_and_value(self.loss)(params, images, targets)
+        return {name: laid_out_like(params[name], value) for name, value in grads.items()}, loss
 
     def eager_step(
         self, params: dict[str, Tensor], images: Tensor, targets: Tensor
@@ -91,6 +97,10 @@ class NetworkTraining:
         batch_norm = any(isinstance(layer, BATCH_NORM) for layer in module.modules()) or [*module.buffers()]
         self.gradients = None if batch_norm else NetworkGradients(module, gradients.execution, gradients.workers)
         self.make = partial(make_batches, data)
+        if gradients.execution.compiled and data.device.type == "cuda":  # all data would be a constant of what fetches
+            plain = partial(augmented, data)
+            make = Compiled(plain, plain, data.device, "the augmentation of the network update")
+            self.make = partial(make_batches, data, fetch=partial(raw, data), make=make)
         self.record = record
         self.trainers: dict[int, Trainer] = {}  # by the id of the model
 

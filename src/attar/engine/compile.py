@@ -32,6 +32,7 @@ ON_GPU: dict[str, Any] = {
     "realize_opcount_threshold": 200,
     "realize_acc_reads_threshold": 64,
     "max_pointwise_cat_inputs": 16,
+    "combo_kernels": True,  # one kernel for several small ones that do not wait for each other
 }
 
 

@@ -14,12 +14,15 @@ from attar.errors import log
 GRAPH_WARMUP = 3  # eager calls before a CUDA graph is recorded; PyTorch requires a few
 # a call → (its replay, the results that each replay overwrites)
 Record = Callable[[Callable[[], Any]], tuple[Callable[[], None], Any]]
-Shapes = tuple[tuple[torch.Size, torch.dtype] | None, ...]
+Shapes = tuple[Any, ...]
 
 
 def shapes_of(args: Any) -> Shapes:
-    """Shape and dtype of each tensor in nested lists, tuples and dicts: compiled code is valid for one such key."""
-    return tuple((value.shape, value.dtype) if isinstance(value, Tensor) else None for value in tree_leaves(args))
+    """Shape and dtype of each tensor in nested lists, tuples and dicts, and what else they hold, as it is.
+
+    Compiled code is valid for one such key.
+    """
+    return tuple((value.shape, value.dtype) if isinstance(value, Tensor) else value for value in tree_leaves(args))
 
 
 class CudaGraph:

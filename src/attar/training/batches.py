@@ -84,25 +84,34 @@ class AugmentationSampler:
 
 
 def make_batches(
-    data: ImageData, chain: ChainDraw, *, fetch: Callable[[Tensor], Tensor] | None = None
+    data: ImageData,
+    chain: ChainDraw,
+    *,
+    fetch: Callable[[Tensor], Tensor] | None = None,
+    make: Callable[..., Batch] | None = None,
 ) -> Iterator[Batch]:
     """Compute the augmented images and soft targets [n, C] of each batch, deterministically.
 
     Many batches are computed at once, because a GPU would wait for single ones.
 
-    fetch: source → normalised images [n, ch, H, W]. The default takes rows of the data's images (int64), raw images
-    (uint8), or images that are normalised already (float).
+    fetch: source → images [n, ch, H, W], raw (uint8) or normalised (float). The default takes rows of the data's
+    images (int64), or such images themselves.
+    make: computes `augmented` of the data instead, e.g. compiled.
     """
-    fetch = fetch or partial(_fetch, data)
+    fetch, make = fetch or partial(_fetch, data), make or partial(augmented, data)
     n, batch = len(chain.labels), chain.batch
     at_once = batch * max(1, AT_ONCE // (4 * batch * data.channels * data.size[0] * data.size[1]))
     for start in range(0, n, at_once):
         part = slice(start, start + at_once)
         augmentation = _part(chain.augmentation, part, batch)
-        images, targets = apply_augmentation(
-            fetch(chain.source[part]), chain.labels[part], augmentation, data.nclass, batch=batch
-        )
+        images, targets = make(fetch(chain.source[part]), chain.labels[part], augmentation, batch)
         yield from zip(images.split(batch), targets.split(batch), strict=True)
+
+
+def augmented(data: ImageData, images: Tensor, labels: Tensor, augmentation: Augmentation, batch: int) -> Batch:
+    """Images [n, ch, H, W], raw or normalised, as the training steps see them, with their soft targets [n, C]."""
+    images = images if images.is_floating_point() else data.scaled(images)
+    return apply_augmentation(images, labels, augmentation, data.nclass, batch=batch)
 
 
 def _part(augmentation: Augmentation, part: slice, batch: int) -> Augmentation:
@@ -113,8 +122,11 @@ def _part(augmentation: Augmentation, part: slice, batch: int) -> Augmentation:
     return Augmentation(take(augmentation.draw, part), boxes, order)
 
 
+def raw(data: ImageData, source: Tensor) -> Tensor:
+    """Raw images, uint8 [n, ch, H, W], of rows (int64); images as they are."""
+    return data.images[source] if source.dtype == torch.int64 else source
+
+
 def _fetch(data: ImageData, source: Tensor) -> Tensor:
-    """Normalised images [n, ch, H, W] of rows (int64), raw images (uint8), or normalised images (float)."""
-    if source.is_floating_point():
-        return source
-    return data.scaled(source) if source.dtype == torch.uint8 else data.fetch(source)
+    """Normalised images [n, ch, H, W] of rows (int64); images as they are."""
+    return data.fetch(source) if source.dtype == torch.int64 else source

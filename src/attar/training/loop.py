@@ -70,7 +70,7 @@ class Trainer:
     def _graph_of(self, chain: ChainDraw) -> CudaGraph:
         """The CUDA graph of steps over batches of these shapes, at the current learning rate, which is recorded too."""
         rates = tuple(group["lr"] for group in self.model.optimizer.param_groups)
-        key: tuple[tuple[float, ...], int, Shapes] = (rates, chain.batch, shapes_of(chain))
+        key: tuple[tuple[float, ...], Shapes] = (rates, shapes_of(chain))
         if key not in self.recorded:
             # learning rates only fall, so graphs of earlier ones are not used again
             self.recorded = {other: graph for other, graph in self.recorded.items() if other[0] == rates}

@@ -57,8 +57,11 @@ def start_training(
     """Copy `params` and `buffers`, and make an optimiser (sgd, adam, adamw or gsam) for the copies."""
     leaves = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
     copies = {name: value.detach().clone() for name, value in buffers.items()}
+    fused = next(iter(leaves.values())).device.type == "cuda" or None  # one kernel for all parameters
     makers: dict[str, Callable[[], torch.optim.Optimizer]] = {
-        "sgd": lambda: torch.optim.SGD(leaves.values(), lr=lr, momentum=momentum, weight_decay=weight_decay),
+        "sgd": lambda: torch.optim.SGD(
+            leaves.values(), lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fused
+        ),
         "adam": lambda: torch.optim.Adam(leaves.values(), lr=lr, weight_decay=weight_decay),
         "adamw": lambda: torch.optim.AdamW(leaves.values(), lr=lr, weight_decay=weight_decay),
     }
@@ -129,9 +132,14 @@ def step(model: TrainState, images: Tensor, targets: Tensor, gradients: Gradient
         uphill = {name: value.detach().requires_grad_() for name, value in gsam_uphill(params, grads, model.gsam[0])}
         grads = gsam_gradients(grads, gradients_at(uphill)[0], model.gsam[1])
     for name, leaf in params.items():
-        leaf.grad = grads[name]
+        leaf.grad = laid_out_like(leaf, grads[name])
     model.optimizer.step()
     return loss.detach()
+
+
+def laid_out_like(leaf: Tensor, grad: Tensor) -> Tensor:
+    """A gradient in the memory layout of its parameter, as an optimiser's one kernel for all parameters needs it."""
+    return grad if grad.stride() == leaf.stride() else torch.empty_like(leaf).copy_(grad)
 
 
 def gsam_uphill(params: Mapping[str, Tensor], grads: Mapping[str, Tensor], rho: float) -> Iterator[tuple[str, Tensor]]:

@@ -129,6 +129,7 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
 
 NAME = ".lock"
 POLL = 0.2  # seconds between two looks at a lock that another process holds
+MOST_TRIES = 100  # to make a folder that another process removes at the same time
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)  # nobody writes there, so nothing is to be guarded
 
 
@@ -161,13 +162,16 @@ def is_held(folder: Path) -> bool:
 
 
 def _acquire(folder: Path, wait: bool) -> IO[str] | None:
-    said = False
+    said, tries = False, 0
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             file = (folder / NAME).open("a", encoding="utf-8")
-        except FileNotFoundError:  # the folder was removed at this moment
-            continue
+        except FileNotFoundError:  # the folder was removed at this moment, or cannot be made, as in /proc
+            tries += 1
+            if tries < MOST_TRIES:
+                continue
+            raise
         except OSError as error:
             if error.errno in UNWRITABLE and folder.is_dir():
                 return None

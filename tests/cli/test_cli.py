@@ -443,7 +443,7 @@ def test_help_shows_the_everyday_flags_first(capsys: pytest.CaptureFixture[str],
     call("condense", "--help-all")
     said = capsys.readouterr().out
     panels = re.findall(r"^╭─ ([\w ]+) ─", said, re.M)
-    condense = ["Set", "Schedule", "Image update", "Trajectories", "Matching", "Network update", "Run"]
+    condense = ["Set", "Schedule", "Image update", "Matching", "Trajectories", "Network update", "Run"]
     assert panels == ["Data", "Network", "Pool", *condense]
     every = {name for _, name in SETTINGS["condense"].values()} | commands.condense.__dict__["flags"].keys()
     assert {f"--{name}" for name in every} == set(re.findall(r"^│ (--\w+)", said, re.M))

@@ -68,6 +68,9 @@ def test_bad_requests(refused: Refused) -> None:
         load("digits", size=0)
     with refused("unknown device"):
         load("digits", device="quantum")
+    for seed in (-1, 2**32):
+        with refused("test_seed, must be between 0 and 4294967295"):
+            load("digits", test_fraction=0.5).holdout(0.2, seed)
     for source in (3, None, ""):
         with refused("a name, a folder"):
             load(source)  # type: ignore[arg-type]

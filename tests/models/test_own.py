@@ -228,6 +228,17 @@ def test_names_of_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         own.find("own_nets_d:make")
 
 
+def test_a_changed_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = module_file(tmp_path, "own_nets_e", monkeypatch)
+    text = own.as_text("own_nets_e:make")
+    module_file(tmp_path, "own_nets_f", monkeypatch, "from own_nets_e import make")
+    assert own.as_text("own_nets_f:make") == text, "the file that is compared is the one that the function stands in"
+    path.write_text(path.read_text() + "raise SystemExit('it was run')\n")
+    del sys.modules["own_nets_e"]
+    with pytest.raises(UserError, match="own_nets_e:make has changed since the run began; restore its file"):
+        own.find(text)
+
+
 def test_closures_are_never_taken_for_one_another() -> None:
     def wide(width: int) -> Callable[..., nn.Module]:
         return lambda c, n, s: nn.Sequential(nn.Flatten(), nn.Linear(c * s[0] * s[1], width), nn.Linear(width, n))

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import attar
+from attar.errors import size_in_words
 from attar.report import chart, numbers, page, sheets
 from attar.report.page import Moment
 from helpers.pages import (
@@ -199,7 +200,7 @@ def test_duration(seconds: float, text: str) -> None:
     ("count", "text"), [(640, "640 B"), (7_840, "7.8 kB"), (47_040_000, "47 MB"), (2e12, "2000 GB")]
 )
 def test_size(count: float, text: str) -> None:
-    assert numbers.file_size(count) == text
+    assert size_in_words(count) == text
 
 
 BY_CLASS = {

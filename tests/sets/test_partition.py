@@ -348,6 +348,8 @@ def test_what_is_next_after_a_phase(here: Path, capsys: pytest.CaptureFixture[st
     call("condense", "-d", "digits", *PARTS, "--phase", "2", "--quiet")
     output = capsys.readouterr().out
     assert "next: attar merge runs/digits-ipc1-phase* --out DIR, when all parts are there" in output
+    call("condense", "-d", "digits", *TINY, "--only", "3", "--out", "three", "--quiet")
+    assert "next: attar merge PART... --out DIR, when all parts are there" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -398,6 +400,13 @@ def test_an_interrupted_merge_is_repeated(left: tuple[str, ...], here: Path) -> 
 
 
 # ---- one pool for parts that start together ----
+
+
+def test_a_folder_that_cannot_be_made_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in /proc, where the system says that the folder above is not there."""
+    monkeypatch.setattr(Path, "mkdir", lambda self, **_: (self / "gone").stat())
+    with pytest.raises(FileNotFoundError), files.held(tmp_path / "run"):
+        pytest.fail("the folder cannot be made")
 
 
 def test_parts_that_start_together_train_one_pool(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -51,10 +52,12 @@ def labelled_by_hand(images: torch.Tensor, temperature: float) -> torch.Tensor:
 
 def test_the_labels_of_the_pool(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("label", "base", "--teacher", "pool", "--temperature", "2", "--quiet")
-    assert "base: labelled by convnet, " in capsys.readouterr().out
+    assert re.search(r"base: labelled by convnet, \d+\.\d % on test images", capsys.readouterr().out)
     small = attar.load_set("base")
     assert small.soft_labels is not None and small.teacher["temperature"] == 2 and not small.has_learned
     assert torch.allclose(small.soft_labels, labelled_by_hand(small.decoded()[0], 2.0), atol=1e-5)
+    held_out = attar.load("digits").holdout(0.2, 0)
+    assert attar.label(small, held_out, teacher="pool").teacher["tested_on"] == held_out.tested_on != "test images"
     again = attar.label(replace(small, soft_labels=None, teacher={}), teacher="pool", temperature=2)
     assert again.soft_labels is not None and torch.equal(again.soft_labels, small.soft_labels)
     sharp = attar.label(small, teacher="pool").soft_labels
@@ -103,6 +106,7 @@ def test_exports_hold_them(to: str, here: Path, said: list[str]) -> None:
             continue
         assert back.soft_labels is not None and small.soft_labels is not None, what
         assert torch.equal(back.soft_labels, small.soft_labels) and back.teacher == small.teacher
+    assert not any("soft_labels.npy" in line for line in said)
     if to == "parquet":
         card = (Path(out) / "README.md").read_text(encoding="utf-8")
         assert "- the column `soft_labels` of the images to train on: the class probabilities of 2 convnet of 1" in card

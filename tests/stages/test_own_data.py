@@ -76,7 +76,7 @@ def test_minutes(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert moments[0] == 0 and moments[-1] == settings["niter"]
     call("condense", "--recipe", "runs/pets-ncfm-ipc1/config.json", "--out", "again", "-q")
     assert torch.equal(attar.load_set("again").images, run.images)
-    for minutes, words in {"0.0001": "give at least", "-1": "give at least", "nan": "above 0"}.items():
+    for minutes, words in {"0.0001": "give at least", "-1": "above 0", "nan": "above 0"}.items():
         with pytest.raises(SystemExit) as stop:
             main(["condense", "-d", str(pets), "--ipc", "1", *flags, "--out", "short", "--minutes", minutes])
         assert stop.value.code == 2 and words in capsys.readouterr().err

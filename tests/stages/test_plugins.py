@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -172,6 +174,22 @@ def test_a_changed_augmentation_trains_another_pool() -> None:
     Path("dim.py").write_text("import attar\nattar.augmentations.register('dim', lambda images, u: images / 2)\n")
     call(*pretrain)
     assert len(list(Path("pool/digits-convnet2-w0.05").iterdir())) == 4
+
+
+def test_a_changed_module_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path.cwd())
+    Path("dimmer.py").write_text("import attar\nattar.augmentations.register('dim', lambda images, u: images)\n")
+    importlib.import_module("dimmer")
+    (text,) = plugins.origins_of(["dim"])
+    assert plugins.load(text) == text
+    forget()
+    del sys.modules["dimmer"]
+    assert plugins.load(text) == text
+    forget()
+    del sys.modules["dimmer"]
+    Path("dimmer.py").write_text("raise SystemExit('it was run')\n")
+    with pytest.raises(UserError, match="made with what dimmer registers, and that is not there, or has changed"):
+        plugins.load(text)
 
 
 def test_functions_of_a_program_are_resumed_by_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from io import TextIOWrapper
 from types import SimpleNamespace
 from typing import Annotated, Any, get_args, get_type_hints
 
-from cyclopts import App, CycloptsError, Group, Parameter, Token, UnusedCliTokensError
+from cyclopts import App, CycloptsError, Group, Parameter, Token, UnknownOptionError, UnusedCliTokensError
 
 from attar import __version__, signals
 from attar.cli import commands
@@ -60,6 +60,8 @@ def main(arguments: list[str] | None = None) -> None:
     except CycloptsError as error:
         missing = MISSING.search(str(error))
         words = missing and f"attar {missing[1]} needs {missing[2]}; attar {missing[1]} --help shows examples"
+        if tokens[0] == "inspect" and isinstance(error, UnknownOptionError) and {"-d", "--dataset"} & {*tokens}:
+            words = "inspect takes the data without a flag: attar inspect path/to/images"
         _fail(error.__cause__ if isinstance(error.__cause__, UserError) else words or error)
     except UserError as error:
         if "--debug" in tokens:

@@ -85,15 +85,14 @@ def print_run(flags: Flags, condensed: SyntheticSet) -> None:
     """Print where the condensed set of a run is, and the next command."""
     path = condensed.folder
     assert path is not None
-    folder = RunFolder(path)
-    phase = folder.read(run_folder.CONFIG, "condense").get("condense", {}).get("phase")
     next_command = f"attar evaluate {quoted(path)}"
-    if phase is not None:  # the name of a part's folder usually ends with its phase
+    if len(condensed.labels.unique()) < condensed.nclass:  # the name of a part's folder usually ends with its phase
+        phase = RunFolder(path).read(run_folder.CONFIG, "condense").get("condense", {}).get("phase")
         name = str(path).removesuffix(str(phase))
         parts = f"{name}*" if name != str(path) else "PART..."
         next_command = f"attar merge {parts} --out DIR, when all parts are there"
     text = f"{path / set_files.CONDENSED}\nnext: {next_command}"
-    print_result(flags, with_files(path, folder.read(run_folder.RESULT)), lambda: print(text))
+    print_result(flags, with_files(path, RunFolder(path).read(run_folder.RESULT)), lambda: print(text))
 
 
 def print_pool(flags: Flags, trained: Pool) -> None:
@@ -191,7 +190,8 @@ def print_runs(flags: Flags, runs: Sequence[Shown]) -> None:
 def print_labelled(flags: Flags, run: str, condensed: SyntheticSet) -> None:
     """Print what labelled a set, and what comes next."""
     about = condensed.teacher
-    words = f"{run}: labelled by {about['network']['net_type']}, {100 * about['accuracy']:.1f} % on the test images"
+    accuracy = f"{100 * about['accuracy']:.1f} % on {about['tested_on']}"
+    words = f"{run}: labelled by {about['network']['net_type']}, {accuracy}"
     print_result(flags, {"run": run, "teacher": about}, lambda: print(f"{words}\nnext: attar evaluate {quoted(run)}"))
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from attar.errors import UserError
+from attar.errors import UserError, size_in_words
 from attar.models import Network, fixed_statistics
 
 # Tensors in memory at once per activation of the network: two forward passes, two backward passes, second derivatives
@@ -55,6 +55,6 @@ def side_by_side(per_class: int, budget_gb: float | None) -> int | None:
     if budget_gb is None:
         return None
     if budget_gb * 1e9 < per_class:
-        needed = f"about {per_class / 1e9:.2g} GB"
-        raise UserError(f"a memory budget of {budget_gb:g} GB does not hold one class, which needs {needed}")
+        needed = size_in_words(per_class)
+        raise UserError(f"a memory budget of {budget_gb:g} GB does not hold one class, which needs about {needed}")
     return int(budget_gb * 1e9 // per_class)

@@ -26,7 +26,7 @@ from attar.engine.compile import worth_compiling
 from attar.engine.cuda_graphs import CudaGraph
 from attar.engine.precision import check_precision, set_matmul_precision
 from attar.engine.workers import ThreadWorkers
-from attar.errors import UserError, counted, say_once
+from attar.errors import UserError, counted, say_once, size_in_words
 from attar.models import Network
 from attar.selection.scores import difficulty
 from attar.sets.decode import check_factor, decoded_count
@@ -211,7 +211,7 @@ def choose_execution(
     per_class = class_bytes(module, data.channels, data.size, config.batch_real + decoded)
     chunk = choose_chunk(per_class, len(labels), data.device, config.memory_gb)
     if chunk > 1:
-        memory = f"{chunk * per_class / 1e9:.2g} GB"
+        memory = size_in_words(chunk * per_class)
         say_once(f"{chunk} of {counted(len(labels), 'class')} are computed at once, with about {memory}")
     shapes = {min(config.batch_real, data.counts[label]) for label in labels}
     if compiled is None or config.compile != "auto":

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attar.data.cache.mapped import Mapped
-from attar.errors import UserError, choose
+from attar.errors import UserError, choose, counted
 from attar.settings.choices import CHANNEL_AXIS_NAMES
 
 Array = np.ndarray | Tensor
@@ -73,7 +73,12 @@ def stratified(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tens
 
     Returns:
         The rows that are kept and those that are out, each int64, ascending.
+
+    Raises:
+        UserError: for a seed that RandomState does not take.
     """
+    if not 0 <= seed < 2**32:
+        raise UserError(f"the seed of a split, test_seed, must be between 0 and {2**32 - 1}, not {seed}")
     random, picked = np.random.RandomState(seed), torch.zeros(len(labels), dtype=torch.bool)
     for c in labels.unique().tolist():
         rows = np.flatnonzero(labels.numpy() == c)
@@ -166,6 +171,9 @@ def pixels(images: Array, what: str, device: torch.device, channels: str | None 
     if not x.is_floating_point():
         raise UserError(f"{what} must be uint8, or float in [0, 1], found {_dtype(x)}")
     low, high = (float(value) for value in x.aminmax())
+    if not math.isfinite(high - low):
+        bad = int((~x.isfinite()).flatten(1).any(1).sum())
+        raise UserError(f"floats of {what} must be finite: NaN or infinite in {bad:,} of {counted(len(x), 'image')}")
     if not (low >= 0 and high <= 1):
         raise UserError(
             f"floats of {what} must be in [0, 1], found {low:g} to {high:g}; scale them, or give uint8 0..255"

@@ -270,7 +270,7 @@ def _read_place(path: Path, reading: Reading) -> ImageData:
         return hub.from_disk(path, reading)
     if reading.labels_csv is None and not _has_pictures(path):
         folder.refuse_own(path)
-        if parquet.found(path):
+        if parquet.find_files(path):
             return parquet.load(path, reading)
         if tars := archives.shards(path):
             return archives.load(tars, path, reading)

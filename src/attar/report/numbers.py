@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from attar.errors import counted
+from attar.errors import counted, size_in_words
 from attar.evaluation import results
 from attar.evaluation.protocol import MEASURED
 
@@ -28,22 +28,13 @@ def duration(seconds: float, exact: bool = True) -> str:
     return f"{words} ({seconds:.1f} s)" if exact else words
 
 
-def file_size(count: float) -> str:
-    """Bytes in decimal units with two digits or more: 640 -> "640 B", 7840 -> "7.8 kB", 47040000 -> "47 MB"."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            break
-        count /= 1000
-    return f"{count:.0f} {unit}" if unit == "B" or count >= 10 else f"{count:.1f} {unit}"
-
-
 def sizes(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """("60,000 images", "47 MB") of the real data and of the stored set; empty where they are not known."""
     by_set = result.get("sizes", {})
     if not {"real", "stored"} <= by_set.keys():
         return []
     return [
-        (counted(images, "image"), file_size(size))
+        (counted(images, "image"), size_in_words(size))
         for images, size in ((by_set[key]["images"], by_set[key]["bytes"]) for key in ("real", "stored"))
     ]
 

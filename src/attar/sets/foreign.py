@@ -22,7 +22,8 @@ from torch import Tensor
 from attar import files
 from attar.data.images import ImageData
 from attar.data.load import load as load_data
-from attar.data.sources.parquet import found as parquet_files
+from attar.data.sources import npz
+from attar.data.sources.parquet import find_files as parquet_files
 from attar.data.sources.tree import has_class_folders
 from attar.errors import UserError, choose, log
 from attar.sets import set_files, soft_files
@@ -141,7 +142,7 @@ def _read_npz(path: Path) -> Foreign:
     except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} is damaged or no npz file: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path} {npz.why_unreadable(error)}") from error
     if images.dtype.kind not in "uif" or labels.dtype.kind not in "uif":
         raise UserError(f"{path} holds {images.dtype} images and {labels.dtype} labels; numbers are needed")
     x = torch.from_numpy(images)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attar.data.sources.parquet import found as parquet_files
+from attar.data.sources.parquet import find_files as parquet_files
 from attar.errors import UserError, log
 from attar.sets.set_files import fits_soft_labels, is_teacher
 from attar.sets.synthetic import SyntheticSet

@@ -43,9 +43,7 @@ class DataConfig:
         role="source",
         panel="Data",
     )
-    nclass: int | None = setting(
-        None, "use the first NCLASS classes (imagenet: 10 or 100)", limits=Limits(2), role="images"
-    )
+    nclass: int | None = setting(None, "use the first NCLASS classes (imagenet: 10 or 100)", limits=Limits(2))
     data_dir: str | None = setting(None, "the folder that holds the data set's files", role="place")
     size: int | None = setting(None, "resize the short side to SIZE and crop the centre", limits=AT_LEAST_ONE)
     image_column: str | None = setting(
@@ -221,6 +219,8 @@ class EvaluateConfig:
             object.__setattr__(self, "yardsticks", ())
         for name in self.yardsticks:
             choose("yardstick", name, YARDSTICK_NAMES)
+        if not self.attacks and (self.attack_eps, self.attack_images) != (8.0, 1000):
+            raise UserError("attack_eps and attack_images need attacks: fgsm, pgd or both")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
+import importlib.util
 import inspect
 import os
 import re
 import sys
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def as_text(value: Any) -> Any:
         return [as_text(item) for item in value]
     if isinstance(value, str):
         value = value.strip()
-        return f"{value}@{digest(find(value))}" if is_own(value) and "@" not in value else value
+        return f"{_home(value)}@{digest(find(value))}" if is_own(value) and "@" not in value else value
     if not callable(value):
         return value
     name = getattr(value, "__qualname__", type(value).__qualname__)
@@ -51,14 +52,30 @@ def as_text(value: Any) -> Any:
     return text
 
 
+def _home(text: str) -> str:
+    """`module:function` by the module that the function stands in, where it was named by one that imports it."""
+    function = find(text)
+    home = f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', '')}"
+    try:
+        return home if find(home) is function else text
+    except UserError:
+        return text
+
+
 def find(text: str) -> Callable[..., Any]:
-    """The function that a text names. Raises `UserError` where it is missing, or has changed since it was named."""
+    """The function that a text names. Raises `UserError` where it is missing, or has changed since it was named.
+
+    A module whose file has changed is not run, unless this process has run it before.
+    """
     if text in OBJECTS:
         return OBJECTS[text]
     name, _, expected = text.partition("@")
     module_name, _, attribute = name.partition(":")
     if module_name == "__main__" or not re.fullmatch(r"[\w.]+", attribute):
         raise UserError(f"{name} lives in the Python program that named it; put it into a module, for module:function")
+    changed = f"{name} has changed since the run began; restore its file, or begin another run"
+    if expected and source_digest(module_name) not in (None, expected):
+        raise UserError(changed)
     value: Any = _module(module_name, name)
     for part in attribute.split("."):
         if not hasattr(value, part):
@@ -67,13 +84,27 @@ def find(text: str) -> Callable[..., Any]:
     if not callable(value):
         raise UserError(f"{name} is no function but a {type(value).__name__}")
     if expected and expected != digest(value):
-        raise UserError(f"{name} has changed since the run began; restore its file, or begin another run")
+        raise UserError(changed)
     return value
 
 
-def _module(module_name: str, name: str) -> Any:
-    if os.getcwd() not in sys.path and "" not in sys.path:  # of `attar` only Python's own folders are
+def _look_here() -> None:
+    """Let modules of the current folder be found: of `attar` only Python's own folders are looked into."""
+    if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
+
+
+def source_digest(module_name: str) -> str | None:
+    """The digest of a module's file, without running it; None where it was run already, or is not found."""
+    _look_here()
+    spec = None
+    with suppress(Exception):  # of a package around it, which importing the module will raise again
+        spec = importlib.util.find_spec(module_name) if module_name not in sys.modules else None
+    return digest_of_file(Path(spec.origin)) if spec is not None and spec.origin and spec.has_location else None
+
+
+def _module(module_name: str, name: str) -> Any:
+    _look_here()
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -93,11 +124,15 @@ def digest(function: Callable[..., Any]) -> str:
     """
     qualname = getattr(function, "__qualname__", "<object>")
     try:
-        path = inspect.getsourcefile(function) if "<" not in qualname else None
-        content = Path(path).read_bytes() if path is not None else b""
-    except (TypeError, OSError):  # built in, or typed at a prompt
-        content = b""
-    return hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH] if content else uuid.uuid4().hex[:DIGEST_LENGTH]
+        path = inspect.getsourcefile(inspect.unwrap(function)) if "<" not in qualname else None
+        return digest_of_file(Path(path or ""))
+    except (TypeError, OSError, ValueError):  # built in, or typed at a prompt
+        return uuid.uuid4().hex[:DIGEST_LENGTH]
+
+
+def digest_of_file(path: Path) -> str:
+    """The digest of what a file holds."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:DIGEST_LENGTH]
 
 
 def is_importable(text: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import re
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from attar.errors import MissingError, UserError, choose, one_line
-from attar.settings.own import DIGEST_LENGTH, as_items
+from attar.settings.own import DIGEST_LENGTH, as_items, digest_of_file, source_digest
 
 EXTENSIONS = {"method": "method", "match": "loss", "augmentation": "augmentation"}  # key in `REGISTERED` → in words
 
@@ -43,7 +42,8 @@ def add(kind: str, taken: Iterable[str], name: str, value: Any, option: Any = No
     caller = sys._getframe(2).f_globals
     file = caller.get("__file__")
     origin = LOADED.get(str(caller.get("__attar_plugin__")))
-    origin = origin or f"{caller.get('__name__')}@{_digest(Path(file)) if file else uuid.uuid4().hex[:DIGEST_LENGTH]}"
+    digest = digest_of_file(Path(file)) if file else uuid.uuid4().hex[:DIGEST_LENGTH]
+    origin = origin or f"{caller.get('__name__')}@{digest}"
     before = REGISTERED[kind].get(name)
     if name in taken or (before is not None and _place(before.origin) != _place(origin)):
         by = "attar" if before is None else _place(before.origin)
@@ -141,7 +141,7 @@ def load(text: str) -> str:
     path = Path(place)
     if not path.is_file():
         raise MissingError(f"there is no plugin {place}")
-    digest = _digest(path)
+    digest = digest_of_file(path)
     if expected not in ("", digest):
         raise UserError(f"the plugin {place} has changed since the run began; restore it, or begin another run")
     if LOADED.get(place) != f"{place}@{digest}":
@@ -159,19 +159,17 @@ def _registered(text: str, module: str, *, is_saved: bool) -> str:
     """Import a module whose registrations a run was made with."""
     if not is_saved:
         raise UserError(f"a plugin is a Python file, FILE.py, not '{text}'")
+    gone = f"the run was made with what {module} registers, and that is not there, or has changed"
+    if module != "__main__" and source_digest(module) not in (None, text.partition("@")[2]):
+        raise UserError(gone)
     try:
         if module != "__main__":
             importlib.import_module(module)
     except ImportError as error:
         raise MissingError(f"the run was made with what {module} registers, and it cannot be imported") from error
     if all(entry.origin != text for entries in REGISTERED.values() for entry in entries.values()):
-        place = "the Python program that began it" if module == "__main__" else module
-        raise UserError(f"the run was made with what {place} registers, and that is not there, or has changed")
+        raise UserError(gone.replace("__main__", "the Python program that began it"))
     return text
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:DIGEST_LENGTH]
 
 
 def _place(origin: str) -> str:

@@ -52,7 +52,7 @@ class Limits:
     def _in_words(self, *, too_high: bool) -> str:
         """The range, or only the side that a value is beyond where the other has no bound worth telling."""
         low = f"{'at least' if self.low_included else 'above'} {self.low:g}"
-        high = f"{'at most' if self.high_included else 'below'} {self.high:g}"
+        high = f"{'at most' if self.high_included else 'below'} {self.high:.16g}"
         if self.high == LARGEST_NUMBER:
             return high if too_high else low
         if self.low_included and self.high_included:

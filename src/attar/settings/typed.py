@@ -59,17 +59,6 @@ class CondenseSettings(DataSettings, total=False):
     clamp: bool
     patience: int
     averaging_power: int
-    syn_steps: int
-    expert_epochs: int
-    min_start_epoch: int
-    max_start_epoch: int
-    current_max_start_epoch: int | None
-    expansion_end_epoch: int
-    batch_syn: int | None
-    lr_teacher: float
-    lr_lr: float
-    lr_y: float
-    threshold: float | None
     metric: str
     match: str
     frequencies: int
@@ -85,6 +74,17 @@ class CondenseSettings(DataSettings, total=False):
     select_every: int
     select_from: int | None
     batch_syn_max: int
+    syn_steps: int
+    expert_epochs: int
+    min_start_epoch: int
+    max_start_epoch: int
+    current_max_start_epoch: int | None
+    expansion_end_epoch: int
+    batch_syn: int | None
+    lr_teacher: float
+    lr_lr: float
+    lr_y: float
+    threshold: float | None
     network_init: str
     sweeps_per_network: int | None
     warmup: int

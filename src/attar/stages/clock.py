@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import statistics
 import time
 from collections import deque
@@ -34,7 +35,9 @@ class TimeLimit:
         return 60 * self.minutes - (time.perf_counter() - self.started) - self.reserved
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        """Raise `UserError` where both the settings and a time limit say how long the run is."""
+        """Raise `UserError` for no length of time, and where the settings say how long the run is, too."""
+        if self.minutes is not None and not 0 < self.minutes < math.inf:
+            raise UserError(f"minutes must be a number of minutes above 0, not {self.minutes:g}")
         if self.minutes is not None and (clash := sorted(set(fitted_to("minutes")["condense"]) & settings.keys())):
             raise UserError(f"{clash[0]} and minutes exclude each other: both say how long the run is")
 

@@ -80,7 +80,7 @@ def label(
         models = train_pool(images, recipe, default_folder(images, recipe), progress)
         accuracy = statistics.fmean(member.accuracy or 0.0 for member in models.members)
         about: dict[str, Any] = {"network": settings_of(recipe.network), "pool": settings_of(recipe.pool)}
-        about |= {"temperature": float(temperature), "accuracy": accuracy}
+        about |= {"temperature": float(temperature), "accuracy": accuracy, "tested_on": images.tested_on}
         soft = soft_labels(models, condensed.decoded()[0], images, temperature).to(condensed.images.device)
         log.info("teacher: %s of %s, %.1f %% on average", recipe.pool.in_words, recipe.network.net_type, 100 * accuracy)
         condensed = replace(condensed, soft_labels=soft, teacher=about)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable
@@ -173,7 +172,8 @@ def _seconds(step: Callable[[], None], device: torch.device) -> float:
 
 def fit_limit(data: ImageData, recipe: Recipe, limit: TimeLimit, *, pool_there: bool) -> Recipe:
     """The recipe for a run within a limit, at most half of it for the evaluation; see `fit`."""
-    total = 60 * (limit.minutes or math.inf)
+    assert limit.minutes is not None
+    total = 60 * limit.minutes
     if limit.evaluate:
         estimated = estimate(data, recipe)
         full, short = (estimated.evaluation(data, recipe, quick=quick) for quick in (False, True))
@@ -191,10 +191,8 @@ def fit(data: ImageData, recipe: Recipe, seconds: float, *, before: float = 0.0,
     Pretraining gets half of the time at most: fewer models and then fewer epochs where it would take more. Outer
     iterations are shortened where fewer than twenty would fit. Their number is an expectation: a `Clock` ends the run.
     before: seconds of the limit that are already spent; pool_there: whether the models are already trained.
-    Raises `UserError` when the time is too short for one model and one iteration, or limited to no number.
+    Raises `UserError` when the time is too short for one model and one iteration.
     """
-    if not math.isfinite(seconds):
-        raise UserError("minutes must be a number of minutes above 0")
     if recipe.condense.eval_at:
         raise UserError("eval_at and minutes exclude each other: evaluations take time that is not known before")
     start = time.perf_counter() - before

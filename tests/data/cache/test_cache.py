@@ -160,7 +160,7 @@ def test_the_second_start_decodes_nothing(
     monkeypatch.setattr(mapped, "check_of", fail)  # nor is it read
     caplog.clear()
     assert load(pets, size=8, cache_dir=tmp_path / "c").fingerprint
-    assert len(lines(caplog)) == 1 and "pets: 24 images (4.6e-06 GB) from the cache" in lines(caplog)[0]
+    assert len(lines(caplog)) == 1 and "pets: 24 images (4.6 kB) from the cache" in lines(caplog)[0]
 
 
 @pytest.mark.parametrize("change", ["pixels", "touch", "new", "gone", "renamed"])
@@ -399,7 +399,7 @@ def test_a_full_disk_is_seen_before_the_work(
     pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
     monkeypatch.setattr(build.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore
-    with refused("needs 4.6e-06 GB more, 0 GB are free", "--cache_dir"):
+    with refused("needs 4.6 kB more, 0 B are free", "--cache_dir"):
         load(pets, size=8, cache_dir=tmp_path / "c")
 
 

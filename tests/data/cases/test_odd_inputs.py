@@ -251,3 +251,15 @@ def test_arrays_without_a_split_beside_a_test_set_are_for_training(tmp_path: Pat
     data = load(tmp_path / "a.npz", device="cpu")
     assert data.images[:, 0, 0, 0].tolist() == [0, 40, 80, 120]
     assert data.test_images is not None and data.test_images[:, 0, 0, 0].tolist() == [160, 200]
+
+
+def test_what_numpy_does_not_open(tmp_path: Path, refused: Refused) -> None:
+    """Nothing pickled is run, and no message asks for it."""
+    objects = np.array(["cat", "dog"] * 3, dtype=object)
+    np.savez(tmp_path / "a.npz", train_images=np.zeros((6, 5, 5), np.uint8), train_labels=objects)
+    with refused("a.npz holds arrays of Python objects, which are not opened: save names as labels.astype(str)"):
+        load(tmp_path / "a.npz")
+    for content in (b"hello", (tmp_path / "a.npz").read_bytes()[:99]):
+        (tmp_path / "b.npz").write_bytes(content)
+        with refused("b.npz is damaged or no npz file: write one with numpy.savez"):
+            load(tmp_path / "b.npz")

@@ -288,3 +288,8 @@ def test_arrays_and_pairs_of_tensors(refused: Refused) -> None:
         load(TensorDataset(torch.randn(4, 1, 5, 5), torch.tensor([0, 1] * 2)))
     with refused("is no (image, label) pair"):
         load(TensorDataset(torch.zeros(4, 1, 5, 5)))
+    for wrong in (float("nan"), float("inf")):
+        some = np.full((4, 5, 5), 0.5)
+        some[1, 2, 3] = wrong
+        with refused("floats of train images must be finite: NaN or infinite in 1 of 4 images"):
+            load((some, np.array([0, 1, 0, 1])))

@@ -25,7 +25,7 @@ from attar.data.cache.plan import FORMAT, CachePlan, digest
 from attar.data.decode import Needs
 from attar.data.decoding import CHUNK, Seen, decode_all
 from attar.data.reading import Reading
-from attar.errors import UserError, log
+from attar.errors import UserError, log, size_in_words
 
 PIXELS, CHECKS, MANIFEST, JOURNAL = "images.u8", "checks.u32", "manifest.json", "journal.jsonl"
 
@@ -86,8 +86,8 @@ class _File:
         free = shutil.disk_usage(self.folder).free
         if missing > free:
             raise UserError(
-                f"the cache {self.folder.parent} needs {missing / 1e9:.2g} GB more, {free / 1e9:.2g} GB are free; name "
-                f"another place with --cache_dir, or keep the images in memory with --load_memory"
+                f"the cache {self.folder.parent} needs {size_in_words(missing)} more, {size_in_words(free)} are free; "
+                f"name another place with --cache_dir, or keep the images in memory with --load_memory"
             )
         return there, seen
 

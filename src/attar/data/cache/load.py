@@ -28,7 +28,7 @@ from attar.data.cache.plan import CachePlan
 from attar.data.decode import Needs
 from attar.data.decoding import Seen
 from attar.data.reading import Reading
-from attar.errors import UserError, WriteError, counted, log
+from attar.errors import UserError, WriteError, counted, log, size_in_words
 
 
 class Cached(NamedTuple):
@@ -84,9 +84,9 @@ def load(plan: CachePlan, reading: Reading) -> Cached:
                 work.rmdir()  # where a killed build had made it
         if cached is None:
             raise UserError(f"the cache {folder} cannot be read back ({reason}); keep the images with --load_memory")
-    gigabytes = cached.store.images.nbytes / 1e9
+    size = size_in_words(cached.store.images.nbytes)
     count = counted(plan.pictures.count, "image")
-    log.info("%s: %s (%.2g GB) from the cache %s", plan.name, count, gigabytes, folder)
+    log.info("%s: %s (%s) from the cache %s", plan.name, count, size, folder)
     return cached
 
 

@@ -14,7 +14,7 @@ from attar.data.arrays import pixels, usable_device
 from attar.data.assemble import About, Split, assemble
 from attar.data.images import ImageData
 from attar.data.reading import Reading, printable
-from attar.errors import UserError
+from attar.errors import UserError, one_line
 
 SUFFIX = ".npz"
 IMAGES, LABELS = ("images", "x", "image", "data", "arr"), ("labels", "y", "label", "targets", "target")
@@ -39,7 +39,7 @@ def load(path: Path, reading: Reading) -> ImageData:
             arrays = {split: (file[images], file[marks]) for split, (images, marks) in pairs.items()}
             names = list(file)
     except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is damaged or no npz file: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path} {why_unreadable(error)}") from error
     if not arrays:
         raise UserError(
             f"{path} must hold train_images and train_labels (and test_ or val_ likewise), or images and labels; it "
@@ -54,6 +54,15 @@ def load(path: Path, reading: Reading) -> ImageData:
         ).numpy()
         parts[split] = Split(values, labels.read(marks, f"{split} of {path.name}"))
     return assemble(parts, About(printable(path.resolve().stem)), reading)
+
+
+def why_unreadable(error: Exception) -> str:
+    """Why numpy does not read a file without running what is pickled in it, and what would be right."""
+    if "Object arrays" in str(error):
+        return "holds arrays of Python objects, which are not opened: save names as labels.astype(str)"
+    if "allow_pickle" in str(error) or "not a zip" in str(error):
+        return "is damaged or no npz file: write one with numpy.savez"
+    return f"is damaged or no npz file: {one_line(error)}"
 
 
 def _pairs(names: Collection[str]) -> dict[str, tuple[str, str]]:

@@ -26,7 +26,7 @@ def is_parquet(path: Path) -> bool:
     return path.suffix.lower() == SUFFIX
 
 
-def found(path: Path) -> list[Path]:
+def find_files(path: Path) -> list[Path]:
     """The parquet files that a path stands for, sorted: itself, or those in a folder and its subfolders."""
     if path.is_file():
         return [path] if is_parquet(path) else []
@@ -50,7 +50,7 @@ def load(path: Path, reading: Reading) -> ImageData:
     Raises:
         UserError: for damaged files, several configurations, and labels that do not do.
     """
-    files = _without_exports(found(path), path, reading.left_out)
+    files = _without_exports(find_files(path), path, reading.left_out)
     groups = _by_split(path, files)
     columns = choose(
         features_of(_opened(files[0]).schema_arrow),

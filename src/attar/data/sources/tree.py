@@ -95,14 +95,15 @@ def is_picture(name: str) -> bool:
 
 
 def has_class_folders(root: Path) -> bool:
-    """Whether images lie directly in the folders of `root`."""
+    """Whether images lie directly in the folders of `root`, those that attar wrote aside."""
     inner = (root / entry.name for entry in _listed(root) if not is_hidden(entry.name))
-    return any(
-        is_picture(entry.name) and not is_hidden(entry.name)
-        for folder in inner
-        if folder.is_dir()
-        for entry in _listed(folder)
-    )
+    return any(_has_pictures(folder) for folder in inner if folder.is_dir())
+
+
+def _has_pictures(folder: Path) -> bool:
+    names = [entry.name for entry in _listed(folder)]
+    pictures = any(is_picture(name) and not is_hidden(name) for name in names)
+    return pictures and written.kind_of(folder, names) is None
 
 
 def walk(root: Path, left_out: LeftOut, only: Sequence[str] | None = None) -> Tree:
@@ -147,7 +148,7 @@ def walk(root: Path, left_out: LeftOut, only: Sequence[str] | None = None) -> Tr
 def _take(entry: os.DirEntry[str], prefix: str, tree: Tree, left_out: LeftOut) -> bool:
     """Take a file into the tree; whether it is a folder to go into."""
     name = prefix + entry.name
-    if entry.name == written.ABOUT:  # of an export that is read back
+    if entry.name in written.BESIDE:  # of an export that is read back
         return False
     if is_hidden(entry.name):
         left_out.add("hidden or system files and folders", name)

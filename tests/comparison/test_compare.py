@@ -485,3 +485,16 @@ def test_core_sets_by_models_beside_methods(tmp_path: Path) -> None:
     path.write_text(path.read_text(encoding="utf-8").replace('"ccs"', '"ccs"\nfactor = 2'), encoding="utf-8")
     with pytest.raises(UserError, match="the method ccs takes no factor"):
         spec.resolve(tomllib.loads(path.read_text(encoding="utf-8")))
+
+
+def test_plain_and_attacks_are_columns_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    asked = 'whole_epochs = 1\nplain = true\nattacks = ["fgsm"]\nattack_images = 5\nyardsticks = ["random_real"]'
+    call("compare", str(changed(tmp_path, "whole_epochs = 1", asked)), "--out", str(tmp_path / "out"), "--quiet")
+    said = capsys.readouterr().out
+    page = (tmp_path / "out" / record.PAGE).read_text(encoding="utf-8")
+    head = (tmp_path / "out" / record.TABLE_CSV).read_text(encoding="utf-8").splitlines()[0]
+    for name in ("plain", "random plain", "fgsm", "random fgsm"):
+        assert name in said and f">{name}</th>" in page and f"{name.replace(' ', '_')}_mean" in head

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import tomllib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -106,6 +108,25 @@ def test_a_column_without_a_value_is_left_out() -> None:
     assert "| entry | ipc | niter | accuracy | n | seconds | of them pretraining | initial |\n" in text
     assert "| a | 1 | 2 | 76.0 ± 4.0 | 3 | 23 | 2 | 50.0 ± 0.0 |\n" in text
     assert "IOR" not in text and "HLR" not in text and "whole" not in text
+
+
+def test_what_the_spec_asks_for_besides_has_columns() -> None:
+    """Without augmentation and under attack: of the sets over seeds, and of random real images."""
+    asked = [json.loads(json.dumps(line)) for line in LINES]
+    for k, line in enumerate(asked[:3]):
+        line |= {"plain": entry(0.1 * k), "random_plain": entry(0.3)}
+        line["accuracy"]["convnet2"]["attacked"] = {"eps": 8 / 255, "images": 9, "fgsm": {"mean": 0.2 * k}}
+    asked[5]["accuracy"]["convnet2"]["attacked"] = {"eps": 8 / 255, "images": 9, "fgsm": {"mean": 0.05}}
+    changed = replace(PLAN.recipe.evaluate, plain=True, attacks=("fgsm",), attack_images=9)
+    plan = replace(PLAN, recipe=replace(PLAN.recipe, evaluate=changed))
+    rows = numbers.rows(plan, asked)
+    text = tables.to_markdown(plan, rows, asked, [HOST], 0)
+    assert "| random real | plain | random plain | fgsm | random fgsm | IOR | HLR |" in text
+    assert "| 60.0 ± 7.1 | 10.0 ± 10.0 | 30.0 ± 0.0 | 20.0 ± 20.0 | 5.0 | +16.0 | +22.0 |" in text
+    assert "Plain: trained without augmentation" in text and "fgsm: accuracy on 9 test images" in text
+    first, second, _ = csv.DictReader(io.StringIO(tables.to_csv(rows)))
+    assert float(first["plain_mean"]) == pytest.approx(0.1) and first["random_fgsm_n"] == "1"
+    assert (second["plain_mean"], second["fgsm_n"]) == ("", "0")
 
 
 def test_times_that_cannot_be_compared_are_marked() -> None:

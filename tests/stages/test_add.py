@@ -44,6 +44,13 @@ def test_from_run_to_result(seven: Path) -> None:
     assert json.loads(Path("seven-added/result.json").read_text())["accuracy"]["convnet2"]["n"] == 1
 
 
+def test_a_part_gets_the_classes_that_it_lacks() -> None:
+    call("condense", "-d", "digits", "--nclass", "3", "--only", "1", *TINY, "--quiet", "--out", "one")
+    call("add", "one", "-d", "digits", "--nclass", "3", "--quiet")
+    before, after = attar.load_set(Path("one")), attar.load_set(Path("one-added"))
+    assert after.labels.tolist() == [0, 1, 2] and torch.equal(after.images[1], before.images[0])
+
+
 def test_classes_are_joined_by_name() -> None:
     """The data may list its classes in any order."""
     digits = attar.load("digits", nclass=5)

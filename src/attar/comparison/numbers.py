@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from attar.comparison.plan import ComparisonPlan, Point, value_of
 from attar.comparison.record import ResultLine
-from attar.evaluation.protocol import LEARNED, RANDOM, WHOLE, epochs_at_equal_steps
+from attar.evaluation.protocol import LEARNED, MEASURED, PLAIN, RANDOM, RANDOM_PLAIN, WHOLE, epochs_at_equal_steps
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Row:
     seconds: float | None  # the median over seeds of `pretrain` and `make` together
     pretrain: float | None  # the median of the early-stage models
     make: float | None  # the median of the condensation or selection
+    asked: dict[str, Mean] = field(default_factory=dict)  # what the spec asks for besides, see `asked_for`
 
     @property
     def ior(self) -> float | None:
@@ -103,7 +104,7 @@ def _row(
         equal = (epochs_at_equal_steps(own["epochs"], own["images"], entry["images"], batch) for own in trained)
         return entry["epochs"] in equal
 
-    random = [entry["mean"] for entry in filter(as_long, yardstick(RANDOM, ipc=ipc))]
+    random = list(filter(as_long, yardstick(RANDOM, ipc=ipc)))
     whole = [accuracy for entry in yardstick(WHOLE) for accuracy in entry["runs"]]
     initial = [line["initial"][network]["mean"] for line in measured if network in line.get("initial", {})]
     return Row(
@@ -116,13 +117,30 @@ def _row(
         runs=plan.recipe.evaluate.runs,
         diverged=sum(bool(line.get("diverged")) for line in of_point),
         initial=mean(initial),
-        random_real=mean(random),
+        random_real=mean([entry["mean"] for entry in random]),
         whole=mean(whole),
         learned=mean([line[LEARNED][network]["mean"] for line in measured if network in line.get(LEARNED, {})]),
         seconds=_median([sum(made_in(line)) for line in measured]),
         pretrain=_median([made_in(line)[0] for line in measured]),
         make=_median([made_in(line)[1] for line in measured]),
+        asked=asked_for(plan.recipe.evaluate.attacks, measured, random, network),
     )
+
+
+def asked_for(
+    attacks: Sequence[str], measured: Sequence[ResultLine], random: Sequence[Mapping[str, Any]], network: str
+) -> dict[str, Mean]:
+    """Accuracies of the sets and of random real images without augmentation ("plain", "random plain") and under each
+    attack ("fgsm", "random fgsm", …), in this order; without those that were not measured."""
+    values = {
+        MEASURED[kind][0]: [line[kind][network]["mean"] for line in measured if network in line.get(kind, {})]
+        for kind in (PLAIN, RANDOM_PLAIN)
+    }
+    for attack in attacks:
+        for name, entries in ((attack, [line["accuracy"][network] for line in measured]), (f"random {attack}", random)):
+            under = [entry["attacked"] for entry in entries if "attacked" in entry]
+            values[name] = [one[attack]["mean"] for one in under if attack in one]
+    return {name: found for name, numbers in values.items() if (found := mean(numbers)) is not None}
 
 
 def made_in(line: ResultLine) -> tuple[float, float]:

@@ -46,6 +46,7 @@ def write(path: Path, plan: ComparisonPlan, rows: Sequence[Row]) -> None:
         ("seconds", [tables.seconds(row.seconds) for row in shown]),
         *tables.column("initial", [tables.spread(row.initial) for row in shown]),
         *tables.column("random real", [tables.spread(row.random_real) for row in shown]),
+        *tables.asked(shown),
     ]
     text = render(
         "comparison.html.j2",

@@ -30,11 +30,13 @@ def to_csv(rows: Sequence[Row]) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     measured = ("accuracy", "learned", "initial", "random_real", "whole")
-    head = [f"{name}_{part}" for name in measured for part in ("mean", "std", "n")]
+    besides = [name for name, _ in asked(rows)]
+    every = (*measured, *(name.replace(" ", "_") for name in besides))
+    head = [f"{name}_{part}" for name in every for part in ("mean", "std", "n")]
     last = ("ior", "hlr", "seconds_median", "pretrain_s_median", "make_s_median", "runs_per_seed", "diverged")
     table.writerow(["entry", "method", *names, "network", *head, *last])
     for row in rows:
-        values = [_parts(getattr(row, name)) for name in measured]
+        values = [_parts(getattr(row, name)) for name in measured] + [_parts(row.asked.get(name)) for name in besides]
         seconds = (row.seconds, row.pretrain, row.make)
         table.writerow(
             [
@@ -75,9 +77,16 @@ def shown(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
         ("of them pretraining", [seconds(row.pretrain) for row in rows]),
         *column("initial", [spread(row.initial) for row in rows]),
         *column("random real", [spread(row.random_real) for row in rows]),
+        *asked(rows),
         *column("IOR", [points(row.ior) for row in rows]),
         *column("HLR", [points(row.hlr) for row in rows]),
     ]
+
+
+def asked(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
+    """The columns of what the spec asks for besides, see `numbers.asked_for`."""
+    names = dict.fromkeys(name for row in rows for name in row.asked)
+    return [(name, [spread(row.asked.get(name)) for row in rows]) for name in names]
 
 
 def column(head: str, cells: list[str]) -> list[tuple[str, list[str]]]:
@@ -107,6 +116,11 @@ def notes(
     if whole is not None:
         entries = [entry for line in lines if line.get("yardstick") == WHOLE for entry in line["accuracy"].values()]
         texts.append(f"The whole training set, epochs {entries[0]['epochs']}: {spread(whole)} over n = {whole.n}.")
+    if evaluation.plain:
+        texts.append("Plain: trained without augmentation and CutMix.")
+    if evaluation.attacks:
+        attacked = f"{', '.join(evaluation.attacks)}: accuracy on {evaluation.attack_images} test images or fewer"
+        texts.append(f"{attacked}, moved by the attack by up to {evaluation.attack_eps:g} of 255.")
     if any(row.ior is not None for row in rows):
         texts.append("IOR: accuracy less that of random real images at equal storage.")
     if any(row.hlr is not None for row in rows):

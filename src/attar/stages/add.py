@@ -104,7 +104,8 @@ def new_classes(before: Part, data: ImageData) -> tuple[str, ...]:
         raise UserError(
             f"{before.path} holds images of {of_set}, the data of {of_data}; --size brings them to one size"
         )
-    new = tuple(name for name in data.classes if name not in condensed.classes)
+    held = {condensed.classes[label] for label in condensed.labels.unique().tolist()}  # a part has not all of its own
+    new = tuple(name for name in data.classes if name not in held)
     if not new:
         raise UserError(f"{data.name} has no class that {before.path} lacks; there is nothing to add")
     return new

@@ -176,6 +176,16 @@ def test_random_real_images(digits: ImageData) -> None:
     assert not torch.equal(images, other)
 
 
+def test_one_seed_draws_the_same_real_images_everywhere(digits: ImageData) -> None:
+    """As docs/selection.md says: the yardstick, a random core-set, and what a run begins with."""
+    settings: Any = {"init": "random", "factor": 1, "ipc": 3, "seed": 5, "method": "dm", "niter": 1, "inner_loop": 1}
+    run = attar.condense(digits, **settings, width=0.05)
+    drawn = training_sets.random_real(digits, run, seed=5)[0].float() / 255
+    assert torch.equal(run.start().images, drawn)
+    assert torch.equal(attar.select(digits, "random", ipc=3, seed=5).images, drawn)
+    assert not torch.equal(training_sets.random_real(digits, run, seed=6)[0].float() / 255, drawn)
+
+
 def test_random_real_images_of_a_class_that_became_too_small(digits: ImageData) -> None:
     with pytest.raises(UserError, match="class '0' has 119 images, fewer than the set's 200"):
         condensed = set_of(digits)

@@ -214,4 +214,4 @@ def recipes(name: str | None = None, /, *, flags: Flags, settings: Settings) -> 
     elif flags.networks:
         print("\n".join(f"{name:16} {line}" for name, line in choices.NETWORKS.items()))
     else:
-        print("\n".join(f"{name:12} {(make.__doc__ or '').splitlines()[0]}" for name, make in RECIPES.items()))
+        print("\n".join(f"{name:16} {(make.__doc__ or '').splitlines()[0]}" for name, make in RECIPES.items()))

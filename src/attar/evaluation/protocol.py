@@ -158,7 +158,8 @@ def protocol_of(config: EvaluateConfig, network: NetworkConfig, data: ImageData)
 def check_set_fits(condensed: SyntheticSet, data: ImageData) -> None:
     """Raise `UserError` unless the set has the image shape and all classes of the data, and the data a test set."""
     if data.test_images is None:
-        raise UserError(f"{data.name} has no test images; put them in a folder test/<class>/* beside train/")
+        where = "put them in a folder test/<class>/* beside train/, or name data that have some with -d"
+        raise UserError(f"{data.name} has no test images; {where}")
     if condensed.classes != data.classes:
         raise UserError(
             f"the set was made for other classes than {data.name} has: {different_classes(condensed, data)}"

@@ -177,7 +177,7 @@ def check_pool_settings(pool: Pool, inputs: Inputs) -> None:
 
 
 def warn_chance(pool: Pool, data: ImageData) -> None:
-    """Warn where the models of a pool are no better than naming the most frequent class."""
+    """Warn where a pool is not better, by two standard errors, than naming the most frequent class."""
     accuracies = [member.accuracy for member in pool.members if member.accuracy is not None]
     if not accuracies or data.test_labels is None:
         return
@@ -185,7 +185,7 @@ def warn_chance(pool: Pool, data: ImageData) -> None:
     chance = int(data.test_labels.bincount().max()) / tested
     if mean < chance + 2 * math.sqrt(chance * (1 - chance) / tested / len(accuracies)):
         log.warning(
-            "the early-stage models are no better than chance (%.1f %% on average, %.1f %% by always naming the most "
-            "frequent class): matching learns little from them; train them longer with --pt_from",
-            *(100 * mean, 100 * chance),
+            "the early-stage models are not clearly better than chance (%.1f %% on average of %s, %.1f %% by always "
+            "naming the most frequent class): matching learns little from such; train them longer with --pt_from",
+            *(100 * mean, counted(tested, "test image"), 100 * chance),
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from attar.comparison import spec
 from benchmarks import search
 
 TINY = """
@@ -94,6 +95,19 @@ def test_a_diverged_seed_counts_as_no_accuracy(tmp_path: Path, monkeypatch: pyte
     search.main([str(write(tmp_path / "search.toml", CANDIDATES, text)), str(tmp_path / "out")])
     score = json.loads((tmp_path / "out/search.json").read_text())["rounds"][0]["score"]
     assert (score["dm 1.0"], score["dm 0.1"]) == (0.25, 0.4)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(search.__file__).parent / "searches").glob("*.toml")), ids=lambda p: p.stem
+)
+def test_the_searches_that_are_there_can_be_run(path: Path) -> None:
+    """Every candidate has settings that its method takes, on every data set."""
+    asked = tomllib.loads(path.read_text(encoding="utf-8"))
+    search.check(asked)
+    for data in asked["data"]:
+        text = search.comparison(asked, data, asked["candidate"], asked["rounds"][0]).replace("own/", "")
+        plan = spec.resolve(tomllib.loads(text.replace('"emoji"', '"cifar10"')))
+        assert [point.entry for point in plan.points] == [candidate["name"] for candidate in asked["candidate"]]
 
 
 def test_iterations_follow_the_data_set_and_the_candidate() -> None:

@@ -54,7 +54,7 @@ def test_the_wheel_has_the_package_and_nothing_else(made: tuple[tarfile.TarFile,
         f"{about}/licenses/LICENSE"
     }
     assert {"attar/report/templates/comparison.html.j2", "attar/report/templates/report.css"} <= held
-    assert "attar = attar.cli.parser:main" in made[1].read(f"{about}/entry_points.txt").decode()
+    assert "attar = attar.__main__:main" in made[1].read(f"{about}/entry_points.txt").decode()
 
 
 def test_the_metadata_are_complete(made: tuple[tarfile.TarFile, zipfile.ZipFile]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import runpy
 import signal
+import sys
 
 import pytest
 
@@ -35,3 +37,16 @@ def test_what_may_be_broken_off_is(caplog: pytest.LogCaptureFixture) -> None:
     assert lines(caplog) == ["stopping now"] and not signals.AT_ONCE
     assert signals.CUT  # by which the command line knows that compilers are not to be waited for
     signals.CUT.clear()
+
+
+def test_while_modules_are_loaded(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Slow:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "attar.cli.parser":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "attar.cli.parser", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Slow(), *sys.meta_path])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("attar", run_name="__main__")
+    assert stop.value.code == 130 and capsys.readouterr().err == "attar: interrupted\n"

@@ -155,10 +155,15 @@ def held(folder: Path, *, wait: bool = False) -> Iterator[None]:
 def is_held(folder: Path) -> bool:
     """Whether a process holds the lock of `folder` at this moment."""
     try:
-        with (folder / NAME).open("a", encoding="utf-8") as file:
+        with (folder / NAME).open("r+", encoding="utf-8") as file:  # none is made where there is none
             return not _lock(file)
     except OSError:
         return False
+
+
+def busy(folder: Path) -> UserError:
+    """What is said where another process holds the lock of `folder`."""
+    return UserError(f"another attar is at work in {folder}; wait until it is done, or name another folder")
 
 
 def _acquire(folder: Path, wait: bool) -> IO[str] | None:
@@ -183,7 +188,7 @@ def _acquire(folder: Path, wait: bool) -> IO[str] | None:
             continue
         file.close()
         if not wait:
-            raise UserError(f"another attar is at work in {folder}; wait until it is done, or name another folder")
+            raise busy(folder)
         if not said:
             log.info("waiting for another attar, which is at work in %s", folder)
             said = True

@@ -555,9 +555,11 @@ def test_two_runs_in_one_folder(here: Path, capsys: pytest.CaptureFixture[str]) 
         for command in (
             ("condense", "--resume", "whole", "--niter", "4"),
             ("condense", "-d", "digits", *LONG, "--out", "whole", "--overwrite", "--quiet"),
+            ("condense", "-d", "digits", *LONG, "--out", "whole", "--quiet"),  # nor that it could be replaced
             ("evaluate", "whole", "--quiet"),
         ):
             assert refused(capsys, *command) == words
+    call("show", "whole")
     assert not Path("whole/.lock").exists()
 
 

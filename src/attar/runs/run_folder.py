@@ -155,6 +155,8 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     check_folder(path)
     run_files = [name for name in (*FILES, *checkpoint.FOLDERS) if (path / name).exists()]
     if run_files and not overwrite:
+        if files.is_held(path):
+            raise files.busy(path)
         raise UserError(
             f"{path} already holds a run ({run_files[0]}); go on with it with --resume auto, name another folder with "
             f"--out, or add --overwrite"

@@ -210,6 +210,19 @@ def test_names_that_are_no_folder_names(tmp_path: Path) -> None:
     assert torch.equal(eight(back.images), eight(make().images))
 
 
+def test_a_full_disk_names_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device", "a name of the moment")
+
+    monkeypatch.setattr("pyarrow.parquet.write_table", full)
+    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr("attar.sets.export.files.write_json", full)
+    for to in ("parquet", "imagefolder"):
+        with pytest.raises(attar.UserError, match=f"{to} cannot be written: No space left on device$"):
+            export_set(make(), to, tmp_path / to)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_existing_files_are_not_replaced(tmp_path: Path) -> None:
     for to in ("parquet", "npz"):
         out = export_set(make(), to, tmp_path / to)

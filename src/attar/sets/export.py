@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from attar import files
-from attar.errors import MissingError, UserError, choose, counted, log
+from attar.errors import MissingError, UserError, WriteError, choose, counted, log, one_line
 from attar.sets import set_files, soft_files
 from attar.sets.card import CARD, PICTURE, write_card
 from attar.sets.synthetic import SyntheticSet
@@ -128,7 +128,7 @@ def check_free(out: Path, *, folder: bool, overwrite: bool, advice: str = "name 
 
 
 def _whole_folder(out: Path, write: Callable[[Path], None]) -> None:
-    """Write into a new folder beside `out`, which replaces `out` when it is complete."""
+    """Write into a new folder beside `out`, which replaces `out` when it is complete. Raises `WriteError`."""
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -137,6 +137,10 @@ def _whole_folder(out: Path, write: Callable[[Path], None]) -> None:
         if out.exists():
             out.rename(scratch / "before")
         (scratch / "whole").rename(out)
+    except UserError:
+        raise
+    except OSError as error:  # it names a file in the new folder, or none
+        raise WriteError(f"{out} cannot be written: {one_line(error)}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attar.models.common import AveragePool
-from attar.training.augment import Draw, apply, cutmix, draw, take
+from attar.training.augment import apply, cutmix
+from attar.training.draws import Draw, draw, take
 
 
 @dataclass

@@ -35,7 +35,8 @@ from attar.models.for_data import build, describe
 from attar.settings.choices import strategy_names
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import NetworkConfig
-from attar.training.augment import draw, without
+from attar.training.augment import without
+from attar.training.draws import draw
 from attar.training.pool import Member, Pool
 from benchmarks import common, reference
 

@@ -29,7 +29,8 @@ from attar import models
 from attar.condensation.gradients import Execution
 from attar.condensation.trajectory import StudentStep, TrajectoryGradients
 from attar.errors import Diverged
-from attar.training.augment import apply, draw
+from attar.training.augment import apply
+from attar.training.draws import numbers, parameters
 from benchmarks.common import in_turns, machine, peak_memory, summary
 
 CPU = torch.device("cpu")
@@ -55,7 +56,8 @@ def unrolled(
         for name, shape in gradients.shapes.items():
             named[name] = theta[first : first + shape.numel()].view(shape)
             first += shape.numel()
-        out = functional_call(gradients.module, named, (apply(leaves[0][step.rows], step.draw),))
+        draw = parameters(step.numbers, (images.shape[2], images.shape[3]), n := len(step.rows), batch=n)
+        out = functional_call(gradients.module, named, (apply(leaves[0][step.rows], draw),))
         loss = -(leaves[1][step.rows] * out.log_softmax(dim=1)).sum(dim=1).mean()
         theta = theta - leaves[2] * torch.autograd.grad(loss, theta, create_graph=True)[0]
     loss = (theta - target).square().sum() / (start - target).square().sum()
@@ -73,7 +75,7 @@ def iteration(count: int) -> tuple[Any, ...]:
     steps = []
     for _ in range(count):
         order = torch.randperm(len(images), generator=generator)
-        steps.append(StudentStep(order, draw(STRATEGY, len(images), (SIDE, SIDE), generator, batch=len(images))))
+        steps.append(StudentStep(order, numbers(STRATEGY, len(images), generator, batch=len(images))))
     target = start + 0.01 * torch.randn(start.shape, generator=generator)
     return gradients, start, target, images, targets, steps, torch.tensor(0.01)
 

@@ -28,8 +28,8 @@ from attar.engine.cuda_graphs import GRAPH_WARMUP, CudaGraph
 from attar.engine.precision import set_matmul_precision
 from attar.settings.config import CondenseConfig, strategy_names
 from attar.training import batches, train_state
-from attar.training.augment import draw
 from attar.training.batches import AugmentationSampler, ChainDraw, make_batches
+from attar.training.draws import draw
 from attar.training.loop import Trainer
 from benchmarks import common
 from helpers.condensation import digits, pool_of

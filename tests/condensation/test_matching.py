@@ -21,7 +21,7 @@ from attar.condensation.matching import (
     matched_names,
 )
 from attar.errors import UserError
-from attar.training.augment import draw, take
+from attar.training.draws import draw, take
 from helpers import naive
 
 METRICS = ("mse", "l1", "l1_mean", "cos")

@@ -23,8 +23,8 @@ from attar.condensation.setup import Setup, set_up
 from attar.condensation.state import check_finite
 from attar.errors import UserError
 from attar.settings.choices import strategy_names
-from attar.training.augment import draw
 from attar.training.batches import ChainDraw, make_batches
+from attar.training.draws import draw
 from helpers import naive
 from helpers.condensation import EVERYTHING, Recorder, attar_loop, digits, naive_loop, pool_of, settings
 

@@ -17,15 +17,17 @@ from attar.condensation.setup import Setup, set_up
 from attar.condensation.state import init
 from attar.condensation.trajectory import StudentStep, TrajectoryGradients
 from attar.data.images import ImageData
+from attar.engine.cuda_graphs import GRAPH_WARMUP, CudaGraph
 from attar.errors import Diverged, UserError
 from attar.settings import methods, recipes
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import NetworkConfig, PoolConfig
 from attar.training import early_stage
-from attar.training.augment import draw
+from attar.training.draws import numbers
 from attar.training.pool import Pool
 from helpers.condensation import digits, pool_of
 from helpers.methods import finish, states_of
+from helpers.recording import Tape
 
 EVERYTHING = ("color", "crop", "cutout", "flip", "scale", "rotate")
 
@@ -47,7 +49,7 @@ def test_the_adjoint_is_the_gradient_of_the_graph_of_all_steps(count: int, batch
     steps = []
     for number in range(count):
         rows = torch.randperm(9, generator=generator(number))[: batch - number % 2]
-        steps.append(StudentStep(rows, draw(EVERYTHING, len(rows), (8, 8), generator(number), batch=len(rows))))
+        steps.append(StudentStep(rows, numbers(EVERYTHING, len(rows), generator(number), batch=len(rows))))
     lr = torch.tensor(0.3, dtype=torch.float64)
     actual = gradients(start, target, images, targets, steps, lr)
     expected = unrolled(gradients, start, target, images, targets, steps, lr)
@@ -113,6 +115,23 @@ def test_a_run_goes_on_from_every_state(method: str, changes: dict[str, Any], ex
         assert whole.soft_labels is None or torch.equal(again.soft_labels, whole.soft_labels)
     assert whole.lr != config.lr_teacher and not torch.equal(images, whole.start().images)
     assert (whole.soft_labels is not None) == (method == "datm")
+
+
+def test_a_recorded_trajectory_gives_what_the_trajectory_gives(experts: Pool) -> None:
+    config, ends = config_of("datm", batch_syn=4, lr_y=0.5), []
+    for recorded in (False, True):
+        setup, state = prepared(experts, config)
+        tape = Tape()
+        if recorded:
+            assert setup.trajectory is not None
+            setup.trajectory.compute = CudaGraph(setup.trajectory.compute, tape)
+        losses = []
+        for _ in range(GRAPH_WARMUP + 3):
+            loop.begin_outer(state, setup)
+            losses.append(loop.follow_trajectory(state, setup))
+        ends.append((*losses, state.images, *state.learned.values()))
+        assert tape.recorded == recorded
+    assert all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
 
 
 def test_an_iteration_is_the_published_one(experts: Pool) -> None:

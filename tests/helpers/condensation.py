@@ -21,7 +21,7 @@ from attar.models.for_data import describe
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import NetworkConfig
 from attar.training import augment, batches
-from attar.training.augment import Draw
+from attar.training.draws import Draw
 from attar.training.pool import Member, Pool
 from helpers import naive
 

@@ -21,7 +21,8 @@ from attar.condensation.setup import set_up
 from attar.errors import UserError
 from attar.settings import plugins
 from attar.settings.choices import strategy_names
-from attar.training.augment import apply, draw
+from attar.training.augment import apply
+from attar.training.draws import draw
 from helpers.command import TINY, call, refused
 from helpers.condensation import Recorder, attar_loop, digits, naive_loop, pool_of, settings
 

@@ -13,16 +13,14 @@ from torch import Generator, Tensor
 
 from attar.training.augment import (
     Augmentation,
-    Draw,
     apply,
     apply_augmentation,
     augment,
     cutmix,
-    draw,
     draw_augmentation,
-    take,
     without,
 )
+from attar.training.draws import Draw, draw, take
 from helpers import naive
 
 NAMES = ("color", "crop", "cutout", "flip", "scale", "rotate")

@@ -27,7 +27,8 @@ from attar.engine.workers import ThreadWorkers
 from attar.errors import counted, log
 from attar.models import Features, Network, fixed_statistics
 from attar.sets.decode import decode_class
-from attar.training.augment import Draw, apply, take
+from attar.training.augment import apply
+from attar.training.draws import Draw, take
 
 
 class SweepInputs(NamedTuple):

@@ -30,7 +30,7 @@ from attar.sets.synthetic import SyntheticSet
 from attar.settings.choices import strategy_names
 from attar.settings.condense_config import CondenseConfig
 from attar.training import train_state
-from attar.training.augment import draw
+from attar.training.draws import draw
 from attar.training.pool import Pool
 
 

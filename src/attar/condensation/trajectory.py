@@ -21,14 +21,15 @@ from attar.engine.cuda_graphs import CudaGraph
 from attar.engine.precision import autocast
 from attar.engine.workers import ThreadWorkers
 from attar.models import BATCH_NORM, Network, fixed_statistics
-from attar.training.augment import Draw, apply, take
+from attar.training.augment import apply
+from attar.training.draws import Draw, parameters, take
 
 
 class StudentStep(NamedTuple):
     """The random draws of one step of a student."""
 
     rows: Tensor  # int64 [m], of the training images that the set decodes to
-    draw: Draw  # m rows
+    numbers: dict[str, Tensor]  # of its augmentation, see `augment.numbers`
 
 
 class StepInputs(NamedTuple):
@@ -51,7 +52,7 @@ class Matched(NamedTuple):
 class TrajectoryGradients:
     """Computes the loss of a student's trajectory and its exact gradient, at the memory of one step's graph.
 
-    On a CPU each batch is split among the threads, on a GPU both passes of a step are recorded as CUDA graphs.
+    On a CPU each batch is split among the threads, on a GPU all is recorded as one CUDA graph.
     """
 
     def __init__(self, module: Network, execution: Execution, device: torch.device) -> None:
@@ -60,7 +61,7 @@ class TrajectoryGradients:
         self.per_thread = threading.local()
         batch_norm = any(isinstance(layer, BATCH_NORM) for layer in module.modules())
         self.workers = ThreadWorkers(device, 1 if batch_norm else None)
-        self.recorded: dict[tuple[str, int], Callable[..., Any]] = {}  # by function and images in a batch
+        self.compute: Callable[..., Matched] = CudaGraph(self._matched) if device.type == "cuda" else self._matched
 
     def flat(self, params: Mapping[str, Tensor]) -> Tensor:
         """Parameters as one vector [P]."""
@@ -75,28 +76,33 @@ class TrajectoryGradients:
         steps: Sequence[StudentStep],
         lr: Tensor,  # a scalar
     ) -> Matched:
-        """The loss, and its derivatives with respect to images, targets and learning rate."""
+        """The loss, and its derivatives with respect to images, targets and learning rate; the next call changes them.
+
+        On a GPU the batches have the same sizes in each call.
+        """
+        return self.compute(start, target, images, targets, steps, lr)
+
+    def _matched(
+        self, start: Tensor, target: Tensor, images: Tensor, targets: Tensor, steps: Sequence[StudentStep], lr: Tensor
+    ) -> Matched:
         with fixed_statistics(self.module):
-            thetas = [start]
-            for step in steps:
-                inputs = self.inputs(step, images, targets)
+            thetas, size = [start], (images.shape[2], images.shape[3])
+            draws = [parameters(step.numbers, size, n := len(step.rows), batch=n) for step in steps]
+            for step, draw in zip(steps, draws, strict=True):
+                inputs = StepInputs(images[step.rows], targets[step.rows], draw)
                 thetas.append(thetas[-1] - lr * self._of_batch("gradient", inputs, thetas[-1]))
             scale = (start - target).square().sum()
             gap = thetas.pop() - target
             adjoint = 2 * gap / scale
             of_images, of_targets, of_lr = torch.zeros_like(images), torch.zeros_like(targets), torch.zeros_like(lr)
-            for theta, step in zip(reversed(thetas), reversed(steps), strict=True):
-                inputs = self.inputs(step, images, targets)
+            for theta, step, draw in zip(reversed(thetas), reversed(steps), reversed(draws), strict=True):
+                inputs = StepInputs(images[step.rows], targets[step.rows], draw)
                 along, of_theta, of_batch, of_labels = self._of_batch("derivatives", inputs, theta, adjoint)
                 of_lr = of_lr - along
                 of_images.index_add_(0, step.rows, of_batch, alpha=-1)
                 of_targets.index_add_(0, step.rows, of_labels, alpha=-1)
                 adjoint = adjoint - lr * of_theta
         return Matched(gap.square().sum() / scale, lr * of_images, lr * of_targets, of_lr)
-
-    def inputs(self, step: StudentStep, images: Tensor, targets: Tensor) -> StepInputs:
-        """What a step sees of the set."""
-        return StepInputs(images[step.rows], targets[step.rows], step.draw)
 
     def _loss(self, theta: Tensor, inputs: StepInputs, module: nn.Module) -> Tensor:
         """Mean cross-entropy of a batch of the set at the parameters θ [P]."""
@@ -126,8 +132,6 @@ class TrajectoryGradients:
         function, count = getattr(self, name), len(inputs.images)
         parts = min(self.workers.count, count)
         if parts == 1:
-            if inputs.images.device.type == "cuda":
-                function = self.recorded.setdefault((name, count), CudaGraph(function))
             return function(inputs, *vectors)
         size = -(-count // parts)
         slices = [slice(first, first + size) for first in range(0, count, size)]

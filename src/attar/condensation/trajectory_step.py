@@ -12,7 +12,7 @@ from attar.condensation.trajectory import Matched, StudentStep
 from attar.engine.device import send
 from attar.sets.decode import decode_class
 from attar.settings.choices import strategy_names
-from attar.training.augment import draw
+from attar.training.draws import numbers
 
 LABEL_MOMENTUM = 0.9  # of the labels' logits (DATM); that of the learning rate is the images' (MTT)
 
@@ -45,7 +45,7 @@ def match(state: State, setup: Setup) -> Matched:
         draw_steps(len(pixels), state, setup),
         state.learned["lr"],
     )
-    matched = matched._replace(images=torch.autograd.grad(pixels, images, matched.images)[0])
+    matched = matched._replace(loss=matched.loss.clone(), images=torch.autograd.grad(pixels, images, matched.images)[0])
     if logits is None:
         return matched
     return matched._replace(targets=torch.autograd.grad(targets, logits, matched.targets)[0])
@@ -53,7 +53,7 @@ def match(state: State, setup: Setup) -> Matched:
 
 def draw_steps(count: int, state: State, setup: Setup) -> list[StudentStep]:
     """The batches of a student's steps and their augmentation: all images before any again, a short batch first."""
-    config, generator = setup.config, state.generator
+    config, generator, strategy = setup.config, state.generator, strategy_names(setup.config.aug_type)
     chunks: list[Tensor] = []
     steps = []
     for _ in range(config.syn_steps):
@@ -61,8 +61,7 @@ def draw_steps(count: int, state: State, setup: Setup) -> list[StudentStep]:
             order = torch.randperm(count, generator=generator, device=generator.device)
             chunks = list(order.split(config.batch_syn or count))
         rows = chunks.pop()
-        drawn = draw(strategy_names(config.aug_type), len(rows), setup.data.size, generator, batch=len(rows))
-        steps.append(StudentStep(rows, drawn))
+        steps.append(StudentStep(rows, numbers(strategy, len(rows), generator, batch=len(rows))))
     return steps
 
 

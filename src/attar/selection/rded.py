@@ -11,7 +11,8 @@ from attar.engine.device import send
 from attar.errors import UserError
 from attar.selection.embeddings import batch_size, by_network
 from attar.sets.decode import patch_side, tile
-from attar.training.augment import apply, draw
+from attar.training.augment import apply
+from attar.training.draws import draw
 from attar.training.pool import Pool
 
 CANDIDATES, CROPS = 300, 5  # images of a class that are looked at, and crops of each

@@ -19,7 +19,8 @@ from attar.errors import UserError
 from attar.sets.decode import decode_set
 from attar.sets.pictures import grid
 from attar.settings.choices import strategy_names
-from attar.training.augment import apply, draw
+from attar.training.augment import apply
+from attar.training.draws import draw
 
 NOTEBOOK_CLASSES = 20  # of a set that a notebook shows
 

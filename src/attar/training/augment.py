@@ -1,13 +1,11 @@
-"""Differentiable augmentation ("DSA"): `draw` draws random parameters, `apply` applies them to images.
+"""Differentiable augmentation ("DSA"): `draws.draw` draws random parameters, `apply` applies them to images.
 
 These are two functions so that the real and the synthetic images of a class can share a draw (Siamese augmentation, DSA
-section 3.1). A draw is a dict of tensors whose first dimension is 1 (shared by the batch) or n (one row per image). All
-values are drawn on the generator's device and none is read back, so drawing does not synchronise with a GPU.
+section 3.1).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,9 +15,7 @@ from torch import Generator, Tensor
 
 from attar.errors import UserError
 from attar.settings import plugins
-from attar.settings.choices import ONE
-
-Draw = dict[str, Tensor]
+from attar.training.draws import OWN, TAKEN, WARPED, Draw, draw, per_image
 
 
 class Augmentation(NamedTuple):
@@ -30,54 +26,7 @@ class Augmentation(NamedTuple):
     order: Tensor | None  # int64 [n]: image order[i], of the same batch, is pasted into image i
 
 
-MAX_ZOOM = 1.2
-MAX_ROTATION = 15.0  # degrees
-MAX_SHIFT = 0.125  # fraction of the side
 CUTOUT_SIDE = 0.5  # fraction of the side
-MIN_AREA, MAX_STRETCH = 0.5, 4 / 3  # of a random resized crop, as a fraction and between its sides
-WARPS = ("crop", "scale", "rotate", "resize")
-OWN = "own:"  # before the names of registered augmentations in a `Draw`
-TAKEN, WARPED = "taken", ("shift", "affine")  # in a `Draw`: the one operation of `one`, and entries of a warp
-
-
-def draw(
-    strategy: tuple[str, ...],
-    n: int,
-    size: tuple[int, int],  # (H, W) pixels
-    generator: Generator,
-    *,
-    batch: int,
-) -> Draw:
-    """Draw the parameters of `strategy` for n rows.
-
-    One of crop, scale, rotate and resize is applied, or of all where `strategy` begins with `one` (DSA, DM),
-    the same one to each `batch` consecutive rows: a training batch, or 1 for Siamese augmentation of whole classes.
-    """
-    height, width = size
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=generator, device=generator.device)
-
-    drawn: Draw = {}
-    if "flip" in strategy:
-        drawn["flip"] = uniform(n) < 0.5
-    if "color" in strategy:
-        drawn["color"] = uniform(n, 3)
-    if (warps := [name for name in WARPS if name in strategy]) == ["crop"]:
-        drawn["shift"] = _shift(uniform(n, 2), size)
-    elif warps:
-        choice = torch.randint(len(warps), (-(-n // batch),), generator=generator, device=generator.device)
-        matrices = torch.stack([_matrix(name, uniform(n, 4 if name == "resize" else 2), size) for name in warps])
-        drawn["affine"] = matrices[_per_image(choice, n, batch), torch.arange(n, device=choice.device)]
-    if "cutout" in strategy:
-        drawn["cutout"] = _pixels(uniform(n, 2), height, width)
-    for name in strategy:
-        if name in plugins.names("augmentation"):
-            drawn[OWN + name] = uniform(n, plugins.REGISTERED["augmentation"][name].option)
-    if ONE in strategy:  # the entries but the warp's, in the order of `_taken`, then as many as there are warps
-        choice = torch.randint(len(strategy) - 1, (-(-n // batch),), generator=generator, device=generator.device)
-        drawn[TAKEN] = _per_image(choice, n, batch)
-    return drawn
 
 
 def _taken(drawn: Draw, key: str) -> Tensor:
@@ -85,12 +34,6 @@ def _taken(drawn: Draw, key: str) -> Tensor:
     known, own = [name for name in OPERATIONS if name in drawn], sorted(name for name in drawn if name.startswith(OWN))
     others, chosen = [name for name in known + own if name not in WARPED], drawn[TAKEN].view(-1, 1, 1, 1)
     return chosen >= len(others) if key in WARPED else chosen == others.index(key)
-
-
-def take(drawn: Draw, row: int | slice) -> Draw:
-    """One row of a draw (as a first dimension of 1), or a slice of its rows."""
-    rows = slice(row, row + 1) if isinstance(row, int) else row
-    return {name: value[rows] for name, value in drawn.items()}
 
 
 def apply(images: Tensor, drawn: Draw) -> Tensor:
@@ -121,7 +64,7 @@ def _draw_cutmix(n: int, batch: int, p: float, generator: Generator) -> tuple[Te
     if p <= 0:
         return None, None
     u = torch.rand(-(-n // batch), 4, generator=generator, device=generator.device)
-    sides = torch.where(u[:, 0] < p, (1 - u[:, 1]).sqrt(), 0.0)
+    sides = (1 - u[:, 1]).sqrt() * (u[:, 0] < p)
     return torch.stack([sides, u[:, 2], u[:, 3]], dim=1), _permutations(n, batch, generator)
 
 
@@ -132,13 +75,8 @@ def _permutations(n: int, batch: int, generator: Generator) -> Tensor:
         return torch.randperm(n, generator=generator, device=device)
     rows = torch.arange(-(-n // batch) * batch, device=device)
     keys = torch.rand(len(rows), generator=generator, device=device)
-    keys = torch.where(rows < n, keys, 2.0).view(-1, batch)  # what the last batch lacks comes last
-    return (keys.argsort(dim=1) + rows.view(-1, batch)[:, :1]).flatten()[:n]
-
-
-def _per_image(values: Tensor, n: int, batch: int) -> Tensor:
-    """Values of batches [B, …] → of their images [n, …]."""
-    return values.expand(n, *values.shape[1:]) if len(values) == 1 else values.repeat_interleave(batch, dim=0)[:n]
+    keys = keys if n % batch == 0 else torch.where(rows < n, keys, 2.0)  # what the last batch lacks comes last
+    return (keys.view(-1, batch).argsort(dim=1) + rows.view(-1, batch)[:, :1]).flatten()[:n]
 
 
 def _paste(
@@ -156,8 +94,8 @@ def _paste(
     inside_y = _in_box(rows, (y * height).floor(), (sides * height).floor())
     inside_x = _in_box(columns, (x * width).floor(), (sides * width).floor())
     inside = inside_y[:, :, None] & inside_x[:, None, :]  # [B, H, W]
-    area = _per_image(inside.to(images.dtype).mean(dim=(1, 2)), len(images), batch)[:, None]
-    mixed = torch.where(_per_image(inside, len(images), batch)[:, None], images[order], images)
+    area = per_image(inside.to(images.dtype).mean(dim=(1, 2)), len(images), batch)[:, None]
+    mixed = torch.where(per_image(inside, len(images), batch)[:, None], images[order], images)
     return mixed, targets * (1 - area) + targets[order] * area
 
 
@@ -193,41 +131,6 @@ def apply_augmentation(
 def without(strategy: tuple[str, ...], name: str) -> tuple[str, ...]:
     """`strategy` without the operation `name`."""
     return tuple(item for item in strategy if item != name)
-
-
-def _shift(u: Tensor, size: tuple[int, int]) -> Tensor:
-    """u [n, 2] in [0, 1) → shifts (y, x) in whole pixels, each up to round(0.125 · side) in either direction."""
-    height, width = (round(MAX_SHIFT * side) for side in size)
-    return _pixels(u, 2 * height + 1, 2 * width + 1) - _pixels(torch.ones_like(u), height, width)
-
-
-def _pixels(u: Tensor, height: int, width: int) -> Tensor:
-    """u [n, 2] in [0, 1] → whole numbers (y, x) [n, 2]. A tensor of the sizes would need a copy to the device."""
-    return torch.stack([u[:, 0] * height, u[:, 1] * width], dim=1).floor().long()
-
-
-def _matrix(name: str, u: Tensor, size: tuple[int, int]) -> Tensor:
-    """Sampling matrices [n, 2, 3] in `affine_grid`'s coordinates for u [n, 2] in [0, 1)."""
-    height, width = size
-    zero, one = torch.zeros_like(u[:, 0]), torch.ones_like(u[:, 0])
-    if name == "crop":
-        shift = _shift(u, size)
-        rows = [one, zero, 2 * shift[:, 1] / width, zero, one, 2 * shift[:, 0] / height]
-    elif name == "scale":
-        zoom = 1 / MAX_ZOOM + u * (MAX_ZOOM - 1 / MAX_ZOOM)
-        rows = [zoom[:, 0], zero, zero, zero, zoom[:, 1], zero]
-    elif name == "rotate":
-        angle = (2 * u[:, 0] - 1) * math.radians(MAX_ROTATION)
-        cos, sin = torch.cos(angle), torch.sin(angle)
-        # both axes of affine_grid run from -1 to 1; the ratio keeps rotations of non-square images rigid
-        rows = [cos, -sin * (height / width), zero, sin * (width / height), cos, zero]
-    elif name == "resize":  # a crop, enlarged to the whole image
-        side, stretch = (MIN_AREA + u[:, 0] * (1 - MIN_AREA)).sqrt(), MAX_STRETCH ** (u[:, 1] - 0.5)
-        wide, high = (side * stretch).clamp(max=1), (side / stretch).clamp(max=1)
-        rows = [wide, zero, (2 * u[:, 2] - 1) * (1 - wide), zero, high, (2 * u[:, 3] - 1) * (1 - high)]
-    else:
-        raise UserError(f"no sampling matrix for '{name}'")
-    return torch.stack(rows, dim=1).view(-1, 2, 3)
 
 
 def _flip(images: Tensor, flipped: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ import torch
 from torch import Generator, Tensor
 
 from attar.data.images import ImageData
-from attar.training.augment import Augmentation, apply_augmentation, draw_augmentation, take
+from attar.training.augment import Augmentation, apply_augmentation, draw_augmentation
+from attar.training.draws import take
 from attar.training.train_state import Batch
 
 AT_ONCE = 1 << 28  # bytes of float32 images that are augmented at once

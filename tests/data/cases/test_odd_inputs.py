@@ -253,7 +253,7 @@ def test_arrays_without_a_split_beside_a_test_set_are_for_training(tmp_path: Pat
     assert data.test_images is not None and data.test_images[:, 0, 0, 0].tolist() == [160, 200]
 
 
-def test_what_numpy_does_not_open(tmp_path: Path, refused: Refused) -> None:
+def test_what_numpy_does_not_open(tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing pickled is run, and no message asks for it."""
     objects = np.array(["cat", "dog"] * 3, dtype=object)
     np.savez(tmp_path / "a.npz", train_images=np.zeros((6, 5, 5), np.uint8), train_labels=objects)
@@ -263,3 +263,6 @@ def test_what_numpy_does_not_open(tmp_path: Path, refused: Refused) -> None:
         (tmp_path / "b.npz").write_bytes(content)
         with refused("b.npz is damaged or no npz file: write one with numpy.savez"):
             load(tmp_path / "b.npz")
+    monkeypatch.setattr(np, "load", lambda *_, **__: Path("nowhere").stat())
+    with refused("b.npz cannot be read: No such file or directory"):
+        load(tmp_path / "b.npz")

@@ -58,6 +58,8 @@ def load(path: Path, reading: Reading) -> ImageData:
 
 def why_unreadable(error: Exception) -> str:
     """Why numpy does not read a file without running what is pickled in it, and what would be right."""
+    if isinstance(error, OSError) and error.strerror:  # such as no permission
+        return f"cannot be read: {one_line(error)}"
     if "Object arrays" in str(error):
         return "holds arrays of Python objects, which are not opened: save names as labels.astype(str)"
     if "allow_pickle" in str(error) or "not a zip" in str(error):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from attar.comparison.paired import Lead, leads
 from attar.comparison.plan import ComparisonPlan, Point, value_of
 from attar.comparison.record import ResultLine
 from attar.evaluation.protocol import LEARNED, MEASURED, PLAIN, RANDOM, RANDOM_PLAIN, WHOLE, epochs_at_equal_steps
@@ -41,6 +42,8 @@ class Row:
     pretrain: float | None  # the median of the early-stage models
     make: float | None  # the median of the condensation or selection
     asked: dict[str, Mean] = field(default_factory=dict)  # what the spec asks for besides, see `asked_for`
+    by_seed: dict[int, float] = field(default_factory=dict)  # the accuracy of each condensation seed
+    lead: Lead | None = None  # of the first row with this network over this one
 
     @property
     def ior(self) -> float | None:
@@ -77,7 +80,16 @@ def rows(plan: ComparisonPlan, lines: Iterable[ResultLine]) -> list[Row]:
         values = {name: value_of(point, name) for name in columns}
         for network in networks or ("",) if of_point else ():
             table.append(_row(plan, point, values, network, of_point, list(by_cell.values())))
-    return table
+    return with_leads(table)
+
+
+def with_leads(table: Sequence[Row]) -> list[Row]:
+    """The rows with the lead of the first row of each network over the others of that network."""
+    found: dict[int, Lead | None] = {}
+    for network in {row.network for row in table}:
+        first, *others = (at for at, row in enumerate(table) if row.network == network)
+        found |= zip(others, leads(table[first].by_seed, [table[at].by_seed for at in others]), strict=True)
+    return [replace(row, lead=found.get(at)) for at, row in enumerate(table)]
 
 
 def _row(
@@ -124,6 +136,7 @@ def _row(
         pretrain=_median([made_in(line)[0] for line in measured]),
         make=_median([made_in(line)[1] for line in measured]),
         asked=asked_for(plan.recipe.evaluate.attacks, measured, random, network),
+        by_seed={line["seed"]: line["accuracy"][network]["mean"] for line in measured},
     )
 
 

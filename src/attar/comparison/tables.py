@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from attar.comparison.numbers import Mean, Row
+from attar.comparison.paired import Lead
 from attar.comparison.plan import ComparisonPlan
 from attar.comparison.record import ResultLine
 from attar.errors import counted
@@ -33,7 +34,18 @@ def to_csv(rows: Sequence[Row]) -> str:
     besides = [name for name, _ in asked(rows)]
     every = (*measured, *(name.replace(" ", "_") for name in besides))
     head = [f"{name}_{part}" for name in every for part in ("mean", "std", "n")]
-    last = ("ior", "hlr", "seconds_median", "pretrain_s_median", "make_s_median", "runs_per_seed", "diverged")
+    last = (
+        "ior",
+        "hlr",
+        "lead_mean",
+        "lead_error",
+        "lead_p",
+        "seconds_median",
+        "pretrain_s_median",
+        "make_s_median",
+        "runs_per_seed",
+        "diverged",
+    )
     table.writerow(["entry", "method", *names, "network", *head, *last])
     for row in rows:
         values = [_parts(getattr(row, name)) for name in measured] + [_parts(row.asked.get(name)) for name in besides]
@@ -42,7 +54,7 @@ def to_csv(rows: Sequence[Row]) -> str:
             [
                 *(row.entry, row.method, *row.columns.values(), row.network),
                 *(part for parts in values for part in parts),
-                *(row.ior, row.hlr, *seconds, row.runs, row.diverged),
+                *(row.ior, row.hlr, *_lead_parts(row.lead), *seconds, row.runs, row.diverged),
             ]
         )
     return text.getvalue()
@@ -50,6 +62,10 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 def _parts(value: Mean | None) -> tuple[Any, ...]:
     return (None, None, 0) if value is None else (value.mean, value.std, value.n)
+
+
+def _lead_parts(value: Lead | None) -> tuple[Any, ...]:
+    return (None, None, None) if value is None else (value.mean, value.error, value.p)
 
 
 def to_markdown(
@@ -80,6 +96,8 @@ def shown(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
         *asked(rows),
         *column("IOR", [points(row.ior) for row in rows]),
         *column("HLR", [points(row.hlr) for row in rows]),
+        *column(f"{rows[0].entry} less this" if rows else "", [lead(row.lead) for row in rows]),
+        *column("p", [chance(row.lead) for row in rows]),
     ]
 
 
@@ -125,6 +143,11 @@ def notes(
         texts.append("IOR: accuracy less that of random real images at equal storage.")
     if any(row.hlr is not None for row in rows):
         texts.append("HLR: accuracy of the whole set less this one.")
+    if any(row.lead for row in rows):
+        texts.append(
+            f"{rows[0].entry} less this: points by which the first row is ahead, mean ± standard error over the seeds "
+            f"of both, and on how many of them. p: two-sided paired t-test, with Holm's correction for all rows."
+        )
     texts.append(
         "Seconds: the median over seeds of the early-stage models, where a method needs them, and of the condensation "
         "or choice, without the evaluation. Entries with the same early-stage models share them, and each is charged "
@@ -160,6 +183,21 @@ def host(values: ResultLine) -> str:
 def versions(values: ResultLine) -> str:
     """The versions of the software, such as `, attar 1.0, torch 2.9`; empty where they were not recorded."""
     return "".join(f", {name} {number}" for name, number in values.get("versions", {}).items())
+
+
+def lead(value: Lead | None) -> str:
+    """Such as `+1.3 ± 0.4 (9 of 10)`, in points."""
+    if value is None:
+        return ""
+    error = "" if value.error is None else f" ± {100 * value.error:.1f}"
+    return f"{points(value.mean)}{error} ({value.ahead} of {value.n})"
+
+
+def chance(value: Lead | None) -> str:
+    """The p of a lead, such as `0.012`, and `< 0.001`; empty where it has none."""
+    if value is None or value.p is None:
+        return ""
+    return "< 0.001" if value.p < 0.001 else f"{value.p:.3f}" if value.p < 0.1 else f"{value.p:.2f}"
 
 
 def spread(value: Mean | None) -> str:

@@ -88,10 +88,10 @@ def counted(count: int, noun: str) -> str:
 def size_in_words(count: float) -> str:
     """Bytes in decimal units with two digits or more: 640 -> "640 B", 7840 -> "7.8 kB", 47040000 -> "47 MB"."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
+        if count < 999.5 or unit == "GB":
             break
         count /= 1000
-    return f"{count:.0f} {unit}" if unit == "B" or count >= 10 else f"{count:.1f} {unit}"
+    return f"{count:.0f} {unit}" if unit == "B" or count >= 9.95 else f"{count:.1f} {unit}"
 
 
 def one_line(error: BaseException) -> str:

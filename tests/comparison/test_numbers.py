@@ -94,8 +94,7 @@ def test_the_csv_holds_every_number() -> None:
 
 def test_the_table_says_what_its_numbers_are() -> None:
     text = tables.to_markdown(PLAN, numbers.rows(PLAN, LINES), LINES, [HOST], 5)
-    assert "| a | 1 | 2 | 76.0 ± 4.0 | 3 | 23 | 2 | 50.0 ± 0.0 | 60.0 ± 7.1 | +16.0 | +22.0 |  |" in text
-    assert "| a | 1 | 4 | 91.0 | 1 | 51 | 1 | 50.0 | 60.0 ± 7.1 | +31.0 | +7.0 | −19.0 (0 of 1) |" in text
+    assert "| a | 1 | 2 | 76.0 ± 4.0 | 3 | 23 | 2 | 50.0 ± 0.0 | 60.0 ± 7.1 | +16.0 | +22.0 |" in text
     assert "| b \\| c | 1 | 10 |  | 0 (1 diverged) |" in text
     assert "on the test images, after the last of 300 epochs" in text
     assert "epochs 30: 98.0 ± 1.4 over n = 2" in text
@@ -107,8 +106,8 @@ def test_the_table_says_what_its_numbers_are() -> None:
 def test_a_column_without_a_value_is_left_out() -> None:
     alone = [line for line in LINES if "entry" in line]
     text = tables.to_markdown(PLAN, numbers.rows(PLAN, alone), alone, [HOST], 0)
-    assert "| entry | ipc | niter | accuracy | n | seconds | of them pretraining | initial | a less this |\n" in text
-    assert "| a | 1 | 2 | 76.0 ± 4.0 | 3 | 23 | 2 | 50.0 ± 0.0 |  |\n" in text
+    assert "| entry | ipc | niter | accuracy | n | seconds | of them pretraining | initial |\n" in text
+    assert "| a | 1 | 2 | 76.0 ± 4.0 | 3 | 23 | 2 | 50.0 ± 0.0 |\n" in text
     assert "IOR" not in text and "HLR" not in text and "whole" not in text
 
 
@@ -125,7 +124,7 @@ def test_what_the_spec_asks_for_besides_has_columns() -> None:
     text = tables.to_markdown(plan, rows, asked, [HOST], 0)
     assert "| random real | plain | random plain | fgsm | random fgsm | IOR | HLR |" in text
     assert "| 60.0 ± 7.1 | 10.0 ± 10.0 | 30.0 ± 0.0 | 20.0 ± 20.0 | 5.0 | +16.0 | +22.0 |" in text
-    assert "Plain: trained without augmentation" in text and "fgsm: accuracy on 9 test images" in text
+    assert "Plain: trained without augmentation" in text and "fgsm: accuracy on 9 of the images" in text
     first, second, _ = csv.DictReader(io.StringIO(tables.to_csv(rows)))
     assert float(first["plain_mean"]) == pytest.approx(0.1) and first["random_fgsm_n"] == "1"
     assert (second["plain_mean"], second["fgsm_n"]) == ("", "0")

@@ -60,7 +60,11 @@ def main(arguments: list[str] | None = None) -> None:
     except CycloptsError as error:
         missing = MISSING.search(str(error))
         words = missing and f"attar {missing[1]} needs {missing[2]}; attar {missing[1]} --help shows examples"
-        if tokens[0] == "inspect" and isinstance(error, UnknownOptionError) and {"-d", "--dataset"} & {*tokens}:
+        if (
+            tokens[0] == "inspect"
+            and isinstance(error, UnknownOptionError)
+            and {"-d", "--dataset"} & {token.partition("=")[0] for token in tokens}
+        ):
             words = "inspect takes the data without a flag: attar inspect path/to/images"
         _fail(error.__cause__ if isinstance(error.__cause__, UserError) else words or error)
     except UserError as error:

@@ -13,6 +13,7 @@ from types import SimpleNamespace as Flags
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from attar import models
@@ -60,7 +61,7 @@ def print_result(flags: Flags, value: dict[str, Any], print_text: Callable[[], N
 def _console() -> Console:
     """The terminal, or a file or pipe, where a row of a table stays on one line."""
     console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=200)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=1000)
 
 
 def say(text: str) -> None:
@@ -190,8 +191,8 @@ def print_runs(flags: Flags, runs: Sequence[Shown]) -> None:
 def print_labelled(flags: Flags, run: str, condensed: SyntheticSet) -> None:
     """Print what labelled a set, and what comes next."""
     about = condensed.teacher
-    accuracy = f"{100 * about['accuracy']:.1f} % on {about['tested_on']}"
-    words = f"{run}: labelled by {about['network']['net_type']}, {accuracy}"
+    words = f"{run}: labelled by {about['network']['net_type']}"
+    words += f", {100 * about['accuracy']:.1f} % on {about['tested_on']}"
     print_result(flags, {"run": run, "teacher": about}, lambda: print(f"{words}\nnext: attar evaluate {quoted(run)}"))
 
 
@@ -204,13 +205,16 @@ def print_trained(about: dict[str, Any], path: Path) -> None:
 
 
 def print_comparison(flags: Flags, rows: Sequence[Row], path: Path) -> None:
-    """Print the table of a comparison, and where its files are."""
+    """Print the table of a comparison, on a narrow terminal without some columns, and where its files are."""
 
     def print_rows() -> None:
-        heads, cells = zip(*tables.shown(rows), strict=True)
-        table = Table(*heads)
-        for row in zip(*cells, strict=True):
-            table.add_row(*row)
+        for short in (False, True):
+            columns = tables.shown(rows, short=short)
+            table = Table(*(escape(head) for head, _ in columns))
+            for cells in zip(*(cells for _, cells in columns), strict=True):
+                table.add_row(*map(escape, cells))
+            if _console().measure(table).maximum <= _console().width:
+                break
         print_table(str(path), table)
         say(f"accuracies in %, mean ± std over n seeds; {path / record.TABLE_MD}; open {path / record.PAGE}")
         print(f"next: attar runs {quoted(path / record.CELLS_FOLDER)}")

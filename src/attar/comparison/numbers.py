@@ -43,7 +43,7 @@ class Row:
     make: float | None  # the median of the condensation or selection
     asked: dict[str, Mean] = field(default_factory=dict)  # what the spec asks for besides, see `asked_for`
     by_seed: dict[int, float] = field(default_factory=dict)  # the accuracy of each condensation seed
-    lead: Lead | None = None  # of the first row with this network over this one
+    lead: Lead | None = None  # of the first entry over this row, see `with_leads`
 
     @property
     def ior(self) -> float | None:
@@ -84,12 +84,17 @@ def rows(plan: ComparisonPlan, lines: Iterable[ResultLine]) -> list[Row]:
 
 
 def with_leads(table: Sequence[Row]) -> list[Row]:
-    """The rows with the lead of the first row of each network over the others of that network."""
-    found: dict[int, Lead | None] = {}
-    for network in {row.network for row in table}:
-        first, *others = (at for at, row in enumerate(table) if row.network == network)
-        found |= zip(others, leads(table[first].by_seed, [table[at].by_seed for at in others]), strict=True)
-    return [replace(row, lead=found.get(at)) for at, row in enumerate(table)]
+    """The rows with the lead over each that the first entry has, where one row alone has its network and ipc."""
+    reference: dict[tuple[str, Any], list[Row]] = {}
+    for row in table:
+        if row.entry == table[0].entry and row.accuracy is not None:
+            reference.setdefault((row.network, row.columns.get("ipc")), []).append(row)
+    others = [at for at, row in enumerate(table) if row.entry != table[0].entry]
+    held = {at: reference.get((table[at].network, table[at].columns.get("ipc")), []) for at in others}
+    paired = [at for at in others if len(held[at]) == 1]
+    found = zip(paired, leads([(held[at][0].by_seed, table[at].by_seed) for at in paired]), strict=True)
+    by_row = dict(found)
+    return [replace(row, lead=by_row.get(at)) for at, row in enumerate(table)]
 
 
 def _row(

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 MIN_SEEDS = 3  # with fewer differences no test says anything
+EQUAL = 1e-9  # differences that spread by less are equal, but for rounding
 
 
 @dataclass(frozen=True)
 class Lead:
-    """The accuracy of the first row less that of another, over the seeds that both have. Accuracies are fractions."""
+    """The accuracy of one row less that of another, over the seeds that both have. Accuracies are fractions."""
 
     mean: float
     error: float | None  # the standard error of the mean; a single seed has none
@@ -20,23 +21,19 @@ class Lead:
     p: float | None  # of the two-sided paired t-test, corrected by Holm for all rows; None where it cannot be said
 
 
-def leads(first: Mapping[int, float], others: Sequence[Mapping[int, float]]) -> list[Lead | None]:
-    """The lead of the first over each other.
+def leads(pairs: Sequence[tuple[Mapping[int, float], Mapping[int, float]]]) -> list[Lead | None]:
+    """The lead of the first of each pair over the second.
 
     Args:
-        first: accuracy by seed.
-        others: the same of each other row.
+        pairs: two times accuracies by seed; the p of all pairs are corrected together.
 
     Returns:
-        A lead for each of the others, None where no seed is in both.
+        A lead for each pair, None where no seed is in both.
     """
-    common = [sorted(first.keys() & other.keys()) for other in others]
-    values = [
-        _p([first[s] for s in seeds], [other[s] for s in seeds]) for seeds, other in zip(common, others, strict=True)
-    ]
+    differences = [[first[seed] - other[seed] for seed in first if seed in other] for first, other in pairs]
     return [
-        _lead([first[seed] - other[seed] for seed in seeds], p) if seeds else None
-        for seeds, other, p in zip(common, others, holm(values), strict=True)
+        _lead(values, p) if values else None
+        for values, p in zip(differences, holm([_p(values) for values in differences]), strict=True)
     ]
 
 
@@ -46,12 +43,12 @@ def _lead(differences: Sequence[float], p: float | None) -> Lead:
     return Lead(statistics.fmean(differences), error, sum(one > 0 for one in differences), n, p)
 
 
-def _p(first: Sequence[float], other: Sequence[float]) -> float | None:
-    if len(first) < MIN_SEEDS or len({a - b for a, b in zip(first, other, strict=True)}) == 1:
+def _p(differences: Sequence[float]) -> float | None:
+    if len(differences) < MIN_SEEDS or statistics.pstdev(differences) < EQUAL:
         return None
-    from scipy.stats import ttest_rel  # takes a second
+    from scipy.stats import ttest_1samp  # takes a second
 
-    return float(ttest_rel(first, other).pvalue)
+    return float(ttest_1samp(differences, 0.0).pvalue)
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:

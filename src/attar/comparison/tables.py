@@ -39,6 +39,8 @@ def to_csv(rows: Sequence[Row]) -> str:
         "hlr",
         "lead_mean",
         "lead_error",
+        "lead_ahead",
+        "lead_n",
         "lead_p",
         "seconds_median",
         "pretrain_s_median",
@@ -65,7 +67,7 @@ def _parts(value: Mean | None) -> tuple[Any, ...]:
 
 
 def _lead_parts(value: Lead | None) -> tuple[Any, ...]:
-    return (None, None, None) if value is None else (value.mean, value.error, value.p)
+    return (None,) * 5 if value is None else (value.mean, value.error, value.ahead, value.n, value.p)
 
 
 def to_markdown(
@@ -78,11 +80,14 @@ def to_markdown(
     return "\n".join([f"# {title(plan)}", "", *notes(plan, rows, lines, hosts, left), "", *table_lines, ""])
 
 
-def shown(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
-    """The columns of the table for people: the head of each, and a text for every row. None is empty in all rows."""
+def shown(rows: Sequence[Row], *, short: bool = False) -> list[tuple[str, list[str]]]:
+    """The columns of the table for people: the head of each, and a text for every row. None is empty in all rows.
+
+    short: only what a narrow terminal has room for.
+    """
     several = len({row.network for row in rows if row.network}) > 1
     texts = [setting_texts(row) for row in rows]
-    return [
+    columns_of = [
         ("entry", [row.entry for row in rows]),
         *((name, [text[at] for text in texts]) for at, name in enumerate(columns(rows))),
         *([("network", [row.network or "" for row in rows])] if several else []),
@@ -99,6 +104,8 @@ def shown(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
         *column(f"{rows[0].entry} less this" if rows else "", [lead(row.lead) for row in rows]),
         *column("p", [chance(row.lead) for row in rows]),
     ]
+    left_out = ("of them pretraining", "initial", "random real", "IOR", "HLR", "p", *(name for name, _ in asked(rows)))
+    return [one for one in columns_of if not short or one[0] not in left_out]
 
 
 def asked(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
@@ -137,7 +144,7 @@ def notes(
     if evaluation.plain:
         texts.append("Plain: trained without augmentation and CutMix.")
     if evaluation.attacks:
-        attacked = f"{', '.join(evaluation.attacks)}: accuracy on {evaluation.attack_images} test images or fewer"
+        attacked = f"{', '.join(evaluation.attacks)}: accuracy on {evaluation.attack_images} of the images or fewer"
         texts.append(f"{attacked}, moved by the attack by up to {evaluation.attack_eps:g} of 255.")
     if any(row.ior is not None for row in rows):
         texts.append("IOR: accuracy less that of random real images at equal storage.")
@@ -145,8 +152,8 @@ def notes(
         texts.append("HLR: accuracy of the whole set less this one.")
     if any(row.lead for row in rows):
         texts.append(
-            f"{rows[0].entry} less this: points by which the first row is ahead, mean ± standard error over the seeds "
-            f"of both, and on how many of them. p: two-sided paired t-test, with Holm's correction for all rows."
+            f"{rows[0].entry} less this: points by which the first entry is ahead, mean ± standard error over the "
+            f"seeds of both, and on how many of them. p: two-sided paired t-test, with Holm's correction for all rows."
         )
     texts.append(
         "Seconds: the median over seeds of the early-stage models, where a method needs them, and of the condensation "

@@ -8,6 +8,7 @@ The result is that of the graph of all steps, and the memory that of one (docs/t
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ class StudentStep(NamedTuple):
     """The random draws of one step of a student."""
 
     rows: Tensor  # int64 [m], of the training images that the set decodes to
-    numbers: dict[str, Tensor]  # of its augmentation, see `augment.numbers`
+    numbers: dict[str, Tensor]  # of its augmentation, see `draws.numbers`
 
 
 class StepInputs(NamedTuple):
@@ -61,7 +62,10 @@ class TrajectoryGradients:
         self.per_thread = threading.local()
         batch_norm = any(isinstance(layer, BATCH_NORM) for layer in module.modules())
         self.workers = ThreadWorkers(device, 1 if batch_norm else None)
-        self.compute: Callable[..., Matched] = CudaGraph(self._matched) if device.type == "cuda" else self._matched
+        # not a bound method: a reference cycle would keep the graph and its memory until the garbage collector runs
+        this = weakref.proxy(self)
+        recorded = CudaGraph(lambda *args: this._matched(*args)) if device.type == "cuda" else None
+        self.compute: Callable[..., Matched] = recorded or self._matched
 
     def flat(self, params: Mapping[str, Tensor]) -> Tensor:
         """Parameters as one vector [P]."""

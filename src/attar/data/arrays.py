@@ -171,7 +171,7 @@ def pixels(images: Array, what: str, device: torch.device, channels: str | None 
     if not x.is_floating_point():
         raise UserError(f"{what} must be uint8, or float in [0, 1], found {_dtype(x)}")
     low, high = (float(value) for value in x.aminmax())
-    if not math.isfinite(high - low):
+    if not (math.isfinite(low) and math.isfinite(high)):
         bad = int((~x.isfinite()).flatten(1).any(1).sum())
         raise UserError(f"floats of {what} must be finite: NaN or infinite in {bad:,} of {counted(len(x), 'image')}")
     if not (low >= 0 and high <= 1):

@@ -25,7 +25,7 @@ from attar.data.load import load as load_data
 from attar.data.sources import npz
 from attar.data.sources.parquet import find_files as parquet_files
 from attar.data.sources.tree import has_class_folders
-from attar.errors import UserError, choose, log
+from attar.errors import UserError, choose, log, one_line
 from attar.sets import set_files, soft_files
 from attar.sets.decode import DECODE, check_factor
 from attar.sets.export import ABOUT, KEY, WHATS
@@ -122,8 +122,10 @@ def _read_pt(path: Path) -> Foreign:
             f"{path} is no file of torch.save, or holds more than tensors and may run code, so it is not opened; "
             f"save [images, labels], two tensors"
         ) from error
+    except OSError as error:
+        raise UserError(f"{path}: {one_line(error)}") from error
     except Exception as error:  # a damaged pickle raises whatever its opcodes lead to
-        raise UserError(f"{path} is damaged or no file of torch.save: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path} is damaged or no file of torch.save: {one_line(error)}") from error
     if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(part, Tensor) for part in pair):
         held = f"{len(pair)} things" if isinstance(pair, list | tuple) else f"a {type(pair).__name__}"
         raise UserError(f"{path} must hold [images, labels], two tensors; it holds {held}")

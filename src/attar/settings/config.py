@@ -219,8 +219,6 @@ class EvaluateConfig:
             object.__setattr__(self, "yardsticks", ())
         for name in self.yardsticks:
             choose("yardstick", name, YARDSTICK_NAMES)
-        if not self.attacks and (self.attack_eps, self.attack_images) != (8.0, 1000):
-            raise UserError("attack_eps and attack_images need attacks: fgsm, pgd or both")
 
 
 @dataclass(frozen=True, kw_only=True)

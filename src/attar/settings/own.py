@@ -65,7 +65,7 @@ def _home(text: str) -> str:
 def find(text: str) -> Callable[..., Any]:
     """The function that a text names. Raises `UserError` where it is missing, or has changed since it was named.
 
-    A module whose file has changed is not run, unless this process has run it before.
+    A module whose file has changed is not run, unless this process has run it before; a package around it is.
     """
     if text in OBJECTS:
         return OBJECTS[text]
@@ -124,7 +124,8 @@ def digest(function: Callable[..., Any]) -> str:
     """
     qualname = getattr(function, "__qualname__", "<object>")
     try:
-        path = inspect.getsourcefile(inspect.unwrap(function)) if "<" not in qualname else None
+        defined = function if hasattr(function, "__code__") else inspect.unwrap(function)  # what a cache is around
+        path = inspect.getsourcefile(defined) if "<" not in qualname else None
         return digest_of_file(Path(path or ""))
     except (TypeError, OSError, ValueError):  # built in, or typed at a prompt
         return uuid.uuid4().hex[:DIGEST_LENGTH]

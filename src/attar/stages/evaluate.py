@@ -91,6 +91,8 @@ def evaluate(
         inputs = _foreign_set(path, data, recipe, layer, factor, decode_type, normalized, progress)
     else:
         inputs = _attar_set(condensed, data, recipe, layer, progress)
+    if not inputs.recipe.evaluate.attacks and {"attack_eps", "attack_images"} & asked.keys():
+        raise UserError("attack_eps and attack_images need attacks: fgsm, pgd or both")
     check_set_fits(inputs.condensed, inputs.data)
     warn_other_images(inputs.fingerprint, inputs.data)
     folder_of = path if path is not None and path.is_dir() and not is_foreign_set else None

@@ -187,5 +187,5 @@ def warn_chance(pool: Pool, data: ImageData) -> None:
         log.warning(
             "the early-stage models are not clearly better than chance (%.1f %% on average of %s, %.1f %% by always "
             "naming the most frequent class): matching learns little from such; train them longer with --pt_from",
-            *(100 * mean, counted(tested, "test image"), 100 * chance),
+            *(100 * mean, counted(tested, "image"), 100 * chance),
         )

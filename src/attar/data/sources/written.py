@@ -11,7 +11,7 @@ from attar.data import splits
 from attar.errors import UserError
 
 CONDENSED, CONFIG, ABOUT, MEMBER = "condensed.safetensors", "config.json", "attar.json", ".safetensors"
-BESIDE = (ABOUT, "soft_labels.npy")  # the folders of images of an export
+BESIDE = (ABOUT, "soft_labels.npy")  # what an export has beside its folders of images
 KEY = "attar"  # of config.json and attar.json
 LONGEST_HEAD = 1 << 20  # bytes of a safetensors header that are read
 

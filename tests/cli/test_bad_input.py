@@ -524,6 +524,7 @@ def test_damaged_files_of_a_run_are_refused_before_the_work(
         ("evaluat base", 'Unknown command "evaluat". Did you mean "evaluate"?'),
         ("pretrain --lr_img 1", "Unknown option: --lr_img"),  # of another verb
         ("inspect -d digits", "inspect takes the data without a flag: attar inspect path/to/images"),
+        ("inspect --dataset=digits", "inspect takes the data without a flag: attar inspect path/to/images"),
     ],
 )
 def test_usage(arguments: str, words: str, refused: Callable[..., str]) -> None:

@@ -131,7 +131,9 @@ def test_a_comparison_leaves_tables_a_figure_and_run_folders(done: Path) -> None
     assert table.count("\n| ") == 4 and "missing" not in table
 
 
-def test_the_verb_says_what_is_done(again: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_verb_says_what_is_done(
+    again: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = stamps(again)
     call("compare", str(changed(tmp_path)), "--out", str(again), "--quiet")
     assert capsys.readouterr().out.splitlines()[-1] == f"next: attar runs {again / record.CELLS_FOLDER}"
@@ -150,6 +152,11 @@ def test_the_verb_says_what_is_done(again: Path, tmp_path: Path, capsys: pytest.
     table = (again / record.TABLE_MD).read_text().splitlines()
     assert heads[1:-1] == next(re.split(r" *\| *", line) for line in table if line.startswith("| entry"))[1:-1]
     assert cells[1:-1] == next(re.split(r" *\| *", line) for line in table if line.startswith("| short"))[1:-1]
+    monkeypatch.setenv("COLUMNS", "80")
+    call("compare", str(changed(tmp_path)), "--out", str(again), "--quiet")
+    narrow = capsys.readouterr().out
+    accuracy = cells[heads.index("accuracy")]
+    assert accuracy in narrow and "…" not in narrow and "of them pretraining" not in narrow and "seconds" in narrow
 
 
 def test_killed_and_called_again_it_ends_with_the_same_numbers(done: Path, tmp_path: Path) -> None:

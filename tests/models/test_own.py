@@ -228,6 +228,20 @@ def test_names_of_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         own.find("own_nets_d:make")
 
 
+def test_what_wraps_a_function_of_another_file_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module_file(tmp_path, "own_nets_g", monkeypatch)
+    wrapper = "import functools, own_nets_g\n@functools.wraps(own_nets_g.make)\ndef build(*args):\n    return args\n"
+    path = module_file(tmp_path, "own_nets_h", monkeypatch, wrapper)
+    text = own.as_text("own_nets_h:build")
+    del sys.modules["own_nets_h"]
+    own.digest.cache_clear()
+    assert own.find(text)(1) == (1,), "in another process"
+    path.write_text(wrapper + "# another\n")
+    del sys.modules["own_nets_h"]
+    with pytest.raises(UserError, match="own_nets_h:build has changed since the run began"):
+        own.find(text)
+
+
 def test_a_changed_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = module_file(tmp_path, "own_nets_e", monkeypatch)
     text = own.as_text("own_nets_e:make")

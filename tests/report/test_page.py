@@ -197,7 +197,15 @@ def test_duration(seconds: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(640, "640 B"), (7_840, "7.8 kB"), (47_040_000, "47 MB"), (2e12, "2000 GB")]
+    ("count", "text"),
+    [
+        (640, "640 B"),
+        (7_840, "7.8 kB"),
+        (9_960, "10 kB"),
+        (999_700, "1.0 MB"),
+        (47_040_000, "47 MB"),
+        (2e12, "2000 GB"),
+    ],
 )
 def test_size(count: float, text: str) -> None:
     assert size_in_words(count) == text

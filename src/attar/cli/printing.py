@@ -213,7 +213,7 @@ def print_comparison(flags: Flags, rows: Sequence[Row], path: Path) -> None:
             table = Table(*(escape(head) for head, _ in columns))
             for cells in zip(*(cells for _, cells in columns), strict=True):
                 table.add_row(*map(escape, cells))
-            if _console().measure(table).maximum <= _console().width:
+            if Console(width=1000).measure(table).maximum <= _console().width:
                 break
         print_table(str(path), table)
         say(f"accuracies in %, mean ± std over n seeds; {path / record.TABLE_MD}; open {path / record.PAGE}")

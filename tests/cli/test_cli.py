@@ -331,6 +331,16 @@ def test_the_set_as_initialised_is_kept(workspace: Path) -> None:
     assert not any((real[label] == image).flatten(1).all(1).any() for label, image in enumerate(condensed.images))
 
 
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    """As in `attar recipes | head -1`."""
+    command = [sys.executable, "-m", "attar", "recipes"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (141, "")
+
+
 def test_quiet_says_only_where_the_product_is(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("condense", "-d", "digits", *TINY, "--out", "run", "--quiet")
     said = capsys.readouterr()

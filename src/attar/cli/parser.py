@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -53,6 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with signals.sigterm_raises():
             _app(tokens)(tokens, exit_on_error=False, print_error=False)
+            sys.stdout.flush()
     except UnusedCliTokensError as error:
         word = (error.unused_tokens or [""])[0]
         hint = f"data follow -d: attar {tokens[0]} -d {word}" if tokens[0] in OF_DATA else "--help lists the flags"
@@ -71,6 +73,9 @@ def main(arguments: list[str] | None = None) -> None:
         if "--debug" in tokens:
             raise
         _fail(error)
+    except BrokenPipeError:  # who reads, as in `attar runs | head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # takes what Python flushes at its end
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:  # a full disk, a read-only folder
         if "--debug" in tokens:
             raise

@@ -47,6 +47,8 @@ def write(path: Path, plan: ComparisonPlan, rows: Sequence[Row]) -> None:
         *tables.column("initial", [tables.spread(row.initial) for row in shown]),
         *tables.column("random real", [tables.spread(row.random_real) for row in shown]),
         *tables.asked(shown),
+        *tables.column(f"{plan.points[0].entry} less this", [tables.lead(row.lead) for row in shown]),
+        *tables.column("p", [tables.chance(row.lead) for row in shown]),
     ]
     text = render(
         "comparison.html.j2",

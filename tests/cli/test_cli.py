@@ -521,7 +521,7 @@ def test_methods_and_networks_are_listed(capsys: pytest.CaptureFixture[str]) -> 
     call("recipes", "--networks")
     assert "densenet         DenseNet-121" in capsys.readouterr().out
     call("recipes")
-    assert "cifar10      CIFAR-10, ConvNet-3 (Acc-DD table 1)." in capsys.readouterr().out
+    assert "cifar10          CIFAR-10, ConvNet-3 (Acc-DD table 1)." in capsys.readouterr().out
 
 
 def test_interrupting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

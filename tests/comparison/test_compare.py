@@ -134,6 +134,7 @@ def test_a_comparison_leaves_tables_a_figure_and_run_folders(done: Path) -> None
 def test_the_verb_says_what_is_done(
     again: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     before = stamps(again)
     call("compare", str(changed(tmp_path)), "--out", str(again), "--quiet")
     assert capsys.readouterr().out.splitlines()[-1] == f"next: attar runs {again / record.CELLS_FOLDER}"

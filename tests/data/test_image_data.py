@@ -252,7 +252,7 @@ LABELS = [0, 1, 0, 1]
     [
         ((np.full((4, 2, 2), 255.0), LABELS), ["[0, 1]", "found 255 to 255"]),
         ((np.full((4, 2, 2), -0.5), LABELS), ["[0, 1]", "found -0.5 to -0.5"]),
-        ((np.full((4, 2, 2), np.nan), LABELS), ["[0, 1]", "nan"]),
+        ((np.full((4, 2, 2), np.nan), LABELS), ["finite", "in 4 of 4 images"]),
         ((IMAGES.astype(np.int64), LABELS), ["uint8", "int64"]),
         ((IMAGES.astype(bool), LABELS), ["uint8", "bool"]),
         ((IMAGES.astype(complex), LABELS), ["uint8", "complex128"]),

@@ -149,7 +149,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Numbers stay beside their errors; the long names of the fidelity page break at their signs (see extra.css)."""
-    html = html.replace(" ± ", "\u00a0±\u00a0")
+    html = html.replace(" ± ", "\u00a0±\u00a0").replace("&lt; 0", "&lt;\u00a00")
     if page.file.src_uri != "fidelity.md":
         return html
     names = re.sub(r"<code>[^<]*</code>", lambda name: re.sub(r"(::|[/._](?!code>))", r"\1<wbr>", name[0]), html)

@@ -79,7 +79,7 @@ def main() -> None:
         shutil.copy(arguments.folder / file, target / file)
     if f"]({arguments.name}.png)" in text:
         with Image.open(arguments.folder / "accuracy-vs-time.png") as figure:  # of few colours: a third of its size
-            figure.convert("RGB").quantize(64).save(ROOT / "docs" / f"{arguments.name}.png", optimize=True)
+            figure.convert("RGB").quantize(256).save(ROOT / "docs" / f"{arguments.name}.png", optimize=True)
     page.write_text(between(arguments.name).sub(lambda _: rows, text), encoding="utf-8")
 
 

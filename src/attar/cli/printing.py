@@ -209,7 +209,7 @@ def print_comparison(flags: Flags, rows: Sequence[Row], path: Path) -> None:
 
     def print_rows() -> None:
         for short in (False, True):
-            columns = tables.shown(rows, short=short)
+            columns = tables.text_columns(rows, short=short)
             table = Table(*(escape(head) for head, _ in columns))
             for cells in zip(*(cells for _, cells in columns), strict=True):
                 table.add_row(*map(escape, cells))

@@ -74,13 +74,13 @@ def to_markdown(
     plan: ComparisonPlan, rows: Sequence[Row], lines: Sequence[ResultLine], hosts: Sequence[ResultLine], left: int
 ) -> str:
     """The table for people, with notes on how the numbers were measured. left: runs that are not finished yet."""
-    table = shown(rows)
+    table = text_columns(rows)
     table_lines = [_line(head for head, _ in table), _line("---" for _ in table)]
     table_lines += map(_line, zip(*(cells for _, cells in table), strict=True))
     return "\n".join([f"# {title(plan)}", "", *notes(plan, rows, lines, hosts, left), "", *table_lines, ""])
 
 
-def shown(rows: Sequence[Row], *, short: bool = False) -> list[tuple[str, list[str]]]:
+def text_columns(rows: Sequence[Row], *, short: bool = False) -> list[tuple[str, list[str]]]:
     """The columns of the table for people: the head of each, and a text for every row. None is empty in all rows.
 
     short: only what a narrow terminal has room for.

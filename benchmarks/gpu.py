@@ -203,6 +203,8 @@ def tests(loan: Loan, deadline: float) -> str | None:
     marked = [] if loan.small else ["-m", "gpu"]
     # pytest-timeout may be missing here: its setting in pyproject.toml is then an unknown one
     plain = ["-o", "addopts=-ra", "-W", "ignore::pytest.PytestConfigWarning", "-W", SWITCHES, "-p", "no:cacheprovider"]
+    if importlib.util.find_spec("xdist"):
+        plain += ["-n", "2" if loan.small else "6", "--dist", "worksteal"]  # most of the time is compilation
     command = [sys.executable, "-m", "pytest", *what, *marked, *plain, "-q", "--durations=5", f"--junitxml={report}"]
     failed = run_command(command, loan.environment(), output, deadline, folder=ROOT)
     if report.exists():

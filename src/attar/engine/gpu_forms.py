@@ -80,11 +80,18 @@ def average_pool(x: Tensor, side: int) -> Tensor:
 
 
 class ChannelsLast(Function):
-    """The same values in channels-last memory, once for all that read them."""
+    """The same values in channels-last memory, once for all that read them.
+
+    The compiler takes `contiguous` for a wish, writes the maps of all classes channels-first and copies each class that
+    a convolution reads; its own operation for the layout is kept where it stands.
+    """
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        return x.contiguous(memory_format=torch.channels_last).view_as(x)
+        from torch._inductor import inductor_prims  # only where something is compiled: it is slow to import
+
+        _, c, h, w = x.shape
+        return inductor_prims.force_stride_order(x, (c * h * w, 1, w * c, c)).view_as(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -176,22 +176,10 @@ class Parts:
             self.ours(precision=precision)
             self.tidy()
 
-    def chunks(self) -> None:
-        """One class and two classes at once: what the first layer keeps stays in the cache."""
-        for chunk in (1, 2):
-            self.ours(precision="bf16", chunk=chunk)
-            self.tidy()
-
     def compiled(self) -> None:
         """Compiled in bf16, as a run would choose; and a profile of its kernels."""
         pair = self.ours(precision="bf16", compiled=True)
         self.profile(pair)
-
-    def compiled_more(self) -> None:
-        """Compiled with two classes at once, and in tf32."""
-        self.ours(precision="bf16", compiled=True, chunk=2)
-        self.tidy()
-        self.ours(precision="tf32" if self.gpu else "float32", compiled=True)
 
     def profile(self, pair: Pair) -> None:
         """The kernels of one iteration by time, in profile.txt."""
@@ -213,8 +201,7 @@ class Parts:
 
     def named(self) -> dict[str, Callable[[], Any]]:
         """Part → what runs."""
-        names = ("gradients", "rates", "published", "eager", "chunks", "compiled")
-        return {name: getattr(self, name) for name in names} | {"compiled more": self.compiled_more}
+        return {name: getattr(self, name) for name in ("gradients", "rates", "published", "eager", "compiled")}
 
 
 def relative(value: Tensor, wanted: Tensor) -> float:

@@ -19,10 +19,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from attar.engine import compile as compiler
 from attar.engine import gpu_forms
@@ -31,7 +34,7 @@ from benchmarks import common
 from benchmarks.gpu_parts import Parts
 
 # Name → changes of compile.ON_GPU; "chunk": classes at once, "sgd": the optimiser's step not fused,
-# "layouts": channels-last as the compiler likes
+# "layouts": channels-last as the compiler likes, "channels": of a first layer, filled up with zeros to a multiple
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "layouts as the compiler likes": {"layouts": "free"},
@@ -42,6 +45,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "two classes at once": {"chunk": 2},
     "plain sgd": {"sgd": "plain"},
     "cudnn.benchmark": {"benchmark": True},
+    "channels in eights": {"channels": 8},
+    "channels in fours": {"channels": 4},
 }
 
 
@@ -56,16 +61,18 @@ def alone(lock: Path) -> Iterator[None]:
 def measure(name: str, lock: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """A variant's milliseconds: medians of five rounds of nine calls in a row."""
     changes = dict(VARIANTS[name])
-    chunk, plain, free = (changes.pop(name, None) for name in ("chunk", "sgd", "layouts"))
+    chunk, plain, free, channels = (changes.pop(name, None) for name in ("chunk", "sgd", "layouts", "channels"))
     torch.backends.cudnn.benchmark = changes.pop("benchmark", False)
     compiler.ON_GPU.update(changes)
     if plain:
         made = torch.optim.SGD.__init__
-        torch.optim.SGD.__init__ = lambda *args, **more: made(*args, **more | {"fused": None})  # type: ignore[assignment]
+        torch.optim.SGD.__init__ = lambda *args, **more: made(*args, **more | {"fused": None})  # type: ignore[method-assign]
     if free:
         gpu_forms.ChannelsLast.forward = staticmethod(  # type: ignore[method-assign]
             lambda x: x.contiguous(memory_format=torch.channels_last).view_as(x)
         )
+    if channels:
+        gpu_forms.convolution = partial(filled_up, gpu_forms.convolution, channels)
     device = pick("cpu" if arguments.small else "cuda")
     parts = Parts(device, Path(tempfile.gettempdir()), small=arguments.small, tell=lambda *_: None)
     more = {} if arguments.small else {"shape": arguments.shape}
@@ -86,6 +93,12 @@ def measure(name: str, lock: Path, arguments: argparse.Namespace) -> dict[str, A
     if pair.notes.lines:
         found["notes"] = pair.notes.lines
     return found
+
+
+def filled_up(convolution: Any, multiple: int, x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+    """A convolution with so many channels of zeros more that tensor cores take them without a copy."""
+    zeros = (0, 0, 0, 0, 0, -x.shape[1] % multiple)
+    return convolution(F.pad(x, zeros), F.pad(weight, zeros), *rest)
 
 
 def in_a_row(function: Any, device: torch.device, calls: int = 9) -> float:

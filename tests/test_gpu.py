@@ -297,7 +297,8 @@ def test_memory_that_runs_short_halves_the_classes_at_once(
     first, last, chunk = halved(
         setup, run, SweepInputs(state.images, params, rows, draws), little if gpu else as_if_little
     )
-    assert chunk == 5 and "from now on 5 classes at once" in caplog.text
+    # while a graph is recorded, PyTorch cannot give back what it keeps in reserve: half of the classes may not fit then
+    assert chunk in ((5, 3) if gpu and recorded else (5,)) and "from now on 5 classes at once" in caplog.text
     assert apart([last], [first]) < NEAR["float32"]
     assert not recorded or (isinstance(run, CudaGraph) and run.replay is not None and not run.failed)
 

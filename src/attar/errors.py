@@ -33,7 +33,7 @@ class WriteError(UserError, OSError):
         return " ".join(str(part) for part in self.args)
 
 
-MOST_LISTED = 20  # valid names in a message; of more than these the three nearest are named
+MOST_LISTED = 20  # valid names in a message; of more the three nearest are named, if one is near
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
@@ -41,7 +41,7 @@ def nearest(name: str, options: Iterable[str]) -> str:
     names = sorted(options)
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""
-    if len(names) > MOST_LISTED:
+    if close and len(names) > MOST_LISTED:
         return f"{hint}nearest: {', '.join(difflib.get_close_matches(name.lower(), names, n=3, cutoff=0))}"
     return f"{hint}valid: {', '.join(names)}"
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attar.condensation import loop
 from attar.condensation.setup import set_up
-from attar.condensation.state import SavedState, init, restore, saved_compiled, snapshot
+from attar.condensation.state import SavedState, how_it_began, init, restore, snapshot
 from attar.data.images import ImageData
 from attar.runs import checkpoint
 from attar.sets.synthetic import SyntheticSet
@@ -83,7 +83,7 @@ def states_of(data: ImageData, pool: Pool, config: CondenseConfig) -> tuple[list
 
 def finish(data: ImageData, pool: Pool, config: CondenseConfig, saved: SavedState) -> SyntheticSet:
     """The set of a run that goes on from a state."""
-    setup = set_up(data, pool, config, saved_compiled(saved))
+    setup = set_up(data, pool, config, how_it_began(saved))
     state = restore(saved, setup)
     for _ in loop.iterate(state, setup):
         pass

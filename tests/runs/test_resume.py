@@ -86,7 +86,7 @@ class Told:
         def accuracy(condensed: attar.SyntheticSet, *args: Any) -> dict[str, float]:
             return {"convnet2": float(condensed.images.mean())}
 
-        setup = set_up(data, pool, config, state.saved_compiled(saved))
+        setup = set_up(data, pool, config, state.how_it_began(saved))
         with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
             patch.setattr(records, "CheckpointWriter", lambda *args: self.keep)
             patch.setattr(records, "quick_accuracy", accuracy)
@@ -243,20 +243,28 @@ def test_a_run_that_grows_stays_compiled_or_not(digits: ImageData, pool: Pool) -
     long = replace(short, niter=10**6)
 
     def compiled(config: CondenseConfig, saved: SavedState | None) -> bool:
-        return set_up(digits, pool, config, state.saved_compiled(saved)).gradients.execution.compiled
+        return set_up(digits, pool, config, state.how_it_began(saved)).gradients.execution.compiled
 
     assert [compiled(config, None) for config in (short, long)] == [False, True]
     for began in (False, True):
         for config in (short, long):
-            assert compiled(config, {"compiled": began}) == began, "whatever the rule says now"
-            assert compiled(replace(config, compile="on"), {"compiled": began})
-            assert not compiled(replace(config, compile="off"), {"compiled": began})
+            assert compiled(config, {"compiled": began, "chunk": 1}) == began, "whatever the rule says now"
+            assert compiled(replace(config, compile="on"), {"compiled": began, "chunk": 1})
+            assert not compiled(replace(config, compile="off"), {"compiled": began, "chunk": 1})
     told = Told(stop_after=1)
     with pytest.raises(Cut):
         told.run(digits, pool, short)
     assert told.states[0]["compiled"] is False
     with pytest.raises(UserError, match="the checkpoint is no state of this run"):
-        state.saved_compiled({})
+        state.how_it_began({})
+
+
+def test_a_run_goes_on_with_as_many_classes_at_once(digits: ImageData, pool: Pool) -> None:
+    """However much memory is free by then: other groups round otherwise."""
+    setup = set_up(digits, pool, CONFIG)
+    setup.gradients.chunk = 4  # halved, say
+    saved = state.snapshot(condensation.begin_outer(state.init(setup), setup), setup)
+    assert set_up(digits, pool, CONFIG, state.how_it_began(saved)).gradients.chunk == 4
 
 
 def test_the_seconds_that_are_kept_are_those_of_the_beginning_too(

@@ -101,6 +101,15 @@ def test_without_the_real_images(small: SyntheticSet, tmp_path: Path, said: list
         attar.train(alone, Mine, "nowhere/at-all", epochs=2)
 
 
+def test_where_nothing_can_be_written_nothing_is_trained(
+    small: SyntheticSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    monkeypatch.setattr("attar.stages.train.train_network", lambda *_: pytest.fail("it is trained"))
+    with pytest.raises(attar.UserError, match="is a file; name another folder"):
+        attar.train(small, Mine, epochs=2, out=tmp_path / "file" / "mine.safetensors")
+
+
 @pytest.mark.parametrize("kind", train_page.STARTS)
 def test_the_loops_of_the_page(
     kind: str, small: SyntheticSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,6 +37,13 @@ from attar.settings.config import PoolConfig
 from attar.training.pool import Pool
 
 MAX_COMPILED_SHAPES = 4  # different sizes of the classes' real batches; each is compiled separately
+
+
+class Began(NamedTuple):
+    """How a run computed when it was saved."""
+
+    compiled: bool
+    chunk: int  # classes at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +78,11 @@ class Setup:
         return inner == self.config.inner_loop or (sweeps_per_network is not None and inner % sweeps_per_network == 0)
 
 
-def set_up(data: ImageData, pool: Pool, config: CondenseConfig, compiled: bool | None = None) -> Setup:
+def set_up(data: ImageData, pool: Pool, config: CondenseConfig, began: Began | None = None) -> Setup:
     """Prepare a run. Raises `UserError` when data, pool, settings and device do not fit together.
 
-    compiled: for a resumed run, whether it was compiled before. With `compile` auto it then stays so, even if the run
-    has become longer.
+    began: of a resumed run, which then rounds as before. With `compile` auto it stays compiled or not, even if it has
+    become longer.
     """
     labels = check_data(data, config)
     if config.nclass_sub is not None and config.phase is None:
@@ -93,7 +100,7 @@ def set_up(data: ImageData, pool: Pool, config: CondenseConfig, compiled: bool |
         decode_type=config.decode_type,
     )
     rows = torch.tensor(labels, device=data.device)
-    execution = choose_execution(module, data, labels, config, compiled)
+    execution = choose_execution(module, data, labels, config, began)
     gradients = ImageGradients(module, matching, data.normalize, rows, execution)
     calibration = None
     if config.calibrate:
@@ -200,7 +207,7 @@ def image_optimizer(data: ImageData, config: CondenseConfig, classes: int) -> Im
 
 
 def choose_execution(
-    module: Network, data: ImageData, labels: list[int], config: CondenseConfig, compiled: bool | None = None
+    module: Network, data: ImageData, labels: list[int], config: CondenseConfig, began: Began | None = None
 ) -> Execution:
     """Precision, compilation and number of classes at once. Raises `UserError` if the device does not support them."""
     check_precision(config.precision, data.device)
@@ -209,12 +216,14 @@ def choose_execution(
         return Execution(config.precision)
     decoded = min(decoded_count(config.ipc, config.factor, config.decode_type), config.batch_syn_max)
     per_class = class_bytes(module, data.channels, data.size, config.batch_real + decoded)
-    chunk = choose_chunk(per_class, len(labels), data.device, config.memory_gb)
+    chunk = began.chunk if began else choose_chunk(per_class, len(labels), data.device, config.memory_gb)
     if chunk > 1:
         memory = size_in_words(chunk * per_class)
         say_once(f"{chunk} of {counted(len(labels), 'class')} are computed at once, with about {memory}")
     shapes = {min(config.batch_real, data.counts[label]) for label in labels}
-    if compiled is None or config.compile != "auto":
+    if began and config.compile == "auto":
+        compiled = began.compiled
+    else:
         calls = serial_steps(config, len(labels), data.device)
         compiled = worth_compiling(config.compile, calls, per_class, data.device)
     if compiled and len(shapes) > MAX_COMPILED_SHAPES:

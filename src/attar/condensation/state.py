@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from attar.condensation import experts, image_step
 from attar.condensation.initial import initial_images
-from attar.condensation.setup import Setup
+from attar.condensation.setup import Began, Setup
 from attar.data.images import ImageData
 from attar.errors import Diverged, UserError, log
 from attar.settings.condense_config import CondenseConfig
@@ -131,6 +131,7 @@ def snapshot(state: State, setup: Setup) -> SavedState:
         "torch": torch.__version__,
         **{name: getattr(state, name) for name in (*COUNTERS, *IMAGE_TENSORS)},
         "compiled": setup.gradients.execution.compiled,
+        "chunk": setup.gradients.chunk,
         "picks": state.picks,
         "losses": torch.stack(state.losses) if state.losses else torch.empty(0),
         "generator": state.generator.get_state(),
@@ -256,10 +257,10 @@ def _to_device(saved: SavedState, device: torch.device) -> dict[str, dict[str, T
     return {kind: {name: value.to(device) for name, value in tensors.items()} for kind, tensors in saved.items()}
 
 
-def saved_compiled(values: SavedState | None) -> bool | None:
-    """Whether the saved run was compiled; None without a saved state. Raises `UserError` for a damaged one."""
+def how_it_began(values: SavedState | None) -> Began | None:
+    """How the saved run was computed; None without a saved state. Raises `UserError` for a damaged one."""
     with _malformed_checkpoint():
-        return None if values is None else bool(values["compiled"])
+        return None if values is None else Began(bool(values["compiled"]), int(values["chunk"]))
 
 
 @contextmanager

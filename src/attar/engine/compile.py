@@ -31,7 +31,6 @@ ON_GPU: dict[str, Any] = {
     "realize_reads_threshold": 32,
     "realize_opcount_threshold": 200,
     "realize_acc_reads_threshold": 64,
-    "max_pointwise_cat_inputs": 16,
     "combo_kernels": True,  # one kernel for several small ones that do not wait for each other
 }
 

@@ -35,13 +35,18 @@ def report(first: str | Path, *others: str | Path, out: str | Path | None = None
         The page that was written.
 
     Raises:
-        UserError: for one run with `out`, for too many runs, and for damaged files.
+        UserError: for one run with `out`, for too many runs or the same one twice, and for damaged files.
         MissingError: for a folder without a run, and for a run without a set.
     """
     if 1 + len(others) > MAX_RUNS:
         raise UserError(
             f"a page shows {MAX_RUNS} runs at most, not {1 + len(others)}; `attar runs` lists all in a table"
         )
+    seen: set[Path] = set()
+    for path in map(Path, (first, *others)):
+        if path.resolve() in seen:
+            raise UserError(f"{path} is named twice; name different runs")
+        seen.add(path.resolve())
     page = RUN_ROOT / SIDE_BY_SIDE if out is None else Path(out)
     page = page / SIDE_BY_SIDE if page.is_dir() else page
     if page.suffix != ".html":

@@ -12,7 +12,7 @@ from functools import cached_property
 from attar import signals
 from attar.condensation import loop
 from attar.condensation.setup import Setup, set_up
-from attar.condensation.state import SavedState, State, check_same, init, restore, saved_compiled
+from attar.condensation.state import SavedState, State, check_same, how_it_began, init, restore
 from attar.data.images import ImageData
 from attar.errors import Diverged, UserError, WriteError, counted, log
 from attar.report.of_run import write_report
@@ -92,7 +92,7 @@ def condense_run(run: Run, data: ImageData, pool: Pool, options: RunOptions) -> 
     effect after the current inner iteration: a checkpoint is written and `Interrupted` raised.
     """
     folder, recipe = run.folder, run.recipe
-    setup = set_up(data, pool, recipe.condense, saved_compiled(run.saved))
+    setup = set_up(data, pool, recipe.condense, how_it_began(run.saved))
     if run.saved is not None:
         check_same(run.saved, setup)
     existing.begin(run)

@@ -28,6 +28,7 @@ from attar.evaluation.protocol import (
 )
 from attar.evaluation.training_sets import training_set
 from attar.models import OwnNetwork
+from attar.runs import run_folder
 from attar.runs.progress import Progress, shows_progress
 from attar.sets import set_files
 from attar.sets.synthetic import SyntheticSet
@@ -93,6 +94,8 @@ def train_set(
         raise UserError(
             f"{path} {what}; name another file with --out" + ("" if path.is_dir() else ", or add --overwrite")
         )
+    if path is not None:
+        run_folder.check_folder(path.parent)  # now, and not when the network is trained
     data, settings, flags = name_as_setting("train", data, settings)
     layer = layers.by_section(flags, settings)
     where, condensed = condensed, set_files.as_set(condensed)

@@ -226,7 +226,7 @@ METHODS: dict[str, Method] = {
         fits=tgdd_fits,
     ),
     "cim": Method(
-        "CIM: a residual on RDED's mosaics that brings the features of each cell near those of its crop, ECCV 2026",
+        "CIM: Condensing Large-Scale Datasets Directly with Minimal Information Loss, ECCV 2026",
         means=NEW_NETWORKS
         | {"network_init": "pool", "sweeps_per_network": None, "match": "pairs", "init": "rded", "factor": 2}
         | {"update": "none"}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All that a short loan of one GPU can tell about attar, in at most ten minutes and without a network:
+# All that a short loan of one GPU can tell about attar, in at most nine minutes and without a network:
 #
 #   make gpu-bundle                               # before, where there is a network: fills .gpu/
 #   bash benchmarks/gpu.sh FOLDER [--small]       # on the machine; --small runs every part on a CPU

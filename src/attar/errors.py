@@ -33,17 +33,20 @@ class WriteError(UserError, OSError):
         return " ".join(str(part) for part in self.args)
 
 
-MOST_LISTED = 20  # valid names in a message; of more the three nearest are named, if one is near
+MOST_LISTED = 20  # valid names in a message, where a near one is named first
+MOST_LISTED_ALONE = 40  # where none is near
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the nearest valid name, if one is near, then the valid names."""
+    """The end of a message about an unknown name: the nearest valid names, if some are near, then the valid names."""
     names = sorted(options)
-    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'? " if close else ""
+    close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    hint = f"did you mean '{close[0]}'?" if close else ""
     if close and len(names) > MOST_LISTED:
-        return f"{hint}nearest: {', '.join(difflib.get_close_matches(name.lower(), names, n=3, cutoff=0))}"
-    return f"{hint}valid: {', '.join(names)}"
+        return f"{hint} nearest: {', '.join(close)}" if len(close) > 1 else hint
+    if len(names) > MOST_LISTED_ALONE:
+        return f"such as {', '.join(difflib.get_close_matches(name.lower(), names, n=3, cutoff=0))}"
+    return f"{hint} valid: {', '.join(names)}".strip()
 
 
 def choose(kind: str, name: str, options: Iterable[str]) -> str:

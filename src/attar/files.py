@@ -82,6 +82,14 @@ def atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they lack. Raises `WriteError` where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"the folder {path} cannot be made: {one_line(error)}; name another file") from error
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     atomically(path, lambda name: name.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8"))

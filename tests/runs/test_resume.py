@@ -265,6 +265,11 @@ def test_a_run_goes_on_with_as_many_classes_at_once(digits: ImageData, pool: Poo
     setup.gradients.chunk = 4  # halved, say
     saved = state.snapshot(condensation.begin_outer(state.init(setup), setup), setup)
     assert set_up(digits, pool, CONFIG, state.how_it_began(saved)).gradients.chunk == 4
+    less = replace(CONFIG, memory_gb=1.0)
+    assert set_up(digits, pool, less, state.how_it_began(saved)).gradients.chunk == 1, "as many as the budget allows"
+    for chunk in (0, -3, "many"):
+        with pytest.raises(UserError, match="the checkpoint is no state of this run"):
+            state.how_it_began({"compiled": False, "chunk": chunk})
 
 
 def test_the_seconds_that_are_kept_are_those_of_the_beginning_too(

@@ -155,6 +155,10 @@ def test_published_settings_are_insisted_on() -> None:
 def test_unknown_recipes_name_the_nearest() -> None:
     with pytest.raises(UserError, match=r"unknown recipe 'fashion_cpu'; did you mean 'fashion-cpu'\?"):
         resolve(CONDENSE, {}, recipe="fashion_cpu")
+    with pytest.raises(UserError, match=r"unknown recipe 'digit'; did you mean 'digits'\?$"):
+        named("digit")
+    with pytest.raises(UserError, match=r"unknown recipe 'zzz'; valid: best, cifar10, .*tgdd-yellow$"):
+        named("zzz")
     with pytest.raises(UserError, match="unknown recipe 'cifar'; did you mean 'cifar10'"):
         named("cifar")
 
@@ -284,7 +288,7 @@ def test_overlay_takes_values_as_json_and_toml_give_them() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("ipcc = 1", "{path}: unknown setting 'ipcc'; did you mean 'ipc'? nearest: ipc, "),
+        ("ipcc = 1", "{path}: unknown setting 'ipcc'; did you mean 'ipc'?"),
         ("[condense]\nipcc = 1", "{path}: [condense] unknown setting 'ipcc'; did you mean 'ipc'?"),
         ("[condens]\nipc = 1", "{path}: unknown section 'condens'; did you mean 'condense'? valid: condense, data"),
         ("condense = 3", "{path}: [condense] must be a table of settings, not 3"),

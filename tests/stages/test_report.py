@@ -55,8 +55,8 @@ def test_what_cannot_be_shown_is_refused(
         assert "an .html file" in refused(capsys, "report", str(runs / "one"), str(runs / "two"), "--out", out)
     many = [str(runs / "two")] * 13
     assert "12 runs at most, not 13" in refused(capsys, "report", *many)
-    two = runs / "two"
-    assert "two is named twice" in refused(capsys, "report", str(two), str(two.parent / "." / "two"))
+    again = runs / "one" / ".." / "two"
+    assert "two is named twice" in refused(capsys, "report", str(runs / "two"), str(runs / "one"), str(again))
     Path("begun").mkdir()
     Path("begun/config.json").write_text('{"condense": {}}', encoding="utf-8")
     assert "holds no set yet" in refused(capsys, "report", "begun")

@@ -127,8 +127,8 @@ def print_accuracies(result: dict[str, Any], measured: dict[str, Any], path: Pat
         for line in results.lines(compared, label):
             say(line)
     seconds = ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items())
-    seeds = counted(next(iter(measured["accuracy"].values()))["n"], "seed")
-    say(f"mean ± std over {seeds}; {seconds} on {result['device']}")
+    n = next(iter(measured["accuracy"].values()))["n"]
+    say(f"{'one seed' if n == 1 else f'mean ± std over {n} seeds'}; {seconds} on {result['device']}")
     say(f"protocol: {results.protocol_words(compared)}")
     if (path / run_folder.REPORT).is_file():
         print(f"report: {path / run_folder.REPORT}")

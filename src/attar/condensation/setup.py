@@ -81,8 +81,8 @@ class Setup:
 def set_up(data: ImageData, pool: Pool, config: CondenseConfig, began: Began | None = None) -> Setup:
     """Prepare a run. Raises `UserError` when data, pool, settings and device do not fit together.
 
-    began: of a resumed run, which then rounds as before. With `compile` auto it stays compiled or not, even if it has
-    become longer.
+    began: of a resumed run, which then rounds as before: with `compile` auto it stays compiled or not, even if it has
+    become longer, and it computes as many classes at once, unless `memory_gb` allows fewer.
     """
     labels = check_data(data, config)
     if config.nclass_sub is not None and config.phase is None:
@@ -216,7 +216,9 @@ def choose_execution(
         return Execution(config.precision)
     decoded = min(decoded_count(config.ipc, config.factor, config.decode_type), config.batch_syn_max)
     per_class = class_bytes(module, data.channels, data.size, config.batch_real + decoded)
-    chunk = began.chunk if began else choose_chunk(per_class, len(labels), data.device, config.memory_gb)
+    chunk = choose_chunk(per_class, len(labels), data.device, config.memory_gb)
+    if began:  # unless the budget is smaller now
+        chunk = began.chunk if config.memory_gb is None else min(began.chunk, chunk)
     if chunk > 1:
         memory = size_in_words(chunk * per_class)
         say_once(f"{chunk} of {counted(len(labels), 'class')} are computed at once, with about {memory}")

@@ -260,7 +260,11 @@ def _to_device(saved: SavedState, device: torch.device) -> dict[str, dict[str, T
 def how_it_began(values: SavedState | None) -> Began | None:
     """How the saved run was computed; None without a saved state. Raises `UserError` for a damaged one."""
     with _malformed_checkpoint():
-        return None if values is None else Began(bool(values["compiled"]), int(values["chunk"]))
+        if values is None:
+            return None
+        if (chunk := int(values["chunk"])) < 1:
+            raise ValueError(f"{chunk} classes at once")
+        return Began(bool(values["compiled"]), chunk)
 
 
 @contextmanager

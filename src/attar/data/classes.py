@@ -145,5 +145,6 @@ def check_ipc(classes: Sequence[str], counts: Sequence[int], labels: Iterable[in
     """Raise `UserError` where one of the classes `labels` has fewer than `ipc` images."""
     few = [label for label in labels if counts[label] < ipc]
     if few:
-        there, most = counted(counts[few[0]], "image"), min(counts[label] for label in few)
-        raise UserError(f"class '{classes[few[0]]}' has {there}, fewer than ipc {ipc}; ipc can be {most} at most")
+        there, least = counted(counts[few[0]], "image"), min(few, key=counts.__getitem__)
+        most = f"{counts[least]} at most" + ("" if least == few[0] else f", as many as class '{classes[least]}' has")
+        raise UserError(f"class '{classes[few[0]]}' has {there}, fewer than ipc {ipc}; ipc can be {most}")

@@ -20,9 +20,9 @@ from attar.engine.cuda_graphs import Shapes, shapes_of
 from attar.engine.gpu_forms import GPUForms
 from attar.errors import log, say_once
 
-# Compilation takes 30 to 90 s for each shape. On a CPU it saves a constant time per call, and a time that grows with
-# the activation memory (measured: docs/log.md, 25 November). On a GPU only the latter: 41 ms for ten classes of 1.9 GB
-# (one H100: docs/log.md, 27 November).
+# Compilation takes 20 to 90 s for each shape. On a CPU it saves a constant time per call, and a time that grows with
+# the activation memory (measured: docs/log.md, 25 November). On a GPU only the latter: 41 to 47 ms for ten classes
+# of 1.9 GB (one H100, one H200: docs/log.md, 27 November).
 SECONDS_OF_COMPILATION = 100.0  # compile only if a run saves at least this much
 SECONDS_SAVED_PER_CALL = {"cpu": 3e-3, "cuda": 0.0}
 SECONDS_SAVED_PER_BYTE = {"cpu": 8e-11, "cuda": 2.2e-12}  # per call and byte of `condensation.memory.class_bytes`

@@ -43,10 +43,10 @@ def report(first: str | Path, *others: str | Path, out: str | Path | None = None
             f"a page shows {MAX_RUNS} runs at most, not {1 + len(others)}; `attar runs` lists all in a table"
         )
     seen: set[Path] = set()
-    for path in map(Path, (first, *others)):
-        if path.resolve() in seen:
-            raise UserError(f"{path} is named twice; name different runs")
-        seen.add(path.resolve())
+    for run in (first, *others):
+        if (real := Path(run).resolve()) in seen:
+            raise UserError(f"{run} is named twice; name different runs")
+        seen.add(real)
     page = RUN_ROOT / SIDE_BY_SIDE if out is None else Path(out)
     page = page / SIDE_BY_SIDE if page.is_dir() else page
     if page.suffix != ".html":

@@ -49,7 +49,8 @@ def runs(root: str | Path | None = None) -> list[Shown]:
     """
     root = Path(root or RUN_ROOT)
     if not root.is_dir():
-        raise MissingError(f"there is no folder {root}; runs are kept in {RUN_ROOT} where no --out is given")
+        where = f"runs are kept in {RUN_ROOT} where no --out is given"
+        raise MissingError(f"there is no folder {root}; {where}; attar runs FOLDER lists those of another")
     runs = []
     for path in sorted(root.iterdir(), key=lambda path: path.stat().st_mtime):
         try:

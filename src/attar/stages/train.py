@@ -28,7 +28,6 @@ from attar.evaluation.protocol import (
 )
 from attar.evaluation.training_sets import training_set
 from attar.models import OwnNetwork
-from attar.runs import run_folder
 from attar.runs.progress import Progress, shows_progress
 from attar.sets import set_files
 from attar.sets.synthetic import SyntheticSet
@@ -95,7 +94,7 @@ def train_set(
             f"{path} {what}; name another file with --out" + ("" if path.is_dir() else ", or add --overwrite")
         )
     if path is not None:
-        run_folder.check_folder(path.parent)  # now, and not when the network is trained
+        files.make_folder(path.parent)  # now, and not when the network is trained
     data, settings, flags = name_as_setting("train", data, settings)
     layer = layers.by_section(flags, settings)
     where, condensed = condensed, set_files.as_set(condensed)
@@ -135,7 +134,6 @@ def train_set(
     }
     trained = _with_weights(model)
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {name: value.clone() for name, value in trained.state_dict().items()}  # tied ones apart
         files.save_tensors(path, tensors, "network", about)
     return trained, about

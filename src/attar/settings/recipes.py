@@ -100,7 +100,7 @@ def best() -> Recipe:
 
     On other data its method goes on top of the network and schedule that fit them. Perturbed early-stage models, NCFM's
     matching without its calibration, real images near the centres of clusters, and the mean of the images over the
-    sweeps. Chosen on held-out images, and above ncfm on test images with new seeds.
+    sweeps. Chosen on held-out images, and above all others on test images with one image per class and new seeds.
     """
     base = fashion_cpu()
     ncfm = methods.method_layer("ncfm", base, base.condense.ipc)["condense"]

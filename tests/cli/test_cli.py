@@ -232,6 +232,11 @@ def test_a_flag_on_top_of_a_file(copied: Path) -> None:
 def test_a_printed_recipe_can_be_run(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("recipes")
     assert {"digits", "fashion-cpu", "imagenet100"} <= set(capsys.readouterr().out.split())
+    for list_of in ("methods", "networks"):
+        call("recipes", f"--{list_of}")
+        shown = capsys.readouterr().out
+        call("recipes", list_of)  # as the help's words suggest
+        assert capsys.readouterr().out == shown and len(shown.splitlines()) > 4
     call("recipes", "digits")
     (copied / "my.toml").write_text(capsys.readouterr().out)
     call("condense", "--recipe", "my.toml", *TINY, "--out", "run", "--quiet")

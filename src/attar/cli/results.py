@@ -207,11 +207,11 @@ def recipes(name: str | None = None, /, *, flags: Flags, settings: Settings) -> 
     from attar.settings.methods import METHODS
     from attar.settings.recipes import RECIPES
 
-    if name is not None:
+    if name not in (None, "methods", "networks"):
         print(to_toml(name))
-    elif flags.methods:
+    elif flags.methods or name == "methods":
         print("\n".join(f"{name:9} {method.paper}" for name, method in METHODS.items()))
-    elif flags.networks:
+    elif flags.networks or name == "networks":
         print("\n".join(f"{name:16} {line}" for name, line in choices.NETWORKS.items()))
     else:
         print("\n".join(f"{name:16} {(make.__doc__ or '').splitlines()[0]}" for name, make in RECIPES.items()))

@@ -141,7 +141,7 @@ def test_the_nearest_settings_are_named_and_no_others(digits: ImageData) -> None
     with pytest.raises(attar.UserError) as caught:
         attar.condense(digits, nclas=3)
     assert str(caught.value).startswith("unknown setting 'nclas'; ") and "nclass," not in str(caught.value)
-    assert len(str(caught.value)) < 120 and str(caught.value).count(",") == 2
+    assert len(str(caught.value)) < 120 and str(caught.value).count(",") <= 2
     with pytest.raises(attar.UserError, match="did you mean 'nclass'"):
         attar.condense("digits", nclas=3)
 

@@ -45,7 +45,7 @@ def nearest(name: str, options: Iterable[str]) -> str:
     if close and len(names) > MOST_LISTED:
         return f"{hint} nearest: {', '.join(close)}" if len(close) > 1 else hint
     if len(names) > MOST_LISTED_ALONE:
-        return f"such as {', '.join(difflib.get_close_matches(name.lower(), names, n=3, cutoff=0))}"
+        return f"none of the {len(names)} valid names is like it"
     return f"{hint} valid: {', '.join(names)}".strip()
 
 

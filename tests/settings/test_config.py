@@ -63,6 +63,7 @@ def test_a_list_in_a_file_is_a_tuple_and_one_name_is_a_list_of_one() -> None:
     ("values", "words"),
     [
         ({"ipcc": 1}, "unknown setting 'ipcc'; did you mean 'ipc'?"),
+        ({"xyzzy": 1}, "unknown setting 'xyzzy'; none of the "),
         ({"ipc": "3"}, "ipc must be a whole number, not '3'"),
         ({"ipc": 3.0}, "ipc must be a whole number, not 3.0"),
         ({"ipc": True}, "ipc must be a whole number, not True"),

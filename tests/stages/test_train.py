@@ -108,6 +108,9 @@ def test_where_nothing_can_be_written_nothing_is_trained(
     monkeypatch.setattr("attar.stages.train.train_network", lambda *_: pytest.fail("it is trained"))
     with pytest.raises(attar.UserError, match=r"the folder .*file cannot be made: .*; name another file"):
         attar.train(small, Mine, epochs=2, out=tmp_path / "file" / "mine.safetensors")
+    with pytest.raises(attar.UserError, match="unknown network 'resnt'"):
+        attar.train(small, "resnt", epochs=2, out=tmp_path / "new" / "mine.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"], "nothing is left of what was refused"
 
 
 @pytest.mark.parametrize("kind", train_page.STARTS)

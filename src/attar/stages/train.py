@@ -93,8 +93,6 @@ def train_set(
         raise UserError(
             f"{path} {what}; name another file with --out" + ("" if path.is_dir() else ", or add --overwrite")
         )
-    if path is not None:
-        files.make_folder(path.parent)  # now, and not when the network is trained
     data, settings, flags = name_as_setting("train", data, settings)
     layer = layers.by_section(flags, settings)
     where, condensed = condensed, set_files.as_set(condensed)
@@ -110,6 +108,8 @@ def train_set(
     config = recipe.evaluate if "lr" in layer.get("evaluate", {}) else config_of(kind, recipe.evaluate, condensed)
     job = TrainingJob(label, chosen, kind, config, epochs, config.seed)
     pixels, labels = training_set(kind, condensed, images, job.seed)
+    if path is not None:
+        files.make_folder(path.parent)  # now, and not when the network is trained
     with progress.stage("train", epochs, images=len(labels)) as bar:
         model = train_network(job, pixels, labels, images, lambda epoch: bar.advance(f"epoch {epoch + 1} of {epochs}"))
     if not all(bool(value.isfinite().all()) for value in model.params.values()):

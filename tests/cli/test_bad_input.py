@@ -521,6 +521,8 @@ def test_damaged_files_of_a_run_are_refused_before_the_work(
         ("condense --ipc 1 --ipc 2", "--ipc specified multiple times"),
         ("condense --perturb=maybe", 'Invalid value for --perturb: unable to convert "maybe" into bool'),
         ("evaluate", "attar evaluate needs RUN; attar evaluate --help shows examples"),
+        ("resume base", "a run goes on where it stopped when its own command is given again"),
+        ("distill -d digits", "the verb is condense: attar condense -d path/to/images"),
         ("evaluat base", 'Unknown command "evaluat". Did you mean "evaluate"?'),
         ("pretrain --lr_img 1", "Unknown option: --lr_img"),  # of another verb
         ("inspect -d digits", "inspect takes the data without a flag: attar inspect path/to/images"),

@@ -40,6 +40,10 @@ What no flag says comes from the data set's recipe: `attar recipes`.
 HELP_ALL = ("--help-all", "--help_all")
 COMPLETION = "--install-completion"
 OF_DATA = ("condense", "pretrain")  # verbs that take nothing without a flag
+OTHER_WORDS = {  # for what is no verb, and what does it
+    **dict.fromkeys(("resume", "continue"), "a run goes on where it stopped when its own command is given again"),
+    **dict.fromkeys(("distill", "distil"), "the verb is condense: attar condense -d path/to/images"),
+}
 MISSING = re.compile(r'Command "(\w+)" parameter "?(\w+)"? requires an argument')
 CLUSTER_ADDRESS = re.compile(r"auto|local|ray://\S+|[^/\s]+:[0-9]+")
 
@@ -61,7 +65,9 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"unexpected argument '{word}'; {hint}")
     except CycloptsError as error:
         missing = MISSING.search(str(error))
-        words = missing and f"attar {missing[1]} needs {missing[2]}; attar {missing[1]} --help shows examples"
+        words = OTHER_WORDS.get(tokens[0])
+        if missing:
+            words = f"attar {missing[1]} needs {missing[2]}; attar {missing[1]} --help shows examples"
         if (
             tokens[0] == "inspect"
             and isinstance(error, UnknownOptionError)

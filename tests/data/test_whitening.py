@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 import attar
 from attar.data.images import ImageData
 from attar.errors import UserError
-from attar.sets import set_files
+from attar.sets import foreign, set_files
 from helpers.command import call, refused
 
 
@@ -75,12 +76,63 @@ def test_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sa
     call("export", "run", "--to", "npz", "--out", "out.npz")
     text = "\n".join(said)
     assert "outside [0, 1] and are clipped: npz holds bytes, --to pt keeps them" in text
-    assert "in ZCA space (--zca)" in text and "the learned learning rate are not exported" in text
+    assert "in ZCA space (--zca)" in text
+    capsys.readouterr()
     call("export", "run", "--to", "pt", "--out", "out.pt")
+    assert "float32; whiten with attar.load(..., zca=True).normalize" in capsys.readouterr().out
     images, _ = torch.load("out.pt")
     assert torch.equal(images, condensed.images)
+    data, said[:] = attar.load("digits", nclass=3, zca=True), []
+    exact, clipped = (foreign.as_set(foreign.read(Path(file)), data) for file in ("out.pt", "out.npz"))
+    assert torch.equal(exact.images, condensed.images)
+    assert "out.npz" in said[0] and "were outside [0, 1], and clipped by the export" in said[0] and len(said) == 1
+    assert all((back.space, back.lr) == ("zca", condensed.lr) for back in (exact, clipped))
+    torch.testing.assert_close(clipped.images, condensed.images.clamp(0, 1), rtol=0, atol=0.5 / 255 + 1e-6)
+    assert "says itself that its images are not normalised" in refused(capsys, "evaluate", "out.pt", "--normalized")
+    call("evaluate", "out.pt", "--epochs", "1", "--runs", "1", "--yardsticks", "none", "--json", "--quiet")
+    again = json.loads(capsys.readouterr().out)
+    assert again["protocol"]["space"] == "zca"
+    assert all(again[kind] == result[kind] for kind in ("accuracy", "learned"))
     large = refused(capsys, "condense", "-d", "digits", "--zca", "--size", "128", "--out", "large")
     assert "zca whitens images of up to 12288 values" in large
+
+
+def test_a_set_and_data_of_another_space_are_refused(
+    digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Everywhere a set meets real images, and both ways."""
+    monkeypatch.chdir(tmp_path)
+    plain = attar.load("digits", nclass=3)
+    own: dict[str, Any] = {"method": "dm", "width": 0.05, "niter": 1, "inner_loop": 1}
+    white, other = attar.condense(digits, folder="white", **own), attar.condense(plain, folder="plain", **own)
+    quick: dict[str, Any] = {"epochs": 1, "runs": 1, "yardsticks": ()}
+    for condensed, data, words in (
+        (white, plain, "the set is in ZCA space, and digits is not whitened; add --zca"),
+        (other, digits, r"digits is whitened \(--zca\), and the set is not in ZCA space; leave --zca out"),
+    ):
+        for call_it in (
+            lambda a, b: attar.evaluate(a, b, **quick),
+            lambda a, b: attar.label(a, b, epochs=1),
+            lambda a, b: attar.train(a, None, b, epochs=1),
+            lambda a, b: attar.train(a, None, b.untested(), epochs=1),
+        ):
+            with pytest.raises(UserError, match=words):
+                call_it(condensed, data)
+    assert "add --zca" in refused(capsys, "evaluate", "white", "-d", "digits", "--no_zca", "--epochs", "1")
+    assert "leave --zca out" in refused(capsys, "add", "plain", "-d", "digits", "--zca", "--quiet")
+    result = attar.evaluate("white", epochs=1, runs=1, yardsticks=("random_real",))  # as the run says
+    assert result["protocol"]["space"] == "zca" and digits.resized(4).space == "zca"
+    herding = attar.select(digits, "herding", ipc=1, features="pixels")
+    assert attar.evaluate(herding, digits, **quick)["accuracy"] and herding.space == "zca"
+
+
+def test_whitened_images_of_another_tool(digits: ImageData, tmp_path: Path) -> None:
+    """With --zca --normalized the values of a file are whitened ones."""
+    images = digits.images[:6].float() / 255
+    torch.save([digits.normalize(images), digits.labels[:6]], tmp_path / "theirs.pt")
+    back = foreign.as_set(foreign.read(tmp_path / "theirs.pt"), digits, normalized=True)
+    torch.testing.assert_close(back.images, images, rtol=1e-4, atol=1e-4)
+    assert back.space == "zca"
 
 
 def test_large_images_are_refused() -> None:

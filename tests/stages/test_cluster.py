@@ -190,6 +190,14 @@ def test_received_images_are_the_same_data(ray: OneProcess) -> None:
     assert torch.equal(got.fetch(rows), data.fetch(rows))
 
 
+def test_whitened_images_are_whitened_elsewhere(ray: OneProcess) -> None:
+    data = attar.load("digits", nclass=3, device="cpu", zca=True)
+    got = cluster.receive(ray, cluster.share(ray, data))
+    assert got.space == "zca" and data.whitening is not None and got.whitening is not None
+    assert torch.equal(got.fetch(torch.arange(5)), data.fetch(torch.arange(5)))
+    assert all(torch.equal(value, vars(got.whitening)[name]) for name, value in vars(data.whitening).items())
+
+
 def test_models_and_seeds_are_the_same_elsewhere(ray: OneProcess) -> None:
     data = attar.load("digits", device="cpu")
     flags = {"epochs": 1, "models": 2, "width": 0.05}

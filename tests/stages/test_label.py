@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 import attar
 from attar.evaluation import measure
-from attar.evaluation.training_sets import random_real
+from attar.evaluation.training_sets import random_real, training_set
 from attar.sets import foreign
 from attar.training import pool_files
 from helpers.command import call, refused
@@ -93,16 +93,17 @@ def test_measured_beside_hard_labels_and_random_images(here: Path, capsys: pytes
     assert shown not in report.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("to", ["parquet", "imagefolder", "npz"])
+@pytest.mark.parametrize("to", ["parquet", "imagefolder", "npz", "pt"])
 def test_exports_hold_them(to: str, here: Path, said: list[str]) -> None:
     data, small = attar.load("digits"), attar.load_set("base")
     images = torch.rand(10, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     small = attar.label(replace(small, images=images, factor=2), teacher="pool")
-    for what in ("stored", "decoded", "both"):
+    for what in ("stored", "decoded", *["both"] * (to != "pt")):
         out = attar.export_set(small, to, f"{to}-{what}", what=what)
         back = foreign.as_set(foreign.read(out), data)
         if (to, what) == ("parquet", "stored"):  # a stored grid is several training images
             assert back.soft_labels is None
+            assert any("no rows for soft labels of the decoded ones; --what both holds" in line for line in said)
             continue
         assert back.soft_labels is not None and small.soft_labels is not None, what
         assert torch.equal(back.soft_labels, small.soft_labels) and back.teacher == small.teacher
@@ -115,6 +116,26 @@ def test_exports_hold_them(to: str, here: Path, said: list[str]) -> None:
     assert any("gives other labels than the set has" in line for line in said)
     result = attar.evaluate(out, data, runs=1, epochs=1, yardsticks=(), width=0.05)
     assert list(result.measured) == ["accuracy", "soft_labels", "random_soft_labels"]
+
+
+def test_a_learned_rate_stays_with_the_images_own_labels(here: Path, said: list[str]) -> None:
+    """A teacher's labels are shown as such, and may be made again; `as learned` is what was learned."""
+    small = replace(attar.load_set("base"), lr=0.02)
+    labelled = attar.label(attar.label(small, teacher="pool"), teacher="pool", temperature=2)
+    data = attar.load("digits")
+    quick: dict[str, Any] = {"runs": 1, "epochs": 1, "yardsticks": (), "width": 0.05}
+    found, alone = (attar.evaluate(one, data, **quick).measured for one in (labelled, small))
+    assert list(found) == ["accuracy", "learned", "soft_labels", "random_soft_labels"]
+    assert found["learned"] == alone["learned"]
+    _, hard = training_set("learned", labelled, data, 0)
+    _, soft = training_set("soft_labels", labelled, data, 0)
+    assert not hard.is_floating_point() and soft.is_floating_point()
+    said.clear()
+    attar.train(labelled, epochs=1)
+    attar.train(small, epochs=1)
+    rates = "(the protocol's is 0.01, the learned one 0.02)"
+    for words in ("its teacher's labels at the learning rate 0.01", "its hard labels at the learning rate 0.02"):
+        assert f"the set is trained on with {words} {rates}" in said
 
 
 def test_damaged_labels_are_refused_in_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

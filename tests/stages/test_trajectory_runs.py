@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 import attar
 from attar.errors import UserError
 from attar.evaluation.training_sets import training_set
-from attar.sets import set_files
+from attar.sets import foreign, set_files
 from attar.stages.train import train_set
 from helpers.command import call, refused
 
@@ -88,6 +89,34 @@ def test_a_network_is_trained_as_learned(here: Path) -> None:
     condensed = set_files.load_set("datm")
     assert train_set(condensed, epochs=1)[1]["protocol"]["lr"] == condensed.lr
     assert train_set(condensed, epochs=1, lr=0.5)[1]["protocol"]["lr"] == 0.5
+
+
+@pytest.mark.parametrize("to", ["parquet", "imagefolder", "npz", "pt"])
+def test_exports_hold_what_was_learned(to: str, here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    datm = set_files.load_set("datm")
+    assert datm.space == "unbounded" and datm.soft_labels is not None
+    datm = replace(datm, images=datm.images + 2 * (datm.images - 0.5))  # far outside [0, 1]
+    set_files.save_set(tmp_path / "far.safetensors", datm)
+    out = tmp_path / ("out" if to in ("parquet", "imagefolder") else f"out.{to}")
+    call("export", str(tmp_path / "far.safetensors"), "--to", to, "--out", str(out))
+    assert ("float32; normalise" if to == "pt" else "8 bits; normalise") in capsys.readouterr().out
+    back = foreign.as_set(foreign.read(out), attar.load("digits", nclass=3))
+    assert (back.space, back.lr, back.teacher) == ("unbounded", datm.lr, {})
+    assert back.soft_labels is not None and torch.equal(back.soft_labels, datm.soft_labels)
+    assert torch.equal(back.images, datm.images) == (to == "pt") and torch.equal(back.labels, datm.labels)
+    call("evaluate", str(out), *TRAINING, "--yardsticks", "none", "--json")
+    assert json.loads(capsys.readouterr().out)["learned"]["convnet2"]["lr"] == datm.lr
+
+
+def test_training_where_the_real_images_are_not(here: Path) -> None:
+    """An unbounded set is trained on as it is."""
+    datm = set_files.load_set("datm")
+    datm = replace(datm, images=datm.images + 2 * (datm.images - 0.5))
+    alone = replace(datm, source="elsewhere", recipe=datm.recipe | {"data": {"dataset": "elsewhere"}})
+    with_data, without = (next(train_set(one, epochs=2)[0].parameters()) for one in (datm, alone))
+    assert torch.equal(with_data, without)
+    with pytest.raises(UserError, match=r"a set in ZCA space is whitened by the real images; name them with -d: "):
+        train_set(replace(alone, space="zca"), epochs=1)
 
 
 def test_a_comparison_has_a_column(here: Path, tmp_path: Path) -> None:
@@ -162,8 +191,8 @@ def test_a_network_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.slow
 def test_experts_on_a_cluster_are_the_same_files(run_attar: Any, tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    for method, where in (("datm", "here"), ("datm", "there")):
-        run = ("pretrain", "-d", "digits", "--method", method, *EXPERTS, "--pt_from", "2", "--out", where)
+    for where in ("here", "there"):
+        run = ("pretrain", "-d", "digits", "--zca", "--method", "datm", *EXPERTS, "--pt_from", "2", "--out", where)
         assert run_attar(*run, *["--ray"] * (where == "there"), cwd=tmp_path).returncode == 0
     one, other = (
         {file.name: file.read_bytes() for file in (tmp_path / where).iterdir()} for where in ("here", "there")

@@ -291,7 +291,7 @@ def product(state: State, setup: Setup) -> SyntheticSet:
         source=data.name,
         initial=state.initial.flatten(0, 1),
         fingerprint=data.fingerprint,
-        space="zca" if data.whitening is not None else "unit" if config.clamp else "unbounded",
+        space="unbounded" if data.space == "unit" and not config.clamp else data.space,
         soft_labels=state.learned["logits"].flatten(0, 1).softmax(dim=1) if "logits" in state.learned else None,
         lr=float(state.learned["lr"]) if "lr" in state.learned else None,
     )

@@ -154,6 +154,11 @@ class ImageData:
         return self.images.device
 
     @property
+    def space(self) -> str:
+        """The space that networks see the images in: "zca", or "unit" where they are normalised per channel."""
+        return "unit" if self.whitening is None else "zca"
+
+    @property
     def counts(self) -> list[int]:
         """Training images per class."""
         return [len(rows) for rows in self._rows]
@@ -288,8 +293,9 @@ class ImageData:
         new._fill(**(kept | changes))
         new.tested_on, new.left_out, new.sampled = self.tested_on, self.left_out, self.sampled
         new.loaded = {**self.loaded, **(loaded or {})}
-        if self.whitening is not None and new.images.shape[1:] == self.images.shape[1:]:
-            new.whitening = self.whitening.to(new.device)
+        if self.whitening is not None:
+            same = new.images.shape[1:] == self.images.shape[1:]
+            new.whitening = self.whitening.to(new.device) if same else fitted(new.images, new.name)
         return new
 
     def __repr__(self) -> str:

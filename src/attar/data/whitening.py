@@ -27,6 +27,11 @@ class Whitening:
         """Images [..., ch, H, W] in [0, 1] → whitened ones, of the same shape and type."""
         return ((images.flatten(-3) - self.mean.to(images)) @ self.matrix.to(images)).view_as(images)
 
+    def inverse(self, whitened: Tensor) -> Tensor:
+        """Whitened images [..., ch, H, W] → those in [0, 1] that they were made of."""
+        back = (self.metric @ self.matrix).to(whitened)  # T⁻² · T
+        return (whitened.flatten(-3) @ back + self.mean.to(whitened)).view_as(whitened)
+
     def step(self, step: Tensor) -> Tensor:
         """What a step down ∂L/∂z, given as one of the same length down ∂L/∂x, is as a step of x: times T⁻²."""
         return (step.flatten(-3) @ self.metric.to(step)).view_as(step)

@@ -151,13 +151,24 @@ def protocol_of(config: EvaluateConfig, network: NetworkConfig, data: ImageData)
     """The settings, and the fingerprint of the data, that two accuracies must share to be comparable."""
     settings = settings_of(config)
     protocol = {name: settings[name] for name in with_role("evaluate", "protocol")}
-    protocol |= {} if data.whitening is None else {"space": "zca"}
+    protocol |= {"space": data.space} if data.space == "zca" else {}
     return protocol | {"width": network.width, "norm_type": network.norm_type, "data": data.fingerprint}
 
 
-def check_set_fits(condensed: SyntheticSet, data: ImageData) -> None:
-    """Raise `UserError` unless the set has the image shape and all classes of the data, and the data a test set."""
-    if data.test_images is None:
+def check_space(condensed: SyntheticSet, data: ImageData) -> None:
+    """Raise `UserError` where networks would see the set in another space than the one that it was made in."""
+    if condensed.space == "zca" != data.space:
+        raise UserError(f"the set is in ZCA space, and {data.name} is not whitened; add --zca (zca=True in attar.load)")
+    if data.space == "zca" != condensed.space:
+        raise UserError(f"{data.name} is whitened (--zca), and the set is not in ZCA space; leave --zca out")
+
+
+def check_set_fits(condensed: SyntheticSet, data: ImageData, *, tested: bool = True) -> None:
+    """Raise `UserError` unless the set has the image shape, space and all classes of the data, and they a test set.
+
+    tested: False where no test set is needed.
+    """
+    if tested and data.test_images is None:
         where = "put them in a folder test/<class>/* beside train/, or name data that have some with -d"
         raise UserError(f"{data.name} has no test images; {where}")
     if condensed.classes != data.classes:
@@ -169,6 +180,7 @@ def check_set_fits(condensed: SyntheticSet, data: ImageData) -> None:
         height, width = condensed.images.shape[2:]
         advice = f"; --size {width} brings the data to that size" if height == width else ""
         raise UserError(f"the set holds images of {of_set}, the data of {of_data}{advice}")
+    check_space(condensed, data)
     present = condensed.labels.unique().tolist()
     if len(present) < condensed.nclass:
         lacks = ", ".join(name for label, name in enumerate(condensed.classes) if label not in present)

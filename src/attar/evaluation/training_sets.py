@@ -29,8 +29,8 @@ def training_set(kind: str, condensed: SyntheticSet, data: ImageData, seed: int)
     if kind in RANDOM_KINDS:
         return random_real(data, condensed, seed)
     images, labels = (condensed.start() if kind == INITIAL else condensed).decoded()
-    if kind in (LEARNED, SOFT) and condensed.soft_labels is not None:
-        labels = condensed.soft_labels
+    soft = {SOFT: condensed.soft_labels, LEARNED: condensed.learned_labels}.get(kind)
+    labels = labels if soft is None else soft
     return images.to(data.device), labels.to(data.device)
 
 
@@ -57,7 +57,7 @@ def fingerprint(kind: str, condensed: SyntheticSet) -> str:
     if kind != WHOLE:
         digest.update(condensed.labels.cpu().numpy().tobytes())
     if kind in (LEARNED, SOFT, RANDOM_SOFT):
-        soft = condensed.soft_labels
+        soft = condensed.learned_labels if kind == LEARNED else condensed.soft_labels
         digest.update(repr(condensed.lr).encode() + (b"" if soft is None else soft.cpu().numpy().tobytes()))
     if kind not in (WHOLE, *RANDOM_KINDS):
         images = condensed.start().images if kind == INITIAL else condensed.images

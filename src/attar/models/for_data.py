@@ -17,7 +17,7 @@ def describe(data: ImageData) -> dict[str, Any]:
         "channels": data.channels,
         "size": list(data.size),
         "images": data.fingerprint,
-        **({} if data.whitening is None else {"space": "zca"}),
+        **({"space": data.space} if data.space == "zca" else {}),
     }
 
 

@@ -88,6 +88,7 @@ def select(
         source=data.name,
         fingerprint=data.fingerprint,
         coreset=kind,
+        space=data.space,
     )
 
 

@@ -1,7 +1,8 @@
 """Export a condensed set to other tools' formats: parquet with a data set card, PNG folders, npz, and a `.pt` pair.
 
-Images become 8-bit, round(255 · x), except in the `.pt` pair, which holds float32 in [0, 1]. All formats but `.pt` also
-hold the metadata of `condensed.safetensors`, so that `attar evaluate` needs no flags for them.
+Images become 8-bit, round(255 · x), clipped to [0, 1], except in the `.pt` pair, which holds them as they are, float32.
+All formats also hold the metadata of `condensed.safetensors`, with space and learning rate, and soft labels, so that
+`attar evaluate` needs no flags for them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import re
 import shutil
 import tempfile
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -78,18 +80,21 @@ def export_set(
 
 
 def say_what_is_lost(condensed: SyntheticSet, exported: ExportedImages, to: str) -> None:
-    """Log what a format cannot hold: values outside [0, 1], a space of pixels, and what was learned."""
-    outside = max(float(((images < 0) | (images > 1)).float().mean()) for images, _ in exported.values())
-    if outside and to != "pt":
+    """Log what a format cannot hold: values outside [0, 1], labels of other images; and what networks see of them."""
+    share = max(outside(images) for images, _ in exported.values())
+    if share and to != "pt":
         line = "%.2g %% of the values are outside [0, 1] and are clipped: %s holds bytes, --to pt keeps them"
-        log.warning(line, 100 * outside, to)
+        log.warning(line, 100 * share, to)
     if condensed.space == "zca":
         log.warning("the images are exported as they look; the networks were trained on them in ZCA space (--zca)")
-    if condensed.has_learned:
-        learned = "learning rate" + (" and labels" if condensed.soft_labels is not None else "")
-        log.warning("the learned %s are not exported; condensed.safetensors has them", learned)
-    elif condensed.teacher and to == "pt":
-        log.warning("a .pt pair has no place for soft labels; npz, imagefolder and parquet hold them")
+    soft = condensed.soft_labels
+    if soft is not None and to == "parquet" and all(len(labels) != len(soft) for _, labels in exported.values()):
+        log.warning("parquet of stored images has no rows for soft labels of the decoded ones; --what both holds them")
+
+
+def outside(images: Tensor) -> float:
+    """The share of the values that are outside [0, 1]."""
+    return float(((images < 0) | (images > 1)).float().mean())
 
 
 def _images(condensed: SyntheticSet, what: str) -> ExportedImages:
@@ -103,10 +108,11 @@ def bytes_of(images: Tensor) -> np.ndarray:
     return values[..., 0] if values.shape[-1] == 1 else values
 
 
-def about(condensed: SyntheticSet, what: str) -> dict[str, Any]:
-    """The metadata of exported images; decoded ones need no further decoding."""
+def about(condensed: SyntheticSet, exported: ExportedImages, what: str, *, as_bytes: bool = True) -> dict[str, Any]:
+    """The metadata of exported images; decoded ones need no further decoding. `clipped` is the share of such values."""
     decoding = {} if what == "stored" else {"factor": 1, "decode_type": "single"}
-    return set_files.describe(condensed) | decoding | {"what": what}
+    share = outside(exported[what][0]) if as_bytes else 0
+    return set_files.describe(condensed) | decoding | {"what": what} | ({"clipped": share} if share else {})
 
 
 def check_free(out: Path, *, folder: bool, overwrite: bool, advice: str = "name another place with --out") -> None:
@@ -150,20 +156,29 @@ def _npz(file: Path, exported: ExportedImages, condensed: SyntheticSet) -> None:
     `decoded_images` and `decoded_labels`.
     """
     first = next(iter(exported))
-    arrays: dict[str, Any] = {KEY: np.array(json.dumps(about(condensed, first), sort_keys=True))}
+    arrays: dict[str, Any] = {KEY: np.array(json.dumps(about(condensed, exported, first), sort_keys=True))}
     for name, (images, labels) in exported.items():
         prefix = "" if name == first else f"{name}_"
         arrays |= {f"{prefix}images": bytes_of(images), f"{prefix}labels": labels.cpu().numpy()}
-    if (soft := soft_files.labels_of(condensed)) is not None:
-        arrays[soft_files.SOFT] = soft
+    if condensed.soft_labels is not None:
+        arrays[soft_files.SOFT] = condensed.soft_labels.cpu().numpy()
     with file.open("wb") as opened:
         np.savez_compressed(opened, **arrays)
 
 
 def _pt(file: Path, exported: ExportedImages, condensed: SyntheticSet) -> None:
-    """[images float32 [n, ch, H, W] in [0, 1], labels int64 [n]], the format of IDC and its successors."""
-    (images, labels), *_ = exported.values()
+    """[images float32 [n, ch, H, W], labels int64 [n]], the format of IDC and its successors.
+
+    Metadata and soft labels are in the same zip archive, where `torch.load` does not look for them.
+    """
+    ((what, (images, labels)),) = exported.items()
     torch.save([images.detach().float().cpu().contiguous(), labels.cpu()], file)
+    with zipfile.ZipFile(file, "a") as archive:
+        folder = archive.namelist()[0].split("/")[0]
+        archive.writestr(f"{folder}/{ABOUT}", json.dumps(about(condensed, exported, what, as_bytes=False)))
+        if condensed.soft_labels is not None:
+            with archive.open(f"{folder}/{soft_files.FILE}", "w") as opened:
+                np.save(opened, condensed.soft_labels.cpu().numpy())
 
 
 def folder_names(classes: tuple[str, ...]) -> list[str]:
@@ -185,9 +200,9 @@ def _png(folder: Path, exported: ExportedImages, condensed: SyntheticSet) -> Non
             (split / names[label]).mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(split / names[label] / f"{written[label]:05}.png")
             written[label] += 1
-    if (soft := soft_files.labels_of(condensed)) is not None:
-        np.save(folder / soft_files.FILE, soft)
-    files.write_json(folder / ABOUT, about(condensed, next(iter(exported))) | {"folders": names})
+    if condensed.soft_labels is not None:
+        np.save(folder / soft_files.FILE, condensed.soft_labels.cpu().numpy())
+    files.write_json(folder / ABOUT, about(condensed, exported, next(iter(exported))) | {"folders": names})
 
 
 def _parquet(folder: Path, exported: ExportedImages, condensed: SyntheticSet) -> None:
@@ -206,12 +221,12 @@ def _parquet(folder: Path, exported: ExportedImages, condensed: SyntheticSet) ->
         image_type = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
         metadata = {
             "huggingface": json.dumps({"info": {"features": features}}),
-            KEY: json.dumps(about(condensed, what), sort_keys=True),
+            KEY: json.dumps(about(condensed, exported, what), sort_keys=True),
         }
         columns = {"image": pa.array(cells, image_type), "label": pa.array(labels.tolist(), pa.int64())}
-        soft = soft_files.labels_of(condensed)
+        soft = condensed.soft_labels
         if soft is not None and len(soft) == len(labels):  # a stored grid has several
-            columns[soft_files.SOFT] = pa.array(list(soft), pa.list_(pa.float32()))
+            columns[soft_files.SOFT] = pa.array(list(soft.cpu().numpy()), pa.list_(pa.float32()))
         (folder / what).mkdir()
         table = pa.table(columns).replace_schema_metadata(metadata)
         pq.write_table(table, folder / what / "train-00000-of-00001.parquet")
@@ -233,6 +248,8 @@ def in_words(condensed: SyntheticSet, to: str, what: str | None) -> str:
         "decoded": f"{counted(decoded, 'image')} to train on ({stored} stored, factor {condensed.factor})",
         "both": f"{counted(decoded, 'image')} to train on, and the {stored} stored, which they are cut out of",
     }[what]
-    values = "float32 in [0, 1]" if to == "pt" else "8 bits"
+    values = "8 bits" if to != "pt" else "float32" + " in [0, 1]" * (condensed.space == "unit")
+    if condensed.space == "zca":
+        return f"{images}, {values}; whiten with attar.load(..., zca=True).normalize"
     mean, std = (" ".join(f"{value:.4f}" for value in values) for values in (condensed.mean, condensed.std))
     return f"{images}, {values}; normalise with mean {mean}, std {std}"

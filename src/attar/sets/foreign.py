@@ -6,6 +6,7 @@ The way back of `export`. Nothing in a file is executed.
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import warnings
 import zlib
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
 import torch
@@ -29,13 +30,11 @@ from attar.errors import UserError, choose, log, one_line
 from attar.sets import set_files, soft_files
 from attar.sets.decode import DECODE, check_factor
 from attar.sets.export import ABOUT, KEY, WHATS
+from attar.sets.foreign_pixels import in_unit
+from attar.sets.set_files import SPACES
 from attar.sets.synthetic import SyntheticSet
 
 SUFFIXES = (".pt", ".pth", ".npz", ".parquet")
-CLOSE = 1e-3  # how far from [0, 1] rounding may take a value
-SLIGHTLY = 0.25  # how far the files of IDC, Acc-DD and NCFM may leave it
-BYTES_FROM = 8.0  # the highest value from which images with none below 0 are in 0..255
-FAR = 4.0  # how far from [0, 1] images may be once they are no longer normalised
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,20 @@ class Foreign:
     classes: tuple[str, ...] | None  # where the format names them
     where: str
     meta: Mapping[str, Any] = field(default_factory=dict)
-    soft: Tensor | None = None  # soft labels of the training images, float [n, C], where an export has a teacher's
+    soft: Tensor | None = None  # soft labels of the training images, float [n, C], where an export has some
+
+    @property
+    def space(self) -> str | None:
+        """The space of the pixels of an export of attar; None for what other tools made."""
+        return choose("space", str(self.meta.get("space", SPACES[0])), SPACES) if self.meta else None
+
+    @property
+    def lr(self) -> float | None:
+        """The learning rate that was learned with the images. Raises `UserError` for one that cannot be."""
+        lr = self.meta.get("lr")
+        if lr is not None and not (isinstance(lr, float) and 0 < lr < math.inf):
+            raise UserError(f"{self.where} is damaged: its learning rate is {lr!r}")
+        return lr
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -129,7 +141,23 @@ def _read_pt(path: Path) -> Foreign:
     if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(part, Tensor) for part in pair):
         held = f"{len(pair)} things" if isinstance(pair, list | tuple) else f"a {type(pair).__name__}"
         raise UserError(f"{path} must hold [images, labels], two tensors; it holds {held}")
-    return Foreign(pair[0].detach(), pair[1].detach(), None, str(path))
+    return Foreign(pair[0].detach(), pair[1].detach(), None, str(path), *_beside_pair(path))
+
+
+def _beside_pair(path: Path) -> tuple[dict[str, Any], Tensor | None]:
+    """Metadata and soft labels in the archive of an exported pair."""
+    if not is_zipfile(path):  # torch.save before version 1.6
+        return {}, None
+    try:
+        with ZipFile(path) as archive:
+            names = {name.rpartition("/")[2]: name for name in archive.namelist()}
+            meta = _meta(archive.read(names[ABOUT]), path) if ABOUT in names else {}
+            soft = soft_files.read(archive.open(names[soft_files.FILE]), path) if soft_files.FILE in names else None
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is damaged: {one_line(error)}") from error
+    return meta, soft
 
 
 def _read_npz(path: Path) -> Foreign:
@@ -177,7 +205,11 @@ def as_set(
         low, high = int(labels.min()), int(labels.max())
         raise UserError(f"{where} has the labels {low}..{high}; {data.name} has the classes 0..{data.nclass - 1}")
     images = _with_channels(images, data, source)
-    pixels = _unit(images, data, where, normalized)
+    if normalized and source.meta:
+        raise UserError(f"{where} says itself that its images are not normalised; leave --normalized out")
+    if isinstance(share := source.meta.get("clipped"), float):
+        log.warning("%s: %.2g %% of the values were outside [0, 1], and clipped by the export", where, 100 * share)
+    pixels = in_unit(images, data, where, normalized=normalized, unbounded=source.space in SPACES[1:])
     chosen = source.meta.get("factor", 1) if factor is None else factor
     if not isinstance(chosen, int) or chosen < 1:
         raise UserError(f"factor must be a whole number from 1, not {chosen!r}")
@@ -193,6 +225,8 @@ def as_set(
         source=data.name,
         recipe=source.recipe,
         coreset=str(source.meta.get("coreset", "")),
+        space=source.space or ("unbounded" if normalized and data.space == "unit" else data.space),
+        lr=source.lr,
     )
     return soft_files.with_labels(condensed, source.soft, source.meta, where)
 
@@ -222,60 +256,3 @@ def _with_channels(images: Tensor, data: ImageData, source: Foreign) -> Tensor:
         f"{source.where} has images of shape {list(images.shape)}, and {data.name} has {data.channels} channels: "
         f"[n, {data.channels}, H, W] or [n, H, W, {data.channels}] is needed"
     )
-
-
-def _unit(images: Tensor, data: ImageData, where: str, normalized: bool) -> Tensor:
-    """float32 in [0, 1]; normalised images may leave it, as some methods let theirs.
-
-    Raises UserError for values that are neither in [0, 1], nor 0..255, nor, where `normalized`, normalised.
-    """
-    if images.dtype == torch.uint8:
-        if normalized:
-            raise UserError(f"the images of {where} are bytes, 0..255, and not normalised; leave --normalized out")
-        return images.float() / 255
-    if not images.is_floating_point() or not bool(images.isfinite().all()):
-        kind = "values that are not finite" if images.is_floating_point() else str(images.dtype).removeprefix("torch.")
-        raise UserError(f"the images of {where} are {kind}; uint8, or float in [0, 1], is needed")
-    x = images.float()
-    low, high = (float(value) for value in x.aminmax())
-    if normalized:
-        return _no_longer_normalized(x, data, where)
-    if low >= -CLOSE and high <= 1 + CLOSE:
-        return x.clamp(0, 1)
-    if low >= -SLIGHTLY and high <= 1 + SLIGHTLY:
-        share = float(((x < 0) | (x > 1)).float().mean())
-        log.warning(
-            "the images of %s run from %.3g to %.3g: the %.2g %% of values outside [0, 1] are clamped",
-            *(where, low, high, 100 * share),
-        )
-        return x.clamp(0, 1)
-    if low >= -SLIGHTLY and BYTES_FROM <= high <= 255 + SLIGHTLY:
-        log.warning("the images of %s run from %.3g to %.3g: they are taken as 0..255", where, low, high)
-        return (x / 255).clamp(0, 1)
-    raise UserError(
-        f"the images of {where} run from {low:.3g} to {high:.3g}, which is neither 0..1 nor 0..255; "
-        f"add --normalized if they are normalised with the data's mean and std"
-    )
-
-
-def _no_longer_normalized(x: Tensor, data: ImageData, where: str) -> Tensor:
-    """Images times std plus mean. Raises UserError where that is far from [0, 1], so that they were not normalised."""
-    low, high = (float(value) for value in x.aminmax())
-    mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (data.mean, data.std))
-    if low >= 0:  # no value below the mean
-        range_ = "0..1" if high <= 1 + SLIGHTLY else "0..255"
-        raise UserError(
-            f"the images of {where} run from {low:.3g} to {high:.3g}, as images in {range_} do; leave --normalized out"
-        )
-    unit = x * std + mean
-    low, high = (float(value) for value in unit.aminmax())
-    if low < -FAR or high > 1 + FAR:
-        raise UserError(
-            f"the images of {where} would run from {low:.3g} to {high:.3g} once they are no longer normalised, where 0 "
-            f"is black and 1 is white: they were not normalised with the mean and std of {data.name}"
-        )
-    if low < -CLOSE or high > 1 + CLOSE:
-        log.warning(
-            "the images of %s run from %.3g to %.3g, where 0 is black and 1 is white; they stay so", where, low, high
-        )
-    return unit

@@ -126,7 +126,7 @@ def _compared(part: SyntheticSet, other: SyntheticSet) -> Iterator[tuple[str, An
     for what in ("source", "fingerprint", "classes", "mean", "std"):
         yield FIELD_NAMES.get(what, what), getattr(part, what) or "unknown", getattr(other, what) or "unknown"
     yield "the image shape", list(part.images.shape[1:]), list(other.images.shape[1:])
-    for what in ("ipc", "factor", "decode_type"):
+    for what in ("ipc", "factor", "decode_type", "space"):
         yield what, getattr(part, what), getattr(other, what)
     counts = [count for count in torch.bincount(part.labels).tolist() if count]
     yield "the number of images per class", sorted(set(counts)), [other.ipc]

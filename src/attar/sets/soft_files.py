@@ -1,11 +1,12 @@
-"""A teacher's soft labels in exports: an array of npz, a file beside folders of PNGs, a column of parquet."""
+"""Soft labels in exports: an array of npz, a file beside folders of PNGs and within a `.pt`, a column of parquet."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -20,10 +21,12 @@ SOFT = "soft_labels"  # of the training images: the array, and the column
 FILE = f"{SOFT}.npy"  # beside folders
 
 
-def labels_of(condensed: SyntheticSet) -> np.ndarray | None:
-    """float32 [n, C] of the training images, where a teacher labelled them."""
-    soft = condensed.soft_labels if condensed.teacher else None
-    return None if soft is None else soft.cpu().numpy()
+def read(file: Path | IO[bytes], where: Path) -> Tensor:
+    """The labels in an npy file. Raises `UserError` for a damaged one."""
+    try:
+        return torch.from_numpy(np.load(file, allow_pickle=False))
+    except (OSError, ValueError, EOFError, TypeError, BadZipFile) as error:
+        raise UserError(f"{where / FILE} is damaged or no npy file: {' '.join(str(error).split())}") from error
 
 
 def beside(path: Path) -> Tensor | None:
@@ -32,10 +35,7 @@ def beside(path: Path) -> Tensor | None:
     Raises `UserError` for a damaged file of labels.
     """
     if (path / FILE).is_file():
-        try:
-            return torch.from_numpy(np.load(path / FILE, allow_pickle=False))
-        except (OSError, ValueError, EOFError, TypeError) as error:
-            raise UserError(f"{path / FILE} is damaged or no npy file: {' '.join(str(error).split())}") from error
+        return read(path / FILE, path)
     parquet = parquet_files(path / "decoded") or parquet_files(path)
     if not parquet:
         return None
@@ -47,12 +47,15 @@ def beside(path: Path) -> Tensor | None:
 
 
 def with_labels(condensed: SyntheticSet, soft: Tensor | None, meta: Mapping[str, Any], where: str) -> SyntheticSet:
-    """The set with the labels that were read, where their teacher is known and the classes are in the same order."""
-    teacher = meta.get("teacher")
-    if soft is None or not is_teacher(teacher):
+    """The set with the labels that were read, where they fit its images, and the classes are in the same order.
+
+    Without a teacher they were learned with the images.
+    """
+    if soft is None:
         return condensed
-    soft = soft.to(condensed.labels.device)
-    if list(condensed.classes) != meta.get("classes") or not fits_soft_labels(condensed, soft):
+    soft, teacher = soft.to(condensed.labels.device), meta.get("teacher", {})
+    known = teacher == {} or is_teacher(teacher)
+    if not known or list(condensed.classes) != meta.get("classes") or not fits_soft_labels(condensed, soft):
         log.warning("%s: its soft labels do not fit its images and the data's classes, and are left out", where)
         return condensed
     return replace(condensed, soft_labels=soft, teacher=teacher)

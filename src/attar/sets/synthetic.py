@@ -83,7 +83,12 @@ class SyntheticSet:
     @property
     def has_learned(self) -> bool:
         """Whether more than images was learned: labels, or the learning rate for training on them."""
-        return self.lr is not None or (self.soft_labels is not None and not self.teacher)
+        return self.lr is not None or self.learned_labels is not None
+
+    @property
+    def learned_labels(self) -> Tensor | None:
+        """The soft labels that were learned with the images; None where there are none, or a teacher's."""
+        return None if self.teacher else self.soft_labels
 
     @property
     def ipc(self) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from attar.data.images import ImageData
 from attar.errors import MissingError, UserError, log
+from attar.evaluation.protocol import check_space
 from attar.runs import checkpoint, run_folder
 from attar.runs.progress import Progress, shows_progress
 from attar.sets.partition import without_phase
@@ -64,9 +65,11 @@ def add(
     own_code.check(recipe, run)
     data, asked_for, flags = name_as_setting("add", data, settings)
     layer = layers.by_section(flags, asked_for)
-    of_run = recipe["data"] if "dataset" not in layer.get("data", {}) else {"size": recipe["data"]["size"]}
+    kept = recipe["data"] if "dataset" not in layer.get("data", {}) else ("size", "zca")
+    of_run = {name: recipe["data"][name] for name in kept}
     asked = recipes.overlay(recipes.overlay(Recipe(), {"data": {**of_run, "nclass": None}}), layer)
     images = load_data(asked, progress) if data is None else given_images(data, layer, progress)
+    check_space(before.condensed, images)
     new = new_classes(before, images)
     path = named_folder(folder if folder is not None else f"{os.fspath(run).rstrip(os.sep)}-added", asked)
     run_folder.check_free(path, overwrite=overwrite)

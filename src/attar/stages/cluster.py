@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from attar.data.images import ImageData
+from attar.data.whitening import Whitening
 from attar.engine.device import cores, prepare_cpu
 from attar.engine.workers import ThreadWorkers
 from attar.errors import MissingError, UserError, log
@@ -46,6 +47,7 @@ class SharedData:
     arrays: dict[str, Any]  # name → reference of an array
     attributes: dict[str, Any]  # the other arguments of `ImageData`
     fingerprint: str
+    whitening: dict[str, Any]  # name → reference of a tensor; empty where they are not whitened
 
 
 class RayWorkers(ThreadWorkers):
@@ -172,14 +174,16 @@ class FilteredOutput:
 
 def share(ray: Any, data: ImageData) -> SharedData:
     """Put real images into the object store, on the CPU."""
-    if data.whitening is not None:
-        raise UserError("whitened images (zca) are not sent to a cluster; leave --ray or --zca out")
     arrays = {"images": data.images[:], "labels": data.labels}
     if data.test_images is not None and data.test_labels is not None:
         arrays |= {"test_images": data.test_images[:], "test_labels": data.test_labels}
     attributes = {"classes": data.classes, "mean": data.mean, "std": data.std, "name": data.name}
-    references = {name: ray.put(value.cpu().contiguous().numpy()) for name, value in arrays.items()}
-    return SharedData(references, {**attributes, "device": data.device.type}, data.fingerprint)
+    whitening = {} if data.whitening is None else vars(data.whitening)
+    references, of_whitening = (
+        {name: ray.put(value.cpu().contiguous().numpy()) for name, value in tensors.items()}
+        for tensors in (arrays, whitening)
+    )
+    return SharedData(references, {**attributes, "device": data.device.type}, data.fingerprint, of_whitening)
 
 
 def receive(ray: Any, shared: SharedData) -> ImageData:
@@ -190,6 +194,9 @@ def receive(ray: Any, shared: SharedData) -> ImageData:
         tensors: dict[str, Any] = {name: torch.from_numpy(value) for name, value in arrays.items()}
     data = ImageData(**tensors, **shared.attributes)
     data.fingerprint = shared.fingerprint  # of the same images: need not be computed again
+    if shared.whitening:
+        parts = {name: torch.tensor(ray.get(ref)) for name, ref in shared.whitening.items()}
+        data.whitening = Whitening(**parts).to(data.device)
     return data
 
 

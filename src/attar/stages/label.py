@@ -69,7 +69,7 @@ def label(
     is_run = path is not None and path.is_dir()
     with run_folder.open_run_folder(path) if path is not None and is_run else nullcontext() as folder:
         where, condensed = condensed, set_files.as_set(condensed)
-        if condensed.has_learned and condensed.soft_labels is not None:
+        if condensed.learned_labels is not None:
             raise UserError(f"the labels of this set were learned with its images ({condensed.method}), and stay")
         data, asked, flags = name_as_setting("label", data, settings)
         layer = layers.by_section(flags, asked)

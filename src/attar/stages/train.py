@@ -100,12 +100,12 @@ def train_set(
     of_network = layers.by_section({}, {"evaluate": {"networks": asked}})
     recipe = recipes.overlay(recipes.overlay(recipe_of_set(condensed, where), layer), of_network)
     images = _real_images(condensed, recipe, layer, data, progress)
-    if images.test_images is not None:
-        check_set_fits(condensed, images)
+    check_set_fits(condensed, images, tested=images.test_images is not None)
     ((label, chosen),) = chosen_networks(recipe.evaluate, recipe.network).items()
     epochs = epochs_for(condensed, images, recipe.evaluate)
-    kind = LEARNED if condensed.has_learned else SOFT if condensed.teacher else CONDENSED
+    kind = SOFT if condensed.teacher else LEARNED if condensed.has_learned else CONDENSED
     config = recipe.evaluate if "lr" in layer.get("evaluate", {}) else config_of(kind, recipe.evaluate, condensed)
+    _say_how(kind, condensed, config.lr, recipe.evaluate.lr)
     job = TrainingJob(label, chosen, kind, config, epochs, config.seed)
     pixels, labels = training_set(kind, condensed, images, job.seed)
     if path is not None:
@@ -139,6 +139,18 @@ def train_set(
     return trained, about
 
 
+def _say_how(kind: str, condensed: SyntheticSet, lr: float, protocol_lr: float) -> None:
+    """Log with which labels and at which rate a network is trained, where a set has more than images and labels."""
+    if kind == CONDENSED:
+        return
+    labels = "the labels learned with it" if condensed.learned_labels is not None else "its hard labels"
+    learned = "" if condensed.lr is None else f", the learned one {condensed.lr:.3g}"
+    log.info(
+        "the set is trained on with %s at the learning rate %.3g (the protocol's is %g%s)",
+        *("its teacher's labels" if kind == SOFT else labels, lr, protocol_lr, learned),
+    )
+
+
 def _maker(network: nn.Module) -> Callable[..., nn.Module]:
     """A function that makes copies of a network, with its name."""
 
@@ -152,7 +164,7 @@ def _maker(network: nn.Module) -> Callable[..., nn.Module]:
 def _real_images(condensed: SyntheticSet, recipe: Recipe, layer: Layer, data: Any, progress: Progress) -> ImageData:
     """The real images, or those of the set itself, without test images, where the real ones are not there.
 
-    Raises `UserError` where the caller named images that cannot be read.
+    Raises `UserError` where the caller named images that cannot be read, and for a set that only real images whiten.
     """
     if data is not None:
         return given_images(data, layer, progress)
@@ -161,9 +173,11 @@ def _real_images(condensed: SyntheticSet, recipe: Recipe, layer: Layer, data: An
     except UserError as error:  # a set that came alone, or whose data set has another place
         if "dataset" in layer.get("data", {}):
             raise
+        if condensed.space == "zca":
+            raise UserError(f"a set in ZCA space is whitened by the real images; name them with -d: {error}") from error
         log.warning("the network is not tested: %s", error)
     return ImageData(
-        condensed.images,
+        condensed.images.clamp(0, 1),  # for its shape: what is trained on is the set
         condensed.labels,
         classes=condensed.classes,
         mean=condensed.mean,

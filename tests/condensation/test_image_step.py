@@ -66,7 +66,7 @@ def test_adamw_after_each_class_is_pytorchs_one_class_after_another() -> None:
 
 
 @pytest.mark.parametrize("patience", [0, 1, 3])
-def test_the_rate_is_halved_after_so_many_losses_that_are_not_lower(patience: int) -> None:
+def test_the_rate_is_halved_after_more_losses_that_are_not_lower(patience: int) -> None:
     losses = [5.0, 4.0, 4.0, 4.5, 4.0, 3.0, 3.0, 3.5, 3.2, 3.1, 3.0, 2.0, 2.1]
     images, gradients = normal(2, 1, 2, 3, 3).sigmoid(), [normal(2, 1, 2, 3, 3, seed=s) for s in range(len(losses))]
     slow = naive.Summed(images, MEAN, STD, lr=0.2, momentum=0.5, patience=patience)
@@ -76,8 +76,12 @@ def test_the_rate_is_halved_after_so_many_losses_that_are_not_lower(patience: in
     image_optimizer = ImageOptimizer(0.2, 0.5, mean=MEAN, std=STD, patience=patience)
     got = moved(images, gradients, image_optimizer, losses)
     torch.testing.assert_close(got, slow.images().detach(), rtol=1e-12, atol=1e-12)
+    other = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.2)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(other, factor=0.5, patience=patience, threshold=0)
+    for loss in losses if patience else ():
+        plateau.step(loss)
     rate = slow.optimiser.param_groups[0]["lr"]
-    assert rate == {0: 0.2, 1: 0.2 / 2**9, 3: 0.2 / 4}[patience]
+    assert rate == other.param_groups[0]["lr"] == {0: 0.2, 1: 0.2 / 2**4, 3: 0.2 / 2}[patience]
 
 
 def test_plain_sgd_remembers_nothing_but_its_momentum() -> None:

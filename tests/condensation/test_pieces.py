@@ -161,9 +161,16 @@ def test_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ({"keep": "easiest:0"}, "keep must be easiest:SHARE"),
         ({"keep": "easiest"}, "keep must be easiest:SHARE"),
         ({"keep": "easiest:.5", "method": "dm"}, "method dm takes no keep here: it has network_init fresh"),
+        (
+            {"keep": "easiest:.5", "method": "cim"},
+            "keep chooses the real images of a batch, and match pairs takes none",
+        ),
+        ({"keep": "easiest:.5", "method": "mtt"}, "keep chooses the real images of a batch, and match trajectory"),
+        ({"select": "cluster", "method": "cim"}, "match pairs with init rded takes none; leave it out"),
         ({"match_layers": "0.5"}, "match_layers must be FROM:TO, shares between 0 and 1"),
         ({"match_layers": "0.5:0.2"}, "match_layers must be FROM:TO"),
         ({"match_layers": "0.5:", "method": "ncfm"}, "method ncfm takes no match_layers here: it has match ncf"),
+        ({"match_layers": "0.5:", "method": "mtt"}, "method mtt takes no match_layers here: it has match trajectory"),
         ({"match": "pairs"}, "match pairs needs init rded, a factor above 1 and decode_type single"),
     ],
 )

@@ -227,7 +227,8 @@ def test_pools_that_do_not_reach_are_refused(changes: dict[str, Any], words: str
         ({"network_init": "fresh"}, "match trajectory needs network_init pool, not fresh"),
         ({"lr_y": 1.0, "factor": 2}, r"learned labels \(lr_y\) need factor 1"),
         ({"init": "correct", "factor": 2}, "init correct needs early-stage models"),
-        ({"init": "correct", "select": "cluster"}, "init correct and select cluster both choose the initial images"),
+        ({"init": "correct", "select": "cluster"}, "match trajectory with init correct takes none; leave it out"),
+        ({"keep": "easiest:0.8"}, "keep chooses the real images of a batch, and match trajectory takes none"),
         ({"lr_lr": float("nan")}, "lr_lr must be at least 0, not nan"),
     ],
 )

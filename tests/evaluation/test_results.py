@@ -12,6 +12,8 @@ import torch
 import attar
 from attar.evaluation import protocol, results
 from attar.evaluation.results import Difference, by_class, caveat, difference, drop, protocol_words, verdict
+from attar.settings.config import EvaluateConfig
+from attar.settings.schema import settings_of
 
 TINY: dict[str, Any] = {"niter": 1, "inner_loop": 2, "n_data": 64, "width": 0.05, "epochs": 1, "models": 1}
 QUICK: dict[str, Any] = {"runs": 2, "epochs": 2, "whole_epochs": 1}
@@ -119,6 +121,8 @@ def test_the_result_is_a_table_and_a_mapping(run: Path) -> None:
     words = protocol_words(written)
     assert text[-1] == words and "condensed 2 epochs of 10 images (2 steps), initial 2 epochs" in words
     assert all(f"{name} {value:g}" in words for name, value in (("momentum", 0.9), ("weight decay", 5e-4)))
+    assert words.startswith("accuracy after the last epoch; n = 2 (seeds from 0 on); ") and words.endswith(", float32")
+    assert "plain" not in words
     assert actual._repr_html_().count("<tr>") == 3 and "convnet1" in actual._repr_html_()
 
 
@@ -136,6 +140,16 @@ def test_classes_and_predictions_agree_with_the_accuracy(run: Path) -> None:
         shares = (counts.diagonal() / counts.sum(dim=1)).tolist()
         assert list(actual.per_class(kind=kind).values()) == pytest.approx(shares)
     assert list(actual.per_class()) == list(data.classes)
+    assert "CutMix 0.5 (plain: without both)" in protocol_words(actual)
+
+
+def test_the_protocol_tells_whitened_pixels_and_mixed_seeds() -> None:
+    how = settings_of(EvaluateConfig()) | {"width": 1.0, "norm_type": "instance"}
+    one = {"epochs": 2, "images": 10, "n": 1, "seed": 7, "precision": "tf32"}
+    measured = {"net": one, "other": one | {"n": 3, "seed": 0, "precision": "float32"}}
+    words = protocol_words({"protocol": how | {"space": "zca"}, "accuracy": measured})
+    assert "n = 3 (seeds from 0 on) and n = 1 (seeds from 7 on); " in words
+    assert words.endswith("norm instance, float32, tf32, whitened images (ZCA)")
 
 
 def test_results_by_class_are_kept_with_their_accuracies(run: Path) -> None:

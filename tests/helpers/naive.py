@@ -382,12 +382,12 @@ class Summed:
         return total.item()
 
     def watch(self, loss: float) -> None:
-        """Halve the learning rate after `patience` losses in a row that were not below the lowest."""
+        """Halve the learning rate after more than `patience` losses in a row that were not below the lowest."""
         if loss < self.lowest:
             self.lowest, self.since = loss, 0
         else:
             self.since += 1
-        if self.patience and self.since == self.patience:
+        if self.patience and self.since > self.patience:
             self.since = 0
             self.optimiser.param_groups[0]["lr"] /= 2
 

@@ -17,6 +17,9 @@ from attar.data.images import ImageData
 from attar.errors import UserError
 from attar.models.for_data import describe
 from attar.selection import coresets
+from attar.settings import layers
+from attar.settings.config import FLAGS as FLAGS_OF
+from attar.settings.schema import settings_of
 from attar.training.pool import Pool
 from helpers.command import call
 
@@ -38,6 +41,34 @@ def rows_of(condensed: attar.SyntheticSet, data: ImageData) -> list[int]:
 
 
 # ---- in Python ----
+
+
+def test_on_mnist_they_are_measured_as_other_sets_of_factor_1() -> None:
+    """IDC evaluates on MNIST without CutMix only where the factor is above 1."""
+    images = torch.randint(256, (20, 1, 28, 28), generator=Generator().manual_seed(0)).to(torch.uint8)
+    mnist = ImageData(images, torch.arange(20) % 2, name="mnist")
+    selected = attar.select(mnist, "random", ipc=1)
+    assert selected.recipe["evaluate"]["mix_p"] == 0.5 and selected.factor == 1
+    condensed = layers.resolve(FLAGS_OF["condense"], {"dataset": "mnist", "method": "dm"})
+    assert settings_of(condensed)["evaluate"] == selected.recipe["evaluate"]
+
+
+@pytest.mark.parametrize("asked", [{}, {"epochs": 1}, {"fraction": 0.5}])
+def test_scores_over_epochs_have_enough_of_them(
+    asked: dict[str, Any], digits: ImageData, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a recipe of few epochs too; where so few are asked for, a line says it."""
+    trained: list[Any] = []
+
+    def one_model(data: ImageData, recipe: Any, *rest: Any) -> Pool:
+        trained.append(recipe.pool)
+        return attar.pretrain(data, epochs=recipe.pool.epochs, models=1, fraction=0.05, keep_epochs=True, **NETWORK)
+
+    monkeypatch.setattr("attar.stages.select.train_pool", one_model)
+    attar.select(digits, "aum", recipe="fashion-cpu", ipc=1, **asked)
+    assert (trained[0].epochs, trained[0].fraction) == (asked.get("epochs", 10), asked.get("fraction", 1.0))
+    few = "aum follows a model over 1 epoch, too few to tell much; --pt_from 10 trains it longer"
+    assert (few in said) == ("epochs" in asked)
 
 
 @pytest.mark.parametrize("method", ["random", *coresets.BY_FEATURES])

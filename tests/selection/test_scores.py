@@ -167,6 +167,9 @@ def test_runs_begin_with_them(kind: str, digits: ImageData, pool: Pool) -> None:
     settings: dict[str, Any] = {"init": kind, "niter": 1, "inner_loop": 1, "n_data": 8, "factor": 2, "ipc": 2}
     condensed = attar.condense(digits, pool, **settings)
     assert condensed.initial is not None and condensed.initial.shape == (20, 1, 8, 8)
+    clustered = attar.condense(digits, pool, **settings, select="cluster")  # of the batches alone
+    assert clustered.initial is not None and torch.equal(clustered.initial, condensed.initial)
+    assert not torch.equal(clustered.images, condensed.images)
     generator = Generator().manual_seed(0)
     expected = torch.cat([coresets.images_of_class(digits, kind, label, 2, 2, pool, generator) for label in range(10)])
     assert torch.equal(condensed.initial, expected)
@@ -177,8 +180,6 @@ def test_runs_begin_with_them(kind: str, digits: ImageData, pool: Pool) -> None:
 def test_what_cannot_be(digits: ImageData, pool: Pool) -> None:
     with pytest.raises(UserError, match="init rded needs early-stage models: network_init pool or interpolated"):
         attar.condense(digits, method="dm", init="rded")
-    with pytest.raises(UserError, match="init el2n and select cluster both choose the initial images"):
-        attar.condense(digits, pool, init="el2n", select="cluster")
     without = replace(pool, members=tuple(replace(member, epochs={}) for member in pool.members))
     with pytest.raises(UserError, match="has no epoch 1; `attar pretrain --keep_epochs` keeps all of a model"):
         attar.select(digits, "aum", without, ipc=1)
@@ -186,6 +187,15 @@ def test_what_cannot_be(digits: ImageData, pool: Pool) -> None:
         attar.select(digits, "el2n", features="pixels")
     with pytest.raises(UserError, match="el2n selects whole images and takes no factor"):
         attar.select(digits, "el2n", pool, factor=2)
+
+
+def test_best_takes_another_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Own data on a CPU, and `best` anywhere, match representatives of clusters; `--init` may say how they begin."""
+    monkeypatch.chdir(tmp_path)
+    small = ("--width", "0.05", "--niter", "1", "--inner_loop", "1", "--pt_from", "1", "--model_num", "1", "--quiet")
+    call("condense", "-d", "digits", "--recipe", "best", "--init", "el2n", "--ipc", "1", *small, "--out", "run")
+    config = json.loads(Path("run/config.json").read_text(encoding="utf-8"))["condense"]
+    assert (config["init"], config["select"]) == ("el2n", "cluster")
 
 
 @pytest.mark.parametrize("kind", [*SCORE_NAMES, "rded", "moderate"])

@@ -9,6 +9,9 @@ import pytest
 import torch
 
 from attar import models
+from attar.condensation.image_step import effective_lr
+from attar.condensation.setup import check_data
+from attar.data.images import ImageData
 from attar.settings import auto, layers, recipes
 from attar.settings.auto import Shape
 from attar.settings.config import FLAGS, Recipe, fitted_to
@@ -41,8 +44,13 @@ def test_the_settings_of_published_data_are_found_again() -> None:
         assert models.parse(fitted.network.net_type, fitted.network.depth) == models.parse(
             published.network.net_type, published.network.depth
         )
-        for key in ("factor", "metric", "lr_img", "init", "outer_iterations", "mix_p"):
+        for key in ("factor", "metric", "init", "outer_iterations", "mix_p"):
             assert getattr(fitted.condense, key) == getattr(published.condense, key), (name, key)
+        rates = [
+            effective_lr(one.lr_img, 10, shape.height, one.base_size or shape.height)
+            for one in (fitted.condense, published.condense)
+        ]
+        assert rates[0] == pytest.approx(rates[1]), name
     assert auto.fitting(Shape(3, 64, 64, 10, 1000, False)).network.depth == 4
 
 
@@ -63,6 +71,18 @@ def test_own_data_get_what_did_best_and_a_method_its_own_settings(side: int) -> 
     on_gpu = replace(shape, cpu=False)
     assert auto.fitting(on_gpu) == auto.fitting(on_gpu, method="accdd")
     assert auto.fitting(on_gpu).condense.match == "grad"
+
+
+@pytest.mark.parametrize("cpu", [True, False])
+@pytest.mark.parametrize("side", [8, 28, 64, 160])
+def test_the_recipe_best_can_run_on_any_data(side: int, cpu: bool) -> None:
+    """Its settings pass the checks of a run, on a GPU too."""
+    data = ImageData(torch.zeros(20, 3, side, side, dtype=torch.uint8), torch.arange(20) % 2)
+    shape = replace(auto.shape_of(data), cpu=cpu)
+    chosen = layers.resolve(FLAGS["condense"], {"dataset": "pets"}, recipe="best", shape=shape).condense
+    assert check_data(data, chosen) == [0, 1]
+    assert (chosen.match, chosen.select, chosen.img_optim) == ("ncf", "cluster", "adamw")
+    assert (chosen.batch_real, chosen.inner_loop) == ((32, 10) if cpu else (64, 100))
 
 
 def test_flags_go_on_top() -> None:

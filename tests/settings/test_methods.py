@@ -129,6 +129,11 @@ def test_details_of_ncfm() -> None:
     assert (best.img_optim, best.lr_img) == ("sgd", 0.03), "as it was tuned"
 
 
+def test_cim_does_not_pull_its_images_to_black() -> None:
+    """AdamW's decay is of a residual in the paper, and of whole images here."""
+    assert chosen("cim").condense.wd_img == 0 and named("fashion-cpu").condense.wd_img == 0.01
+
+
 def test_details_of_tgdd() -> None:
     c, pool = chosen("tgdd", ipc=1).condense, chosen("tgdd").pool
     assert (c.lr_img, c.calibrate, c.calibrate_epochs, c.batch_syn_max, c.clamp) == (0.01, 2.5, 7, 200, True)

@@ -360,6 +360,12 @@ def test_imagenet_is_decoded_within_bounds_from_20_images_on(given: dict[str, An
     assert chosen.condense.decode_type == expected
 
 
+@pytest.mark.parametrize("name", ["imagenette2", "imagenet-of-mine"])
+def test_other_data_whose_name_begins_so_are_decoded_whole(name: str) -> None:
+    asked = {"dataset": name, "ipc": 20, "factor": 3}
+    assert layers.resolve(FLAGS["condense"], asked).condense.decode_type == "single"
+
+
 def test_imagenet_100_in_parts_matches_64_images_a_class() -> None:
     """As IDC's condense_mp does; its network update has batches of 128 there too."""
     chosen = [

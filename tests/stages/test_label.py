@@ -180,8 +180,10 @@ def test_refusals(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         attar.label(learned)
 
 
-@pytest.mark.parametrize("form", ["parquet", "folders"])
-def test_sets_of_others_with_labels_as_ids(form: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("form", ["parquet", "folders", "hub"])
+def test_sets_of_others_with_labels_as_ids(
+    form: str, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As others put them onto the hub: a column `class_id` beside the image, or a folder for each id."""
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq
@@ -192,14 +194,32 @@ def test_sets_of_others_with_labels_as_ids(form: str, here: Path, capsys: pytest
         Path("theirs").mkdir()
         shutil.copytree("images/train", "theirs/train")
     else:
-        Path("theirs/data").mkdir(parents=True)
+        place = Path("theirs")
+        if form == "hub":  # as its client keeps what was downloaded
+            pytest.importorskip("huggingface_hub")
+            monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(here / "hub"))
+            kept, commit = here / "hub" / "datasets--someone--theirs", "0" * 40
+            (kept / "refs").mkdir(parents=True)
+            (kept / "refs" / "main").write_text(commit)
+            place = kept / "snapshots" / commit
+        (place / "data").mkdir(parents=True)
         cells = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
         columns = {"image": cells, "class_id": [int(file.parent.name) for file in files]}
         table = pa.table(columns | {"image_id": [file.name for file in files]})
-        pq.write_table(table, "theirs/data/train-00000-of-00001.parquet")
+        pq.write_table(table, place / "data" / "train-00000-of-00001.parquet")
     capsys.readouterr()
     line = ("-d", "digits", "--width", "0.05", "--json", *QUICK)
-    call("evaluate", "theirs", *line)
+    call("evaluate", "someone/theirs" if form == "hub" else "theirs", *line)
     theirs = json.loads(capsys.readouterr().out)
     call("evaluate", "images", *line)
     assert theirs["accuracy"] == json.loads(capsys.readouterr().out)["accuracy"]
+
+
+def test_a_name_that_is_neither_here_nor_on_the_hub(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("huggingface_hub")
+    (here / "runs").mkdir()
+    said = refused(capsys, "evaluate", "someone/pets", "-d", "digits")
+    assert (
+        "there is no run folder or file someone/pets, and the Hugging Face hub gives no data set of that name" in said
+    )
+    assert "hub" not in refused(capsys, "evaluate", "runs/missing")

@@ -37,7 +37,7 @@ class ImageOptimizer:
     mean: Tensor | None = None  # [ch, 1, 1] for steps in normalised pixels, otherwise None
     std: Tensor | None = None  # likewise
     whitening: Whitening | None = None  # for steps in whitened pixels
-    patience: int = 0  # halve the learning rate after this many sweeps without a lower loss; 0: never
+    patience: int = 0  # halve the learning rate after more sweeps in a row without a lower loss; 0: never
 
 
 def start(images: Tensor, optimizer: ImageOptimizer) -> OptimizerState:
@@ -133,12 +133,15 @@ def deferred_step(momentum: Tensor, fraction: Tensor, state: OptimizerState, opt
 
 
 def reduce_lr_on_plateau(state: OptimizerState, loss: Tensor, optimizer: ImageOptimizer) -> OptimizerState:
-    """Halve the learning rate after `patience` sweeps in a row without a new lowest loss (NCFM), on the device."""
+    """Halve the learning rate after more than `patience` sweeps in a row without a new lowest loss, on the device.
+
+    As PyTorch's `ReduceLROnPlateau` (NCFM), for which a loss is lower by any amount here.
+    """
     if not optimizer.patience:
         return state
     better = loss < state["best"]
     stale = torch.where(better, 0.0, state["stale"] + 1)
-    plateau = stale >= optimizer.patience
+    plateau = stale > optimizer.patience
     return state | {
         "best": torch.where(better, loss, state["best"]).to(state["best"].dtype),
         "rate": torch.where(plateau, PLATEAU_FACTOR * state["rate"], state["rate"]),

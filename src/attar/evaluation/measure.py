@@ -126,6 +126,7 @@ def evaluate(
     for (label, kind), runs in results.items():
         epochs = evaluator.epochs(kind)
         entries[kind][label] = entry([run.accuracy for run in runs], epochs, runs[0].images, networks[label])
+        entries[kind][label] |= {"seed": config.seed, "precision": config.precision}
         predicted = [run.predicted for run in runs if run.predicted is not None]
         if len(predicted) == len(runs):
             entries.predictions[kind][label] = predicted

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attar.errors import UserError, choose, counted
 from attar.evaluation import attacks
-from attar.evaluation.protocol import CONDENSED, INITIAL, MEASURED, RANDOM, RANDOM_SOFT, SOFT, WHOLE
+from attar.evaluation.protocol import CONDENSED, INITIAL, MEASURED, PLAIN, RANDOM, RANDOM_SOFT, SOFT, WHOLE
 from attar.settings.choices import ATTACK_NAMES
 
 BY_CLASS = "by_class"  # key of result.json
@@ -134,11 +134,17 @@ def protocol_words(result: Mapping[str, Any]) -> str:
             rate = f", learning rate {entry['lr']:.3g}" if entry.get("lr") else ""
             epochs, images = counted(entry["epochs"], "epoch"), counted(entry["images"], "image")
             lengths.append(f"{name} {epochs} of {images} ({counted(_steps(result, entry), 'step')}{rate})")
+    entries = [one for kind in MEASURED for one in result.get(kind, {}).values() if "seed" in one]
+    seeds = [f"n = {n} (seeds from {seed} on)" for seed, n in sorted({(one["seed"], one["n"]) for one in entries})]
+    about = "; ".join(filter(None, ("accuracy after the last epoch", " and ".join(seeds), ", ".join(lengths))))
+    plain = " (plain: without both)" if result.get(PLAIN) else ""
+    space = ", whitened images (ZCA)" if how.get("space") == "zca" else ""
+    precision = "".join(f", {name}" for name in sorted({one["precision"] for one in entries}))
     return (
-        f"accuracy after the last epoch; {', '.join(lengths)}; SGD, learning rate {how['lr']:g}, a fifth of it after "
-        f"2/3 and again after 5/6 of the epochs, momentum {how['momentum']:g}, weight decay {how['weight_decay']:g}, "
-        f"batches of {how['batch_size']}; augmentation {how['aug_type']}, CutMix {how['mix_p']:g}; width "
-        f"{how['width']:g}, norm {how['norm_type']}"
+        f"{about}; SGD, learning rate {how['lr']:g}, a fifth of it after 2/3 and again after 5/6 of the epochs, "
+        f"momentum {how['momentum']:g}, weight decay {how['weight_decay']:g}, batches of {how['batch_size']}; "
+        f"augmentation {how['aug_type']}, CutMix {how['mix_p']:g}{plain}; width {how['width']:g}, "
+        f"norm {how['norm_type']}{precision}{space}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 
 import torch
@@ -10,13 +11,14 @@ from torch import Generator, Tensor
 
 from attar.data.images import ImageData
 from attar.engine.device import send
-from attar.errors import UserError
+from attar.errors import UserError, counted, say_once
 from attar.selection.embeddings import by_network, embed_rows
 from attar.settings.choices import EPOCH_SCORE_NAMES
 from attar.training.pool import Pool
 
 HARD_SHARE = 0.3  # of a class that coverage-centric selection leaves out
 STRATA = 50  # ranges of the score that it draws from
+ENOUGH_EPOCHS = 10  # of a model that is followed over its epochs
 
 
 def difficulty(kind: str, data: ImageData, label: int, pool: Pool) -> Tensor:
@@ -30,6 +32,9 @@ def difficulty(kind: str, data: ImageData, label: int, pool: Pool) -> Tensor:
     rows = data.rows(label)
     if kind in EPOCH_SCORE_NAMES:
         epochs, buffers = int(pool.members[0].settings["epochs"]), pool.members[0].buffers
+        if epochs < ENOUGH_EPOCHS / 2:
+            line = f"{kind} follows a model over {counted(epochs, 'epoch')}, too few to tell much; --pt_from "
+            say_once(f"{line}{ENOUGH_EPOCHS} trains it longer", logging.WARNING)
         seen = [answers(data, rows, pool, pool.at(0, epoch), buffers)[1] for epoch in range(1, epochs + 1)]
         return (forgetting if kind == "forgetting" else aum)(torch.stack(seen), label)
     score: Callable[[Tensor, Tensor, int], Tensor] = {"el2n": el2n, "grand": grand}[kind]

@@ -42,7 +42,18 @@ def check_together(config: CondenseConfig) -> None:
         raise UserError("match pairs needs init rded, a factor above 1 and decode_type single: crops in cells")
     if config.init in (*choices.SCORE_NAMES, "rded") and config.network_init == "fresh":
         raise UserError(f"init {config.init} needs early-stage models: network_init pool or interpolated")
-    if config.init in ("correct", *choices.CORESET_NAMES) and config.init != "random" and config.select == "cluster":
-        raise UserError(f"init {config.init} and select cluster both choose the initial images; leave one out")
+    if config.match in ("pairs", "trajectory"):
+        check_real_images(config)
     if config.match == "trajectory":
         check_trajectory(config, vars(config))
+
+
+def check_real_images(config: CondenseConfig) -> None:
+    """Raise `UserError` for settings that choose real images of a batch, where `match` has no such batches."""
+    if config.keep is not None:
+        raise UserError(f"keep chooses the real images of a batch, and match {config.match} takes none; leave it out")
+    if config.select == "cluster" and config.init not in ("mix", "random"):
+        raise UserError(
+            f"select cluster chooses the real images of a batch and of init mix or random, and match {config.match} "
+            f"with init {config.init} takes none; leave it out"
+        )

@@ -107,7 +107,7 @@ class ImagesConfig:
     clamp: bool = setting(True, "keep the images in [0, 1]; the authors of dc, dsa and dm do not")
     patience: int = setting(
         0,
-        "halve the image learning rate after PATIENCE sweeps without a lower loss; 0: never",
+        "halve the image learning rate after more than PATIENCE sweeps in a row without a lower loss; 0: never",
         limits=AT_LEAST_ZERO,
         of_method=True,
         fitted_to=("data",),

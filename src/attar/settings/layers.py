@@ -139,12 +139,11 @@ def _without_tables(values: Mapping[str, Any]) -> dict[str, Any]:
 def derive(sections: Layer, base: Recipe, overrides: set[tuple[str, str]]) -> None:
     """Set the published values that depend on other settings, except for those in `overrides`: (section, setting)."""
     data, condense = sections["data"], sections["condense"]
-    ipc = condense["ipc"] if isinstance(condense["ipc"], int) else 0
     if data["dataset"] != base.data.dataset and ("condense", "base_size") not in overrides:
         condense["base_size"] = None  # the base's is the side of another data set
     published: dict[str, Any] = {}
-    if str(data["dataset"]).startswith("imagenet"):
-        published = {"decode_type": "bound"} if ipc >= 20 and condense["factor"] >= 3 else {}
+    if data["dataset"] == "imagenet":
+        published = {"decode_type": "bound"} if condense["ipc"] >= 20 and condense["factor"] >= 3 else {}
         if data["nclass"] == 100 and condense["nclass_sub"]:  # as condense_mp, which matches fewer images than condense
             published["batch_real"] = 64
     if data["dataset"] == "mnist" and condense["factor"] == 1:  # IDC has no CutMix for MNIST with a factor above 1 only

@@ -67,7 +67,7 @@ class MatchingConfig:
     batch_real: int = setting(64, "real images per class and sweep", limits=AT_LEAST_ONE, fitted_to=("data",))
     select: str = setting(
         "random",
-        "real images of a batch and of --init: random, or cluster (nearest to centres)",
+        "real images of a batch and of --init mix or random: at random, or cluster (nearest to centres)",
         choices=choices.SELECT_NAMES,
         fitted_to=("data",),
     )

@@ -230,7 +230,8 @@ METHODS: dict[str, Method] = {
         means=NEW_NETWORKS
         | {"network_init": "pool", "sweeps_per_network": None, "match": "pairs", "init": "rded", "factor": 2}
         | {"update": "none"}
-        | {"img_optim": "adamw", "img_step": "sweep", "lr_img": 0.01, "aug_type": "color_crop"},
+        | {"img_optim": "adamw", "img_step": "sweep", "lr_img": 0.01, "aug_type": "color_crop"}
+        | {"wd_img": 0.0},  # AdamW's decay is of the residual there, and would be of the whole images here
         full={"inner_loop": 100, "full_niter": 2, "speedup": 1},
         pool={"epochs": 30},
     ),

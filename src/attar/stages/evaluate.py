@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from attar.data.images import ImageData
+from attar.data.sources import hub
 from attar.engine.workers import ThreadWorkers
 from attar.errors import MissingError, UserError, counted
 from attar.errors import log as logger
@@ -59,7 +60,7 @@ def evaluate(
 
     Args:
         condensed: a set, a run folder (its result.json and report.html are updated), a condensed file, or images that
-            were exported or made by another tool.
+            were exported or made by another tool, on disk or as USER/NAME on the Hugging Face hub.
         data: an `ImageData`, or what `attar.load` takes; by default the data that the set was made from.
         recipe: the name of a recipe, or a TOML file of settings; by default the settings of the run that made the set.
         factor, decode_type, normalized: for images made by another tool: how they are decoded, and whether their values
@@ -79,9 +80,7 @@ def evaluate(
     assert isinstance(progress, Progress)  # see `shows_progress`
     logs = sinks.check_sinks(log)
     asked: dict[str, Any] = {**(QUICK if quick else {}), **settings}
-    path = None if isinstance(condensed, SyntheticSet) else Path(condensed)
-    if path is not None and not path.exists():
-        raise MissingError(f"there is no run folder or file {path}")
+    path = None if isinstance(condensed, SyntheticSet) else found(Path(condensed))
     data, asked, flags = name_as_setting("evaluate", data, asked)
     layer = layers.by_section(flags, asked)
     is_foreign_set = path is not None and foreign.is_foreign(path)
@@ -175,6 +174,21 @@ def _foreign_set(
         *(path, counted(len(condensed.labels), "image"), condensed.factor, condensed.decode_type),
     )
     return EvaluationInputs(condensed, images, resolved, foreign_set.meta.get("fingerprint"))
+
+
+def found(path: Path) -> Path:
+    """A path that is there, or the files of a set that is called so on the Hugging Face hub, USER/NAME.
+
+    Raises `MissingError` where there is neither, `UserError` for a data set of the hub without images.
+    """
+    if path.exists():
+        return path
+    if not hub.is_name(str(path)) or ":" in str(path) or path.parent.exists():
+        raise MissingError(f"there is no run folder or file {path}")
+    folder = hub.snapshot(str(path))
+    if not foreign.is_foreign(folder):
+        raise UserError(f"{path} on the Hugging Face hub holds neither parquet files nor folders of images")
+    return folder
 
 
 def check_tested(folder: RunFolder, data: ImageData) -> None:

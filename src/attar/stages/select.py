@@ -14,11 +14,12 @@ from attar.runs import run_folder
 from attar.runs.progress import Progress, shows_progress
 from attar.runs.result import describe_result
 from attar.runs.run_folder import RunFolder
-from attar.selection import coresets
+from attar.selection import coresets, scores
 from attar.sets import pictures, set_files
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.choices import CORESET_NAMES, EPOCH_SCORE_NAMES, SCORE_NAMES
 from attar.settings.config import Recipe
+from attar.settings.recipes import RECIPES
 from attar.settings.typed import SelectSettings
 from attar.stages.pretrain import default_folder, explicit_length, train_pool
 from attar.stages.shared import (
@@ -33,8 +34,6 @@ from attar.stages.shared import (
 )
 from attar.training import pool_files
 from attar.training.pool import Pool, empty
-
-SCORE_EPOCHS = 10  # of the model whose epochs are compared, where none are asked for
 
 
 @shows_progress
@@ -79,11 +78,15 @@ def select(
     if isinstance(pool, str | Path):
         features, pool = pool, None
     features = check_features(None if features is None else str(features))
-    inputs = resolve_inputs("select", data, settings, recipe=recipe, progress=progress)
+    whole: dict[str, Any] = {} if method == "rded" else {"factor": 1}  # other settings of a recipe depend on it
+    inputs = resolve_inputs("select", data, {**whole, **settings}, recipe=recipe, progress=progress)
     check_takes(method, features, inputs)
     recipe_of_method = coresets.coreset_recipe(inputs.recipe, method)
-    if method in EPOCH_SCORE_NAMES and recipe is None and "epochs" not in inputs.explicit.get("pool", {}):
-        recipe_of_method = replace(recipe_of_method, pool=replace(recipe_of_method.pool, epochs=SCORE_EPOCHS))
+    if method in EPOCH_SCORE_NAMES and (recipe is None or str(recipe) in RECIPES):
+        asked, pool_settings = inputs.explicit.get("pool", {}), recipe_of_method.pool
+        enough: dict[str, Any] = {"epochs": max(scores.ENOUGH_EPOCHS, pool_settings.epochs), "fraction": 1.0}
+        changed = replace(pool_settings, **{name: value for name, value in enough.items() if name not in asked})
+        recipe_of_method = replace(recipe_of_method, pool=changed)
     inputs = inputs.with_recipe(recipe_of_method)
     if pool is not None and method != "random" and features == "early":
         pool.check(inputs.data)
@@ -110,7 +113,7 @@ def select(
 
 def check_takes(method: str, features: str, inputs: Inputs) -> None:
     """Raise `UserError` for a factor or features that have no effect on a method."""
-    if method != "rded" and "factor" in inputs.explicit.get("condense", {}):
+    if method != "rded" and inputs.recipe.condense.factor != 1:
         raise UserError(f"{method} selects whole images and takes no factor; leave it out")
     if method in (*SCORE_NAMES, "rded") and features == "pixels":
         raise UserError(f"{method} asks early-stage models, not pixels; leave features out, or name a pool")

@@ -70,6 +70,24 @@ def load(name: str, reading: Reading) -> ImageData:
     return from_datasets(loaded, reading, name.replace("/", "--").replace(":", "--"), keep=True)
 
 
+def snapshot(name: str) -> Path:
+    """The folder of the files of a data set of the hub, downloaded once into Hugging Face's own cache.
+
+    name: USER/NAME. Raises `MissingError` when the package, the network or the data set is not there.
+    """
+    missing = f"there is no run folder or file {name}"
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise MissingError(f"{missing}; for a set on the Hugging Face hub, pip install 'attar[hf]'") from error
+    away = _out_of_reach(name)
+    try:
+        return Path(snapshot_download(name, repo_type="dataset", local_files_only=away is not None))
+    except Exception as error:  # of many kinds
+        why = away or words(error)
+        raise MissingError(f"{missing}, and the Hugging Face hub gives no data set of that name: {why}") from error
+
+
 def _out_of_reach(path: str) -> str | None:
     """Why the hub does not give a data set; asked first, because `datasets` tries for minutes without a network."""
     from huggingface_hub import HfApi

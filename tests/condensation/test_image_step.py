@@ -81,7 +81,7 @@ def test_the_rate_is_halved_after_more_losses_that_are_not_lower(patience: int) 
     for loss in losses if patience else ():
         plateau.step(loss)
     rate = slow.optimiser.param_groups[0]["lr"]
-    assert rate == other.param_groups[0]["lr"] == {0: 0.2, 1: 0.2 / 2**4, 3: 0.2 / 2}[patience]
+    assert rate == other.param_groups[0]["lr"] == {0: 0.2, 1: 0.2 / 2**3, 3: 0.2 / 2}[patience]
 
 
 def test_plain_sgd_remembers_nothing_but_its_momentum() -> None:

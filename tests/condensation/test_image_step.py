@@ -50,6 +50,19 @@ def test_a_step_is_pytorchs_in_the_pixels_of_the_paper(optimizer: str, normalize
     assert (got - images).abs().mean() > 0.05
 
 
+@pytest.mark.parametrize("normalized", [True, False])
+def test_clipping_shortens_the_gradients_of_images_that_would_move_too_far(normalized: bool) -> None:
+    images, gradient = normal(3, 2, 2, 4, 4, seed=1).sigmoid(), normal(3, 2, 2, 4, 4, seed=2)
+    gradient[0, 0], gradient[1, 1] = 100 * gradient[0, 0], 0.0
+    optimizer = ImageOptimizer(0.3, 0.0, mean=MEAN if normalized else None, std=STD if normalized else None)
+    clipped = image_step.clipped(gradient, {}, optimizer, 0.5)
+    assert torch.equal(clipped[1], gradient[1]) and torch.equal(clipped[0, 1], gradient[0, 1])
+    cosine = torch.nn.functional.cosine_similarity(clipped[0, 0].flatten(), gradient[0, 0].flatten(), dim=0)
+    assert cosine.item() == pytest.approx(1)
+    shift = moved(images, [clipped], optimizer) - images
+    assert shift[0, 0].square().mean().sqrt().item() == pytest.approx(0.5)
+
+
 def test_adamw_after_each_class_is_pytorchs_one_class_after_another() -> None:
     """The gradient of a class is taken where the steps of the classes before it have put its images."""
     targets, images = normal(3, 2, 1, 4, 4, seed=1), normal(3, 2, 1, 4, 4).sigmoid()

@@ -181,6 +181,15 @@ def test_the_gate_keeps_everything_where_the_loss_is_high(experts: Pool) -> None
         assert (condensed.lr == pytest.approx(config_of().lr_teacher, rel=1e-6)) != moves
 
 
+def test_a_gradient_that_explodes_moves_no_image_far(experts: Pool) -> None:
+    """Of two runs at a rate that spoils the images, the one with shortened gradients moves them as far as it may."""
+    limit, changes = 0.01, {"lr_img": 1e6, "mom_img": 0.0, "niter": 1, "inner_loop": 1, "clamp": False}
+    for clip, far in ((None, True), (limit, False)):
+        condensed = loop.run(few(), experts, config_of(clip_img=clip, **changes))
+        shift = (condensed.images - condensed.start().images).square().mean(dim=(1, 2, 3)).sqrt()
+        assert shift.min() > 10 * limit if far else shift.tolist() == pytest.approx([limit] * 6, rel=1e-3)
+
+
 def test_datm_starts_from_what_experts_have_right(experts: Pool) -> None:
     data = few()
     setup, state = prepared(experts, config_of("datm", lr_y=1.0))
@@ -229,6 +238,7 @@ def test_pools_that_do_not_reach_are_refused(changes: dict[str, Any], words: str
         ({"init": "correct", "factor": 2}, "init correct needs early-stage models"),
         ({"init": "correct", "select": "cluster"}, "match trajectory with init correct takes none; leave it out"),
         ({"keep": "easiest:0.8"}, "keep chooses the real images of a batch, and match trajectory takes none"),
+        ({"clip_img": 0.1, "img_optim": "adamw"}, "clip_img is for img_optim sgd"),
         ({"lr_lr": float("nan")}, "lr_lr must be at least 0, not nan"),
     ],
 )

@@ -124,6 +124,17 @@ def _in_image_units(step: Tensor, state: OptimizerState, optimizer: ImageOptimiz
     return state["rate"] * step if "rate" in state else step
 
 
+def clipped(gradient: Tensor, state: OptimizerState, optimizer: ImageOptimizer, limit: float) -> Tensor:
+    """Gradients [..., ch, H, W], that of an image shortened where a step by it alone would move the image too far.
+
+    limit: the root mean square over the image's pixels, in units of the stored images. The gradient through many steps
+    of a student is now and then a hundred times as long as usual, and one such step spoils an image for good.
+    """
+    step = _in_image_units(optimizer.lr * gradient, state, optimizer)
+    moved = step.square().mean(dim=(-3, -2, -1), keepdim=True).sqrt()
+    return gradient * (limit / moved).clamp(max=1)
+
+
 def deferred_step(momentum: Tensor, fraction: Tensor, state: OptimizerState, optimizer: ImageOptimizer) -> Tensor:
     """Steps that the published loop would still apply after a sweep: lr · fraction · momentum, see `pending`.
 

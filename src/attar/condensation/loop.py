@@ -179,7 +179,10 @@ def follow_trajectory(state: State, setup: Setup) -> Tensor:
     """An iteration of trajectory matching: images and learned values move after one student. Returns the loss."""
     matched, threshold = match(state, setup), setup.config.threshold
     before = (state.images, state.momentum, state.optimizer, dict(state.learned))
-    move_images(state, setup, state.images, matched.images)
+    gradient = matched.images
+    if setup.config.clip_img is not None:
+        gradient = image_step.clipped(gradient, state.optimizer, setup.image_optimizer, setup.config.clip_img)
+    move_images(state, setup, state.images, gradient)
     learn(state, setup, matched)
     if threshold is not None:  # DATM: all of it stays where the loss is too high
         after = (state.images, state.momentum, state.optimizer, state.learned)

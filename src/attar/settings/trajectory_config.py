@@ -54,6 +54,12 @@ class TrajectoryConfig:
         limits=ABOVE_ZERO,
         needs=TRAJECTORY,
     )
+    clip_img: float | None = setting(
+        None,
+        "shorten an image's gradient that would move its pixels further, root mean square in [0, 1] (default: none)",
+        limits=ABOVE_ZERO,
+        needs=TRAJECTORY,
+    )
 
     @property
     def last_epoch(self) -> int:
@@ -88,5 +94,7 @@ def check_trajectory(config: TrajectoryConfig, others: dict[str, object]) -> Non
             "match trajectory cannot condense in parts: its loss is of networks that learn all classes together; leave "
             "nclass_sub and only out"
         )
+    if config.clip_img is not None and others["img_optim"] != "sgd":
+        raise UserError(f"clip_img is for img_optim sgd: a step of {others['img_optim']} does not grow with the gradient")
     if config.lr_y and (others["factor"], others["decode_type"]) != (1, "single"):
         raise UserError("learned labels (lr_y) need factor 1: a stored image then has one label")

@@ -85,6 +85,7 @@ class CondenseSettings(DataSettings, total=False):
     lr_lr: float
     lr_y: float
     threshold: float | None
+    clip_img: float | None
     network_init: str
     sweeps_per_network: int | None
     warmup: int

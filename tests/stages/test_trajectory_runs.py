@@ -229,7 +229,10 @@ def test_what_is_refused_in_one_line(here: Path, capsys: pytest.CaptureFixture[s
         ("--max_start_epoch", "0", "max_start_epoch must be at least 1, not 0"),
         ("--min_start_epoch", "2", "max_start_epoch (2) must be above min_start_epoch (2)"),
         ("--batch_syn", "0", "batch_syn must be at least 1, not 0"),
-        *((flag, "nan", f"{flag[2:]} must be ") for flag in ("--lr_img", "--lr_lr", "--lr_teacher", "--threshold", "--clip_img")),
+        *(
+            (flag, "nan", f"{flag[2:]} must be ")
+            for flag in ("--lr_img", "--lr_lr", "--lr_teacher", "--threshold", "--clip_img")
+        ),
     ):
         assert words in refused(capsys, *given(pool, flag, *[value] * bool(value))), flag
     assert "method dm takes no syn_steps here" in refused(

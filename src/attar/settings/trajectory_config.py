@@ -95,6 +95,8 @@ def check_trajectory(config: TrajectoryConfig, others: dict[str, object]) -> Non
             "nclass_sub and only out"
         )
     if config.clip_img is not None and others["img_optim"] != "sgd":
-        raise UserError(f"clip_img is for img_optim sgd: a step of {others['img_optim']} does not grow with the gradient")
+        raise UserError(
+            f"clip_img is for img_optim sgd: a step of {others['img_optim']} does not grow with the gradient"
+        )
     if config.lr_y and (others["factor"], others["decode_type"]) != (1, "single"):
         raise UserError("learned labels (lr_y) need factor 1: a stored image then has one label")

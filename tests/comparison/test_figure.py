@@ -29,14 +29,19 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def drawn_at(root: ElementTree.Element, gid: str) -> list[tuple[float, float]]:
+    """Of the line of an entry, which moved markers leave; of markers where there is only one."""
     group = next(one for one in root.iter(f"{SVG}g") if one.get("id") == gid)
-    return [(float(use.get("x", "")), float(use.get("y", ""))) for use in group.iter(f"{SVG}use")]
+    ends = re.findall(r"[ML] ([\d.]+) ([\d.]+)", " ".join(path.get("d", "") for path in group.iter(f"{SVG}path")))
+    if gid.startswith("markers-"):
+        ends = [(use.get("x", ""), use.get("y", "")) for use in group.iter(f"{SVG}use")]
+    return [(float(x), float(y)) for x, y in ends]
 
 
 def test_points_stand_where_their_numbers_say(files: tuple[Path, Path]) -> None:
     """On a log axis equal ratios are equal distances; accuracies are linear."""
     root = ElementTree.parse(files[0]).getroot()
-    slow, fast, chosen = (drawn_at(root, f"points-{name}-ipc1") for name in ("slow-sure", "fast", "random"))
+    slow, fast = (drawn_at(root, f"points-{name}-ipc1") for name in ("slow-sure", "fast"))
+    chosen = drawn_at(root, "markers-random-ipc1")
     assert (len(slow), len(fast), len(chosen)) == (4, 4, 1)
     (x0, y0), (x1, y1) = slow[0], slow[-1]
     per_decade, per_percent = (x1 - x0) / math.log10(8), (y1 - y0) / 6
@@ -46,13 +51,13 @@ def test_points_stand_where_their_numbers_say(files: tuple[Path, Path]) -> None:
         seconds = max(expected.seconds, points.MIN_SECONDS)
         assert actual[0] == pytest.approx(x0 + per_decade * math.log10(seconds / 10), abs=0.01)
         assert actual[1] == pytest.approx(y0 + per_percent * 100 * (expected.accuracy.mean - 0.8), abs=0.01)
-    assert len(drawn_at(root, "points-fast-ipc10")) == 1
+    assert len(drawn_at(root, "markers-fast-ipc10")) == 1
 
 
 def test_names_and_lines_are_there(files: tuple[Path, Path]) -> None:
     text = files[0].read_text(encoding="utf-8")
     said = re.findall(r"<text[^>]*>([^<]*)</text>", text)
-    assert {"slow &amp; sure", "fast", "random", "whole training set", "random real images"} <= set(said)
+    assert {"fast", "random", "whole training set", "random real images"} <= set(said)
     assert {"models 20", "fast, models 40", "slow &amp; sure, models 40"} <= set(said)  # an entry at its last point
     assert not any("niter" in words for words in said)
     assert {"1 image per class", "10 images per class", "accuracy on test images, %", "≤ 0.1"} <= set(said)
@@ -66,8 +71,24 @@ def test_no_two_entries_look_alike_and_the_best_comes_first() -> None:
     drawn = figure.draw(PLAN, points.shown(rows))
     colours = {line.get_color() for line in drawn.axes[0].lines if str(line.get_gid()).startswith("points-")}
     assert len(colours) == 14
-    names = [text.get_text() for text in drawn.legends[0].get_texts()]
-    assert names[:14] == [f"entry {k}" for k in reversed(range(14))]
+    names = [text.get_text() for text in drawn.axes[0].texts]
+    assert [name for name in names if name.startswith("entry")] == [f"entry {k}" for k in reversed(range(14))]
+
+
+def test_no_marker_covers_another_and_a_moved_one_says_its_place() -> None:
+    """Five entries of one time and accuracy, and one of another accuracy, which stays where it is."""
+    rows = [*(row(f"entry {k}", 1, 0.8, 100.0) for k in range(5)), row("other", 1, 0.9, 100.0)]
+    drawn = figure.draw(PLAN, points.shown(rows))
+    panel = drawn.axes[0]
+    lines = {str(line.get_gid()): line for line in panel.lines}
+    assert all(lines[f"points-entry-{k}-ipc1"].get_xdata() == [100.0] for k in range(5))
+    marks = [lines[f"markers-{name}-ipc1"] for name in (*(f"entry-{k}" for k in range(5)), "other")]
+    assert {mark.get_markersize() for mark in marks} == {figure.MARKER}
+    at = [panel.transData.transform((mark.get_xdata()[0], mark.get_ydata()[0])) for mark in marks]
+    space = figure.MARKER_SPACE * drawn.dpi / 72
+    assert all(math.dist(one, other) > 0.99 * space for one, other in combinations(at, 2))
+    assert marks[-1].get_xdata()[0] == pytest.approx(100) and "side by side" in panel.get_xlabel()
+    assert "side by side" not in figure.draw(PLAN, rows[-2:]).axes[0].get_xlabel()
 
 
 def test_the_png_opens(files: tuple[Path, Path]) -> None:
@@ -80,8 +101,9 @@ def test_no_label_covers_another_or_a_marker() -> None:
     drawn = figure.draw(PLAN, points.shown(ROWS))
     panel = drawn.axes[0]
     boxes = [text.get_window_extent() for text in panel.texts if text.get_text()]
-    assert len(boxes) == 10  # each point of two series, and the other two entries
-    markers = [panel.transData.transform((points.at(one), points.percent(one))) for one in ROWS[:-1]]
+    assert len(boxes) == 12  # each point of two series, the other two entries, and two lines
+    marks = [line for line in panel.lines if str(line.get_gid()).startswith("markers-")]
+    markers = [panel.transData.transform(place) for line in marks for place in line.get_xydata()]
     for one, other in combinations(boxes, 2):
         assert not one.overlaps(other)
     for box in boxes:

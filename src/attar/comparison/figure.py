@@ -21,9 +21,10 @@ from attar.comparison.points import (
     FAR,
     LABEL_OFFSETS,
     MIN_SECONDS,
+    apart,
     at,
     explained,
-    is_same_place,
+    explained_places,
     label,
     percent,
     shown,
@@ -42,9 +43,10 @@ if TYPE_CHECKING:
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")  # not as many as colours, so pairs repeat late
 DASHES = ("-", "--", "-.", ":")
 INK, FAINT = "#1d1d22", "#8c8c96"
-PANEL_WIDTH, LEGEND_WIDTH, HEIGHT = 4.6, 2.4, 4.2  # inches
+PANEL_WIDTH, HEIGHT = 6.4, 4.4  # inches
 DPI = 160  # of the PNG
-MARKER_RADIUS = 5  # points
+MARKER, MARKER_SPACE = 7, 9.5  # the side of a marker, and of what no other may cover, in points
+DOT = 3.5  # points: where a marker that was moved belongs
 LINE_STEP = 4  # pixels between the boxes along a line that labels keep clear of
 
 
@@ -87,75 +89,84 @@ def draw(plan: ComparisonPlan, rows: Sequence[Row]) -> Figure:
     from matplotlib.figure import Figure
 
     sizes = sorted({row.settings["ipc"] for row in rows})
-    figure = Figure(figsize=(PANEL_WIDTH * len(sizes) + LEGEND_WIDTH, HEIGHT), layout="constrained")
+    figure = Figure(figsize=(PANEL_WIDTH * len(sizes), HEIGHT), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
-    entries = list(dict.fromkeys(row.entry for row in rows))  # the legend from the most accurate on
-    handles: dict[str, Any] = {}
-    panels: dict[int, tuple[Axes, Sequence[Row]]] = {}
-    for panel, ipc in zip(axes, sizes, strict=True):
-        of_size = [row for row in rows if row.settings["ipc"] == ipc]
-        panels[ipc] = panel, of_size
-        for number, entry in enumerate(entries):
-            series = sorted((row for row in of_size if row.entry == entry), key=at)
-            if series:
-                handles.setdefault(entry, _series(panel, series, number, _beneath(series, of_size, entries)))
-        for name, line in _levels(panel, of_size).items():
-            handles.setdefault(name, line)
-        _axes(panel, of_size, ipc)
+    entries = list(dict.fromkeys(row.entry for row in rows))
+    panels = {
+        panel: [row for row in rows if row.settings["ipc"] == ipc] for panel, ipc in zip(axes, sizes, strict=True)
+    }
+    for panel, of_size in panels.items():
+        _levels(panel, of_size)
+        _axes(panel, of_size)
+        for row in of_size:  # what the axis of accuracy must reach
+            panel.update_datalim([(at(row), percent(row) + sign * spread(row)) for sign in (-1, 1)])
+    axes[0].autoscale_view(scalex=False)
+    axes[0].set_autoscaley_on(False)
     axes[0].set_ylabel(f"accuracy on {plan.tested_on}, %")
-    # at the left, where even a long legend does not reach
     figure.suptitle(title(plan, rows), x=0.02, ha="left", color=INK, fontsize=11)
-    axes[0].set_xlabel(f"{axes[0].get_xlabel()}\n{explained(rows)}")
-    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
-    _label(figure, panels, entries)
+    axes[0].set_xlabel(f"{axes[0].get_xlabel()}\n{explained(rows)}\n ")
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # from here on the panels must not move
+    moved = [_points(panel, of_size, entries) for panel, of_size in panels.items()]
+    axes[0].set_xlabel(f"{axes[0].get_xlabel().strip()}\n{explained_places(any(moved))} ")
     return figure
 
 
-def _beneath(series: Sequence[Row], rows: Sequence[Row], entries: Sequence[str]) -> int:
-    """How many entries before it in the legend have a point where one of the series is."""
-    before = entries[: entries.index(series[0].entry)]
-    others = [row for row in rows if row.entry in before]
-    return len({row.entry for row in others for own in series if is_same_place(row, own)})
+def _points(panel: Axes, rows: Sequence[Row], entries: Sequence[str]) -> bool:
+    """Draw markers with error bars and labels, those of an entry joined by a line. Returns whether any was moved."""
+    to_pixels = panel.transData
+    places = [tuple(to_pixels.transform((at(row), percent(row)))) for row in rows]
+    xs = apart(places, MARKER_SPACE * panel.figure.dpi / 72)
+    moved = {
+        id(row): to_pixels.inverted().transform((x, y))[0] for row, x, (_, y) in zip(rows, xs, places, strict=True)
+    }
+    for number, entry in enumerate(entries):
+        series = sorted((row for row in rows if row.entry == entry), key=at)
+        if series:
+            _series(panel, series, number, moved)
+    _label(panel, rows, [COLOURS[entries.index(row.entry) % len(COLOURS)] for row in rows], moved)
+    return any(_is_moved(row, moved) for row in rows)
 
 
-def _series(panel: Axes, series: Sequence[Row], number: int, beneath: int) -> Any:
-    """The points of an entry with error bars, joined in the order of their seconds.
+def _is_moved(row: Row, moved: Mapping[int, float]) -> bool:
+    return not math.isclose(at(row), moved[id(row)], rel_tol=1e-3)
 
-    beneath: how many others have a point in the same place: it is drawn larger and below them, so that it shows.
+
+def _series(panel: Axes, series: Sequence[Row], number: int, moved: Mapping[int, float]) -> None:
+    """The points of an entry, joined in the order of their seconds, and their markers with error bars.
+
+    moved: row → the seconds at which its marker stands; from another place a line leads to it.
     """
-    drawn = panel.errorbar(
-        [at(row) for row in series],
-        [percent(row) for row in series],
-        yerr=[spread(row) for row in series],
-        color=COLOURS[number % len(COLOURS)],
-        marker=MARKERS[number % len(MARKERS)],
-        linestyle=DASHES[number % len(DASHES)],
-        markersize=7 + 4 * beneath,
-        markeredgecolor="white",
-        linewidth=1.2,
-        capsize=3,
-        zorder=3 - number / 100,
-    )
-    drawn.lines[0].set_gid(f"points-{slug(series[0].entry)}-ipc{series[0].settings['ipc']}")
-    return drawn
+    name = f"{slug(series[0].entry)}-ipc{series[0].settings['ipc']}"
+    levels, colour = [percent(row) for row in series], COLOURS[number % len(COLOURS)]
+    common: dict[str, Any] = {"color": colour, "zorder": 3 - number / 100}
+    dashes = DASHES[number % len(DASHES)]
+    places = [at(row) for row in series]
+    panel.plot(places, levels, dashes, linewidth=1.2, gid=f"points-{name}", **common)
+    for row, level in zip(series, levels, strict=True):
+        if _is_moved(row, moved):
+            panel.plot([at(row), moved[id(row)]], [level, level], "-", linewidth=0.8, **common)
+            dot = {"markersize": DOT, "color": colour, "markeredgecolor": "white", "markeredgewidth": 0.5}
+            panel.plot(at(row), level, "o", zorder=4, **dot)
+    stand = [moved[id(row)] for row in series]
+    drawn = panel.errorbar(stand, levels, yerr=[spread(row) for row in series], linestyle="", capsize=3, **common)
+    drawn.lines[0].set(marker=MARKERS[number % len(MARKERS)], markersize=MARKER, markeredgecolor="white")
+    drawn.lines[0].set_gid(f"markers-{name}")
 
 
-def _levels(panel: Axes, rows: Sequence[Row]) -> dict[str, Any]:
-    """Horizontal lines for the whole training set and for random real images, by name."""
-    levels = {}
+def _levels(panel: Axes, rows: Sequence[Row]) -> None:
+    """Horizontal lines for the whole training set and for random real images, see `labels`."""
     kinds = {"whole": ("whole training set", (0, (6, 2))), "random_real": ("random real images", (0, (1, 2)))}
     for key, (name, dashes) in kinds.items():
         value = next((getattr(row, key) for row in rows if getattr(row, key) is not None), None)
         if value is not None:
             level, colour = 100 * value.mean, INK if key == "whole" else FAINT
-            levels[name] = panel.axhline(
-                level, color=colour, linestyle=dashes, linewidth=1.3, gid=f"{key}-ipc{rows[0].settings['ipc']}"
-            )
-    return levels
+            gid = f"{key}-ipc{rows[0].settings['ipc']}"
+            panel.axhline(level, color=colour, linestyle=dashes, linewidth=1.3, gid=gid, label=name)
 
 
-def _axes(panel: Axes, rows: Sequence[Row], ipc: int) -> None:
+def _axes(panel: Axes, rows: Sequence[Row]) -> None:
     """A log axis of seconds with margins and plain numbers, and the titles of a panel."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -171,7 +182,7 @@ def _axes(panel: Axes, rows: Sequence[Row], ipc: int) -> None:
     )
     panel.xaxis.set_minor_formatter(NullFormatter())
     panel.margins(y=0.12)
-    panel.set_title(f"{counted(ipc, 'image')} per class", fontsize=10)
+    panel.set_title(f"{counted(rows[0].settings['ipc'], 'image')} per class", fontsize=10)
     panel.set_xlabel("seconds to make the set")
     panel.grid(axis="y", color="#e6e6ea", linewidth=0.8, zorder=0)
     panel.set_axisbelow(True)
@@ -179,47 +190,67 @@ def _axes(panel: Axes, rows: Sequence[Row], ipc: int) -> None:
         panel.spines[side].set_visible(False)
 
 
-def _label(figure: Figure, panels: Mapping[int, tuple[Axes, Sequence[Row]]], entries: Sequence[str]) -> None:
-    """Label the points, see `label`, where no marker, no line and no other label is."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # from here on the panels must not move
-    for panel, rows in panels.values():
-        taken = [_marker(panel, row) for row in rows]
-        taken += [box for line in panel.lines for box in _along(panel, line)]
-        for row in rows:
-            if text := label(row, rows):
-                colour = COLOURS[entries.index(row.entry) % len(COLOURS)]
-                point = (at(row), percent(row))
-                note = panel.annotate(text, point, (0, 0), textcoords="offset points", fontsize=8, color=colour)
-                taken.append(_place(note, panel, taken))
-                if math.hypot(*note.get_position()) > FAR:
-                    line = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0}
-                    panel.annotate(
-                        "", point, note.get_position(), textcoords="offset points", arrowprops=line, zorder=2
-                    )
+def _label(panel: Axes, rows: Sequence[Row], colours: Sequence[str], moved: Mapping[int, float]) -> None:
+    """Label points, see `points.label`, and lines where no marker, no line and no other label is.
+
+    moved: row → the seconds at which its marker stands.
+    """
+    taken = [_marker(panel, row, moved[id(row)]) for row in rows]
+    taken += _name_levels(panel, taken)
+    for line in panel.lines:
+        taken += _along(line.get_transform().transform(line.get_xydata()))
+    for row, colour in zip(rows, colours, strict=True):
+        if text := label(row, rows):
+            point = (moved[id(row)], percent(row))
+            note = panel.annotate(text, point, (0, 0), textcoords="offset points", fontsize=8, color=colour)
+            taken.append(_place(note, panel, taken))
+            if math.hypot(*note.get_position()) > FAR:
+                taken += _leader(note)
+                line = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0}
+                panel.annotate("", point, note.get_position(), textcoords="offset points", arrowprops=line, zorder=2)
 
 
-def _marker(panel: Axes, row: Row) -> Bbox:
-    """The box of a point with its error bar, in pixels."""
+def _name_levels(panel: Axes, taken: Sequence[Bbox]) -> list[Bbox]:
+    """Name the horizontal lines at the end where most room is. Returns the boxes of the names."""
+    import numpy as np
+
+    boxes = []
+    for line in panel.lines:
+        if not str(line.get_gid()).startswith(("whole-", "random_real-")):
+            continue
+        where = {"xycoords": panel.get_yaxis_transform(), "textcoords": "offset points"}
+        note = panel.annotate(str(line.get_label()), (0, 0), (0, 0), fontsize=8, color=INK, **where)
+
+        def covered(end: tuple[float, float], note: Annotation = note, line: Line2D = line) -> float:
+            note.xy = end[0], np.asarray(line.get_ydata())[0]
+            _move(note, 0, end[1])
+            note.set_horizontalalignment("left" if end[0] < 0.5 else "right")
+            return sum(_area(note.get_window_extent(), box) for box in taken)
+
+        covered(min(((x, y) for y in (2, -2) for x in (0.01, 0.99)), key=covered))
+        boxes.append(note.get_window_extent())
+    return boxes
+
+
+def _marker(panel: Axes, row: Row, seconds: float) -> Bbox:
+    """The box of a marker with its error bar, in pixels."""
     from matplotlib.transforms import Bbox
 
-    level, reach = percent(row), MARKER_RADIUS * panel.figure.dpi / 72
-    left, low = panel.transData.transform((at(row), level - spread(row)))
-    right, high = panel.transData.transform((at(row), level + spread(row)))
+    level, reach = percent(row), MARKER_SPACE / 2 * panel.figure.dpi / 72
+    left, low = panel.transData.transform((seconds, level - spread(row)))
+    right, high = panel.transData.transform((seconds, level + spread(row)))
     return Bbox([(left - reach, low - reach), (right + reach, high + reach)])
 
 
-def _along(panel: Axes, line: Line2D) -> list[Bbox]:
-    """Small boxes along a line, in pixels."""
+def _along(corners: Any) -> list[Bbox]:
+    """Small boxes along a line through corners (x, y), in pixels."""
     import numpy as np
     from matplotlib.transforms import Bbox
 
-    corners = line.get_transform().transform(np.asarray(line.get_xydata()))
     boxes = []
     for (x0, y0), (x1, y1) in itertools.pairwise(corners):
         for part in np.linspace(0, 1, 1 + math.ceil(math.hypot(x1 - x0, y1 - y0) / LINE_STEP)):
-            x, y = x0 + part * (x1 - x0), y0 + part * (y1 - y0)
-            boxes.append(Bbox([(x - 1, y - 1), (x + 1, y + 1)]))
+            boxes.append(Bbox.from_bounds(x0 + part * (x1 - x0) - 1, y0 + part * (y1 - y0) - 1, 2, 2))
     return boxes
 
 
@@ -231,6 +262,8 @@ def _place(text: Annotation, panel: Axes, taken: Sequence[Bbox]) -> Bbox:
         _move(text, x, y)
         box = text.get_window_extent()
         covered = sum(_area(box, other) for other in taken) + box.width * box.height - _area(box, inside)
+        if math.hypot(x, y) > FAR:
+            covered += sum(_area(part, other) for part in _leader(text) for other in taken)
         if best is None or covered < best[0]:
             best = covered, (x, y)
         if covered < 1e-6:
@@ -238,6 +271,13 @@ def _place(text: Annotation, panel: Axes, taken: Sequence[Bbox]) -> Bbox:
     assert best is not None
     _move(text, *best[1])
     return text.get_window_extent()
+
+
+def _leader(text: Annotation) -> list[Bbox]:
+    """The line from a marker, without what no other may cover, to its label: small boxes."""
+    (x, y), (right, up) = text.axes.transData.transform(text.xy), text.get_position()
+    scale, skipped = text.axes.figure.dpi / 72, MARKER_SPACE / math.hypot(right, up)
+    return _along([(x + part * scale * right, y + part * scale * up) for part in (skipped, 1)])
 
 
 def _move(text: Annotation, x: float, y: float) -> None:

@@ -25,6 +25,7 @@ SHAPES = (  # of the points, about (0, 0); as many as share no factor with the c
     "M0-6L6 0L0 6L-6 0z",
     "M0 5.5L5.2-4H-5.2z",
 )
+MARKER_SPACE = 12.0  # the side of what no other marker may cover
 LETTER, LINE = 7.2, 14.0  # about the size of a letter of a label, on a phone
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -55,6 +56,7 @@ def write(path: Path, plan: ComparisonPlan, rows: Sequence[Row]) -> None:
         script="comparison",
         title=points.title(plan, shown),
         explained=points.explained(shown),
+        explained_places=points.explained_places(True),
         tested_on=plan.tested_on,
         entries=[(name, COLOURS[k % len(COLOURS)], SHAPES[k % len(SHAPES)]) for k, name in enumerate(entries)],
         box={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
@@ -94,9 +96,10 @@ def _panel(rows: Sequence[Row], entries: Sequence[str], low: float, high: float)
     times = [10.0**power * part for power in decades for part in parts]
     lines = {kind: (kind, name, y(level)) for row in rows for kind, name, level in _levels(row)}
     places = {id(row): (x(at(row)), y(percent(row))) for row in rows}
-    taken: list[Box] = [(px - 6, py - 6, px + 6, py + 6) for px, py in places.values()]
+    stand = dict(zip(places, points.apart(list(places.values()), MARKER_SPACE), strict=True))  # x of the markers
+    taken: list[Box] = [(stand[row] - 6, py - 6, stand[row] + 6, py + 6) for row, (_, py) in places.items()]
     taken += [(LEFT, line - LINE, LEFT + LETTER * len(name), line) for _, name, line in lines.values()]
-    labels = {id(row): _label(points.label(row, rows), places[id(row)], taken) for row in rows}
+    labels = {id(row): _label(points.label(row, rows), (stand[id(row)], places[id(row)][1]), taken) for row in rows}
     series = []
     for number, entry in enumerate(entries):
         own = sorted((row for row in rows if row.entry == entry), key=at)
@@ -105,7 +108,7 @@ def _panel(rows: Sequence[Row], entries: Sequence[str], low: float, high: float)
                 **dict(zip("xy", places[id(row)], strict=True)),
                 "top": y(percent(row) + spread(row)),
                 "bottom": y(percent(row) - spread(row)),
-                "scale": 1 + 0.5 * sum(points.is_same_place(row, other) for other in rows[: _place(row, rows)]),
+                "at": round(stand[id(row)], 1),
                 "words": words(row),
                 "label": labels[id(row)],
             }
@@ -115,6 +118,7 @@ def _panel(rows: Sequence[Row], entries: Sequence[str], low: float, high: float)
     return {
         "title": f"{counted(rows[0].settings['ipc'], 'image')} per class",
         "series": series[::-1],  # the best on top
+        "moved": any(abs(dot["at"] - dot["x"]) > 1 for _, dots in series for dot in dots),
         "lines": list(lines.values()),
         "levels": [(y(step * k), f"{step * k:g}") for k in range(math.ceil(low / step), math.floor(high / step) + 1)],
         "times": [
@@ -123,10 +127,6 @@ def _panel(rows: Sequence[Row], entries: Sequence[str], low: float, high: float)
             if first <= value <= last
         ],
     }
-
-
-def _place(row: Row, rows: Sequence[Row]) -> int:
-    return next(k for k, other in enumerate(rows) if other is row)
 
 
 def words(row: Row) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -16,13 +17,13 @@ COLOURS = (
 )
 MIN_SECONDS = 0.1  # smaller times, such as that of a random selection, are drawn here
 UNLABELLED = ("ipc", *with_role("condense", "length"))  # settings that the panel and its time axis show already
+SWEEPS = 200  # over all pairs of markers, which move apart a little in each
 FAR = 12  # points from a marker: a label there gets a line to it
 LABEL_OFFSETS = tuple(
     (distance * math.cos(angle), distance * math.sin(angle))
-    for distance in (9, 14, 20, 28, 38)
+    for distance in (9, 14, 20, 28, 38, 50)
     for angle in (math.pi * part / 8 for part in (0, 8, 4, 12, 2, 14, 6, 10, 1, 15, 7, 9, 3, 13, 5, 11))
 )  # points from a marker to its label, the best place first
-SAME_LOG, SAME_PERCENT = 0.03, 0.3  # points that are closer than that hide each other
 
 
 def shown(rows: Sequence[Row]) -> list[Row]:
@@ -41,6 +42,11 @@ def explained(rows: Sequence[Row]) -> str:
     """How a figure of the rows is read."""
     seeds = max(row.accuracy.n for row in rows if row.accuracy is not None)
     return "up and left is better" + (f"; bars: ± standard deviation over {seeds} seeds" if seeds > 1 else "")
+
+
+def explained_places(moved: bool) -> str:
+    """What is said where markers were moved."""
+    return "markers that would overlap stand side by side, a dot at their true place" if moved else ""
 
 
 def label(row: Row, rows: Sequence[Row]) -> str:
@@ -64,9 +70,17 @@ def percent(row: Row) -> float:
     return 100 * row.accuracy.mean if row.accuracy is not None else math.nan
 
 
-def is_same_place(row: Row, other: Row) -> bool:
-    """Whether two points hide each other."""
-    return abs(math.log(at(row) / at(other))) < SAME_LOG and abs(percent(row) - percent(other)) < SAME_PERCENT
+def apart(places: Sequence[tuple[float, float]], size: float) -> list[float]:
+    """The x of markers of that size at places (x, y), moved aside just so far that none covers another."""
+    xs = [x for x, _ in places]
+    order = sorted(range(len(places)), key=places.__getitem__)
+    pairs = [(i, j) for i, j in itertools.combinations(order, 2) if abs(places[i][1] - places[j][1]) < size]
+    for _ in range(SWEEPS):
+        for i, j in pairs:
+            lack = size - (xs[j] - xs[i])
+            if lack > 0:
+                xs[i], xs[j] = xs[i] - lack / 2, xs[j] + lack / 2
+    return xs
 
 
 def spread(row: Row) -> float:

@@ -3,16 +3,8 @@ document.documentElement.classList.add("js");
 addEventListener("DOMContentLoaded", () => {
   const tip = document.getElementById("tip"), points = [...document.querySelectorAll(".point")];
 
-  // What lies under one another is said together.
   function show(point) {
-    const near = points.filter((other) => other.ownerSVGElement === point.ownerSVGElement && !other.closest("[hidden]") &&
-      Math.hypot(other.dataset.x - point.dataset.x, other.dataset.y - point.dataset.y) < 8);
-    const own = [point, ...near.filter((other) => other !== point)];
-    tip.replaceChildren(...own.map((other) => {
-      const line = document.createElement("div");
-      line.textContent = other.getAttribute("aria-label");
-      return line;
-    }));
+    tip.textContent = point.getAttribute("aria-label");
     tip.hidden = false;
     const box = point.getBoundingClientRect(), right = document.documentElement.clientWidth - tip.offsetWidth - 8;
     tip.style.left = `${scrollX + Math.max(8, Math.min(box.right + 6, right))}px`;

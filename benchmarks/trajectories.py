@@ -1,6 +1,7 @@
 """Trajectory matching: memory and time of the adjoint beside the graph of all steps, disk of experts, rates that hold.
 
     python -m benchmarks.trajectories OUT.json
+    python -m benchmarks.trajectories --tesla    # by how much TESLA's gradient of the images is off
 
 One iteration is of Fashion-MNIST's shape at width 32, ten images a class, N steps on all of them. Each peak of memory
 is that of a process of its own, less what it had before; the two ways take turns, so their ratio survives noise.
@@ -39,6 +40,20 @@ STRATEGY = ("color", "crop", "cutout", "flip", "scale", "rotate")
 LR_IMG_FACTORS, LR_ITERATIONS = (0.1, 1.0, 10.0), 200
 
 
+def student_gradient(
+    gradients: TrajectoryGradients, theta: Tensor, images: Tensor, targets: Tensor, step: StudentStep
+) -> Tensor:
+    """g [P] of a step of a student at θ [P], with its graph."""
+    named, first = {}, 0
+    for name, shape in gradients.shapes.items():
+        named[name] = theta[first : first + shape.numel()].view(shape)
+        first += shape.numel()
+    draw = parameters(step.numbers, (images.shape[2], images.shape[3]), n := len(step.rows), batch=n)
+    out = functional_call(gradients.module, named, (apply(images[step.rows], draw),))
+    loss = -(targets[step.rows] * out.log_softmax(dim=1)).sum(dim=1).mean()
+    return torch.autograd.grad(loss, theta, create_graph=True)[0]
+
+
 def unrolled(
     gradients: TrajectoryGradients,
     start: Tensor,
@@ -52,16 +67,52 @@ def unrolled(
     leaves = [value.detach().requires_grad_() for value in (images, targets, lr)]
     theta = start.clone().requires_grad_()
     for step in steps:
-        named, first = {}, 0
-        for name, shape in gradients.shapes.items():
-            named[name] = theta[first : first + shape.numel()].view(shape)
-            first += shape.numel()
-        draw = parameters(step.numbers, (images.shape[2], images.shape[3]), n := len(step.rows), batch=n)
-        out = functional_call(gradients.module, named, (apply(leaves[0][step.rows], draw),))
-        loss = -(leaves[1][step.rows] * out.log_softmax(dim=1)).sum(dim=1).mean()
-        theta = theta - leaves[2] * torch.autograd.grad(loss, theta, create_graph=True)[0]
+        theta = theta - leaves[2] * student_gradient(gradients, theta, leaves[0], leaves[1], step)
     loss = (theta - target).square().sum() / (start - target).square().sum()
     return loss.detach(), *torch.autograd.grad(loss, leaves)
+
+
+def tesla(
+    gradients: TrajectoryGradients,
+    start: Tensor,
+    target: Tensor,
+    images: Tensor,
+    targets: Tensor,
+    steps: list[StudentStep],
+    lr: Tensor,
+) -> Tensor:
+    """The gradient of the images as published for TESLA: each θ_i counts as a constant."""
+    points, leaf = [start.clone().requires_grad_()], images.detach().requires_grad_()
+    for step in steps:
+        moved = points[-1] - lr * student_gradient(gradients, points[-1], images, targets, step)
+        points.append(moved.detach().requires_grad_())
+    along = 2 * lr * (target - points.pop()) / (start - target).square().sum()
+    of_images = torch.zeros_like(images)
+    for theta, step in zip(points, steps, strict=True):
+        g = student_gradient(gradients, theta, leaf, targets, step)
+        of_images += torch.autograd.grad(g @ along.detach(), leaf)[0]
+    return of_images
+
+
+def tesla_errors() -> dict[str, float]:
+    """{students' learning rate: ‖TESLA's gradient − the exact one‖ / ‖the exact one‖}, ten steps on digits, float64."""
+    data = attar.load("digits")
+    pool = attar.pretrain(data, method="mtt", epochs=2, models=1)
+    gradients = TrajectoryGradients(pool.build(0).double(), Execution(), CPU)
+    start, target = (gradients.flat(pool.at(0, epoch)).double() for epoch in (0, 1))
+    rows = torch.cat([data.rows(label)[:IPC] for label in range(CLASSES)])
+    images, targets = data.normalize(data.images[rows].double() / 255), torch.eye(CLASSES).double()[data.labels[rows]]
+    generator = torch.Generator().manual_seed(0)
+    steps = []
+    for _ in range(10):
+        order = torch.randperm(len(images), generator=generator)
+        steps.append(StudentStep(order, numbers(STRATEGY, len(images), generator, batch=len(images))))
+    found = {}
+    for lr in (0.02, 0.1):
+        inputs = (start, target, images, targets, steps, torch.tensor(lr, dtype=torch.float64))
+        exact = gradients(*inputs).images
+        found[f"{lr:g}"] = float((tesla(gradients, *inputs) - exact).norm() / exact.norm())
+    return found
 
 
 def iteration(count: int) -> tuple[Any, ...]:
@@ -140,14 +191,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", nargs="?", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tesla", action="store_true", help="print only the errors of TESLA's gradient")
     parser.add_argument("--peak", nargs=2, metavar=("WAY", "STEPS"), help="print the peak of one iteration in MB")
     arguments = parser.parse_args()
     if arguments.peak:
         print(peak_megabytes(arguments.peak[0], int(arguments.peak[1])))
         return
+    if arguments.tesla:
+        print(json.dumps(tesla_errors()))
+        return
     found: dict[str, Any] = machine(CPU)
     found["peak_mb"] = {way: {count: in_a_process(way, count) for count in (10, 40)} for way in WAYS}
     found["seconds_of_10_steps"] = seconds(10, arguments.rounds)
+    found["tesla_error_at_learning_rate"] = tesla_errors()
     found["experts_mb"] = expert_megabytes()
     found["learned_rate_at_lr_img_times"] = rates()
     print(json.dumps(found, indent=1))

@@ -46,7 +46,7 @@ SEARCH_FOR_HERDING = """new Promise((done) => {
 
 
 def resolved(dotted: str) -> Any:
-    """What a name such as attar.training.pool.Pool.draw stands for."""
+    """What a name such as attar.training.pool.Pool.draw_index stands for."""
     parts = dotted.split(".")
     for cut in range(len(parts), 0, -1):
         try:

@@ -90,7 +90,7 @@ def test_initial_images_are_representatives(digits: ImageData, pool: Pool) -> No
     """Of as many clusters as there are cells, seen by the model of the pool that is drawn first."""
     setup = set_up(digits, pool, CLUSTER)
     initial_state = state.init(setup)
-    first = pool.members.index(pool.draw(Generator().manual_seed(CLUSTER.seed)))
+    first = pool.draw_index(Generator().manual_seed(CLUSTER.seed))
     generator = Generator().manual_seed(CLUSTER.seed)
     for label in range(10):
         rows = digits.rows(label)
@@ -100,7 +100,7 @@ def test_initial_images_are_representatives(digits: ImageData, pool: Pool) -> No
         patches = initial_state.initial[label].unfold(2, 4, 4).unfold(3, 4, 4)  # [ipc, 1, 2, 2, 4, 4]
         assert torch.equal(patches.flatten(0, 3), grids.squeeze(1))
     assert condensation.begin_outer(initial_state, setup).network is not None
-    assert pool.members.index(pool.draw(Generator().manual_seed(CLUSTER.seed))) == first
+    assert pool.draw_index(Generator().manual_seed(CLUSTER.seed)) == first
 
 
 def test_a_run_without_a_pool_begins_with_pixels(digits: ImageData, pool: Pool) -> None:

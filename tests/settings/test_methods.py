@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from attar.errors import UserError
-from attar.settings import methods, recipes
+from attar.settings import auto, methods, recipes
+from attar.settings.auto import Shape
 from attar.settings.choices import METHOD_NAMES
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import FLAGS, PoolConfig, Recipe
@@ -138,7 +139,7 @@ def test_details_of_tgdd() -> None:
     c, pool = chosen("tgdd", ipc=1).condense, chosen("tgdd").pool
     assert (c.lr_img, c.calibrate, c.calibrate_epochs, c.batch_syn_max, c.clamp) == (0.01, 2.5, 7, 200, True)
     assert chosen("tgdd", ipc=50).condense.calibrate == 0.5
-    assert (pool.models, pool.epochs, pool.keep_epochs, pool.lr_decay, pool.momentum) == (5, 60, True, True, 0.9)
+    assert (pool.models, pool.epochs, pool.keep_epochs, pool.lr_decay, pool.momentum) == (20, 60, True, True, 0.9)
     large = named("tgdd-nette")
     assert (large.pool.epochs, large.condense.lr_img, large.network.depth) == (80, 1.0, 5)
 
@@ -206,7 +207,7 @@ def test_experts_are_trained_as_long_as_they_are_used() -> None:
         ("mtt", "fashion", 10, (20, 2, 0, 20, None, 1000.0, 1e-5, 0.01, 0.0, False, 21)),
         ("ftd", "tiny-imagenet-200", 10, (20, 2, 0, 40, 200, 1e4, 1e-4, 0.01, 0.0, False, 41)),
         ("ftd", "cifar100", 10, (20, 2, 0, 40, None, 1000.0, 1e-5, 0.01, 0.0, False, 41)),
-        ("datm", "cifar100", 10, (80, 2, 20, 50, 1000, 1000.0, 1e-5, 0.01, 10.0, True, 100)),
+        ("datm", "cifar100", 10, (80, 2, 0, 50, 1000, 1000.0, 1e-5, 0.01, 10.0, True, 100)),
         ("datm", "cifar10", 600, (40, 2, 40, 60, 1000, 50.0, 1e-5, 0.01, 10.0, True, 100)),
     ],
 )
@@ -226,7 +227,59 @@ def test_exceptions_of_the_tables() -> None:
         "random",
         "correct",
     ]
-    assert [chosen("datm", "cifar10", ipc=ipc).condense.threshold for ipc in (1, 10)] == [1.1, 1.0]
+    assert [chosen("datm", "cifar10", ipc=ipc).condense.threshold for ipc in (1, 9, 10)] == [1.1, 1.1, 1.0]
+
+
+def test_the_window_of_datm_in_every_column() -> None:
+    """min_start_epoch, current_max_start_epoch and max_start_epoch, row by row as the table has them."""
+    columns = {
+        "cifar10": {1: (0, None, 4), 10: (0, 10, 20), 50: (0, 20, 40), 500: (40, None, 60), 1000: (40, None, 60)},
+        "cifar100": {1: (0, 10, 20), 10: (0, 30, 50), 50: (20, None, 70), 100: (30, None, 70)},
+        "tiny-imagenet-200": {1: (0, 15, 20), 10: (10, None, 50), 50: (40, None, 70)},
+    }
+    for dataset, windows in columns.items():
+        for ipc, window in windows.items():
+            c = chosen("datm", dataset, ipc=ipc).condense
+            assert (c.min_start_epoch, c.current_max_start_epoch, c.max_start_epoch) == window, (dataset, ipc)
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "ipc"),
+    [("mtt-cifar10", "cifar10", 50), ("mtt-tiny", "tiny-imagenet-200", 1), ("datm-tiny", "tiny-imagenet-200", 50)],
+)
+def test_a_recipe_at_another_ipc_has_the_column_of_that(name: str, dataset: str, ipc: int, tmp_path: Path) -> None:
+    recipe, by_method = resolve(CONDENSE, {"ipc": ipc}, recipe=name), chosen(name.partition("-")[0], dataset, ipc=ipc)
+    assert (recipe.condense, recipe.pool, recipe.data) == (by_method.condense, by_method.pool, by_method.data)
+    assert recipe != replace(named(name), condense=replace(named(name).condense, ipc=ipc))
+    (tmp_path / "mine.toml").write_text(f'recipe = "{name}"\nipc = {ipc}\nlr_img = 7.0\n', encoding="utf-8")
+    mine = resolve(CONDENSE, {}, recipe=str(tmp_path / "mine.toml"))
+    assert mine.condense == replace(recipe.condense, lr_img=7.0)
+
+
+def test_a_recipe_of_tgdd_at_another_ipc() -> None:
+    rates = [resolve(CONDENSE, {"ipc": ipc}, recipe="tgdd-nette").condense for ipc in (1, 50)]
+    assert [(one.lr_img, one.calibrate) for one in rates] == [(0.1, 2.5), (5.0, 0.5)]
+
+
+@pytest.mark.parametrize("place", ["", "./", "/data/"])
+@pytest.mark.parametrize(
+    ("name", "side", "depth", "expected"),
+    [("tiny-imagenet-200", 64, 4, (20, 40, 300, 1e4)), ("imagenette2", 128, 5, (20, 10, 20, 1000.0))],
+)
+def test_a_folder_has_the_table_of_its_name_wherever_it_is(
+    place: str, name: str, side: int, depth: int, expected: tuple[Any, ...]
+) -> None:
+    given, gpu = {"method": "mtt", "dataset": place + name, "ipc": 50}, Shape(3, side, side, 10, 9000, cpu=False)
+    for shape in (None, gpu):  # before the images are read, and after that
+        recipe = resolve(CONDENSE, given, shape=shape)
+        c = recipe.condense
+        assert (c.syn_steps, c.max_start_epoch, c.batch_syn, c.lr_img, c.base_size) == (*expected, side)
+        assert (recipe.network.net_type, recipe.network.depth, recipe.data.dataset) == ("convnet", depth, place + name)
+        assert recipe.data.size == (128 if side == 128 else None)
+    for other in (replace(gpu, cpu=True), replace(gpu, height=224, width=224)):  # what fits, as for any folder
+        assert resolve(CONDENSE, given, shape=other).network == auto.nearest_published(other).network
+    assert resolve(CONDENSE, given | {"method": "dm"}, shape=gpu).condense.base_size is None
+    assert chosen("tgdd", "/data/imagewoof2", ipc=1).condense.lr_img == 0.1
 
 
 @pytest.mark.parametrize("name", [name for name in recipes.RECIPES if name.partition("-")[0] in METHOD_NAMES])

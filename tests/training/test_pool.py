@@ -359,7 +359,7 @@ def test_draws_are_uniform_and_reproducible(digits: ImageData) -> None:
 
     def names(seed: int, count: int) -> list[str]:
         generator = torch.Generator().manual_seed(seed)
-        return [drawn.draw(generator).name for _ in range(count)]
+        return [drawn.members[drawn.draw_index(generator)].name for _ in range(count)]
 
     assert names(0, 20) == names(0, 20)
     assert names(0, 20) != names(1, 20)

@@ -16,7 +16,7 @@ AT_ONCE = 256  # real images that are looked at together
 def logits_of(setup: Setup, index: int, images: Tensor) -> Tensor:
     """The logits [n, C] of normalised images [n, ch, H, W] by a member of the pool, after its last epoch."""
     member, module = setup.pool.members[index], setup.module
-    tensors = {name: send(value, images.device) for name, value in {**member.params, **member.buffers}.items()}
+    tensors = {name: send(value, images.device) for name, value in {**setup.pool.at(index), **member.buffers}.items()}
     module.eval()
     logits = torch.cat([functional_call(module, tensors, (part,)) for part in images.split(AT_ONCE)])
     module.train()

@@ -46,10 +46,10 @@ def first_embedding(setup: Setup) -> Embed:
     """The embedding for the initial clustering: by the model that the run draws first; by pixels without a pool."""
     if not len(setup.pool):
         return pixels
-    member = setup.pool.draw(Generator().manual_seed(setup.config.seed))
+    index = setup.pool.draw_index(Generator().manual_seed(setup.config.seed))
     params, buffers = (
         {name: value.to(setup.data.device) for name, value in tensors.items()}
-        for tensors in (member.params, member.buffers)
+        for tensors in (setup.pool.at(index), setup.pool.members[index].buffers)
     )
     return by_network(setup.module, params, buffers, setup.config.precision)
 

@@ -110,15 +110,15 @@ def names_data(recipe: str | None) -> bool:
 
 def _base(layers: list[Layer], recipe: str | None, *, published: bool, shape: Shape | None) -> Recipe:
     """The recipe below all layers: the named one, or that of the data set that the layers name."""
+    condense = {name: value for layer in layers for name, value in layer.get("condense", {}).items()}
     if recipe is None or (recipe == "best" and shape is not None):
         data = {name: value for layer in layers for name, value in layer.get("data", {}).items()}
-        condense = {name: value for layer in layers for name, value in layer.get("condense", {}).items()}
         asked = {name: condense[name] for name in ("ipc", "method") if name in condense}
         name, nclass, best = data.get("dataset", "digits"), data.get("nclass"), recipe is not None
         return for_data(name, nclass, published=published, shape=shape, best=best, **asked)
     if published:
         raise UserError(f"the published settings of the data set and the recipe '{recipe}' exclude each other")
-    return named(recipe)
+    return named(recipe, condense.get("ipc"))
 
 
 def check_one_method(path: str, layers: list[Layer]) -> None:

@@ -127,7 +127,7 @@ def ncfm_fits(base: Recipe, ipc: int) -> SectionValues:
 
 def tgdd_fits(base: Recipe, ipc: int) -> SectionValues:
     """The published image learning rate and weight of the cross-entropy; IDC's factor is the recipe's."""
-    lr_img = (0.1 if base.data.dataset in tables.SUBSETS else 0.01) * ipc
+    lr_img = (0.1 if tables.called(base.data.dataset) in tables.SUBSETS else 0.01) * ipc
     weight = {"lr_img": lr_img, "calibrate": 2.5 if ipc < 50 else 0.5}
     return weight | {"factor": base.condense.factor, "init": base.condense.init}
 
@@ -222,7 +222,7 @@ METHODS: dict[str, Method] = {
         | {"update": "none", "aug_type": "color_crop_cutout"},
         full={"batch_real": 128, "batch_syn_max": 200, "inner_loop": 100, "full_niter": 100, "speedup": 1},
         experts={"keep_epochs": True},
-        pool={"models": 5, "epochs": 60},
+        pool={"models": 20, "epochs": 60},
         fits=tgdd_fits,
     ),
     "cim": Method(

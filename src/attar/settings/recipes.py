@@ -13,7 +13,7 @@ from attar.settings.auto import USUAL_IPC, Shape, fitting
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import SECTIONS, DataConfig, EvaluateConfig, NetworkConfig, PoolConfig, Recipe
 from attar.settings.schema import replace
-from attar.settings.trajectory_tables import SUBSETS, TINY
+from attar.settings.trajectory_tables import SUBSETS, TINY, called
 
 AUGMENT_WITH_FLIP = "color_crop_flip_scale_rotate"
 # Of digits, which must not be mirrored
@@ -174,11 +174,10 @@ SHORT: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def of_method(method: str, name: str) -> Recipe:
+def of_method(method: str, name: str, ipc: int = USUAL_IPC) -> Recipe:
     """A recipe of `TRAJECTORY_DATA` with a method on top, and experts that are trained as long as they are used."""
-    base = TRAJECTORY_DATA[name][1]()
+    base = overlay(TRAJECTORY_DATA[name][1](), {"condense": {"ipc": ipc}})
     short = name == "fashion-cpu"
-    base = overlay(base, {"condense": {"ipc": 10}}) if short else base
     made = overlay(base, methods.method_layer(method, base, base.condense.ipc))
     made = overlay(made, SHORT[method]) if short else made
     if method == "tgdd":
@@ -216,14 +215,31 @@ def fits_images(recipe: str | None, dataset: str) -> bool:
     return not has_recipe(dataset) if recipe is None else recipe == "best" and dataset != best().data.dataset
 
 
-def named(name: str) -> Recipe:
-    """The recipe of that name. Raises `UserError` with the nearest valid name."""
+def named(name: str, ipc: int | None = None) -> Recipe:
+    """The recipe of that name; one of trajectories with its table's column of `ipc`, where that is given.
+
+    Raises `UserError` with the nearest valid name.
+    """
+    method, _, data = name.partition("-")
+    if ipc is not None and method in TRAJECTORY_METHODS and name in RECIPES:
+        return of_method(method, data, ipc)
     return RECIPES[choose("recipe", name, RECIPES)]()
 
 
 def has_recipe(dataset: str) -> bool:
     """Whether there is a recipe for that data set."""
     return dataset == "imagenet" or (dataset in RECIPES and dataset not in NAMED_ONLY)
+
+
+def of_folder(dataset: str, method: str | None, shape: Shape | None) -> Recipe | None:
+    """The recipe of data in the tables of trajectories, for their methods; None on a CPU and at another size."""
+    name = called(dataset)
+    if method not in TRAJECTORY_METHODS or name not in (TINY, *SUBSETS):
+        return None
+    recipe = tiny() if name == TINY else subset(name)
+    side = recipe.condense.base_size
+    fits = shape is None or (not shape.cpu and (shape.height, shape.width) == (side, side))
+    return recipe if fits else None
 
 
 def for_data(
@@ -247,6 +263,8 @@ def for_data(
         recipe = fitting(shape, ipc, best=True)
     elif has_recipe(dataset) and name in RECIPES:
         recipe = named(name)
+    elif (found := of_folder(dataset, method, shape)) is not None:
+        recipe = found
     elif published:
         names = ", ".join(key for key in RECIPES if key not in NAMED_ONLY)
         raise UserError(f"there are no published settings for the data set '{name}', only for {names}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 Values = dict[str, Any]
@@ -53,8 +54,8 @@ DATM: dict[tuple[str, int], tuple[Any, ...]] = {
     ("cifar10", 500): (40, 2, 40, None, 60, 1000, 1000, 50.0, 10.0, 1e-5),
     ("cifar10", 1000): (100, 2, 40, None, 60, 1000, 1000, 50.0, 10.0, 1e-5),
     ("cifar100", 1): (40, 3, 0, 10, 20, 1000, None, 1000.0, 10.0, 1e-5),
-    ("cifar100", 10): (80, 2, 20, 30, 50, 2000, 1000, 1000.0, 10.0, 1e-5),
-    ("cifar100", 50): (80, 2, 30, None, 70, 1000, 1000, 1000.0, 10.0, 1e-5),
+    ("cifar100", 10): (80, 2, 0, 30, 50, 2000, 1000, 1000.0, 10.0, 1e-5),
+    ("cifar100", 50): (80, 2, 20, None, 70, 1000, 1000, 1000.0, 10.0, 1e-5),
     ("cifar100", 100): (80, 2, 30, None, 70, 1000, 1000, 50.0, 10.0, 1e-5),
     (TINY, 1): (40, 2, 0, 15, 20, 2000, None, 1e4, 10.0, 1e-4),
     (TINY, 10): (40, 2, 10, None, 50, 1000, 500, 100.0, 10.0, 1e-4),
@@ -62,8 +63,15 @@ DATM: dict[tuple[str, int], tuple[Any, ...]] = {
 }
 
 
+def called(dataset: str) -> str:
+    """What a table calls a data set; a folder wherever it is by its own name, such as tiny-imagenet-200."""
+    name = Path(dataset).name
+    return name if name in (TINY, *SUBSETS) else dataset
+
+
 def column(table: dict[tuple[str, int], Any], dataset: str, ipc: int) -> Any:
     """The entry of a data set at the nearest lower number of images per class, or at its lowest; None without one."""
+    dataset = called(dataset)
     there = sorted(count for name, count in table if name == dataset)
     return table[dataset, max([count for count in there if count <= ipc], default=there[0])] if there else None
 
@@ -81,7 +89,7 @@ def ftd(dataset: str, ipc: int) -> Values:
 def datm(dataset: str, ipc: int) -> Values:
     """DATM's settings (its table); always in ZCA space."""
     values = dict(zip(DATM_NAMES, column(DATM, dataset, ipc) or (), strict=False))
-    exceptions: Values = {"threshold": 1.1} if (dataset, ipc) == ("cifar10", 1) else {}
+    exceptions: Values = {"threshold": 1.1} if dataset == "cifar10" and ipc < 10 else {}
     if dataset == "cifar100" and 50 <= ipc < 100:
         exceptions = {"init": "random"}
     return values | ({"zca": True} | exceptions if values else {})

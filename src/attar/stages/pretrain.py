@@ -148,6 +148,19 @@ def find_pool(
     return pool, () if early_stage.is_described(pool, recipe.pool) else member_files(pool)
 
 
+def models_there(data: ImageData, recipe: Recipe) -> int:
+    """How many models of a recipe's pool are in the default folder, and would not be trained."""
+    folder, config = default_folder(data, recipe), recipe.pool
+    if recipe.condense.network_init == "fresh":
+        return 0
+    if config.keep_epochs:  # as in `_train`
+        names = [pool_files.file_name(one, data, recipe.network) for one in early_stage.member_configs(config)]
+        return sum((folder / name).exists() for name in names)
+    members, _ = pool_files.load_matching_in(folder, data, recipe.network)
+    length = {"epochs": config.epochs, "fraction": config.fraction}
+    return sum(pool_files.has_length(member, length) for member in members)
+
+
 def member_files(pool: Pool) -> tuple[str, ...]:
     """The files of a pool's models, as far as they were saved."""
     return tuple(str(member.file) for member in pool.members if member.file is not None)

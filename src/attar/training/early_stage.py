@@ -50,7 +50,7 @@ def pretrain(
         words = _in_words(member_config.seed - config.seed, config, member_config.seed)
         return _find_member(data, member_config, network, folder, advance, workers, words)
 
-    return Pool(network, describe(data), tuple(workers.map(find, _member_configs(config))))
+    return Pool(network, describe(data), tuple(workers.map(find, member_configs(config))))
 
 
 def fill(
@@ -71,7 +71,7 @@ def fill(
     members, _ = load_matching_in(folder, data, network)
     length = {"epochs": config.epochs, "fraction": config.fraction}
     saved = {member.name: member for member in members if has_length(member, length)}
-    configs = {file_name(one, data, network).removesuffix(files.SUFFIX): one for one in _member_configs(config)}
+    configs = {file_name(one, data, network).removesuffix(files.SUFFIX): one for one in member_configs(config)}
     missing = [name for name in configs if name not in saved][: max(0, config.models - len(saved))]
     log.info("pool: %s in %s, %d to train", config.in_words, folder, len(missing))
     names = [name for name in configs if name in saved or name in missing]
@@ -97,10 +97,10 @@ def _in_words(number: int, config: PoolConfig, seed: int) -> str:
 
 def is_described(pool: Pool, config: PoolConfig) -> bool:
     """Whether the pool's members are exactly those that `pretrain` would train with `config`."""
-    return [member.settings for member in pool.members] == [settings_of(one) for one in _member_configs(config)]
+    return [member.settings for member in pool.members] == [settings_of(one) for one in member_configs(config)]
 
 
-def _member_configs(config: PoolConfig) -> list[PoolConfig]:
+def member_configs(config: PoolConfig) -> list[PoolConfig]:
     """The settings of each member of the pool."""
     return [replace(config, seed=seed, models=1) for seed in range(config.seed, config.seed + config.models)]
 

@@ -42,11 +42,11 @@ class Member:
 
     @cached_property
     def digest(self) -> str:
-        """The first twelve hexadecimal digits of a SHA-256 of the tensors."""
+        """The first twelve hexadecimal digits of a SHA-256 of the tensors, those of the kept epochs included."""
         digest = hashlib.sha256()
-        for name, value in sorted((self.params | self.buffers).items()):
+        for name, value in [*sorted((self.params | self.buffers).items()), *sorted(self.epochs.items())]:
             digest.update(f"{name} {tuple(value.shape)}".encode())
-            digest.update(value.cpu().numpy().tobytes())
+            digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()[:12]
 
 
@@ -70,10 +70,6 @@ class Pool:
     def build(self, seed: int | None = None) -> models.Network:
         """A network of the pool's architecture with fresh weights, which `seed` determines."""
         return build(self.network, self.made_for, seed)
-
-    def draw(self, generator: Generator) -> Member:
-        """Draw a member uniformly."""
-        return self.members[self.draw_index(generator)]
 
     def draw_index(self, generator: Generator) -> int:
         """Draw the index of a member uniformly. The generator must be on the CPU, where the index is used."""

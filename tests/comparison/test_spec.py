@@ -12,6 +12,7 @@ import pytest
 from attar.comparison import makers, spec
 from attar.comparison.plan import ComparisonPlan, value_of
 from attar.errors import UserError
+from attar.settings.auto import Shape, fitting
 
 SPECS = Path(__file__).parents[2] / "benchmarks"
 
@@ -81,6 +82,27 @@ def test_an_entry_may_start_from_a_recipe_of_its_own() -> None:
     a, b = (point.recipe for point in actual.points)
     assert (b.data, b.network, b.evaluate) == (a.data, a.network, a.evaluate)
     assert (a.condense.n_data, b.condense.n_data, b.pool.epochs, b.condense.factor) == (500, 128, 1, 1)
+
+
+def test_settings_for_another_space_are_said(said: list[str]) -> None:
+    """MTT's table has CIFAR-10 in ZCA space at ipc 10, not at ipc 50."""
+    text = 'ipc = [10, 50]\n[[entry]]\nname = "tm"\nmethod = "mtt"\n[[entry]]\nmethod = "dm"'
+    plan('recipe = "cifar10"\n' + text)
+    assert said == [
+        "my.toml: entry 'tm': the settings of mtt at ipc 10 are for images in ZCA space, and those of this comparison "
+        "are not; say zca = true or zca = false at the top of the spec"
+    ]
+    assert [point.recipe.data.zca for point in plan('recipe = "cifar10"\nzca = true\n' + text).points] == [True] * 4
+    plan('recipe = "cifar10"\nzca = false\n' + text)
+    assert len(said) == 1
+
+
+def test_best_of_the_figure_for_a_gpu_is_what_a_gpu_gets() -> None:
+    actual = plan((SPECS / "compare" / "figure-gpu.toml").read_text(encoding="utf-8"))
+    best = next(point.recipe for point in actual.points if point.entry == "best")
+    expected = fitting(Shape(3, 32, 32, 10, 50_000, cpu=False), 10, best=True)
+    same = replace(best.condense, base_size=expected.condense.base_size, n_data=expected.condense.n_data)
+    assert same == expected.condense and best.pool == expected.pool
 
 
 def test_core_sets_take_what_they_need_of_the_common_settings() -> None:

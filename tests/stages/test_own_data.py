@@ -150,7 +150,7 @@ def test_the_evaluation_is_quick_where_a_full_one_takes_too_long(monkeypatch: py
     monkeypatch.setattr(schedule, "estimate", lambda data, recipe: estimated)
     for minutes, is_quick in ((full / 60, True), (2.1 * full / 60, False)):
         limit = TimeLimit(minutes, time.perf_counter(), evaluate=True)
-        schedule.fit_limit(data, recipe, limit, pool_there=True)
+        schedule.fit_limit(data, recipe, limit, there=99)
         assert limit.quick == is_quick and limit.reserved == (quick if is_quick else full)
 
 

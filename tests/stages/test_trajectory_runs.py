@@ -18,6 +18,7 @@ import attar
 from attar.errors import UserError
 from attar.evaluation.training_sets import training_set
 from attar.sets import foreign, set_files
+from attar.stages import schedule
 from attar.stages.train import train_set
 from helpers.command import call, refused
 
@@ -136,6 +137,16 @@ def test_minutes_fit_the_iterations_but_not_the_experts(method: str, here: Path,
     config = read(tmp_path / "run" / "config.json")
     assert config["pool"]["epochs"] == 2 and config["condense"]["niter"] >= 1
     assert config["attar"]["minutes"] == 0.05
+
+
+def test_minutes_count_the_models_that_are_there(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "estimate", lambda data, recipe: schedule.Estimate(epoch=1e6, inner=4.0))
+    there = sorted(Path("pool").rglob("*"))
+    for method, own, count in (("mtt", OWN["mtt"][:-2], 2), ("accdd", ("--width", "0.05", "--nclass", "3"), 5)):
+        run = str(tmp_path / method)
+        call("condense", "-d", "digits", "--method", method, *own, "--minutes", "1", "--out", run, "--quiet")
+        assert read(tmp_path / method / "config.json")["pool"]["models"] == count
+    assert sorted(Path("pool").rglob("*")) == there, "nothing was trained"
 
 
 @pytest.mark.parametrize(

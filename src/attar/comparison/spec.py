@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,7 @@ from attar.comparison.grid import (
     settings_in,
 )
 from attar.comparison.plan import ComparisonPlan, Point, in_words, slug
-from attar.errors import UserError, nearest
+from attar.errors import UserError, nearest, say_once
 from attar.selection import coresets
 from attar.settings import layers
 from attar.settings.auto import Shape
@@ -119,6 +120,13 @@ def _points(
         values = common | settings | layer | combination
         point, values = _point(name, method, features, base, values, where, shape)
         effective |= values.keys()
+        if point.recipe.data.zca != shared.data.zca:
+            theirs, ours = ("in ZCA space", "not") if point.recipe.data.zca else ("not in ZCA space", "in it")
+            say_once(
+                f"{where}the settings of {point.method} at ipc {point.recipe.condense.ipc} are for images {theirs}, "
+                f"and those of this comparison are {ours}; say zca = true or zca = false at the top of the spec",
+                logging.WARNING,
+            )
         recipe = replace(point.recipe, data=shared.data, network=shared.network, evaluate=shared.evaluate)
         named = {label(key): value for key, value in combination.items() if key in values}
         named = {"ipc": recipe.condense.ipc} | named

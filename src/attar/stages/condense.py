@@ -28,7 +28,7 @@ from attar.stages import schedule
 from attar.stages.clock import TimeLimit
 from attar.stages.evaluate import evaluate_set
 from attar.stages.parts import PARTS, condense_parts, discard_parts, settings_of_parts
-from attar.stages.pretrain import check_pool_settings, describe_pool, find_pool, member_files, warn_chance
+from attar.stages.pretrain import check_pool_settings, describe_pool, find_pool, member_files, models_there, warn_chance
 from attar.stages.run import Event, RunOptions, condense_in_memory, condense_run, run_options
 from attar.stages.shared import (
     DEFAULT_FOLDER,
@@ -189,8 +189,8 @@ def _as_fitted(folder: RunFolder, inputs: Inputs, limit: TimeLimit) -> Inputs:
     return inputs.with_recipe(recipe)
 
 
-def _checked(inputs: Inputs, pool: Pool | None, limit: TimeLimit) -> Inputs:
-    """The inputs of a new run after all checks, with as many iterations as the time limit allows."""
+def _checked(inputs: Inputs, pool: Pool | None, limit: TimeLimit, *, keep: bool) -> Inputs:
+    """The inputs of a new run after all checks, with as many iterations as the time limit allows; keep: `_pool_for`."""
     if limit.minutes is not None and inputs.recipe.condense.phase is not None:
         raise UserError("minutes would give every part another schedule; give niter, or leave phase out")
     check_inputs(inputs.data, inputs.recipe)
@@ -201,7 +201,8 @@ def _checked(inputs: Inputs, pool: Pool | None, limit: TimeLimit) -> Inputs:
         logger.info(inputs.fitted)
     if limit.minutes is None:
         return inputs
-    return inputs.with_recipe(schedule.fit_limit(inputs.data, inputs.recipe, limit, pool_there=is_trained))
+    count = inputs.recipe.pool.models if is_trained else models_there(inputs.data, inputs.recipe) if keep else 0
+    return inputs.with_recipe(schedule.fit_limit(inputs.data, inputs.recipe, limit, there=count))
 
 
 def _pool_for(
@@ -233,7 +234,7 @@ def _in_memory(
     if options.logs:
         raise UserError("log writes into the run folder; name a folder, or leave log out")
     _check_callback(inputs, options)
-    inputs = _checked(inputs, pool, limit)
+    inputs = _checked(inputs, pool, limit, keep=False)
     pool, _ = _pool_for(inputs, pool, options, keep=False)
     recipe = replace(inputs.recipe, network=pool.network)
     parts = settings_of_parts(inputs.data, recipe) if recipe.condense.is_split else [recipe]
@@ -255,7 +256,7 @@ def _start(
 ) -> SyntheticSet:
     """Begin a run in a folder, and carry it out. All that can be refused is refused before the folder is made."""
     run_folder.check_free(path, overwrite=overwrite)
-    inputs = _checked(inputs, pool, limit)
+    inputs = _checked(inputs, pool, limit, keep=True)
     with Stopwatch() as pretraining:
         pool, recipe = _pool_for(inputs, pool, options, workers)
     pool_entry = {} if recipe.condense.is_split else describe_pool(pool)  # each part describes the pool itself
@@ -295,6 +296,5 @@ def _resume(
 def _carry_out(
     run: Run, data: ImageData, pool: Pool, options: RunOptions, workers: ThreadWorkers | None
 ) -> SyntheticSet:
-    if run.recipe.condense.is_split:
-        return condense_parts(run, data, pool, options, workers)
-    return condense_run(run, data, pool, options)
+    is_split = run.recipe.condense.is_split
+    return condense_parts(run, data, pool, options, workers) if is_split else condense_run(run, data, pool, options)

@@ -56,9 +56,10 @@ class Estimate:
     image: float = 0.0  # training a network on one image
     class_bytes: int = 0  # memory of one class's step
 
-    def pool(self, config: PoolConfig) -> float:
-        """Seconds of all early-stage models."""
-        return -(-config.models // self.at_once) * (config.epochs * config.fraction * self.epoch + self.test)
+    def pool(self, config: PoolConfig, there: int = 0) -> float:
+        """Seconds of all early-stage models; `there` of them are trained already."""
+        missing = max(0, config.models - there)
+        return -(-missing // self.at_once) * (config.epochs * config.fraction * self.epoch + self.test)
 
     def evaluation(self, data: ImageData, recipe: Recipe, *, quick: bool = False) -> float:
         """Seconds of an evaluation of the set on the run's own network."""
@@ -170,7 +171,7 @@ def _seconds(step: Callable[[], None], device: torch.device) -> float:
     return statistics.median(seconds)
 
 
-def fit_limit(data: ImageData, recipe: Recipe, limit: TimeLimit, *, pool_there: bool) -> Recipe:
+def fit_limit(data: ImageData, recipe: Recipe, limit: TimeLimit, *, there: int) -> Recipe:
     """The recipe for a run within a limit, at most half of it for the evaluation; see `fit`."""
     assert limit.minutes is not None
     total = 60 * limit.minutes
@@ -182,25 +183,25 @@ def fit_limit(data: ImageData, recipe: Recipe, limit: TimeLimit, *, pool_there: 
         if limit.quick:
             log.info("the evaluation is a quick one, of about %.0f s: a full one takes about %.0f s", short, full)
     spent = time.perf_counter() - limit.started
-    return fit(data, recipe, total - limit.reserved, before=spent, pool_there=pool_there)
+    return fit(data, recipe, total - limit.reserved, before=spent, there=there)
 
 
-def fit(data: ImageData, recipe: Recipe, seconds: float, *, before: float = 0.0, pool_there: bool = False) -> Recipe:
+def fit(data: ImageData, recipe: Recipe, seconds: float, *, before: float = 0.0, there: int = 0) -> Recipe:
     """The recipe for a run that ends after `seconds` of pretraining and condensation: its pool, its outer iterations.
 
     Pretraining gets half of the time at most: fewer models and then fewer epochs where it would take more. Outer
     iterations are shortened where fewer than twenty would fit. Their number is an expectation: a `Clock` ends the run.
-    before: seconds of the limit that are already spent; pool_there: whether the models are already trained.
+    before: seconds of the limit that are already spent; there: models that are already trained.
     Raises `UserError` when the time is too short for one model and one iteration.
     """
     if recipe.condense.eval_at:
         raise UserError("eval_at and minutes exclude each other: evaluations take time that is not known before")
     start = time.perf_counter() - before
     estimated = estimate(data, recipe)
-    fitted, words = _fitted(recipe, estimated, seconds, start, pool_there)
+    fitted, words = _fitted(recipe, estimated, seconds, start, there)
     if compiles(fitted, data, estimated.class_bytes):
         estimated = estimate(data, recipe, compiled=True)
-        fitted, words = _fitted(recipe, estimated, seconds, start, pool_there)
+        fitted, words = _fitted(recipe, estimated, seconds, start, there)
     log.info("%s", words)
     return fitted
 
@@ -217,10 +218,10 @@ def compiles(recipe: Recipe, data: ImageData, size: int) -> bool:
     return worth_compiling("auto", serial_steps(config, classes, data.device), size, data.device)
 
 
-def _fitted(recipe: Recipe, estimated: Estimate, seconds: float, start: float, pool_there: bool) -> tuple[Recipe, str]:
+def _fitted(recipe: Recipe, estimated: Estimate, seconds: float, start: float, there: int) -> tuple[Recipe, str]:
     """The recipe that fits into `seconds` since `start` (of `time.perf_counter`), and a line about it."""
-    pool = recipe.pool if pool_there else _smaller(recipe.pool, estimated, MAX_POOL_FRACTION * seconds)
-    pool_seconds = 0.0 if pool_there else estimated.pool(pool)
+    pool = _smaller(recipe.pool, estimated, MAX_POOL_FRACTION * seconds, there)
+    pool_seconds = estimated.pool(pool, there if pool.epochs == recipe.pool.epochs else 0)
     left = seconds - (time.perf_counter() - start) - pool_seconds
     total = int(left / estimated.inner)
     sweeps = recipe.condense.sweeps_per_network or 1  # an outer iteration uses a network for all its sweeps at least
@@ -246,12 +247,15 @@ def in_minutes(seconds: float) -> str:
     return f"{seconds / 60:.3g} minute{'s' * (seconds != 60)}"
 
 
-def _smaller(config: PoolConfig, estimated: Estimate, seconds: float) -> PoolConfig:
-    """The pool with as many epochs, and then as many models, as fit into `seconds`, but at least one of each."""
+def _smaller(config: PoolConfig, estimated: Estimate, seconds: float, there: int) -> PoolConfig:
+    """The pool with as many epochs, and then as many models, as fit into `seconds`, but at least one of each.
+
+    there: models that take no time, being trained already.
+    """
     whole = config.keep_epochs  # the length of a trajectory is what is matched
     for epochs in (config.epochs,) if whole else range(config.epochs, 0, -1):
         for count in range(config.models, 0, -1):
             smaller = replace(config, models=count, epochs=epochs)
-            if estimated.pool(smaller) <= seconds:
+            if estimated.pool(smaller, there if epochs == config.epochs else 0) <= seconds:
                 return smaller
     return replace(config, models=1, epochs=config.epochs if whole else 1)

@@ -140,7 +140,7 @@ def test_minutes_fit_the_iterations_but_not_the_experts(method: str, here: Path,
 
 
 def test_minutes_count_the_models_that_are_there(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedule, "estimate", lambda data, recipe: schedule.Estimate(epoch=1e6, inner=4.0))
+    monkeypatch.setattr(schedule, "estimate", lambda data, recipe: schedule.Estimate(epoch=1e6, inner=10.0))
     there = sorted(Path("pool").rglob("*"))
     for method, own, count in (("mtt", OWN["mtt"][:-2], 2), ("accdd", ("--width", "0.05", "--nclass", "3"), 5)):
         run = str(tmp_path / method)

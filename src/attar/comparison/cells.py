@@ -99,8 +99,9 @@ def blank(data: ImageData, ipc: int) -> SyntheticSet:
     """A set of this size without images, for functions that only need the size. It takes no memory."""
     labels = torch.arange(data.nclass, device=data.device).repeat_interleave(ipc)
     images = torch.zeros(1, 1, 1, 1, device=data.device).expand(len(labels), data.channels, *data.size)
-    about = {"classes": data.classes, "mean": data.mean, "std": data.std, "source": data.name, "space": data.space}
-    return SyntheticSet(images, labels, **about)
+    return SyntheticSet(
+        images, labels, classes=data.classes, mean=data.mean, std=data.std, source=data.name, space=data.space
+    )
 
 
 def measure(context: Context, task: Task) -> ResultLine:

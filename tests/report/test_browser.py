@@ -176,3 +176,34 @@ def test_a_class_is_enlarged_by_click_and_by_key(chromium: Browser, report: Path
     chromium.run("document.getElementById('large').click()")
     assert not chromium.run("document.getElementById('large').open")
     assert_quiet(chromium)
+
+
+def test_what_the_reader_has_chosen_stays_when_the_page_of_a_run_loads_anew(chromium: Browser, tmp_path: Path) -> None:
+    """View, time, enlargement, folds and focus; also on the last page, which is not loaded anew."""
+    condensed = random_set(2, channels=3, factor=2)
+
+    def again() -> None:
+        chromium.heard.clear()
+        chromium.send("Page.reload")
+        while not any(event["method"] == "Page.loadEventFired" for event in chromium.heard):
+            chromium.next()
+
+    state = """[document.getElementById("when").textContent, document.querySelector("[name=view]:checked").value,
+      document.activeElement.id, document.querySelector("details:not([open])") === null,
+      document.querySelector("#large figcaption")?.textContent ?? ""]"""
+    write_and_parse(tmp_path, condensed, running=(10, 20))
+    chromium.open(tmp_path / "report.html")
+    chromium.run("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
+    chromium.run("document.getElementById('time').focus()")
+    chromium.press("ArrowLeft")
+    again()
+    assert chromium.run(state) == ["after 3 outer iterations, 12.0 s, loss 0.25", "stored", "time", True, ""]
+    chromium.run("document.getElementById('view-decoded').click()")
+    chromium.run("document.querySelectorAll('#decoded .lines')[7].click()")
+    write_and_parse(tmp_path, condensed)
+    again()
+    when, view, _, _, enlarged = chromium.run(state)
+    assert (when.split(",")[0], view) == ("after 3 outer iterations", "decoded") and enlarged.startswith("7")
+    again()
+    assert chromium.run(state)[1] == "stored"
+    assert chromium.complaints() == []

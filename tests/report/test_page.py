@@ -14,6 +14,7 @@ import torch
 import attar
 from attar.errors import size_in_words
 from attar.report import chart, numbers, page, sheets
+from attar.report.nearest import nearest
 from attar.report.page import Moment
 from helpers.pages import (
     HOSTILE,
@@ -224,6 +225,7 @@ def test_accuracy_by_class_and_what_a_class_is_taken_for(tmp_path: Path) -> None
     for text in ("By class (convnet2)", "cat 75.0 % 100.0 % dog 25.0 %", "dog 50.0 % 90.0 % cat 25.0 %"):
         assert text in parsed.text, text
     assert ("td", "title", "dog taken for owl: 25 %") in parsed.attributes
+    assert "for another (column) cat dog owl cat 75 25" in parsed.text
     many = {f"class {k}": 0.5 for k in range(numbers.MAX_CONFUSION + 1)}
     counts = [[1] * len(many) for _ in many]
     wide = {"accuracy": {"convnet2": {"accuracy": many, "confusion": counts}}}
@@ -233,7 +235,7 @@ def test_accuracy_by_class_and_what_a_class_is_taken_for(tmp_path: Path) -> None
     assert "owl no test images" in parsed.text
 
 
-def test_the_most_similar_real_image_stands_below_each(tmp_path: Path) -> None:
+def test_the_most_similar_real_images_stand_below_each(tmp_path: Path) -> None:
     """Against a loop over all training images of the class."""
     draw = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (60, 3, 8, 8), dtype=torch.uint8, generator=draw)
@@ -243,16 +245,33 @@ def test_the_most_similar_real_image_stands_below_each(tmp_path: Path) -> None:
     sheet, places = pictures(tmp_path)[-1], cells(parsed, "beside")
     decoded, labels = condensed.decoded()
     order = [(labels == label).nonzero().flatten()[:6] for label in range(10)]
-    assert len(places) == 2 * 6 * 10
+    assert len(places) == 3 * 6 * 10
     for label, rows in enumerate(order):
-        own = places[12 * label : 12 * (label + 1)]
+        own = places[18 * label : 18 * (label + 1)]
         candidates = [k for k in range(60) if k % 10 == label]
-        for above, below, row in zip(own[:6], own[6:], rows.tolist(), strict=True):
-            distances = [((images[k] / 255 - decoded[row]) ** 2).sum().item() for k in candidates]
-            best = images[candidates[distances.index(min(distances))]]
-            assert (tile(sheet, above["x"], above["y"], 8, 8) == eight_bit(decoded[row : row + 1])[0]).all()
-            assert (tile(sheet, below["x"], below["y"], 8, 8) == best.permute(1, 2, 0).numpy()).all()
-    assert "below the real image of the class that is most similar" in parsed.text
+        smallest = []
+        for k, row in enumerate(rows.tolist()):
+            distances = {c: ((images[c] / 255 - decoded[row]) ** 2).mean().item() ** 0.5 for c in candidates}
+            near = sorted(candidates, key=distances.__getitem__)[:2]
+            smallest.append(distances[near[0]])
+            shown = eight_bit(decoded[row : row + 1])[0], *(images[c].permute(1, 2, 0).numpy() for c in near)
+            for place, expected in zip(own[k::6], shown, strict=True):
+                assert (tile(sheet, place["x"], place["y"], 8, 8) == expected).all()
+        among = [
+            min(((images[a] / 255 - images[b] / 255) ** 2).mean().item() ** 0.5 for b in candidates if a != b)
+            for a in candidates
+        ]
+        assert f"{label} {min(smallest):.2f} ({sorted(among)[2]:.2f})" in parsed.text
+    assert "below the real images of the class that are most similar" in parsed.text
+
+
+def test_a_copy_is_at_no_distance_and_a_class_of_one_image_has_one_neighbour() -> None:
+    images = torch.randint(0, 256, (5, 1, 8, 8), dtype=torch.uint8)
+    data = attar.ImageData(images, torch.tensor([0, 0, 0, 0, 1]))
+    found = nearest({0: images[1:2] / 255, 1: images[:1] / 255}, data)
+    assert found[0].smallest == pytest.approx(0, abs=1e-3) and found[0].among_real > 0.1
+    assert torch.equal(found[0].images[0, 0], images[1] / 255)
+    assert found[1].images.shape == (1, 1, 1, 8, 8) and found[1].smallest > 0.1
 
 
 def test_the_loss_is_shown_as_a_share_of_the_first_one(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 import attar
 from attar.cli.parser import main
 from attar.data.images import ImageData
-from attar.sets import foreign, push
+from attar.sets import card, foreign, push
 from attar.sets.export import bytes_of, export_set, folder_names
 from attar.sets.push import push_set
 from attar.settings import own_code
@@ -80,7 +80,7 @@ def test_exported_images_are_read_back(to: str, what: str, channels: int, tmp_pa
     assert torch.equal(back.labels, labels)
     assert torch.equal(eight(back.images), eight(images))
     assert (back.classes, back.mean, back.std) == (condensed.classes, condensed.mean, condensed.std)
-    assert list(tmp_path.iterdir()) == [out]
+    assert sorted(tmp_path.iterdir()) == ([out] if out.is_dir() else [out, tmp_path / f"{out.name}.md"])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -99,28 +99,100 @@ def test_datasets_reads_the_parquet(channels: int, tmp_path: Path, monkeypatch: 
         for row, image in enumerate(bytes_of(images)):
             assert (np.asarray(read[row]["image"]) == image).all()
     assert datasets.get_dataset_default_config_name(str(tmp_path / "out")) == "decoded"
-    lines = re.search(r"```python\n(.*?)```", (tmp_path / "out" / "README.md").read_text(encoding="utf-8"), re.S)
-    assert lines
-    monkeypatch.setattr(datasets, "load_dataset", partial(datasets.load_dataset, cache_dir=str(tmp_path / "cache")))
+
+
+@pytest.mark.parametrize("to", ["parquet", "imagefolder", "npz", "pt"])
+@pytest.mark.parametrize("what", ["stored", "decoded", "both"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_stranger_trains_by_the_card(
+    to: str, what: str, channels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its code runs as it stands: the images are attar's, decoded and normalised, and the network learns them."""
+    if (to, what) == ("pt", "both"):
+        return
+    if to == "parquet":
+        datasets = pytest.importorskip("datasets")
+        monkeypatch.setattr(datasets, "load_dataset", partial(datasets.load_dataset, cache_dir=str(tmp_path / "cache")))
+    steps = {"single": "color_crop_cutout_flip_scale_rotate", "multi": "resize_flip"}
+    kind = "multi" if what == "stored" else "single"
+    condensed = replace(make(3, channels), decode_type=kind, recipe={"evaluate": {"aug_type": steps[kind]}})
+    out = export_set(condensed, to, tmp_path / "out", what=what)
+    text = (out / "README.md" if out.is_dir() else out.with_name(f"{out.name}.md")).read_text(encoding="utf-8")
+    by_attar, code = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert "attar" not in code and "attar.train" in by_attar
+    assert ("epochs = 1000\n" in code) and ("def decode" in code) == (what == "stored")
+    monkeypatch.chdir(out if out.is_dir() else tmp_path)
     names: dict[str, Any] = {}
-    exec(lines[1].replace("USER/NAME", str(tmp_path / "out")), names)
-    images, labels = condensed.decoded()
-    assert names["y"].tolist() == labels.tolist()
-    assert torch.allclose(names["x"], condensed.normalize(eight(images) / 255), atol=1e-5)
+    exec(code.replace("USER/NAME", str(out)).replace("epochs = 1000", "epochs = 9").replace("128", "8"), names)
+    seen = condensed if to == "pt" else replace(condensed, images=eight(condensed.images) / 255)
+    images, labels = seen.decoded() if what == "stored" or to == "pt" else condensed.decoded()
+    images = images if what == "stored" or to == "pt" else eight(images) / 255
+    order = names["y"].argmax(1).argsort(stable=True)
+    assert names["y"].argmax(1)[order].tolist() == labels.tolist()
+    assert torch.allclose(names["x"][order], condensed.normalize(images), atol=1e-4)
+    assert bool(names["loss"].isfinite()) and names["network"](names["x"]).shape == (len(labels), 3)
+
+
+def test_what_the_card_trains_knows_digits(workspace: Path, tmp_path: Path) -> None:
+    """Ten images, the card's own lines for less long, and real images that it has not seen."""
+    small = attar.load_set(workspace / "base")
+    wider = replace(small, recipe=small.recipe | {"network": {"net_type": "convnet", "depth": 2, "width": 0.5}})
+    out = export_set(wider, "npz", tmp_path / "out")
+    code = re.findall(r"```python\n(.*?)```", out.with_name("out.npz.md").read_text(encoding="utf-8"), re.S)[-1]
+    names: dict[str, Any] = {}
+    torch.manual_seed(0)
+    assert "(1, 1), (64, 1)" in code
+    exec(re.sub(r"epochs = \d+", "epochs = 120", code.replace('"out.npz"', repr(str(out)))), names)
+    data = attar.load("digits")
+    assert data.test_images is not None and data.test_labels is not None
+    with torch.no_grad():
+        right = names["network"](data.normalize(data.test_images.float() / 255)).argmax(1) == data.test_labels
+    assert float(right.float().mean()) > 0.5
+
+
+@pytest.mark.parametrize("to", ["parquet", "imagefolder", "npz", "pt"])
+def test_attar_trains_by_the_card(to: str, copied_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("huggingface_hub")
+    out = export_set("base", to, "out")
+    text = (out / "README.md" if out.is_dir() else out.with_name(f"out.{to}.md")).read_text(encoding="utf-8")
+    code = re.search(r"```python\n(import attar.*?)```", text, re.S)
+    assert code
+    quick = partial(attar.train, epochs=1, width=0.05)
+    monkeypatch.setattr(attar, "train", quick)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, repo_type: out)
+    names: dict[str, Any] = {}
+    exec(code[1].replace("resnet18", "convnet"), names)
+    assert names["network"](torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    torch.save([torch.zeros(2, 1, 8, 8), torch.tensor([0, 1])], "pair.pt")
+    with pytest.raises(attar.UserError, match=r"pair.pt does not say what its classes, mean and std are"):
+        attar.train("pair.pt")
+
+
+def test_the_card_knows_known_data() -> None:
+    assert (
+        card.source_of("imagenet10").link == card.source_of("imagefruit").link == "https://image-net.org/download.php"
+    )
+    assert card.source_of("imagenette2-160").home.endswith("imagenette")
+    assert card.source_of("tiny-imagenet-200").hub == "zh-plus/tiny-imagenet"
+    assert card.source_of("me/zoo").home == "https://huggingface.co/datasets/me/zoo"
+    assert card.source_of("zoo") == card.Source("")
 
 
 def test_the_card_says_what_a_stranger_needs(copied_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("evaluate", "base", "--runs", "2", "--epochs", "1", "--whole_epochs", "1", "--quiet")
     capsys.readouterr()
     call("push", "base", "me/small", "--dry_run")
-    said, card = capsys.readouterr().out, (copied_run / "base" / "push" / "README.md").read_text(encoding="utf-8")
-    assert said.startswith(card) and "nothing was uploaded; the folder is base/push" in said
+    said, text = capsys.readouterr().out, (copied_run / "base" / "push" / "README.md").read_text(encoding="utf-8")
+    assert said.startswith(text) and "nothing was uploaded; the folder is base/push" in said
     result = json.loads((copied_run / "base" / "result.json").read_text(encoding="utf-8"))
     entry = result["accuracy"]["convnet2"]
     for words in (
-        "license: other",
+        "license: cc-by-4.0\nlicense_link: https://creativecommons.org/licenses/by/4.0/\n",
+        "source_datasets:\n- extended\n",
         "made by attar out of the data set `digits`, by the method accdd",
         'load_dataset("me/small", "decoded")["train"]',
+        'snapshot_download("me/small", repo_type="dataset")',
+        "optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=0.0005)",
         "![the images](images.png)",
         f"| convnet2 | {100 * entry['mean']:.1f} ± {100 * entry['std']:.1f} |",
         "@inproceedings{accdd,",
@@ -130,9 +202,9 @@ def test_the_card_says_what_a_stranger_needs(copied_run: Path, capsys: pytest.Ca
         "no guarantee of privacy",
         "https://archive.ics.uci.edu/dataset/80",
     ):
-        assert words in card, words
+        assert words in text, words
     assert (copied_run / "base" / "push" / "images.png").is_file()
-    sums = re.findall(r"^([0-9a-f]{64})  (\S+)$", card, re.M)
+    sums = re.findall(r"^([0-9a-f]{64})  (\S+)$", text, re.M)
     for digest, name in sums:
         assert hashlib.sha256((copied_run / "base" / "push" / name).read_bytes()).hexdigest() == digest
     assert [name.split("/")[0] for _, name in sums] == ["decoded", "stored"]

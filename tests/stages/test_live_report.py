@@ -34,7 +34,7 @@ def test_the_page_of_a_running_run_says_how_far_it_is_and_loads_itself_anew(
         page = Page(text)
         assert f"Still running: {done} of 3 outer iterations" in page.text
         assert ("meta", "http-equiv", "refresh") in page.attributes
-        assert "Use it" not in page.text
+        assert "Use it" not in page.text and ("input", "value", "beside") in page.attributes
     end = Path("run/report.html").read_text(encoding="utf-8")
     assert "Still running" not in end and 'http-equiv="refresh"' not in end and "Use it" in end
 

@@ -243,7 +243,7 @@ def train(run: str, /, *, flags: Flags, settings: Settings) -> None:
     Parameters
     ----------
     run: str
-        a run folder, or a condensed.safetensors file
+        a run folder, a condensed.safetensors file, or an export of attar
 
     Examples
     --------

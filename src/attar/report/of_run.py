@@ -40,7 +40,7 @@ class LiveReport:
             return
         images = condensed()
         result = describe_result(images, self.data) | {"accuracy": {}}
-        write_report(self.folder, images, result, running=(outer, total), stopped=stopped)
+        write_report(self.folder, images, result, self.data, running=(outer, total), stopped=stopped)
         self.last = time.perf_counter()
         self.cost = self.last - start
 

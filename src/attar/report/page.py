@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -143,9 +145,18 @@ def views(
         galleries.append(gallery("decoded", condensed, counts, decoded, DECODED_PIXELS, DECODED_BYTES))
     if data is not None and not condensed.coreset and (data.channels, *data.size) == tuple(condensed.images.shape[1:]):
         shown = {label: decoded(label)[:BESIDE_IMAGES].clamp(0, 1) for label in images}
-        real = nearest(shown, data)
-        pairs = {label: torch.stack([shown[label].cpu(), real[label]], dim=1).flatten(0, 1) for label in shown}
-        galleries.append(gallery("beside", condensed, counts, pairs.__getitem__, BESIDE_PIXELS, BESIDE_BYTES, pair=2))
+        found = nearest(shown, data)
+        most = min(real.images.shape[1] for real in found.values())
+        groups = {
+            label: torch.cat([shown[label].cpu()[:, None], real.images[:, :most]], dim=1).flatten(0, 1)
+            for label, real in found.items()
+        }
+        beside = partial(gallery, "beside", condensed, counts, groups.__getitem__, BESIDE_PIXELS, BESIDE_BYTES)
+        notes = {
+            label: f"{real.smallest:.2f}" + (f" ({real.among_real:.2f})" if math.isfinite(real.among_real) else "")
+            for label, real in found.items()
+        }
+        galleries.append(beside(pair=1 + most, notes=notes))
     return galleries
 
 
@@ -173,6 +184,7 @@ def gallery(
     past: Sequence[np.ndarray] = (),  # uint8 [n, h, w, 3] each
     past_labels: Tensor | None = None,
     pair: int = 1,  # so many images for each that is counted, in one column
+    notes: Mapping[int, str] | None = None,  # label → what is said of it in place of numbers of images
 ) -> dict[str, Any]:
     """One gallery: its sheets and sizes, and for each class its name and the places of its images in the sheets."""
     many = len(counts) > MANY_CLASSES
@@ -193,7 +205,7 @@ def gallery(
         row = places.stop
         cells = [_cell(k, past_rows[n] if n < len(past_rows) else None, now, before) for n, k in enumerate(places)]
         columns = len(cells) // pair
-        note = f"{columns} of {count}" if columns < count else ""
+        note = notes[label] if notes else f"{columns} of {count}" if columns < count else ""
         lines = [cells[k::pair] for k in range(pair)]
         blocks.append({"name": str(condensed.classes[label]), "note": note, "lines": lines})
     return {

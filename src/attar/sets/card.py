@@ -1,4 +1,4 @@
-"""The card of an exported set: README.md of a data set on the Hugging Face hub, the page that strangers see."""
+"""The card of an exported set: README.md of a folder, as on the Hugging Face hub, or FILE.md; what strangers see."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from attar import __version__, files
+from attar.data.sources.imagenet import SUBSETS
 from attar.errors import counted
+from attar.sets import card_code
+from attar.sets.soft_files import FILE, SOFT
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.config import EvaluateConfig, Recipe, with_role
 from attar.settings.methods import METHODS
@@ -21,49 +24,88 @@ from attar.settings.schema import settings_of
 
 CARD = "README.md"
 PICTURE = "images.png"  # of the run, beside the card
-NAME = "USER/NAME"  # in the snippet; `attar push` knows the name
+Exported = Mapping[str, tuple[Tensor, Tensor]]  # "stored", "decoded" → images and labels
 SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-SOURCES = {  # where known data sets come from
-    "cifar10": "https://www.cs.toronto.edu/~kriz/cifar.html",
-    "cifar100": "https://www.cs.toronto.edu/~kriz/cifar.html",
-    "digits": "https://archive.ics.uci.edu/dataset/80",
-    "fashion": "https://github.com/zalandoresearch/fashion-mnist",
-    "imagenet": "https://image-net.org",
-    "mnist": "https://yann.lecun.org/exdb/mnist",
-    "svhn": "http://ufldl.stanford.edu/housenumbers",
+
+
+class Source(NamedTuple):
+    """Where a known data set comes from."""
+
+    home: str
+    hub: str = ""  # its name on the Hugging Face hub
+    licence: str = ""  # as the hub calls it; "" where it has none of the usual ones
+    link: str = ""  # to its licence or terms
+
+
+_TERMS = "https://image-net.org/download.php"
+_FAST = "https://github.com/fastai/imagenette"
+SOURCES = {
+    "cifar10": Source("https://www.cs.toronto.edu/~kriz/cifar.html", "uoft-cs/cifar10"),
+    "cifar100": Source("https://www.cs.toronto.edu/~kriz/cifar.html", "uoft-cs/cifar100"),
+    "digits": Source(
+        "https://archive.ics.uci.edu/dataset/80", "", "cc-by-4.0", "https://creativecommons.org/licenses/by/4.0/"
+    ),
+    "fashion": Source(
+        *("https://github.com/zalandoresearch/fashion-mnist", "zalando-datasets/fashion_mnist", "mit"),
+        "https://github.com/zalandoresearch/fashion-mnist/blob/master/LICENSE",
+    ),
+    **dict.fromkeys(("imagenet", *SUBSETS), Source("https://image-net.org", "ILSVRC/imagenet-1k", "", _TERMS)),
+    **dict.fromkeys(("imagenette", "imagewoof"), Source(_FAST, "ILSVRC/imagenet-1k", "", _TERMS)),
+    "mnist": Source("https://yann.lecun.org/exdb/mnist", "ylecun/mnist"),
+    "svhn": Source("http://ufldl.stanford.edu/housenumbers", "ufldl-stanford/svhn"),
+    "tiny-imagenet": Source("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "zh-plus/tiny-imagenet", "", _TERMS),
 }
 
 
-def write_card(folder: Path, exported: Mapping[str, tuple[Tensor, Tensor]], condensed: SyntheticSet) -> None:
-    """Write the card into a folder whose images are there, with picture and accuracies of the set's run, if any."""
-    run = condensed.folder
-    has_picture = run is not None and (run / PICTURE).is_file()
-    if run is not None and has_picture:
+def source_of(name: str) -> Source:
+    """Where the data set of that name comes from, such as imagenet10, imagenette2-160 or USER/NAME of the hub."""
+    if name.count("/") == 1:
+        return Source(f"https://huggingface.co/datasets/{name}", name)
+    return SOURCES.get(name) or SOURCES.get(re.sub(r"[-\d]+$", "", name), Source(""))
+
+
+def write_card(out: Path, exported: Exported, condensed: SyntheticSet, to: str, files_of: Path) -> None:
+    """Write the card of a format into a folder, or to a file, with the accuracies of the set's run, if it is in one.
+
+    out: the card. files_of: the exported file; or the folder, which gets the picture of the run.
+    """
+    run, folder = condensed.folder, files_of if files_of.is_dir() else None
+    has_picture = run is not None and folder is not None and (run / PICTURE).is_file()
+    if run is not None and folder is not None and has_picture:
         shutil.copy(run / PICTURE, folder / PICTURE)
     result = files.read_json(run / "result.json") if run is not None and (run / "result.json").is_file() else {}
+    paths = [files_of] if folder is None else sorted(folder.glob("*/*.parquet"))
     sums = {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.glob("*/*.parquet"))
+        path.name if folder is None else path.relative_to(folder).as_posix(): hashlib.sha256(
+            path.read_bytes()
+        ).hexdigest()
+        for path in paths
     }
-    (folder / CARD).write_text(card(exported, condensed, result, sums, picture=has_picture), encoding="utf-8")
+    text = card(exported, condensed, result, sums, to=to, file="" if folder else files_of.name, picture=has_picture)
+    out.write_text(text, encoding="utf-8")
 
 
 def card(
-    exported: Mapping[str, tuple[Tensor, Tensor]],
+    exported: Exported,
     condensed: SyntheticSet,
     result: Mapping[str, Any],
     sums: Mapping[str, str],
     *,
+    to: str,
+    file: str,
     picture: bool,
 ) -> str:
-    """The text of the card; `result` is the content of the run's result.json, `sums` the SHA-256 of each file."""
-    count = max(len(labels) for _, labels in exported.values())
-    size = next((name for limit, name in SIZE_CATEGORIES if count < limit), "n>1M")
-    configs = [
-        f"- config_name: {what}\n  data_files: {what}/train-*.parquet"
-        + ("\n  default: true" * (number == len(exported) - 1))
-        for number, what in enumerate(exported)
-    ]
+    """The text of the card.
+
+    Args:
+        exported: "stored", "decoded" or both → images and labels.
+        condensed: the set.
+        result: the content of the run's result.json; empty where there is none.
+        sums: file → SHA-256.
+        to: the format.
+        file: the name of the exported file; "" of a folder.
+        picture: whether there is one beside the card.
+    """
     shape = "x".join(map(str, condensed.images.shape[1:]))
     grid = f"{condensed.factor} x {condensed.factor}"
     kinds = {
@@ -71,18 +113,9 @@ def card(
         "decoded": "`decoded`: the images to train on, cut out of the grids and enlarged",
     }
     origin, source = "real" if condensed.coreset else "synthetic", condensed.source or "images"
-    link = SOURCES.get(source, f"https://huggingface.co/datasets/{source}" if source.count("/") == 1 else "")
+    known = source_of(source)
     lines = [
-        "---",
-        "license: other",
-        "license_name: that-of-the-source",
-        "task_categories:\n- image-classification",
-        "tags:\n- dataset-distillation\n- attar",
-        f"size_categories:\n- {size}",
-        "configs:",
-        *configs,
-        "---",
-        "",
+        *([] if file else _yaml(exported, known, to)),
         f"# {source}, condensed",
         "",
         *([f"![the images]({PICTURE})", ""] if picture else []),
@@ -92,35 +125,55 @@ def card(
         f"{condensed.decode_type}, factor {condensed.factor}).",
         "",
         *(f"- {kinds[what]}: {counted(len(labels), 'image')}" for what, (_, labels) in exported.items()),
-        *_soft_labels(condensed.teacher),
+        *_soft_labels(condensed.teacher, to),
         "",
-        *_snippet(condensed, list(exported)[-1]),
-        "",
-        *_training(condensed, result),
-        "",
+        *_training(condensed, result, to, list(exported), file),
         *_accuracies(result),
         *_settings(condensed.recipe),
         "## Licence",
         "",
-        f"The images are made from `{source}`{f' ({link})' if link else ''}: its licence and terms hold for them too.",
+        f"The images are made from `{source}`{f' ({known.home})' if known.home else ''}: its licence and terms "
+        f"{f'({known.link}) ' if known.link else ''}hold for them too.",
         "A condensed set is no guarantee of privacy: what its images show may stem from single real images.",
         "",
         *_citation(condensed),
-        "## Checksums (SHA-256)",
-        "",
-        *("```", *(f"{digest}  {name}" for name, digest in sums.items()), "```"),
+        *(["## Checksums (SHA-256)", "", "```", *(f"{sums[name]}  {name}" for name in sums), "```"] if sums else []),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _soft_labels(teacher: Mapping[str, Any]) -> list[str]:
-    """A line about the column of soft labels, where the set has a teacher."""
-    if not teacher:
+def _yaml(exported: Exported, known: Source, to: str) -> list[str]:
+    """The fields of the Hugging Face hub, which then shows and loads the folder."""
+    count = max(len(labels) for _, labels in exported.values())
+    size = next((name for limit, name in SIZE_CATEGORIES if count < limit), "n>1M")
+    names = {what: "train" if to == "imagefolder" and len(exported) == 1 else what for what in exported}
+    place = "data_files: {}/train-*.parquet" if to == "parquet" else "data_dir: {}"
+    configs = [f"- config_name: {what}\n  {place.format(names[what])}" for what in exported]
+    return [
+        "---",
+        *([f"license: {known.licence}"] if known.licence else ["license: other", "license_name: that-of-the-source"]),
+        *([f"license_link: {known.link}"] if known.link else []),
+        "task_categories:\n- image-classification",
+        "tags:\n- dataset-distillation\n- attar",
+        f"size_categories:\n- {size}",
+        f"source_datasets:\n- {known.hub or 'extended'}",
+        "configs:",
+        *configs[:-1],
+        f"{configs[-1]}\n  default: true",
+        "---",
+        "",
+    ]
+
+
+def _soft_labels(teacher: Mapping[str, Any], to: str) -> list[str]:
+    """A line about the soft labels, where the set has a teacher and the format holds them."""
+    if not teacher or to == "pt":
         return []
+    where = {"parquet": f"the column `{SOFT}`", "npz": f"the array `{SOFT}`", "imagefolder": f"`{FILE}`"}[to]
     pool, epochs = teacher["pool"], counted(teacher["pool"]["epochs"], "epoch")
     who = f"{pool['models']} {teacher['network']['net_type']} of {epochs}"
     return [
-        f"- the column `soft_labels` of the images to train on: the class probabilities of {who} on the real images, "
+        f"- {where} of the images to train on: the class probabilities of {who} on the real images, "
         f"temperature {teacher['temperature']:g}"
     ]
 
@@ -141,38 +194,35 @@ def _accuracies(result: Mapping[str, Any]) -> list[str]:
     return ["## Accuracy of networks trained on it", "", *rows, "", below, ""]
 
 
-def _training(condensed: SyntheticSet, result: Mapping[str, Any]) -> list[str]:
-    """How to train on the set: as it was evaluated, or will be by its settings."""
+def _training(
+    condensed: SyntheticSet, result: Mapping[str, Any], to: str, exported: Sequence[str], file: str
+) -> list[str]:
+    """How to train on the set, with code: as it was evaluated, or will be by its settings."""
     how = settings_of(EvaluateConfig()) | condensed.recipe.get("evaluate", {}) | result.get("protocol", {})
+    how |= {"lr": condensed.lr} if condensed.lr is not None and not condensed.teacher else {}  # as `attar train`
     measured: Mapping[str, Any] = next(iter(result.get("accuracy", {}).values()), {})
-    epochs = measured.get("epochs") or how["epochs"] or 1000
-    return [
-        f"To train on the decoded images: SGD (learning rate {how['lr']}, momentum {how['momentum']}, weight decay "
-        f"{how['weight_decay']}), batches of {how['batch_size']},",
-        f"{counted(epochs, 'epoch')}, a fifth of the rate after 2/3 and again after 5/6 of them; augmentation "
-        f"{how['aug_type']};",
-        f"CutMix in a batch with probability {how['mix_p']}.",
-        "`attar train RUN --network resnet18` does all that with the run that made it.",
-    ]
-
-
-def _snippet(condensed: SyntheticSet, config: str) -> list[str]:
-    """Python that makes tensors to train on of the images."""
-    to_channels = "unsqueeze(1)" if len(condensed.mean) == 1 else "permute(0, 3, 1, 2)"
-    return [
-        "```python",
-        "import numpy as np",
-        "import torch",
-        "from datasets import load_dataset",
+    epochs, what = measured.get("epochs") or how["epochs"] or 1000, exported[-1]
+    lines = [
+        "## Train on it",
         "",
-        f'images = load_dataset("{NAME}", "{config}")["train"]',
-        f"mean, std = (torch.tensor(v).view(-1, 1, 1) for v in ([{_numbers(condensed.mean)}], "
-        f"[{_numbers(condensed.std)}]))",
-        'x = torch.stack([torch.from_numpy(np.array(image)) for image in images["image"]])',
-        f"x = (x.{to_channels} / 255 - mean) / std",
-        'y = torch.tensor(images["label"])',
-        "```",
+        f"SGD (learning rate {how['lr']}, momentum {how['momentum']}, weight decay {how['weight_decay']}), batches of "
+        f"{how['batch_size']}, {counted(epochs, 'epoch')}, a fifth of the",
+        f"rate after 2/3 and again after 5/6 of them; augmentation {how['aug_type']}; CutMix in a batch with "
+        f"probability {how['mix_p']}.",
     ]
+    if condensed.space == "zca":
+        lines.append(
+            "Accuracies are of whitened images (ZCA), these are as they look; `attar.train` needs the real ones."
+        )
+    if what == "stored" and condensed.decode_type == "bound":
+        return [
+            *lines,
+            f"Each image has a factor of its own: `attar export --to {to} --what decoded` cuts them up.",
+            "",
+        ]
+    lines += ["", "By attar (`pip install attar`):", "", "```python", card_code.by_attar(file), "```"]
+    code = card_code.alone(condensed, how, epochs, to=to, what=what, several=len(exported) > 1, file=file)
+    return [*lines, "", "Without attar:", "", "```python", code, "```", ""]
 
 
 def _settings(recipe: Mapping[str, Any]) -> list[str]:
@@ -219,7 +269,3 @@ def _percent(entry: Mapping[str, Any] | None) -> str:
     if entry is None:
         return ""
     return f"{100 * entry['mean']:.1f}" + ("" if entry["std"] is None else f" ± {100 * entry['std']:.1f}")
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return ", ".join(f"{value:.4f}" for value in values)

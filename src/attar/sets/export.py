@@ -1,4 +1,4 @@
-"""Export a condensed set to other tools' formats: parquet with a data set card, PNG folders, npz, and a `.pt` pair.
+"""Export a condensed set to other tools' formats: parquet, PNG folders, npz, and a `.pt` pair, each with a card.
 
 Images become 8-bit, round(255 · x), clipped to [0, 1], except in the `.pt` pair, which holds them as they are, float32.
 All formats also hold the metadata of `condensed.safetensors`, with space and learning rate, and soft labels, so that
@@ -45,7 +45,9 @@ def export_set(
     what: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write a set to a folder (parquet, imagefolder) or a file (npz, pt), atomically.
+    """Write a set to a folder (parquet, imagefolder) or a file (npz, pt), atomically, with a card for its users.
+
+    The card is README.md in the folder, or FILE.md beside the file.
 
     Args:
         condensed: the set, or its file or run folder.
@@ -70,13 +72,22 @@ def export_set(
     if to in ("npz", "pt"):
         out = out if out.suffix == f".{to}" else out.with_name(f"{out.name}.{to}")
     check_free(out, folder=to in ("parquet", "imagefolder"), overwrite=overwrite)
+    beside = out.with_name(f"{out.name}.md")  # the card of a file
+    if to in ("npz", "pt"):
+        check_free(beside, folder=False, overwrite=overwrite)
     images = _images(condensed, what)
     say_what_is_lost(condensed, images, to)
     if to in ("npz", "pt"):
         files.atomically(out, lambda file: (_npz if to == "npz" else _pt)(file, images, condensed))
+        files.atomically(beside, lambda file: write_card(file, images, condensed, to, out))
     else:
-        _whole_folder(out, lambda folder: (_parquet if to == "parquet" else _png)(folder, images, condensed))
+        _whole_folder(out, lambda folder: _with_card(folder, images, condensed, to))
     return out
+
+
+def _with_card(folder: Path, exported: ExportedImages, condensed: SyntheticSet, to: str) -> None:
+    (_parquet if to == "parquet" else _png)(folder, exported, condensed)
+    write_card(folder / CARD, exported, condensed, to, folder)
 
 
 def say_what_is_lost(condensed: SyntheticSet, exported: ExportedImages, to: str) -> None:
@@ -206,7 +217,7 @@ def _png(folder: Path, exported: ExportedImages, condensed: SyntheticSet) -> Non
 
 
 def _parquet(folder: Path, exported: ExportedImages, condensed: SyntheticSet) -> None:
-    """<what>/train-00000-of-00001.parquet, the layout of the hub, and a card with one configuration for each."""
+    """<what>/train-00000-of-00001.parquet, the layout of the hub."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -230,7 +241,6 @@ def _parquet(folder: Path, exported: ExportedImages, condensed: SyntheticSet) ->
         (folder / what).mkdir()
         table = pa.table(columns).replace_schema_metadata(metadata)
         pq.write_table(table, folder / what / "train-00000-of-00001.parquet")
-    write_card(folder, exported, condensed)
 
 
 def _png_bytes(image: np.ndarray) -> bytes:

@@ -179,6 +179,19 @@ def _read_npz(path: Path) -> Foreign:
     return Foreign(x.unsqueeze(1) if x.dim() == 3 else x, torch.from_numpy(labels), None, str(path), meta, soft)
 
 
+def alone(path: Path) -> SyntheticSet:
+    """An export of attar as a set without the real images: its files name the classes, mean and std.
+
+    Raises UserError for what other tools made.
+    """
+    source = read(path)
+    if not all(isinstance(source.meta.get(key), kind) for key, kind in set_files.METADATA_TYPES.items()):
+        raise UserError(f"{path} does not say what its classes, mean and std are, as exports of attar do")
+    classes, mean, std, name = (source.meta[key] for key in ("classes", "mean", "std", "source"))
+    pixels, labels = torch.zeros(len(classes), len(mean), 1, 1), torch.arange(len(classes))
+    return as_set(source, ImageData(pixels, labels, classes=classes, mean=mean, std=std, name=name, channels="first"))
+
+
 def as_set(
     source: Foreign,
     data: ImageData,

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from attar.errors import MissingError, UserError, one_line
-from attar.sets.card import CARD, NAME
+from attar.sets.card import CARD
+from attar.sets.card_code import NAME
 from attar.sets.export import check_free, export_set
 from attar.sets.set_files import as_set
 from attar.sets.synthetic import SyntheticSet

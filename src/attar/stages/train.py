@@ -29,7 +29,7 @@ from attar.evaluation.protocol import (
 from attar.evaluation.training_sets import training_set
 from attar.models import OwnNetwork
 from attar.runs.progress import Progress, shows_progress
-from attar.sets import set_files
+from attar.sets import foreign, set_files
 from attar.sets.synthetic import SyntheticSet
 from attar.settings import layers, recipes
 from attar.settings.config import Recipe
@@ -55,7 +55,7 @@ def train(
     """Train a network on a condensed set by the protocol of the evaluation.
 
     Args:
-        condensed: a set, a run folder, or a condensed file.
+        condensed: a set, a run folder, a condensed file, or an export of attar.
         network: a name such as "resnet18", a function or class `(channels, classes, (height, width))` that makes a
             network, `"module:function"`, or a network, of which a copy is trained from the weights it has. By default
             the network of the run that made the set.
@@ -95,7 +95,9 @@ def train_set(
         )
     data, settings, flags = name_as_setting("train", data, settings)
     layer = layers.by_section(flags, settings)
-    where, condensed = condensed, set_files.as_set(condensed)
+    where = condensed
+    is_export = not isinstance(condensed, SyntheticSet) and foreign.is_foreign(Path(condensed))
+    condensed = foreign.alone(Path(condensed)) if is_export else set_files.as_set(condensed)
     asked = () if network is None else [_maker(network) if isinstance(network, nn.Module) else network]
     of_network = layers.by_section({}, {"evaluate": {"networks": asked}})
     recipe = recipes.overlay(recipes.overlay(recipe_of_set(condensed, where), layer), of_network)

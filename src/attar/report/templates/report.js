@@ -40,7 +40,8 @@ addEventListener("DOMContentLoaded", () => {
     });
     show();
   }
-  const large = find("large");
+  const large = find("large"), all = [...document.querySelectorAll(".gallery .lines")];
+  let opened = -1;
   function enlarge(lines) {
     const figure = lines.closest("figure"), gallery = lines.closest(".gallery").cloneNode(false);
     gallery.removeAttribute("id");
@@ -57,8 +58,9 @@ addEventListener("DOMContentLoaded", () => {
     gallery.append(copy);
     large.replaceChildren(gallery);
     large.showModal();
+    opened = all.indexOf(lines);
   }
-  for (const lines of document.querySelectorAll(".gallery .lines")) {
+  for (const lines of all) {
     lines.addEventListener("click", () => enlarge(lines));
     lines.addEventListener("keydown", (event) => {
       if (event.key === "Enter" || event.key === " ") { event.preventDefault(); enlarge(lines); }
@@ -76,4 +78,34 @@ addEventListener("DOMContentLoaded", () => {
   }
   for (const choice of choices) choice.addEventListener("change", choose);
   choose();
+
+  // The page of a run loads itself anew: what the reader has chosen stays.
+  const key = `attar ${location.pathname}`, folds = [...document.querySelectorAll("details")];
+  if (document.querySelector("meta[http-equiv=refresh]")) addEventListener("pagehide", () => {
+    const kept = {
+      view: choices.find((choice) => choice.checked)?.value,
+      time: slider && Number(slider.value) < times.length - 1 ? times[slider.value].words : null,
+      opened: large.open ? all[opened].closest(".gallery").id : null,
+      nth: large.open ? [...all[opened].closest(".gallery").querySelectorAll(".lines")].indexOf(all[opened]) : 0,
+      focus: document.activeElement.id,
+      folds: folds.map((fold) => fold.open),
+      scroll: scrollY,
+    };
+    try { sessionStorage.setItem(key, JSON.stringify(kept)); } catch { /* not allowed here */ }
+  });
+  let kept = null;
+  try {
+    kept = JSON.parse(sessionStorage.getItem(key));
+    sessionStorage.removeItem(key);
+  } catch { /* not allowed here */ }
+  if (!kept) return;
+  const chosen = choices.find((choice) => choice.value === kept.view);
+  if (chosen) { chosen.checked = true; choose(); }
+  const time = times.findIndex((one) => one.words === kept.time);
+  if (time >= 0) { slider.value = time; show(); }
+  folds.forEach((fold, k) => { fold.open = kept.folds[k] ?? fold.open; });
+  find(kept.focus)?.focus({ preventScroll: true });
+  scrollTo(0, kept.scroll);
+  const lines = kept.opened && find(kept.opened)?.querySelectorAll(".lines")[kept.nth];
+  if (lines) enlarge(lines);
 });

@@ -1,4 +1,4 @@
-"""Generated: settings from the dataclasses, the Python reference from the docstrings, tables of the methods' pages.
+"""Generated: settings from the dataclasses, the verbs from their docstrings, tables of the methods' pages.
 
 MkDocs calls the functions `on_…` (see `hooks` in mkdocs.yml).
 """
@@ -9,6 +9,7 @@ import csv
 import inspect
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from mkdocs.utils import get_relative_url
 
-import attar
+from attar.cli.commands import VERBS
+from attar.cli.flags import EVERYDAY, flags_of_verb
 from attar.cli.flags import FLAGS as RUN_FLAGS
+from attar.cli.parser import usage
 from attar.settings.config import FLAGS, SECTIONS, Recipe
 from attar.settings.methods import METHODS, method_layer
 from attar.settings.recipes import RECIPES, overlay
@@ -27,7 +30,6 @@ from attar.settings.schema import Setting, known_settings, settings_of
 SEARCH = "search-from-disk.js"
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 TABLE_MARK = re.compile(r"<!-- (settings|measured) ([\w -]+) -->")
-MAX_SIGNATURE = 100  # characters of a signature on one line
 
 SETTINGS = """# Recipes and settings
 
@@ -36,32 +38,16 @@ keyword arguments go on top: `attar condense --recipe my.toml --lr_img 5e-3`. `a
 TOML; a run's `config.json` is a recipe too. Hyphens and underscores are the same; unknown names are refused with the
 nearest valid one.
 """
-API = """# Python
-
-Everything a script needs is in `import attar`. Settings are keyword arguments with the names of the
-[settings](settings.md). Input that attar cannot use raises `attar.UserError` (a `ValueError`), with the message that
-the command line prints. Data are an `ImageData` or anything that `attar.load` takes; files and folders may be text.
-
-## Follow a run
-
-`progress=True` shows bars and messages. A callback is called after each outer iteration; where it returns `False` the
-run ends, and leaves the same set and files as a run that was asked for no more iterations (`result.json` says
-`stopped`). A callback that raises ends the run with its own error; a run in a folder keeps a checkpoint.
-
-```python
-def look(event: attar.Event) -> bool:
-    print(event.outer, event.total, event.loss, event.accuracy)  # accuracy: after the iterations of eval_at
-    event.condensed.decoded()  # the set as it is now
-    return event.seconds < 60
-
-small = attar.condense("digits", callback=look, progress=True)
-```
+COMMANDS = """`attar VERB --help` says this too, and `--help-all` names all settings of a verb. What
+[settings](settings.md#settings) and [flags of many verbs](commands-parts.md#flags-of-many-verbs) do is said once.
 """
+COMMAND_PAGES = ("commands.md", "commands-compare.md", "commands-parts.md")
+OF_MANY = ("recipe", "overwrite", "quiet", "json", "log", "save_every", "ray", "debug")  # flags
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages."""
-    for name, content in (("settings.md", settings()), ("api.md", api()), ("notebook.md", notebook())):
+    for name, content in (("settings.md", settings()), *commands().items()):
         files.append(File.generated(config, name, content=content))
     return files
 
@@ -74,15 +60,6 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
 def on_post_template(output: str, template_name: str, config: MkDocsConfig) -> str:
     """The same for the page of addresses that are not there."""
     return with_search(output, SEARCH)
-
-
-def notebook() -> str:
-    """The cells of the notebook as a page."""
-    cells = json.loads((Path(__file__).parent / "quickstart.ipynb").read_text(encoding="utf-8"))["cells"]
-    texts = ["".join(cell["source"]) for cell in cells]
-    kinds = [cell["cell_type"] for cell in cells]
-    page = [text if kind == "markdown" else f"```python\n{text}\n```" for text, kind in zip(texts, kinds, strict=True)]
-    return "\n\n".join([*page, "[The notebook itself](quickstart.ipynb)"])
 
 
 def with_search(page: str, script: str) -> str:
@@ -106,9 +83,7 @@ def settings() -> str:
             ("flags", "default", "what", "verbs"),
             [row(section, name, details, default[section][name]) for name, details in known_settings(kind).items()],
         )
-    parts += ["### How a verb runs\n", "These belong to no recipe; `attar VERB --help` lists those of a verb.\n"]
-    flags = [(code(f"--{name}", *flag.names), flag.help) for name, flag in RUN_FLAGS.items()]
-    return "\n".join([*parts, *table(("flags", "what"), flags)])
+    return "\n".join(parts)
 
 
 def differences(recipe: Recipe) -> list[str]:
@@ -137,6 +112,50 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     """A table in Markdown."""
     lines = [head, tuple("---" for _ in head), *rows]
     return [*(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines), ""]
+
+
+# ---- the command line ----
+
+
+def commands() -> dict[str, str]:
+    """A page for each group of verbs, as `attar --help` groups them: {name: page}."""
+    pages = {
+        name: "\n".join(
+            [f"# Command line: {title[0].lower()}{title[1:]}\n", COMMANDS, *(section_of_verb(verb) for verb in verbs)]
+        )
+        for name, (title, verbs) in zip(COMMAND_PAGES, VERBS.items(), strict=True)
+    }
+    rows = []
+    for name in OF_MANY:
+        flag = RUN_FLAGS[name]
+        verbs = [verb.__name__ for group in VERBS.values() for verb in group if flags_of_verb(verb).get(name) == flag]
+        rows.append((code(f"--{name}", *flag.names), flag.help, "all" if name == "debug" else ", ".join(verbs)))
+    pages[COMMAND_PAGES[-1]] += "\n".join(["\n## Flags of many verbs\n", *table(("flags", "what", "verbs"), rows)])
+    return pages
+
+
+def section_of_verb(verb: Callable[..., None]) -> str:
+    """What a verb does, its usage and examples, and what it takes besides the flags of many verbs."""
+    text, _, examples = (inspect.getdoc(verb) or "").partition("\n\nExamples\n--------\n")
+    text, _, positional = text.partition("\n\nParameters\n----------\n")
+    found = re.findall(r"^(\w+): .*\n((?: +.*\n?)+)", positional, re.M)
+    rows = [(code(name.upper()), " ".join(what.split())) for name, what in found]
+    flags, settings = flags_of_verb(verb), FLAGS.get(verb.__name__, {})
+    own = {name: flag for name, flag in flags.items() if name not in OF_MANY or flag != RUN_FLAGS[name]}
+    rows += [(code(f"--{name}", *flag.names), flag.help.replace("<", "&lt;")) for name, flag in own.items()]
+    if settings:
+        shown = [f"--{name}" for name in EVERYDAY.get(verb.__name__, settings) if name not in flags]
+        more = " and more" if len(shown) < len(settings) else ""
+        rows.append(("[settings](settings.md#settings)", code(*shown) + more))
+    lines = [
+        f"## attar {verb.__name__}",
+        f"{' '.join(text.split())}\n",
+        "```",
+        f"Usage: {usage(verb)}",
+        examples,
+        "```\n",
+    ]
+    return "\n".join([*lines, *(table(("takes", "what"), rows) if rows else ())])
 
 
 # ---- the methods' pages ----
@@ -202,83 +221,3 @@ def measured(*names: str) -> list[str]:
 
 
 TABLES = {"settings": method_settings, "measured": measured}
-
-# ---- the Python reference ----
-
-
-def api() -> str:
-    """Every public name: functions first, then classes with their methods."""
-    public = {name: getattr(attar, name) for name in attar.__all__}
-    functions = [name for name, value in public.items() if not inspect.isclass(value)]
-    classes = [name for name, value in public.items() if inspect.isclass(value)]
-    parts = [API, "## Functions\n"]
-    for name in functions:
-        parts += [f"### attar.{name}\n", signature(name, public[name]), documentation(public[name])]
-    parts.append("## Classes\n")
-    for name in classes:
-        parts += [f"### attar.{name}\n", signature(name, public[name]), documentation(public[name])]
-        for method, value in members(public[name]):
-            function = value.fget if isinstance(value, property) else value
-            kind = "property" if isinstance(value, property) else "method"
-            head = "" if kind == "property" else signature(method, function)
-            parts += [f"#### {name}.{method}\n", f"*{kind}*\n", head, documentation(function)]
-    return "\n".join(parts)
-
-
-def members(kind: type) -> list[tuple[str, Any]]:
-    """Public methods and properties that the class itself defines and describes."""
-    public = [
-        (name, value.__func__ if isinstance(value, staticmethod) else value)
-        for name, value in vars(kind).items()
-        if not name.startswith("_")
-    ]
-    return [
-        (name, value)
-        for name, value in public
-        if (inspect.isfunction(value) and value.__doc__) or (isinstance(value, property) and value.__doc__)
-    ]
-
-
-def signature(name: str, value: Any) -> str:
-    """The call as code, one argument a line where it is long."""
-    if inspect.isclass(value) and issubclass(value, Exception):
-        return ""
-    call = inspect.signature(value)
-    text = f"{name}{call}"
-    if len(text) > MAX_SIGNATURE:
-        returned = "" if call.return_annotation is call.empty else f" -> {call.return_annotation}"
-        text = "\n".join([f"{name}(", *(f"    {argument}," for argument in arguments(call)), f"){returned}"])
-    text = re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)  # annotations are kept as strings
-    return f"```python\n{text}\n```\n"
-
-
-def arguments(call: inspect.Signature) -> list[str]:
-    """The arguments, with the signs / and * between their kinds."""
-    texts: list[str] = []
-    last = None
-    for parameter in call.parameters.values():
-        if last is parameter.POSITIONAL_ONLY and parameter.kind is not last:
-            texts.append("/")
-        if parameter.kind is parameter.KEYWORD_ONLY and last not in (parameter.KEYWORD_ONLY, parameter.VAR_POSITIONAL):
-            texts.append("*")
-        texts.append(str(parameter))
-        last = parameter.kind
-    return texts
-
-
-def documentation(value: Any) -> str:
-    """The docstring, with a list of its arguments and errors."""
-    lines, section = [], ""
-    for line in (inspect.getdoc(value) or "").splitlines():
-        item = re.match(r"    ([A-Za-z]\w*(?:, \w+)*): (.*)", line)
-        if line in ("Args:", "Returns:", "Raises:"):
-            section = line
-            lines += ["", f"**{line}**", ""]
-        elif section in ("Args:", "Raises:") and item:
-            lines.append(f"- {', '.join(code(name) for name in item[1].split(', '))}: {item[2]}")
-        elif section and line.startswith("    "):
-            lines.append(line.strip() if section == "Returns:" else line)
-        else:
-            section = "" if line else section
-            lines.append(line)
-    return "\n".join(lines) + "\n"

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from benchmarks.publish import PAGES, between, published, table
 
+from attar.cli.commands import VERBS
 from attar.cli.flags import FLAGS as RUN_FLAGS
 from attar.comparison import spec
 from attar.comparison.record import settings_of_line
@@ -144,7 +145,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_site_is_complete_and_asks_for_nothing(site: Path) -> None:
-    """Settings and Python reference are complete; styles, scripts and pictures are the site's own."""
+    """Settings, verbs and Python reference are complete; styles, scripts and pictures are the site's own."""
     settings, api = ((site / name).read_text(encoding="utf-8") for name in ("settings.html", "api.html"))
     import attar
 
@@ -152,6 +153,11 @@ def test_the_site_is_complete_and_asks_for_nothing(site: Path) -> None:
     assert [flag for flag in flags if f"<code>--{flag}</code>" not in settings] == []
     assert [name for name in RECIPES if f'id="{name}"' not in settings] == []
     assert [name for name in attar.__all__ if f"attar.{name}" not in api] == []
+    commands = "".join(path.read_text(encoding="utf-8") for path in site.glob("commands*.html"))
+    verbs = [verb for group in VERBS.values() for verb in group]
+    assert [verb.__name__ for verb in verbs if f'id="attar-{verb.__name__}"' not in commands] == []
+    assert [flag for flag in RUN_FLAGS if f"<code>--{flag}</code>" not in commands] == []
+    assert 'src="data:image/png' in (site / "notebook.html").read_text(encoding="utf-8")  # what the cells gave
     dm = (site / "methods" / "dm.html").read_text(encoding="utf-8")  # its settings and its published row
     assert "<code>--sweeps_per_network</code>" in dm and "77.0\u00a0±\u00a00.3" in dm and "<!--" not in dm
     for page in site.rglob("*.html"):
@@ -190,5 +196,6 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     result = names["result"]
     means = {kind: result[kind]["convnet2"]["mean"] for kind in ("accuracy", "initial", "random_real")}
     assert means["accuracy"] > means["initial"], means
+    assert names["right"] / 599 > means["initial"], "the network that attar.train returns"
     assert "1198 images, 10 classes" in said.getvalue()
     assert list(tmp_path.iterdir()) == []

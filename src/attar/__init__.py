@@ -37,34 +37,35 @@ if TYPE_CHECKING:
 # The one place that says it; the metadata of a distribution are made from here, so attar runs from its sources too.
 __version__ = "0.1.0"
 
+# In the order in which a user needs them
 _ROOMS = {
-    "add": "stages.add",
-    "condense": "stages.condense",
-    "evaluate": "stages.evaluate",
-    "label": "stages.label",
     "load": "data.load",
-    "pretrain": "stages.pretrain",
+    "condense": "stages.condense",
     "select": "stages.select",
+    "evaluate": "stages.evaluate",
     "train": "stages.train",
-    "Evaluation": "evaluation.results",
-    "augmentations": "settings.plugins",
-    "losses": "settings.plugins",
-    "methods": "settings.methods",
-    "Event": "stages.run",
-    "ImageData": "data.images",
-    "MissingError": "errors",
-    "UserError": "errors",
-    "export_set": "sets.export",
-    "push_set": "sets.push",
-    "Pool": "training.pool",
+    "label": "stages.label",
     "load_set": "sets.set_files",
     "save_set": "sets.set_files",
-    "SyntheticSet": "sets.synthetic",
+    "export_set": "sets.export",
+    "push_set": "sets.push",
+    "pretrain": "stages.pretrain",
+    "add": "stages.add",
     "concatenate": "sets.partition",
     "compare": "comparison.run",
+    "SyntheticSet": "sets.synthetic",
+    "ImageData": "data.images",
+    "Evaluation": "evaluation.results",
+    "Event": "stages.run",
+    "Pool": "training.pool",
+    "methods": "settings.methods",
+    "losses": "settings.plugins",
+    "augmentations": "settings.plugins",
+    "UserError": "errors",
+    "MissingError": "errors",
 }
 
-__all__ = sorted(_ROOMS)
+__all__ = [*_ROOMS]
 
 
 def __dir__() -> list[str]:

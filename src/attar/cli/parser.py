@@ -132,7 +132,7 @@ def _app(tokens: list[str]) -> App:
             parsed = verb.__name__ in tokens or COMPLETION in tokens
             app.command(
                 _verb(verb, in_full) if parsed else _named(lambda: None, verb),
-                usage=f"Usage: attar {verb.__name__} [OPTIONS]{_positional(verb)}",
+                usage=f"Usage: {usage(verb)}",
                 group=group,
                 sort_key=number,
                 help_epilogue=_examples(verb, in_full),
@@ -148,9 +148,9 @@ def _named(function: Callable[..., None], verb: Callable[..., None]) -> Callable
     return function
 
 
-def _positional(verb: Callable[..., None]) -> str:
-    """What a verb takes without a flag, for its usage line, such as ` PART [PARTS...]`."""
-    words = ""
+def usage(verb: Callable[..., None]) -> str:
+    """How a verb is called, such as `attar merge [OPTIONS] PART [PARTS...]`."""
+    words = f"attar {verb.__name__} [OPTIONS]"
     for item in inspect.signature(verb).parameters.values():
         name = item.name.upper()
         if item.kind is item.VAR_POSITIONAL:

@@ -62,6 +62,11 @@ def compare(
 
     Raises:
         UserError: for a spec, data or folder that cannot be used, before anything is computed.
+
+    Example:
+        spec = {"dataset": "digits", "ipc": 1, "entry": [{"method": "dm"}, {"method": "random"}]}
+        rows = attar.compare(spec, out="runs/compared")
+        {row["entry"]: row["accuracy"]["mean"] for row in rows}
     """
     assert isinstance(progress, Progress)  # see `shows_progress`
     return [as_dict(row) for row in run(spec, Path(out), jobs, save_every, progress)]

@@ -26,15 +26,20 @@ TEST, HELD_OUT = "test images", "held-out training images"  # what accuracies ar
 class ImageData:
     """Labelled images of one shape. Treat it as immutable: every method that changes something returns a new object.
 
-    images, test_images: uint8, or float in [0, 1] (rounded to uint8); [N, H, W], [N, ch, H, W] or [N, H, W, ch].
-        Contiguous uint8 in [N, ch, H, W] on the device is kept, not copied: do not write to it afterwards.
-    channels: "first" or "last"; without it the axis of length 1, 3 or 4, and a shape that does not tell is refused.
-    labels, test_labels: integers 0..C-1, [N]. Every class needs a training image; the test set may lack classes.
-    classes: names in label order, default "0", "1", ...
-    mean, std: per channel, in units of [0, 1]; computed from the training images when not given.
+    Args:
+        images, test_images: uint8, or float in [0, 1] (rounded to uint8); [N, H, W], [N, ch, H, W] or [N, H, W, ch].
+            Contiguous uint8 in [N, ch, H, W] on the device is kept, not copied: do not write to it afterwards.
+        labels, test_labels: integers 0..C-1, [N]. Every class needs a training image; the test set may lack classes.
+        classes: names in label order, default "0", "1", ...
+        mean, std: per channel, in units of [0, 1]; computed from the training images when not given.
+        name: of the data set, in the names of folders and in reports.
+        channels: "first" or "last"; without it the axis of length 1, 3 or 4; a shape that does not tell is refused.
 
-    Raises UserError for empty data, other shapes, types or ranges, labels outside 0..C-1, a class without images,
-    fewer than two classes, a device that is not there.
+    Raises:
+        UserError: for other shapes, types or ranges, a class without images, or fewer than two classes.
+
+    Example:
+        data = attar.ImageData(images, labels, test_images, test_labels, classes=["cat", "dog"])
     """
 
     images: Tensor | Mapped  # uint8 [N, ch, H, W]
@@ -99,10 +104,7 @@ class ImageData:
         name: str,
         fingerprint: str,
     ) -> ImageData:
-        """Images that stay in a file; `computed`: mean and std are those of the images, not constants.
-
-        Raises UserError for labels that do not fit the classes.
-        """
+        """Images that stay in a file; `computed`: mean and std are those of the images, not constants."""
         names = arrays.class_names(labels, classes)
         new = cls.__new__(cls)
         new._fill(images, labels, test_images, test_labels, names, mean, std, name)
@@ -138,10 +140,12 @@ class ImageData:
 
     @property
     def nclass(self) -> int:
+        """Number of classes."""
         return len(self.classes)
 
     @property
     def channels(self) -> int:
+        """Channels of an image: 1 where it is grey."""
         return self.images.shape[1]
 
     @property
@@ -191,7 +195,7 @@ class ImageData:
         return (x - mean) / std
 
     def fetch(self, rows: Tensor) -> Tensor:
-        """Training images of these rows (int64 [n]), normalised, float32 [n, ch, H, W]."""
+        """Training images of these rows (int64 [n], as `rows` gives them), normalised, float32 [n, ch, H, W]."""
         return self.scaled(self.images[rows])
 
     def scaled(self, images: Tensor) -> Tensor:
@@ -206,7 +210,7 @@ class ImageData:
             yield self.scaled(images), labels
 
     def test_dataset(self, transform: Callable[[Tensor], Any] | None = None) -> ImageDataset:
-        """The test images, normalised, as a torch `Dataset` of (image, int). Raises UserError where there are none."""
+        """The test images as a torch `Dataset`, see `SyntheticSet.dataset`. Raises `UserError` where there are none."""
         return ImageDataset(*self._tests(), self.classes, normalize=self.normalize, transform=transform)
 
     def _tests(self) -> tuple[Tensor | Mapped, Tensor]:
@@ -220,17 +224,14 @@ class ImageData:
         if where == self.device:
             return self
         test = None if self.test_images is None else self.test_images.to(where)
-        own = {"mean": self.mean, "std": self.std}
-        moved = self._with({"device": str(where)}, images=self.images.to(where), test_images=test, **own)
+        images, own = self.images.to(where), {"mean": self.mean, "std": self.std}
+        moved = self._with({"device": str(where)}, images=images, test_images=test, **own)
         if "fingerprint" in vars(self):
             moved.fingerprint = self.fingerprint
         return moved
 
     def subset(self, nclass: int) -> ImageData:
-        """The first nclass classes. Mean and std that were computed are computed again from what remains.
-
-        Raises UserError for fewer than two, or more than there are.
-        """
+        """The first nclass classes, two or more. Mean and std that were computed are computed again of what remains."""
         arrays.check_nclass(nclass, self.nclass, self.name)
         if nclass == self.nclass:
             return self
@@ -253,8 +254,8 @@ class ImageData:
     def holdout(self, fraction: float, seed: int) -> ImageData:
         """Data whose test set is a stratified part of the training images; the real test set is left out.
 
-        Mean, std and class names stay those of the whole, so networks trained on either see the same scale.
-        Raises UserError when fraction is not inside (0, 1) or a class has a single image.
+        `fraction` of each class, inside (0, 1), which `seed` draws. Mean, std and class names stay those of the whole,
+        so networks trained on either see the same scale. Raises `UserError` for a class with a single image.
         """
         arrays.check_holdout(fraction, self.counts, self.classes)
         new = self.split(*arrays.stratified(self.labels.cpu(), fraction, seed))
@@ -276,14 +277,9 @@ class ImageData:
     def split(self, kept: Tensor, out: Tensor) -> ImageData:
         """The training images `kept`, tested on the training images `out` (rows, int64); mean and std stay."""
         kept, out = kept.to(self.device), out.to(self.device)
-        return self._with(
-            images=chosen(self.images, kept),
-            labels=self.labels[kept],
-            test_images=chosen(self.images, out),
-            test_labels=self.labels[out],
-            mean=self.mean,
-            std=self.std,
-        )
+        changes: dict[str, Any] = {"images": chosen(self.images, kept), "labels": self.labels[kept]}
+        changes |= {"test_images": chosen(self.images, out), "test_labels": self.labels[out]}
+        return self._with(**changes, mean=self.mean, std=self.std)
 
     def _with(self, loaded: Mapping[str, Any] | None = None, **changes: Any) -> ImageData:
         names = ("images", "labels", "test_images", "test_labels", "classes", "name")
@@ -299,8 +295,6 @@ class ImageData:
         return new
 
     def __repr__(self) -> str:
-        shape, test = (
-            "x".join(map(str, self.images.shape[1:])),
-            0 if self.test_images is None else len(self.test_images),
-        )
+        shape = "x".join(map(str, self.images.shape[1:]))
+        test = 0 if self.test_labels is None else len(self.test_labels)
         return f"ImageData({self.name}: {len(self.images)} + {test} test images of {shape}, {self.nclass} classes)"

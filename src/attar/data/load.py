@@ -67,12 +67,13 @@ def load(
     """Real images, on the device. What is guessed or left out is logged, see `ImageData.left_out`.
 
     Args:
-        source: a name of `KNOWN`; a folder with train/<class>/* (and test/<class>/* or val/<class>/*) or <class>/*; a
-            folder of `save_to_disk`; a parquet, npz, zip or tar file; a folder of parquet files or WebDataset
-            shards; USER/NAME on the Hugging Face hub, a `Dataset` or `DatasetDict`; a torch Dataset or a list of pairs
-            (image, label) or dicts; (images, labels); a dict of these with train and test; or an ImageData.
+        source: "digits", "cifar10" or another known name; a folder with train/<class>/* (and test/<class>/* or
+            val/<class>/*) or <class>/*; a folder of `save_to_disk`; a parquet, npz, zip or tar file; a folder of
+            parquet files or WebDataset shards; USER/NAME on the Hugging Face hub, a `Dataset` or `DatasetDict`; a torch
+            Dataset or a list of pairs (image, label) or dicts; (images, labels); a dict of these with train and test;
+            or an ImageData.
         data_dir: the folder with the files of a known data set, or one that holds it in a subfolder of the usual name.
-            Without it the places of `locate.find` are tried.
+            Without it the usual places are tried.
         nclass: only the first nclass classes (`imagenet`: 10, the default, or 100).
         size: resize the short side to this many pixels and keep the centre square. Without it images of mixed sizes are
             brought to the median of their short sides, at most 64 pixels on a CPU and 224 on a GPU.
@@ -97,6 +98,10 @@ def load(
 
     Raises:
         UserError: of which MissingError when a file or folder is not there, with one line that says what to do.
+
+    Example:
+        data = attar.load("path/to/images", size=32)
+        print(data, data.classes, data.counts)
     """
     given = locals()
     known = isinstance(source, str) and source in KNOWN

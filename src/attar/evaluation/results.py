@@ -198,9 +198,14 @@ class Evaluation(Mapping[str, Any]):
 
     Networks and kinds of training sets have the names of result.json: `convnet3`; `accuracy` (the condensed set),
     `initial`, `random_real`, `whole`, `soft_labels`. Without a name the first network of this evaluation is meant.
+    What was not measured raises `UserError`.
 
     Attributes:
         measured: the accuracies of this evaluation alone; result.json may hold earlier ones of other networks too.
+
+    Example:
+        result.mean(), result.mean(kind="random_real")
+        result["accuracy"]["convnet2"]["std"]
     """
 
     def __init__(self, result: dict[str, Any], measured: dict[str, Any], predictions: Predictions, labels: Tensor):
@@ -224,7 +229,7 @@ class Evaluation(Mapping[str, Any]):
         return self._result
 
     def mean(self, network: str | None = None, kind: str = CONDENSED) -> float:
-        """The mean accuracy over the runs, a fraction. Raises `UserError` for what was not measured."""
+        """The mean accuracy over the runs, a fraction."""
         mean: float = self._entry(self._result, network, kind)["mean"]
         return mean
 
@@ -243,7 +248,7 @@ class Evaluation(Mapping[str, Any]):
         return torch.tensor(self._entry(self._predictions, network, kind))
 
     def verdict(self, network: str | None = None) -> str:
-        """What the optimisation brought, in percentage points ± standard error, and in words."""
+        """What the optimisation brought, in points ± standard error and in words; empty without yardsticks."""
         return verdict(self._result, network or self._first)
 
     def _entry(self, of: Mapping[str, Any], network: str | None, kind: str) -> Any:

@@ -63,6 +63,10 @@ def export_set(
     Raises:
         UserError: for an unknown format, an `out` that exists already, and "both" in a `.pt` pair.
         MissingError: for parquet without the package pyarrow.
+
+    Example:
+        attar.export_set("runs/mine", "imagefolder", "small-images")
+        attar.export_set(small, "npz", "small.npz", what="stored")
     """
     choose("format", to, FORMATS)
     condensed, out = set_files.as_set(condensed), Path(out)

@@ -63,6 +63,10 @@ def concatenate(parts: Sequence[SyntheticSet | str | Path], names: Sequence[str]
 
     Raises:
         UserError: where parts differ in data, form or settings, or a class is in two of them.
+
+    Example:
+        parts = [attar.condense("digits", ipc=1, nclass_sub=5, phase=phase) for phase in (0, 1)]
+        whole = attar.concatenate(parts)
     """
     if not parts:
         raise UserError("there are no parts to join; name two or more")

@@ -34,6 +34,9 @@ def push_set(condensed: SyntheticSet | str | Path, name: str, *, what: str | Non
     Raises:
         UserError: for a name of another form, and when the hub refuses.
         MissingError: without the package huggingface_hub, a token, or a network.
+
+    Example:
+        address = attar.push_set("runs/mine", "me/my-small-set", private=True)
     """
     check_name(name)
     try:

@@ -36,6 +36,10 @@ def save_set(path: str | Path, condensed: SyntheticSet) -> None:
 
     Raises:
         WriteError: where the file cannot be written.
+
+    Example:
+        attar.save_set("small.safetensors", small)
+        small = attar.load_set("small.safetensors")
     """
     path = Path(path)
     if path.name == CONDENSED and condensed.initial is not None:
@@ -78,6 +82,9 @@ def load_set(path: str | Path) -> SyntheticSet:
     Raises:
         MissingError: where the file is missing, or the run is not finished.
         UserError: where the file is damaged, or is no condensed set.
+
+    Example:
+        small = attar.load_set("runs/mine")
     """
     path = Path(path)
     if not path.exists():

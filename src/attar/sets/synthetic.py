@@ -27,7 +27,7 @@ NOTEBOOK_CLASSES = 20  # of a set that a notebook shows
 
 @dataclass(frozen=True, eq=False)
 class SyntheticSet:
-    """A condensed data set.
+    """A condensed data set: what `attar.condense` and `attar.select` return and `attar.load_set` reads.
 
     Attributes:
         images: as stored, float32 [N, ch, H, W] in [0, 1].
@@ -96,7 +96,11 @@ class SyntheticSet:
         return int(torch.bincount(self.labels).max())
 
     def decoded(self) -> tuple[Tensor, Tensor]:
-        """The training images float32 [n, ch, H, W] in [0, 1] and their labels int64 [n]."""
+        """The training images float32 [n, ch, H, W] in [0, 1] and their labels int64 [n].
+
+        Example:
+            images, labels = small.decoded()
+        """
         return decode_set(self.images, self.labels, self.factor, self.decode_type)
 
     def normalize(self, images: Tensor) -> Tensor:
@@ -107,7 +111,18 @@ class SyntheticSet:
         return (images - mean) / std
 
     def dataset(self, transform: Callable[[Tensor], Any] | None = None, *, normalized: bool = True) -> ImageDataset:
-        """A torch `Dataset` of decoded (image, int) pairs; images are normalised per channel, or in [0, 1]."""
+        """The decoded images as a torch `Dataset`.
+
+        Args:
+            transform: called with each image, float32 [ch, H, W].
+            normalized: normalise the images per channel, as for training; else they are in [0, 1].
+
+        Returns:
+            Pairs of an image and an int, with `classes`, `class_to_idx` and `targets` as torchvision's data sets have.
+
+        Example:
+            loader = torch.utils.data.DataLoader(small.dataset(), batch_size=10, shuffle=True)
+        """
         images, labels = self.decoded()
         return ImageDataset(self.normalize(images) if normalized else images, labels, self.classes, transform=transform)
 
@@ -136,6 +151,10 @@ class SyntheticSet:
 
         Raises:
             UserError: for an unknown strategy, or for augmentation of images that are not normalised.
+
+        Example:
+            for images, labels in small.loader(batch_size=10, augment="crop_flip"):
+                loss = torch.nn.functional.cross_entropy(network(images), labels)
         """
         if augment is not None and not normalized:
             raise UserError("augmentation works on normalised images; leave normalized=False or augment out")
@@ -148,7 +167,11 @@ class SyntheticSet:
         return Loader(images.to(device), labels.to(device), batch_size, shuffle, strategy, generator)
 
     def picture(self) -> Image.Image:
-        """The first stored images of each class, with the names of the classes."""
+        """The first stored images of each class, with the names of the classes, as a Pillow image.
+
+        Example:
+            small.picture().save("small.png")
+        """
         return grid(self.images, self.labels, self.classes)
 
     def show(self) -> None:
@@ -157,7 +180,7 @@ class SyntheticSet:
             raise UserError("no program that shows pictures was found; picture().save('set.png') keeps one")
 
     def save(self, path: str | Path) -> None:
-        """Write the set to a file, see `attar.save_set`."""
+        """Write the set to a file, see `attar.save_set`; `attar.load_set` reads it."""
         from attar.sets.set_files import save_set
 
         save_set(path, self)
@@ -182,7 +205,7 @@ class SyntheticSet:
         return f"SyntheticSet({self.source}: {len(self.labels)} images of {shape}, {self.nclass} classes, {kind})"
 
     def start(self) -> SyntheticSet:
-        """The set with its initial images. Raises `UserError` where they are not known."""
+        """The set as it was before it was optimised. Raises `UserError` where its initial images are not known."""
         if self.initial is None:
             raise UserError("this set does not hold its initial images")
         return replace(self, images=self.initial, lr=None, soft_labels=None, teacher={})

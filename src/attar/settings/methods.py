@@ -253,6 +253,10 @@ class methods:
 
         Raises:
             UserError: for a name that is taken, an unknown base or setting.
+
+        Example:
+            attar.methods.register("mine", base="dm", lr_img=0.5)
+            small = attar.condense("digits", ipc=1, method="mine")
         """
         of_base = METHODS[choose("method", base, METHODS)]
         values = typed(CondenseConfig, settings, f"method {name}: ")

@@ -67,6 +67,13 @@ class losses:
 
         Raises:
             UserError: for a name that is taken, and another `of`.
+
+        Example:
+            def means(real, synthetic):
+                return (real.mean(0) - synthetic.mean(0)).square().sum()
+
+            attar.losses.register("means", means, of="features")
+            small = attar.condense("digits", ipc=1, method="dm", match="means")
         """
         add(
             "match",
@@ -92,6 +99,13 @@ class augmentations:
 
         Raises:
             UserError: for a name that is taken.
+
+        Example:
+            def dim(images, u):
+                return images * (1 - 0.5 * u[:, :1, None, None])
+
+            attar.augmentations.register("dim", dim)
+            small = attar.condense("digits", ipc=1, aug_type="crop_dim")
         """
         add("augmentation", ("color", "crop", "cutout", "flip", "scale", "rotate", "none"), name, function, draws)
 

@@ -56,6 +56,10 @@ def add(
 
     Raises:
         UserError: where the data have no new class, lack one of the run's, or have images of another shape.
+
+    Example:
+        attar.condense("digits", ipc=1, nclass=5, folder="runs/five")
+        both = attar.add("runs/five", "digits", folder="runs/ten")
     """
     assert isinstance(progress, Progress)  # see `shows_progress`
     before = read_part(Path(run))

@@ -97,6 +97,10 @@ def condense(
 
     Raises:
         UserError: for settings, data, pool and folder that do not fit; `Diverged` where numbers become infinite.
+
+    Example:
+        small = attar.condense("digits", ipc=1, folder="runs/mine")
+        small.picture().save("small.png")
     """
     limit = TimeLimit(minutes, time.perf_counter(), evaluate)
     if isinstance(pool, str | Path):
@@ -142,11 +146,7 @@ def resume_run(
         save_every, log, ray, ray_cpus, progress, callback: as for `condense`.
         settings: what may change in a resumed run: its length (`niter`, …), places and speed.
 
-    Returns:
-        The condensed set.
-
-    Raises:
-        UserError: where there is no run, or for a setting that cannot change.
+    Returns the condensed set. Raises `UserError` where there is no run, or for a setting that cannot change.
     """
     options = run_options(save_every, progress, log, callback)
     path = named_folder(folder)

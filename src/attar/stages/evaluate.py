@@ -76,6 +76,11 @@ def evaluate(
 
     Raises:
         UserError: where set and data do not fit each other.
+
+    Example:
+        result = attar.evaluate("runs/mine", networks=["convnet2", "convnet3"], runs=3)
+        print(result)
+        result.mean("convnet3")
     """
     assert isinstance(progress, Progress)  # see `shows_progress`
     logs = sinks.check_sinks(log)

@@ -58,6 +58,10 @@ def label(
 
     Raises:
         UserError: where set and data do not fit each other, for an export, and for labels learned with the images.
+
+    Example:
+        labelled = attar.label("runs/mine", teacher="pool", temperature=2)
+        labelled.soft_labels  # float32 [n, C], beside labelled.labels
     """
     assert isinstance(progress, Progress)  # see `shows_progress`
     low, high = set_files.TEMPERATURES

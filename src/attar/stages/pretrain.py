@@ -49,6 +49,10 @@ def pretrain(
 
     Raises:
         UserError: for settings or data that do not fit, or where training diverges.
+
+    Example:
+        pool = attar.pretrain("digits", epochs=2, models=5)
+        small = attar.condense("digits", pool, ipc=1)
     """
     assert isinstance(progress, Progress)  # see `shows_progress`
     inputs = resolve_inputs("pretrain", data, settings, recipe=recipe, progress=progress)

@@ -44,6 +44,9 @@ class Event:
         loss: the mean loss of this outer iteration.
         seconds: how long the run took so far, all sessions together.
         accuracy: the accuracy that was measured after this iteration (`eval_at`), a fraction; None where none was.
+
+    Example:
+        small = attar.condense("digits", ipc=1, callback=lambda event: event.seconds < 60)  # ends after a minute
     """
 
     outer: int

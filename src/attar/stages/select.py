@@ -72,6 +72,10 @@ def select(
 
     Raises:
         UserError: for an unknown method, or a class of fewer than ipc images.
+
+    Example:
+        chosen = attar.select("digits", "herding", ipc=10, features="pixels")
+        result = attar.evaluate(chosen)
     """
     assert isinstance(progress, Progress)  # see `shows_progress`
     choose("core-set", method, CORESET_NAMES)

@@ -70,6 +70,10 @@ def train(
 
     Raises:
         UserError: where set, network and data do not fit each other; `Diverged` where weights become infinite.
+
+    Example:
+        network = attar.train("runs/mine", "convnet2", out="mine.safetensors")
+        logits = network(small.normalize(small.decoded()[0]))
     """
     return train_set(condensed, network, data, out=out, overwrite=overwrite, progress=progress, **settings)[0]
 

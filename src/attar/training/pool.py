@@ -52,12 +52,12 @@ class Member:
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Early-stage models of one architecture, trained on one data set.
+    """Early-stage models of one architecture, trained on one data set: what `attar.pretrain` returns.
 
     Attributes:
         network: the architecture.
-        made_for: properties of the data set, see `models.for_data.describe`.
-        members: the models; none for methods that condense on fresh networks.
+        made_for: the data set: its name, classes, channels, size, and a digest of its images.
+        members: the models, each with `params`, `accuracy` and `epochs`; none for methods with fresh networks.
     """
 
     network: NetworkConfig
@@ -68,7 +68,7 @@ class Pool:
         return len(self.members)
 
     def build(self, seed: int | None = None) -> models.Network:
-        """A network of the pool's architecture with fresh weights, which `seed` determines."""
+        """A network of the pool's architecture with fresh weights, which `seed` determines; None: torch's own seed."""
         return build(self.network, self.made_for, seed)
 
     def draw_index(self, generator: Generator) -> int:
@@ -76,10 +76,17 @@ class Pool:
         return int(torch.randint(len(self.members), (1,), generator=generator))
 
     def at(self, index: int, epoch: int | None = None) -> dict[str, Tensor]:
-        """A point on a member's trajectory: its parameters after `epoch` epochs; 0 is the start, None the end.
+        """A point on a member's trajectory: its parameters after some epochs.
 
-        A start that was not kept is made again from the seed. Raises `UserError` for an epoch that was not kept, and
-        for one that is not finite.
+        Args:
+            index: which member.
+            epoch: 0 is the start, which is made again from the seed where it was not kept; None the end.
+
+        Returns:
+            The parameters by name, on the device of the pool.
+
+        Raises:
+            UserError: for an epoch that was not kept (`keep_epochs`), and for one that is not finite.
         """
         member = self.members[index]
         if epoch is None:

@@ -109,6 +109,26 @@ def test_exports_hold_what_was_learned(to: str, here: Path, tmp_path: Path, caps
     assert json.loads(capsys.readouterr().out)["learned"]["convnet2"]["lr"] == datm.lr
 
 
+def test_the_card_says_what_was_learned(here: Path, tmp_path: Path) -> None:
+    call("evaluate", "datm", *TRAINING, "--yardsticks", "none")
+    datm, cards = set_files.load_set("datm"), []
+    for number, condensed in enumerate((datm, replace(datm, space="zca"), set_files.load_set("tgdd"))):
+        out = attar.export_set(condensed, "parquet", tmp_path / str(number))
+        cards.append((out / "README.md").read_text(encoding="utf-8"))
+    for words in (
+        "| this set | as learned |",
+        f"*as learned*: the learning rate {datm.lr:.3g} was",
+        "- soft labels of",
+    ):
+        assert words in cards[0] and words in cards[1] and words not in cards[2], words
+    assert "not kept in [0, 1]; what was outside is clipped here" in cards[0] and "not kept in" not in cards[2]
+    assert f"optimizer = torch.optim.SGD(network.parameters(), lr={datm.lr}" in cards[0] and "mean, std = " in cards[0]
+    assert 'y = torch.tensor(images["soft_labels"])' in cards[0] and "mean, std = " in cards[2]
+    assert (
+        "whitened (ZCA) by the real ones" in cards[1] and "mean, std = " not in cards[1] and "attar.train(" in cards[1]
+    )
+
+
 def test_training_where_the_real_images_are_not(here: Path) -> None:
     """An unbounded set is trained on as it is."""
     datm = set_files.load_set("datm")

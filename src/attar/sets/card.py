@@ -126,6 +126,7 @@ def card(
         "",
         *(f"- {kinds[what]}: {counted(len(labels), 'image')}" for what, (_, labels) in exported.items()),
         *_soft_labels(condensed.teacher, to),
+        *_learned(condensed, to),
         "",
         *_training(condensed, result, to, list(exported), file),
         *_accuracies(result),
@@ -178,9 +179,26 @@ def _soft_labels(teacher: Mapping[str, Any], to: str) -> list[str]:
     ]
 
 
+def _learned(condensed: SyntheticSet, to: str) -> list[str]:
+    """Lines about what was learned beside the images, and about the space of their pixels."""
+    lines = []
+    if condensed.lr is not None:
+        lines.append(f"- *as learned*: the learning rate {condensed.lr:.3g} was learned with the images")
+    if condensed.learned_labels is not None:
+        lines.append("- soft labels of the images to train on, class probabilities, were learned with them too")
+    if condensed.soft_labels is not None and to == "pt":
+        lines.append("- soft labels are in the file too: `attar.train` takes them, the code without attar does not")
+    if condensed.space == "zca":
+        lines.append("- networks see them in ZCA space, whitened by the real images; here they are as they look")
+    if condensed.space != "unit":
+        lines.append("- images that were not kept in [0, 1]" + "; what was outside is clipped here" * (to != "pt"))
+    return lines
+
+
 def _accuracies(result: Mapping[str, Any]) -> list[str]:
     """A table of the accuracies of fresh networks, and how they were trained; nothing where none were measured."""
-    kinds = {"accuracy": "this set", "initial": "before optimising", "random_real": "random real", "whole": "whole set"}
+    kinds = {"accuracy": "this set", "learned": "as learned", "initial": "before optimising"}
+    kinds |= {"random_real": "random real", "whole": "whole set"}
     kinds = {kind: words for kind, words in kinds.items() if result.get(kind)}
     if "accuracy" not in kinds:
         return []
@@ -205,15 +223,13 @@ def _training(
     lines = [
         "## Train on it",
         "",
-        f"SGD (learning rate {how['lr']}, momentum {how['momentum']}, weight decay {how['weight_decay']}), batches of "
-        f"{how['batch_size']}, {counted(epochs, 'epoch')}, a fifth of the",
+        f"SGD (learning rate {how['lr']:g}, momentum {how['momentum']}, weight decay {how['weight_decay']}), batches "
+        f"of {how['batch_size']}, {counted(epochs, 'epoch')}, a fifth of the",
         f"rate after 2/3 and again after 5/6 of them; augmentation {how['aug_type']}; CutMix in a batch with "
         f"probability {how['mix_p']}.",
     ]
     if condensed.space == "zca":
-        lines.append(
-            "Accuracies are of whitened images (ZCA), these are as they look; `attar.train` needs the real ones."
-        )
+        lines.append("Networks see these images whitened (ZCA) by the real ones: `attar.train` needs those.")
     if what == "stored" and condensed.decode_type == "bound":
         return [
             *lines,
@@ -221,6 +237,8 @@ def _training(
             "",
         ]
     lines += ["", "By attar (`pip install attar`):", "", "```python", card_code.by_attar(file), "```"]
+    if condensed.space == "zca":
+        return [*lines, ""]
     code = card_code.alone(condensed, how, epochs, to=to, what=what, several=len(exported) > 1, file=file)
     return [*lines, "", "Without attar:", "", "```python", code, "```", ""]
 

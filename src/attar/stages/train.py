@@ -100,8 +100,9 @@ def train_set(
     data, settings, flags = name_as_setting("train", data, settings)
     layer = layers.by_section(flags, settings)
     where = condensed
-    is_export = not isinstance(condensed, SyntheticSet) and foreign.is_foreign(Path(condensed))
-    condensed = foreign.alone(Path(condensed)) if is_export else set_files.as_set(condensed)
+    if not isinstance(condensed, SyntheticSet):
+        is_export = foreign.is_foreign(Path(condensed))
+        condensed = foreign.alone(Path(condensed)) if is_export else set_files.load_set(condensed)
     asked = () if network is None else [_maker(network) if isinstance(network, nn.Module) else network]
     of_network = layers.by_section({}, {"evaluate": {"networks": asked}})
     recipe = recipes.overlay(recipes.overlay(recipe_of_set(condensed, where), layer), of_network)

@@ -6,7 +6,7 @@ WORKERS ?= auto
 TESTS    = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check lint types docs format release clean gpu-bundle
+.PHONY: demo test check lint types docs format release clean gpu-bundle examples
 
 demo: $(VENV)/.installed          ## distil the embedded digits and show the result
 	$(VENV)/bin/attar demo
@@ -30,6 +30,15 @@ docs: $(VENV)/.installed-test     ## build the documentation into site/, a warni
 format: $(VENV)/.installed-test   ## mend what can be mended without thinking
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+examples: $(VENV)/.installed      ## the three of examples/ on Fashion-MNIST, on two cores; their tables go into runs/examples
+	@mkdir -p runs/examples
+	$(VENV)/bin/attar condense --recipe best --niter 12 --out runs/examples/fashion
+	@export OMP_NUM_THREADS=1; \
+	{ $(VENV)/bin/python examples/continual.py --data fashion >runs/examples/continual.md & } && \
+	$(VENV)/bin/python examples/search.py runs/examples/fashion >runs/examples/search.md && \
+	$(VENV)/bin/python examples/device.py runs/examples/fashion >runs/examples/device.md && wait $$!
+	@cat runs/examples/*.md
 
 # The Pythons that the wheel is tried on, as far as they are here.
 PYTHONS ?= python3.11 python3.12 python3.13 python3.14

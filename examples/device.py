@@ -1,6 +1,6 @@
 """A model for a small device: what it learns there from a few kilobytes that are sent to it.
 
-    attar condense --recipe best --out runs/fashion
+    attar condense --recipe best --niter 12 --out runs/fashion
     python examples/device.py runs/fashion
 
 A network of some thousand weights is trained on one core, on the condensed set and on as many bytes of real images,

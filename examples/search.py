@@ -84,7 +84,7 @@ def main() -> None:
         print(f"| {name} | {100 * mean:.1f}{spread} | {100 * other:.1f} |")
     best = arguments.networks[max(range(len(means)), key=means.__getitem__)]
     print(f"\nrank correlation {rank_correlation(means, whole):.2f}; the condensed set chooses {best}")
-    print(f"{seconds:.0f} s on the condensed set (n = {arguments.runs} each), {whole_seconds:.0f} s on the whole one (n = 1)")
+    print(f"{seconds:.0f} s on the condensed set, n = {arguments.runs}; {whole_seconds:.0f} s on the whole one, n = 1")
 
 
 if __name__ == "__main__":

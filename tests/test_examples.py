@@ -31,7 +31,8 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_search(small: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    flags = ("--networks", "convnet1", "convnet2", "--epochs", "30", "--whole_epochs", "2", "--width", "0.1", "--runs", "2")
+    flags = ("--networks", "convnet1", "convnet2", "--epochs", "30", "--whole_epochs", "2", "--width", "0.1")
+    flags = (*flags, "--runs", "2")
     said = run("search.py", small, *flags, capsys=capsys, monkeypatch=monkeypatch)
     assert len(re.findall(r"^\| convnet[12] \| \d+\.\d ± \d+\.\d \| \d+\.\d \|$", said, re.M)) == 2
     assert re.search(r"rank correlation -?1\.00; the condensed set chooses convnet[12]", said)

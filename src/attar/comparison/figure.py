@@ -147,8 +147,8 @@ def _series(panel: Axes, series: Sequence[Row], number: int, moved: Mapping[int,
     for row, level in zip(series, levels, strict=True):
         if _is_moved(row, moved):
             panel.plot([at(row), moved[id(row)]], [level, level], "-", linewidth=0.8, **common)
-            dot = {"markersize": DOT, "color": colour, "markeredgecolor": "white", "markeredgewidth": 0.5}
-            panel.plot(at(row), level, "o", zorder=4, **dot)
+            dot: dict[str, Any] = {"markersize": DOT, "markeredgecolor": "white", "markeredgewidth": 0.5}
+            panel.plot(at(row), level, "o", color=colour, zorder=4, **dot)
     stand = [moved[id(row)] for row in series]
     drawn = panel.errorbar(stand, levels, yerr=[spread(row) for row in series], linestyle="", capsize=3, **common)
     drawn.lines[0].set(marker=MARKERS[number % len(MARKERS)], markersize=MARKER, markeredgecolor="white")
@@ -206,8 +206,8 @@ def _label(panel: Axes, rows: Sequence[Row], colours: Sequence[str], moved: Mapp
             taken.append(_place(note, panel, taken))
             if math.hypot(*note.get_position()) > FAR:
                 taken += _leader(note)
-                line = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0}
-                panel.annotate("", point, note.get_position(), textcoords="offset points", arrowprops=line, zorder=2)
+                leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0}
+                panel.annotate("", point, note.get_position(), textcoords="offset points", arrowprops=leader, zorder=2)
 
 
 def _name_levels(panel: Axes, taken: Sequence[Bbox]) -> list[Bbox]:
@@ -218,7 +218,7 @@ def _name_levels(panel: Axes, taken: Sequence[Bbox]) -> list[Bbox]:
     for line in panel.lines:
         if not str(line.get_gid()).startswith(("whole-", "random_real-")):
             continue
-        where = {"xycoords": panel.get_yaxis_transform(), "textcoords": "offset points"}
+        where: dict[str, Any] = {"xycoords": panel.get_yaxis_transform(), "textcoords": "offset points"}
         note = panel.annotate(str(line.get_label()), (0, 0), (0, 0), fontsize=8, color=INK, **where)
 
         def covered(end: tuple[float, float], note: Annotation = note, line: Line2D = line) -> float:
@@ -275,8 +275,10 @@ def _place(text: Annotation, panel: Axes, taken: Sequence[Bbox]) -> Bbox:
 
 def _leader(text: Annotation) -> list[Bbox]:
     """The line from a marker, without what no other may cover, to its label: small boxes."""
-    (x, y), (right, up) = text.axes.transData.transform(text.xy), text.get_position()
-    scale, skipped = text.axes.figure.dpi / 72, MARKER_SPACE / math.hypot(right, up)
+    axes, figure = text.axes, text.get_figure(root=True)
+    assert axes is not None and figure is not None
+    (x, y), (right, up) = axes.transData.transform(text.xy), text.get_position()
+    scale, skipped = figure.dpi / 72, MARKER_SPACE / math.hypot(right, up)
     return _along([(x + part * scale * right, y + part * scale * up) for part in (skipped, 1)])
 
 

@@ -103,7 +103,7 @@ def _panel(rows: Sequence[Row], entries: Sequence[str], low: float, high: float)
     series = []
     for number, entry in enumerate(entries):
         own = sorted((row for row in rows if row.entry == entry), key=at)
-        dots = [
+        dots: list[dict[str, Any]] = [
             {
                 **dict(zip("xy", places[id(row)], strict=True)),
                 "top": y(percent(row) + spread(row)),

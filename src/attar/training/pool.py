@@ -46,7 +46,7 @@ class Member:
         digest = hashlib.sha256()
         for name, value in [*sorted((self.params | self.buffers).items()), *sorted(self.epochs.items())]:
             digest.update(f"{name} {tuple(value.shape)}".encode())
-            digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()[:12]
 
 

@@ -169,8 +169,8 @@ class Evaluator:
             self.fingerprints[job.kind] = fingerprint(job.kind, self.condensed)
         of_all: list[Any] = [protocol_of(self.config, self.run_network, self.data), self.data.device.type]
         of_all += [torch.__version__, __version__]
-        of_job = [self.fingerprints[job.kind], settings_of(job.network), job.epochs, job.seed]
         config = self.config
+        of_job = [self.fingerprints[job.kind], settings_of(job.network), job.epochs, job.seed, config.precision]
         of_job += [[config.attacks, config.attack_eps, config.attack_images]] * bool(config.attacks)
         return hashlib.sha256(json.dumps([*of_all, *of_job], sort_keys=True).encode()).hexdigest()[:16]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,9 +98,16 @@ def _panel(rows: Sequence[Row], entries: Sequence[str], low: float, high: float)
     lines = {kind: (kind, name, y(level)) for row in rows for kind, name, level in _levels(row)}
     places = {id(row): (x(at(row)), y(percent(row))) for row in rows}
     stand = dict(zip(places, points.apart(list(places.values()), MARKER_SPACE), strict=True))  # x of the markers
-    taken: list[Box] = [(stand[row] - 6, py - 6, stand[row] + 6, py + 6) for row, (_, py) in places.items()]
+    markers = [(stand[row] - 6, py - 6, stand[row] + 6, py + 6) for row, (_, py) in places.items()]
+    taken: list[Box] = list(markers)
+    for row in rows:
+        stem, reach = stand[id(row)], spread(row)
+        taken.append((stem - 3, y(percent(row) + reach), stem + 3, y(percent(row) - reach)))
     taken += [(LEFT, line - LINE, LEFT + LETTER * len(name), line) for _, name, line in lines.values()]
-    labels = {id(row): _label(points.label(row, rows), (stand[id(row)], places[id(row)][1]), taken) for row in rows}
+    labels = {}
+    for row in rows:
+        place = stand[id(row)], places[id(row)][1]
+        labels[id(row)] = _label(points.label(row, rows), place, markers, taken)
     series = []
     for number, entry in enumerate(entries):
         own = sorted((row for row in rows if row.entry == entry), key=at)
@@ -136,21 +144,29 @@ def words(row: Row) -> str:
     return f"{name}: {tables.spread(row.accuracy)} %, n = {tables.count(row)}, {tables.seconds(row.seconds)} s"
 
 
-def _label(text: str, place: tuple[float, float], taken: list[Box]) -> tuple[float, float, str, str, bool] | None:
+def _label(
+    text: str, place: tuple[float, float], markers: Sequence[Box], taken: list[Box]
+) -> tuple[float, float, str, str, bool] | None:
     """(x, y, anchor, text, whether a line leads to it) of a label where nothing else is, whose box goes to `taken`.
 
-    None where there is no room.
+    None where there is no room. Its line covers nothing but its own marker where that can be, or else no marker.
     """
     wide = LETTER * len(text)
-    for dx, dy in points.LABEL_OFFSETS if text else ():
+    own = [box for box in taken if box[0] <= place[0] <= box[2] and box[1] <= place[1] <= box[3]]
+    for spared, (dx, dy) in itertools.product((taken, markers, ()), points.LABEL_OFFSETS if text else ()):
         x, y = place[0] + dx, place[1] - dy + 3
         anchor = "start" if dx > 1 else "end" if dx < -1 else "middle"
         left = {"start": x, "end": x - wide, "middle": x - wide / 2}[anchor]
-        box = (left, y - LINE + 2, left + wide, y + 2)
+        box, line = (left, y - LINE + 2, left + wide, y + 2), []
         inside = box[0] >= LEFT and box[2] <= WIDTH and box[1] >= 0 and box[3] <= BOTTOM
-        if inside and not any(_meet(box, other) for other in taken):
-            taken.append(box)
-            return round(x, 1), round(y, 1), anchor, text, math.hypot(dx, dy) > points.FAR
+        far = math.hypot(dx, dy)
+        if far > points.FAR:
+            ends = [(place[0] + dx * part / far, place[1] - dy * part / far) for part in range(9, round(far), 3)]
+            line = [(px - 1, py - 1, px + 1, py + 1) for px, py in ends]
+        crossed = any(_meet(part, other) for part in line for other in spared if other not in own)
+        if inside and not crossed and not any(_meet(box, other) for other in taken):
+            taken += [box, *line]
+            return round(x, 1), round(y, 1), anchor, text, far > points.FAR
     return None
 
 

@@ -192,7 +192,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with redirect_stdout(said):
         for cell in notebook["cells"]:
             if cell["cell_type"] == "code":
-                exec(compile(cell["source"], "quickstart.ipynb", "exec"), names)
+                exec(compile("".join(cell["source"]), "quickstart.ipynb", "exec"), names)
     result = names["result"]
     means = {kind: result[kind]["convnet2"]["mean"] for kind in ("accuracy", "initial", "random_real")}
     assert means["accuracy"] > means["initial"], means

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -33,6 +35,17 @@ def test_a_loader_gives_what_the_data_set_holds(condensed: attar.SyntheticSet) -
     assert not torch.equal(first[1], second[1])
     assert torch.allclose(first[0].flatten(1).sum(1).sort()[0], condensed.normalize(images).flatten(1).sum(1).sort()[0])
     assert torch.equal(next(iter(condensed.loader(16)))[0], first[0])  # the seed
+
+
+def test_a_loader_gives_soft_labels_in_the_order_of_its_images(condensed: attar.SyntheticSet) -> None:
+    chances = torch.rand((16, 2), generator=torch.Generator().manual_seed(1)).softmax(1)
+    labelled = replace(condensed, soft_labels=chances)
+    (images, labels), (same, _) = next(iter(labelled.loader(16, soft=True))), next(iter(labelled.loader(16)))
+    assert torch.equal(images, same)
+    rows = [int((labelled.normalize(labelled.decoded()[0]) == image).flatten(1).all(1).nonzero()) for image in images]
+    assert sorted(rows) == list(range(16)) and torch.equal(labels, chances[rows])
+    with pytest.raises(attar.UserError, match="has no soft labels"):
+        condensed.loader(soft=True)
 
 
 def test_a_loader_augments(condensed: attar.SyntheticSet) -> None:

@@ -30,7 +30,7 @@ class SyntheticSet:
     """A condensed data set: what `attar.condense` and `attar.select` return and `attar.load_set` reads.
 
     Attributes:
-        images: as stored, float32 [N, ch, H, W] in [0, 1].
+        images: as stored, float32 [N, ch, H, W] in units of [0, 1], see `space`.
         labels: int64 [N].
         factor: a stored image is a grid of factor × factor training images.
         decode_type: how stored images become training images: "single", "multi" or "bound".
@@ -96,7 +96,7 @@ class SyntheticSet:
         return int(torch.bincount(self.labels).max())
 
     def decoded(self) -> tuple[Tensor, Tensor]:
-        """The training images float32 [n, ch, H, W] in [0, 1] and their labels int64 [n].
+        """The training images float32 [n, ch, H, W] in units of [0, 1] and their labels int64 [n].
 
         Example:
             images, labels = small.decoded()
@@ -115,7 +115,7 @@ class SyntheticSet:
 
         Args:
             transform: called with each image, float32 [ch, H, W].
-            normalized: normalise the images per channel, as for training; else they are in [0, 1].
+            normalized: normalise the images per channel, as for training; else they are in units of [0, 1].
 
         Returns:
             Pairs of an image and an int, with `classes`, `class_to_idx` and `targets` as torchvision's data sets have.
@@ -134,6 +134,7 @@ class SyntheticSet:
         device: str | torch.device = "cpu",
         augment: str | None = None,
         normalized: bool = True,
+        soft: bool = False,
         seed: int = 0,
     ) -> Loader:
         """Batches of decoded images [n, ch, H, W] and labels [n]; all images stay on one device.
@@ -143,14 +144,16 @@ class SyntheticSet:
             shuffle: a new random order in every epoch.
             device: where images and labels are kept, and augmentation is computed.
             augment: a strategy such as "color_crop_flip_scale_rotate", drawn again for each image and epoch.
-            normalized: normalise the images per channel, as for training; else they are in [0, 1].
+            normalized: normalise the images per channel, as for training; else they are in units of [0, 1].
+            soft: give the set's soft labels, float32 [n, C], in place of classes.
             seed: of order and augmentation.
 
         Returns:
             An iterable; each iteration over it is one epoch.
 
         Raises:
-            UserError: for an unknown strategy, or for augmentation of images that are not normalised.
+            UserError: for an unknown strategy, for augmentation of images that are not normalised, and for soft labels
+                of a set that has none.
 
         Example:
             for images, labels in small.loader(batch_size=10, augment="crop_flip"):
@@ -161,6 +164,10 @@ class SyntheticSet:
         if batch_size < 1:
             raise UserError(f"batch_size must be at least 1, not {batch_size}")
         images, labels = self.decoded()
+        if soft:
+            if self.soft_labels is None:
+                raise UserError("this set has no soft labels: attar label RUN makes them")
+            labels = self.soft_labels
         images = self.normalize(images) if normalized else images
         strategy = strategy_names(augment or "none")
         generator = Generator(device).manual_seed(seed)

@@ -24,7 +24,8 @@ from attar.comparison.plan import as_json
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("results*.md"))
-FILES = ("table.md", "table.csv", "results.jsonl")
+RESULTS = "results.jsonl"
+FILES = ("table.md", "table.csv", RESULTS)
 
 
 def published(name: str) -> Path:
@@ -77,6 +78,9 @@ def main() -> None:
     target.mkdir(parents=True, exist_ok=True)
     for file in FILES:
         shutil.copy(arguments.folder / file, target / file)
+    lines = [json.loads(line) for line in (target / RESULTS).read_text(encoding="utf-8").splitlines()]
+    compact = (json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n" for line in lines)  # a tenth smaller
+    (target / RESULTS).write_text("".join(compact), encoding="utf-8")
     if f"]({arguments.name}.png)" in text:
         with Image.open(arguments.folder / "accuracy-vs-time.png") as figure:  # of few colours: a third of its size
             figure.convert("RGB").quantize(256).save(ROOT / "docs" / f"{arguments.name}.png", optimize=True)

@@ -33,9 +33,9 @@ format: $(VENV)/.installed-test   ## mend what can be mended without thinking
 
 examples: $(VENV)/.installed      ## the three of examples/ on Fashion-MNIST, on two cores; their tables go into runs/examples
 	@mkdir -p runs/examples
-	$(VENV)/bin/attar condense --recipe best --niter 12 --out runs/examples/fashion
 	@export OMP_NUM_THREADS=1; \
 	{ $(VENV)/bin/python examples/continual.py --data fashion >runs/examples/continual.md & } && \
+	$(VENV)/bin/attar condense --recipe best --niter 12 --out runs/examples/fashion && \
 	$(VENV)/bin/python examples/search.py runs/examples/fashion >runs/examples/search.md && \
 	$(VENV)/bin/python examples/device.py runs/examples/fashion >runs/examples/device.md && wait $$!
 	@cat runs/examples/*.md

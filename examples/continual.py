@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--data", default="fashion")
     parser.add_argument("--ipc", type=int, default=1, help="images of each class that are remembered")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--niter", type=int, default=10, help="outer iterations of the condensation of a task")
+    parser.add_argument("--niter", type=int, default=4, help="outer iterations of the condensation of a task")
     parser.add_argument("--epochs", type=int, default=100, help="of the network after each task")
     parser.add_argument("--classes", type=int, default=2, help="that come at a time")
     arguments = parser.parse_args()

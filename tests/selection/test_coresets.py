@@ -43,6 +43,13 @@ def rows_of(condensed: attar.SyntheticSet, data: ImageData) -> list[int]:
 # ---- in Python ----
 
 
+def test_a_recipe_of_pairs_in_mosaics_gives_whole_images(digits: ImageData, tmp_path: Path) -> None:
+    """What needs a factor above 1 in the recipe of a method has no effect on whole images, nor refuses them."""
+    path = tmp_path / "cim.toml"
+    path.write_text('[condense]\nmethod = "cim"\n')
+    assert attar.select(digits, "random", recipe=path, ipc=1).factor == 1
+
+
 def test_on_mnist_they_are_measured_as_other_sets_of_factor_1() -> None:
     """IDC evaluates on MNIST without CutMix only where the factor is above 1."""
     images = torch.randint(256, (20, 1, 28, 28), generator=Generator().manual_seed(0)).to(torch.uint8)

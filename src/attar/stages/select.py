@@ -82,7 +82,8 @@ def select(
     if isinstance(pool, str | Path):
         features, pool = pool, None
     features = check_features(None if features is None else str(features))
-    whole: dict[str, Any] = {} if method == "rded" else {"factor": 1}  # other settings of a recipe depend on it
+    whole: dict[str, Any] = {"factor": 1, "condense": {"match": "grad", "init": "random"}}  # others depend on these
+    whole = {} if method == "rded" else whole
     inputs = resolve_inputs("select", data, {**whole, **settings}, recipe=recipe, progress=progress)
     check_takes(method, features, inputs)
     recipe_of_method = coresets.coreset_recipe(inputs.recipe, method)

@@ -369,9 +369,11 @@ def test_normalised_images(tmp_path: Path) -> None:
     assert torch.allclose(back.images, condensed.images, atol=1e-6)
 
 
-def test_classes_are_matched_by_name(tmp_path: Path) -> None:
-    out = export_set(make(), "imagefolder", tmp_path / "out", what="stored")
-    (out / "attar.json").unlink()
+@pytest.mark.parametrize("to", ["parquet", "imagefolder", "npz", "pt"])
+def test_classes_are_matched_by_name(to: str, tmp_path: Path) -> None:
+    out = export_set(make(), to, tmp_path / "out", what="stored")
+    if to == "imagefolder":
+        (out / "attar.json").unlink()
     turned = real(classes=("cow", "bee", "ant"))
     assert foreign.as_set(foreign.read(out), turned).labels.tolist() == [2, 2, 1, 1, 0, 0]
     with pytest.raises(attar.UserError, match="has the class 'ant', which zoo has not"):

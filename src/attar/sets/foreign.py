@@ -95,7 +95,7 @@ def read(path: Path) -> Foreign:
     data = load_data(inner, test_fraction=0, load_memory=True)
     assert isinstance(data.images, Tensor)  # load_memory
     meta = _schema_meta(parquet[0]) if parquet else _folder_meta(path)
-    return Foreign(data.images, data.labels, _class_names(data, meta), str(path), meta, soft_files.beside(path))
+    return Foreign(data.images, data.labels, _class_names(meta, data.classes), str(path), meta, soft_files.beside(path))
 
 
 def _schema_meta(file: Path) -> dict[str, Any]:
@@ -109,12 +109,11 @@ def _folder_meta(path: Path) -> dict[str, Any]:
     return files.read_json(file) if file.is_file() else {}
 
 
-def _class_names(data: ImageData, meta: Mapping[str, Any]) -> tuple[str, ...]:
-    """The classes' own names where an export had to change them for its folders."""
-    folders, names = meta.get("folders"), meta.get("classes")
-    if isinstance(folders, list) and isinstance(names, list) and list(data.classes) == folders:
-        return tuple(map(str, names))
-    return data.classes
+def _class_names(meta: Mapping[str, Any], folders: tuple[str, ...] | None = None) -> tuple[str, ...] | None:
+    """The classes' own names in an export, which may have had to change them for its folders; else the folders'."""
+    names = meta.get("classes")
+    own = folders is None or list(folders) == meta.get("folders")
+    return tuple(map(str, names)) if own and isinstance(names, list) else folders
 
 
 def _meta(text: bytes | str, where: Path) -> dict[str, Any]:
@@ -141,7 +140,8 @@ def _read_pt(path: Path) -> Foreign:
     if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(part, Tensor) for part in pair):
         held = f"{len(pair)} things" if isinstance(pair, list | tuple) else f"a {type(pair).__name__}"
         raise UserError(f"{path} must hold [images, labels], two tensors; it holds {held}")
-    return Foreign(pair[0].detach(), pair[1].detach(), None, str(path), *_beside_pair(path))
+    meta, soft = _beside_pair(path)
+    return Foreign(pair[0].detach(), pair[1].detach(), _class_names(meta), str(path), meta, soft)
 
 
 def _beside_pair(path: Path) -> tuple[dict[str, Any], Tensor | None]:
@@ -176,7 +176,8 @@ def _read_npz(path: Path) -> Foreign:
     if images.dtype.kind not in "uif" or labels.dtype.kind not in "uif":
         raise UserError(f"{path} holds {images.dtype} images and {labels.dtype} labels; numbers are needed")
     x = torch.from_numpy(images)
-    return Foreign(x.unsqueeze(1) if x.dim() == 3 else x, torch.from_numpy(labels), None, str(path), meta, soft)
+    x = x.unsqueeze(1) if x.dim() == 3 else x
+    return Foreign(x, torch.from_numpy(labels), _class_names(meta), str(path), meta, soft)
 
 
 def alone(path: Path) -> SyntheticSet:
@@ -248,6 +249,8 @@ def _matched(labels: Tensor, classes: tuple[str, ...] | None, data: ImageData, w
     """Labels in the order of the data's classes, by name where both have the same names."""
     if classes is None or classes == data.classes:
         return labels
+    if int(labels.min()) < 0 or int(labels.max()) >= len(classes):
+        raise UserError(f"{where} is damaged: it has {len(classes)} classes, and other labels")
     strangers = [name for name in classes if name not in data.classes]
     if strangers and all(name.isdecimal() for name in classes):
         return torch.tensor([int(name) for name in classes])[labels]

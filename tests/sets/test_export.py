@@ -380,6 +380,19 @@ def test_classes_are_matched_by_name(to: str, tmp_path: Path) -> None:
         foreign.as_set(foreign.read(out), real(classes=("x", "bee", "cow")))
 
 
+@pytest.mark.parametrize("to", ["parquet", "imagefolder", "npz", "pt"])
+def test_soft_labels_stay_with_their_images(to: str, tmp_path: Path) -> None:
+    """Those of a set are in the order of its classes, also where its images are not."""
+    soft = torch.eye(3)[[0, 0, 1, 1, 2, 2]]
+    mixed = replace(make(factor=1), labels=torch.tensor([2, 0, 1, 0, 2, 1]), soft_labels=soft)
+    out = export_set(mixed, to, tmp_path / "out", what="stored")
+    back = foreign.as_set(foreign.read(out), real())
+    assert back.soft_labels is not None and torch.equal(back.soft_labels.argmax(1), back.labels)
+    assert torch.equal(eight(back.images), eight(mixed.decoded()[0]))
+    page = (out / "README.md" if out.is_dir() else tmp_path / "out.pt.md".replace("pt", to)).read_text("utf-8")
+    assert ("F.one_hot" in page) == (to == "pt")
+
+
 # ---- the command line ----
 
 

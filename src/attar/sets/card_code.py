@@ -102,7 +102,8 @@ def alone(
     """
     parts = {"name": file or NAME, "what": what, "split": what if several else "train"}
     parts |= {"prefix": "decoded_" if several else "", "where": "" if file else "  # or the folder of this page"}
-    soft = SOFT_LABELS.get(to) if condensed.soft_labels is not None and what == "decoded" else None
+    has_soft = condensed.soft_labels is not None and (what == "decoded" or condensed.factor == 1)
+    soft = SOFT_LABELS.get(to) if has_soft else None
     lines = [
         *(["import numpy as np"] if to != "pt" else []),
         "import torch\nimport torch.nn.functional as F\nfrom torch import nn",

@@ -113,7 +113,9 @@ def outside(images: Tensor) -> float:
 
 
 def _images(condensed: SyntheticSet, what: str) -> ExportedImages:
-    images = {"stored": (condensed.images, condensed.labels)} if what in ("stored", "both") else {}
+    """Images and labels, by class, as soft labels are."""
+    order = condensed.labels.argsort(stable=True)
+    images = {"stored": (condensed.images[order], condensed.labels[order])} if what in ("stored", "both") else {}
     return images | ({"decoded": condensed.decoded()} if what in ("decoded", "both") else {})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import pickle
@@ -166,6 +167,30 @@ def test_attar_trains_by_the_card(to: str, copied_run: Path, monkeypatch: pytest
     torch.save([torch.zeros(2, 1, 8, 8), torch.tensor([0, 1])], "pair.pt")
     with pytest.raises(attar.UserError, match=r"pair.pt does not say what its classes, mean and std are"):
         attar.train("pair.pt")
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("evaluate", {"momentum": "0.9); import os; os.system('id'); (0"}),
+        ("evaluate", {"lr": "x"}),
+        ("evaluate", {"lr": float("nan")}),
+        ("network", []),
+        ("network", {"net_type": "convnet", "width": "1)"}),
+    ],
+)
+def test_a_recipe_writes_no_code_into_the_card(section: str, values: Any, tmp_path: Path) -> None:
+    with pytest.raises(attar.UserError, match=rf"\[{section}\] .*must be|must be above 0, not nan"):
+        export_set(replace(make(), recipe={section: values}), "imagefolder", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_card_quotes_the_name_of_its_file(tmp_path: Path) -> None:
+    for to in ("npz", "pt"):
+        out = export_set(make(), to, tmp_path / 'a"b\\é')
+        codes = re.findall(r"```python\n(.*?)```", out.with_name(f"{out.name}.md").read_text(encoding="utf-8"), re.S)
+        assert len(codes) == 2
+        assert all(out.name in [getattr(node, "value", "") for node in ast.walk(ast.parse(code))] for code in codes)
 
 
 def test_the_card_knows_known_data() -> None:

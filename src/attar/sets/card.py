@@ -20,11 +20,12 @@ from attar.sets.soft_files import FILE, SOFT
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.config import EvaluateConfig, Recipe, with_role
 from attar.settings.methods import METHODS
-from attar.settings.schema import settings_of
+from attar.settings.schema import replace, settings_of
 
 CARD = "README.md"
 PICTURE = "images.png"  # of the run, beside the card
 Exported = Mapping[str, tuple[Tensor, Tensor]]  # "stored", "decoded" → images and labels
+NUMBERS = ("lr", "momentum", "weight_decay", "batch_size", "epochs", "mix_p")  # of the evaluation, in the code
 SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -130,7 +131,7 @@ def card(
         "",
         *_training(condensed, result, to, list(exported), file),
         *_accuracies(result),
-        *_settings(condensed.recipe),
+        *_settings(condensed),
         "## Licence",
         "",
         f"The images are made from `{source}`{f' ({known.home})' if known.home else ''}: its licence and terms "
@@ -216,10 +217,13 @@ def _training(
     condensed: SyntheticSet, result: Mapping[str, Any], to: str, exported: Sequence[str], file: str
 ) -> list[str]:
     """How to train on the set, with code: as it was evaluated, or will be by its settings."""
-    how = settings_of(EvaluateConfig()) | condensed.recipe.get("evaluate", {}) | result.get("protocol", {})
-    how |= {"lr": condensed.lr} if condensed.lr is not None and not condensed.teacher else {}  # as `attar train`
+    given = card_code.section(condensed, "evaluate") | result.get("protocol", {})
+    given |= {"lr": condensed.lr} if condensed.lr is not None and not condensed.teacher else {}  # as `attar train`
     measured: Mapping[str, Any] = next(iter(result.get("accuracy", {}).values()), {})
-    epochs, what = measured.get("epochs") or how["epochs"] or 1000, exported[-1]
+    given |= {"epochs": measured["epochs"]} if "epochs" in measured else {}
+    config = replace(EvaluateConfig(), {name: given[name] for name in NUMBERS if name in given}, "[evaluate] ")
+    how = settings_of(config) | {"aug_type": str(given.get("aug_type", config.aug_type))}
+    epochs, what = config.epochs or 1000, exported[-1]
     lines = [
         "## Train on it",
         "",
@@ -243,13 +247,13 @@ def _training(
     return [*lines, "", "Without attar:", "", "```python", code, "```", ""]
 
 
-def _settings(recipe: Mapping[str, Any]) -> list[str]:
+def _settings(condensed: SyntheticSet) -> list[str]:
     """The settings that differ from attar's defaults, those of this machine left out."""
     default = settings_of(Recipe())
     lines = [
         f"{section}.{name} = {json.dumps(value)}"
         for section in ("network", "pool", "condense")
-        for name, value in recipe.get(section, {}).items()
+        for name, value in card_code.section(condensed, section).items()
         if value != default[section].get(name, value) and name not in with_role(section, "place", "speed")
     ]
     return ["## Settings", "", "What differs from attar's defaults:", "", "```", *lines, "```", ""] if lines else []

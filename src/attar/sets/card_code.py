@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
+from attar.errors import UserError
 from attar.models.convnet import CHANNELS
 from attar.sets.soft_files import FILE, SOFT
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.choices import strategy_names
+from attar.settings.config import NetworkConfig
+from attar.settings.schema import replace
 
 NAME = "USER/NAME"  # on the hub; `attar push` knows it
 
@@ -16,7 +20,7 @@ READ = {  # arrays of an export, and the class numbers of its images; {what}: wh
     "parquet": """\
 from datasets import load_dataset
 
-images = load_dataset("{name}", "{what}")["train"]{where}
+images = load_dataset({name}, "{what}")["train"]{where}
 x = torch.stack([torch.from_numpy(np.array(image)) for image in images["image"]])
 y = torch.tensor(images["label"])""",
     "imagefolder": """\
@@ -28,10 +32,10 @@ classes = sorted({{file.parent.name for file in files}})
 x = torch.stack([torch.from_numpy(np.array(Image.open(file))) for file in files])
 y = torch.tensor([classes.index(file.parent.name) for file in files])""",
     "npz": """\
-with np.load("{name}") as file:
+with np.load({name}) as file:
     arrays = dict(file)
 x, y = (torch.from_numpy(arrays[f"{prefix}{{kind}}"]) for kind in ("images", "labels"))""",
-    "pt": 'x, y = torch.load("{name}")',
+    "pt": "x, y = torch.load({name})",
 }
 SOFT_LABELS = {
     "parquet": f'torch.tensor(images["{SOFT}"])',
@@ -100,7 +104,7 @@ def alone(
         several: whether it holds both.
         file: its name, of a file.
     """
-    parts = {"name": file or NAME, "what": what, "split": what if several else "train"}
+    parts = {"name": _quoted(file or NAME), "what": what, "split": what if several else "train"}
     parts |= {"prefix": "decoded_" if several else "", "where": "" if file else "  # or the folder of this page"}
     has_soft = condensed.soft_labels is not None and (what == "decoded" or condensed.factor == 1)
     soft = SOFT_LABELS.get(to) if has_soft else None
@@ -130,12 +134,27 @@ def alone(
 def by_attar(file: str) -> str:
     """Python that does the same by attar. file: as for `alone`."""
     if file:
-        return f'import attar\n\nnetwork = attar.train("{file}", "resnet18")  # or a function that makes a network'
+        return (
+            f'import attar\n\nnetwork = attar.train({_quoted(file)}, "resnet18")  # or a function that makes a network'
+        )
     return (
         "import attar\nfrom huggingface_hub import snapshot_download\n\n"
         f'folder = snapshot_download("{NAME}", repo_type="dataset")  # or the folder of this page\n'
         'network = attar.train(folder, "resnet18")  # or a function that makes a network'
     )
+
+
+def section(condensed: SyntheticSet, name: str) -> dict[str, Any]:
+    """The settings of a section of the set's recipe, as its file has them. Raises `UserError` for what is no table."""
+    values = condensed.recipe.get(name, {})
+    if not isinstance(values, Mapping):
+        raise UserError(f"the set's recipe: [{name}] must be a table of settings, not {values!r}")
+    return dict(values)
+
+
+def _quoted(text: str) -> str:
+    """A text in Python, in double quotes."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _decoding(condensed: SyntheticSet) -> list[str]:
@@ -165,16 +184,17 @@ def _augment(how: Mapping[str, Any]) -> list[str]:
 
 def _network(condensed: SyntheticSet) -> list[str]:
     """Lines that make a ConvNet, of the depth and width of the run's network if that is one."""
-    of_run = condensed.recipe.get("network", {})
+    given = section(condensed, "network")
+    taken = ("depth", "width") if given.get("net_type") == "convnet" else ()
+    of_run = replace(NetworkConfig(), {name: given[name] for name in taken if name in given}, "[network] ")
     channels, height, wide = condensed.images.shape[1:]
-    depth = (of_run.get("net_type") == "convnet" and of_run.get("depth")) or 3
-    depth = min(depth, min(height, wide).bit_length() - 1)
-    inner = max(1, round(CHANNELS * of_run.get("width", 1.0)))
+    depth = min(of_run.depth or 3, min(height, wide).bit_length() - 1)
+    inner = max(1, round(CHANNELS * of_run.width))
     first = 3 if (channels, height, wide) == (1, 28, 28) else 1  # as attar's own makes 32x32 of it
-    sizes = ", ".join(f"({channels if k == 0 else inner}, {1 if k else first})" for k in range(depth))
+    blocks = ", ".join(f"({channels if k == 0 else inner}, {1 if k else first})" for k in range(depth))
     layers = f"nn.Conv2d(c, {inner}, 3, padding=p), nn.GroupNorm({inner}, {inner}), nn.ReLU(), nn.AvgPool2d(2)"
     return [
-        f"blocks = [nn.Sequential({layers}) for c, p in [{sizes}]]",
+        f"blocks = [nn.Sequential({layers}) for c, p in [{blocks}]]",
         f"network = nn.Sequential(*blocks, nn.Flatten(), nn.LazyLinear({condensed.nclass}))  # or any other network",
         "network(x[:2])  # the last layer learns its size",
     ]

@@ -36,6 +36,11 @@ def test_whitened_images_are_uncorrelated(digits: ImageData) -> None:
     assert not torch.equal(next(digits.test_batches())[0], next(plain.test_batches())[0])
 
 
+def test_a_subset_is_whitened_by_its_own_images(digits: ImageData) -> None:
+    subset, plain = digits.subset(2).whitening, attar.load("digits", nclass=2).whitened().whitening
+    assert subset is not None and plain is not None and torch.equal(subset.matrix, plain.matrix)
+
+
 def test_a_step_in_whitened_pixels(digits: ImageData) -> None:
     """z moves down ∂L/∂z, by the learning rate."""
     assert digits.whitening is not None
@@ -120,6 +125,7 @@ def test_a_set_and_data_of_another_space_are_refused(
                 call_it(condensed, data)
     assert "add --zca" in refused(capsys, "evaluate", "white", "-d", "digits", "--no_zca", "--epochs", "1")
     assert "leave --zca out" in refused(capsys, "add", "plain", "-d", "digits", "--zca", "--quiet")
+    assert "is whitened (--zca) by its own images" in refused(capsys, "add", "white", "-d", "digits", "--quiet")
     result = attar.evaluate("white", epochs=1, runs=1, yardsticks=("random_real",))  # as the run says
     assert result["protocol"]["space"] == "zca" and digits.resized(4).space == "zca"
     herding = attar.select(digits, "herding", ipc=1, features="pixels")

@@ -99,6 +99,8 @@ def test_without_the_real_images(small: SyntheticSet, tmp_path: Path, said: list
     assert accuracy_of(network) > 0.1
     with pytest.raises(attar.UserError, match="nowhere"):
         attar.train(alone, Mine, "nowhere/at-all", epochs=2)
+    with pytest.raises(attar.UserError, match="elsewhere"):
+        attar.train(alone, Mine, data_dir="nowhere", epochs=2)
 
 
 def test_where_nothing_can_be_written_nothing_is_trained(

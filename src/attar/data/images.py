@@ -290,8 +290,7 @@ class ImageData:
         new.tested_on, new.left_out, new.sampled = self.tested_on, self.left_out, self.sampled
         new.loaded = {**self.loaded, **(loaded or {})}
         if self.whitening is not None:
-            same = new.images.shape[1:] == self.images.shape[1:]
-            new.whitening = self.whitening.to(new.device) if same else fitted(new.images, new.name)
+            new.whitening = self.whitening.to(new.device) if "mean" in changes else fitted(new.images, new.name)
         return new
 
     def __repr__(self) -> str:

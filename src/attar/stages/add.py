@@ -74,6 +74,8 @@ def add(
     asked = recipes.overlay(recipes.overlay(Recipe(), {"data": {**of_run, "nclass": None}}), layer)
     images = load_data(asked, progress) if data is None else given_images(data, layer, progress)
     check_space(before.condensed, images)
+    if images.space == "zca" and before.condensed.fingerprint != images.fingerprint:
+        raise UserError(f"{run} is whitened (--zca) by its own images, not by those added; condense all classes again")
     new = new_classes(before, images)
     path = named_folder(folder if folder is not None else f"{os.fspath(run).rstrip(os.sep)}-added", asked)
     run_folder.check_free(path, overwrite=overwrite)

@@ -32,7 +32,7 @@ from attar.runs.progress import Progress, shows_progress
 from attar.sets import foreign, set_files
 from attar.sets.synthetic import SyntheticSet
 from attar.settings import layers, recipes
-from attar.settings.config import Recipe
+from attar.settings.config import Recipe, with_role
 from attar.settings.layers import Layer
 from attar.settings.schema import settings_of
 from attar.settings.typed import TrainSettings
@@ -178,7 +178,7 @@ def _real_images(condensed: SyntheticSet, recipe: Recipe, layer: Layer, data: An
     try:
         return load_data(recipe, progress)
     except UserError as error:  # a set that came alone, or whose data set has another place
-        if "dataset" in layer.get("data", {}):
+        if layer.get("data", {}).keys() & {*with_role("data", "source"), "data_dir", "cache_dir"}:
             raise
         if condensed.space == "zca":
             raise UserError(f"a set in ZCA space is whitened by the real images; name them with -d: {error}") from error

@@ -22,7 +22,7 @@ from PIL import Image
 import attar
 from attar.cli.parser import main
 from attar.data.images import ImageData
-from attar.sets import card, foreign, push
+from attar.sets import card, foreign, push, set_files, soft_files
 from attar.sets.export import bytes_of, export_set, folder_names
 from attar.sets.push import push_set
 from attar.settings import own_code
@@ -369,6 +369,11 @@ def test_a_pickle_that_wants_to_run_code(how: str, tmp_path: Path, monkeypatch: 
         ),
         ([torch.full((2, 3, 8, 8), torch.nan), torch.tensor([0, 1])], "values that are not finite"),
         ([torch.zeros(2, 3, 8, 8).int(), torch.tensor([0, 1])], "are int32; uint8, or float"),
+        ([torch.full((2, 3, 8, 8), -2.0).to(torch.float8_e4m3fn), torch.tensor([0, 1])], "run from -2 to -2"),
+        ([torch.zeros(2, 3, 8, 8).to_sparse(), torch.tensor([0, 1])], "two dense tensors"),
+        ([torch.zeros(2, 3, 8, 8, device="meta"), torch.tensor([0, 1])], "two dense tensors"),
+        ([torch.zeros(2, 3, 8, 8), torch.zeros(2, device="meta").long()], "two dense tensors"),
+        ([torch.zeros(2, 3, 0, 8), torch.tensor([0, 1])], "its shapes are"),
     ],
 )
 def test_pairs_that_are_refused(content: Any, words: str, tmp_path: Path) -> None:
@@ -385,6 +390,32 @@ def test_damaged_files(tmp_path: Path) -> None:
     np.savez(tmp_path / "b.npz", x=np.zeros(3))
     with pytest.raises(attar.UserError, match="must hold the arrays images and labels; it holds x"):
         foreign.read(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        ({"images": np.zeros((2, 8, 8, 3), np.longdouble)}, "images of type "),
+        ({"soft_labels": np.array(["a", "b"])}, "soft labels of type <U1"),
+        ({"attar": np.array("[" * 100_000)}, "is no JSON"),
+        ({"attar": np.array(json.dumps(set_files.describe(make()) | {"mean": ["x"] * 3}))}, "does not say what its"),
+    ],
+)
+def test_odd_arrays(odd: dict[str, Any], words: str, tmp_path: Path) -> None:
+    arrays: dict[str, Any] = {"images": np.full((2, 8, 8, 3), 0.5, ">f4"), "labels": np.array([2, 1], ">i8")}
+    np.savez(tmp_path / "a.npz", **arrays)
+    assert foreign.as_set(foreign.read(tmp_path / "a.npz"), real()).labels.tolist() == [2, 1]
+    np.savez(tmp_path / "a.npz", **(arrays | odd))
+    with pytest.raises(attar.UserError, match=words):
+        foreign.alone(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("column", [[[0.5], [0.5, 0.5]], ["a", "b"], [None, None]])
+def test_odd_soft_labels_in_parquet(column: list[Any], tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(arrow.table({"soft_labels": column}), tmp_path / "a.parquet")
+    with pytest.raises(attar.UserError, match="its soft_labels are not a row of numbers"):
+        soft_files.beside(tmp_path)
 
 
 def test_normalised_images(tmp_path: Path) -> None:

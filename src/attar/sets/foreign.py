@@ -119,7 +119,7 @@ def _class_names(meta: Mapping[str, Any], folders: tuple[str, ...] | None = None
 def _meta(text: bytes | str, where: Path) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is damaged: what it says about its images is no JSON") from error
     return value if isinstance(value, dict) else {}
 
@@ -140,6 +140,8 @@ def _read_pt(path: Path) -> Foreign:
     if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(part, Tensor) for part in pair):
         held = f"{len(pair)} things" if isinstance(pair, list | tuple) else f"a {type(pair).__name__}"
         raise UserError(f"{path} must hold [images, labels], two tensors; it holds {held}")
+    if any(part.layout != torch.strided or part.is_meta or part.is_quantized or part.is_nested for part in pair):
+        raise UserError(f"{path} must hold [images, labels], two dense tensors with values")
     meta, soft = _beside_pair(path)
     return Foreign(pair[0].detach(), pair[1].detach(), _class_names(meta), str(path), meta, soft)
 
@@ -168,16 +170,16 @@ def _read_npz(path: Path) -> Foreign:
                 raise UserError(f"{path} must hold the arrays images and labels; it holds {', '.join(file) or 'none'}")
             images, labels = file["images"], file["labels"]
             meta = _meta(str(file[KEY]), path) if KEY in file else {}
-            soft = torch.from_numpy(file[soft_files.SOFT]) if soft_files.SOFT in file else None
+            soft = soft_files.tensor_of(file[soft_files.SOFT], path, "soft labels") if soft_files.SOFT in file else None
     except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} {npz.why_unreadable(error)}") from error
     if images.dtype.kind not in "uif" or labels.dtype.kind not in "uif":
         raise UserError(f"{path} holds {images.dtype} images and {labels.dtype} labels; numbers are needed")
-    x = torch.from_numpy(images)
+    x, y = soft_files.tensor_of(images, path, "images"), soft_files.tensor_of(labels, path, "labels")
     x = x.unsqueeze(1) if x.dim() == 3 else x
-    return Foreign(x, torch.from_numpy(labels), _class_names(meta), str(path), meta, soft)
+    return Foreign(x, y, _class_names(meta), str(path), meta, soft)
 
 
 def alone(path: Path) -> SyntheticSet:
@@ -186,7 +188,8 @@ def alone(path: Path) -> SyntheticSet:
     Raises UserError for what other tools made.
     """
     source = read(path)
-    if not all(isinstance(source.meta.get(key), kind) for key, kind in set_files.METADATA_TYPES.items()):
+    known = all(isinstance(source.meta.get(key), kind) for key, kind in set_files.METADATA_TYPES.items())
+    if not known or not all(isinstance(value, float) for key in ("mean", "std") for value in source.meta[key]):
         raise UserError(f"{path} does not say what its classes, mean and std are, as exports of attar do")
     classes, mean, std, name = (source.meta[key] for key in ("classes", "mean", "std", "source"))
     pixels, labels = torch.zeros(len(classes), len(mean), 1, 1), torch.arange(len(classes))
@@ -207,7 +210,7 @@ def as_set(
     normalized: float images are (x − mean) / std of `data`. Raises UserError when images and labels do not fit.
     """
     where, images, labels = source.where, source.images, source.labels
-    if images.dim() != 4 or labels.shape != images.shape[:1] or not len(labels):
+    if images.dim() != 4 or labels.shape != images.shape[:1] or not images.numel():
         shapes = f"{list(images.shape)} and {list(labels.shape)}"
         raise UserError(f"{where} must hold images [n, ch, H, W] and a whole number for each; its shapes are {shapes}")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:

@@ -23,10 +23,10 @@ def in_unit(images: Tensor, data: ImageData, where: str, *, normalized: bool, un
         if normalized:
             raise UserError(f"the images of {where} are bytes, 0..255, and not normalised; leave --normalized out")
         return images.float() / 255
-    if not images.is_floating_point() or not bool(images.isfinite().all()):
+    x = images.float() if images.is_floating_point() else images
+    if not images.is_floating_point() or not bool(x.isfinite().all()):
         kind = "values that are not finite" if images.is_floating_point() else str(images.dtype).removeprefix("torch.")
         raise UserError(f"the images of {where} are {kind}; uint8, or float in [0, 1], is needed")
-    x = images.float()
     low, high = (float(value) for value in x.aminmax())
     if normalized:
         return _no_longer_normalized(x, data, where)

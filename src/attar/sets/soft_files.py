@@ -21,10 +21,20 @@ SOFT = "soft_labels"  # of the training images: the array, and the column
 FILE = f"{SOFT}.npy"  # beside folders
 
 
+def tensor_of(array: np.ndarray, where: Path, what: str) -> Tensor:
+    """The numbers of an array, of any byte order. Raises `UserError` for what torch has no numbers for."""
+    try:
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
+    except TypeError as error:
+        raise UserError(f"{where} holds {what} of type {array.dtype}; whole numbers or float32 are needed") from error
+
+
 def read(file: Path | IO[bytes], where: Path) -> Tensor:
     """The labels in an npy file. Raises `UserError` for a damaged one."""
     try:
-        return torch.from_numpy(np.load(file, allow_pickle=False))
+        return tensor_of(np.load(file, allow_pickle=False), where, "soft labels")
+    except UserError:
+        raise
     except (OSError, ValueError, EOFError, TypeError, BadZipFile) as error:
         raise UserError(f"{where / FILE} is damaged or no npy file: {' '.join(str(error).split())}") from error
 
@@ -43,7 +53,10 @@ def beside(path: Path) -> Tensor | None:
 
     if SOFT not in pq.read_schema(parquet[0]).names:
         return None
-    return torch.tensor(pq.read_table(parquet[0], columns=[SOFT])[SOFT].to_pylist())
+    try:
+        return torch.tensor(pq.read_table(parquet[0], columns=[SOFT])[SOFT].to_pylist())
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{parquet[0]}: its {SOFT} are not a row of numbers for each image") from error
 
 
 def with_labels(condensed: SyntheticSet, soft: Tensor | None, meta: Mapping[str, Any], where: str) -> SyntheticSet:

@@ -26,6 +26,7 @@ from attar.sets import card, foreign, push, set_files, soft_files
 from attar.sets.export import bytes_of, export_set, folder_names
 from attar.sets.push import push_set
 from attar.settings import own_code
+from attar.stages.shared import name_as_setting
 from helpers.command import call, refused
 
 QUICK = ("--runs", "2", "--epochs", "2", "--yardsticks", "none", "--quiet")
@@ -531,10 +532,24 @@ def test_a_pushed_recipe_names_no_place_of_this_machine(tmp_path: Path) -> None:
     condensed = replace(make(), recipe=recipe)
     pushed = push._without_places(condensed)
     assert pushed.recipe == {
-        "data": {"dataset": condensed.source, "data_dir": None, "cache_dir": None},
+        "data": {"dataset": "./zoo", "data_dir": None, "cache_dir": None},
         "condense": {"model_path": []},
     }
     assert condensed.recipe == recipe and recipe["condense"]["model_path"] == ["/p"]
+
+
+def test_a_folder_that_is_called_as_known_data_stays_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for label in ("a", "b"):
+        Path("digits", label).mkdir(parents=True)
+        for count in range(3):
+            Image.new("L", (8, 8), 60 + count).save(f"digits/{label}/{count}.png")
+    assert attar.load(Path("digits"), size=8).loaded["dataset"] == "./digits"
+    assert name_as_setting("condense", Path("digits"), {})[1] == {"dataset": "./digits"}
+    assert name_as_setting("condense", "digits", {})[1] == {"dataset": "digits"}
+    for dataset, there in (("./digits", "./digits"), ("digits", "digits")):
+        condensed = replace(make(), source="digits", recipe={"data": {"dataset": dataset}})
+        assert push._without_places(condensed).recipe["data"]["dataset"] == there
 
 
 def test_push_without_network(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,7 @@ FOLDERS: dict[str, Callable[[Path | None, Reading], ImageData]] = {
 }
 KNOWN = (*SOURCES, *FOLDERS)
 NEARLY_BLACK = 1 / 255  # of white, the mean of all images
+MAX_DEPTH = 6  # of folders that are looked into for images
 TEST_FRACTION = 0.2  # of the images, where there is no test set and nothing else is asked for
 
 
@@ -149,8 +150,7 @@ def load(
         data = _with_test(data, fraction, test_seed)
     say_equal_images(data)
     data = data.to(where)
-    if zca:
-        data = data.whitened()
+    data = data.whitened() if zca else data
     data.loaded = {**data.loaded, **_settings(given)}
     return data
 
@@ -174,13 +174,18 @@ def say_equal_images(data: ImageData) -> None:
         say_once(f"{data.name}: {line}", logging.WARNING)
 
 
+def as_setting(source: str | os.PathLike[str]) -> str:
+    """A data set as the setting; a path that is called as a known one is written ./digits, to stay a path."""
+    return f"./{source}" if not isinstance(source, str) and str(source) in KNOWN else str(source)
+
+
 def _settings(given: dict[str, Any]) -> dict[str, Any]:
     """The settings of [data] that read the same as a call of `load`, other than defaults."""
     usual = settings_of(DataConfig()) | {"dataset": None}
     if isinstance(given["source"], str | os.PathLike):
-        given = {**given, "dataset": given["source"]}
+        given = {**given, "dataset": as_setting(given["source"])}
     texts = {
-        name: str(value) if isinstance(value, os.PathLike | torch.device) else value for name, value in given.items()
+        key: str(value) if isinstance(value, os.PathLike | torch.device) else value for key, value in given.items()
     }
     return {name: texts[name] for name in usual if texts.get(name) not in (None, usual[name])}
 
@@ -295,6 +300,3 @@ def _has_pictures(path: Path) -> bool:
         if depth > MAX_DEPTH:
             return False
     return False
-
-
-MAX_DEPTH = 6  # of folders that are looked into for images

@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from attar.data.load import KNOWN
 from attar.errors import MissingError, UserError, one_line
 from attar.sets.card import CARD
 from attar.sets.card_code import NAME
@@ -86,6 +87,6 @@ def _without_places(condensed: SyntheticSet) -> SyntheticSet:
         places = set(with_role(section, "place")) & recipe[section].keys()
         recipe[section] |= {name: defaults[section][name] for name in places}
     dataset = recipe.get("data", {}).get("dataset")
-    if dataset is not None and Path(str(dataset)).expanduser().exists():
-        recipe["data"]["dataset"] = condensed.source
+    if dataset is not None and dataset not in KNOWN and Path(str(dataset)).expanduser().exists():
+        recipe["data"]["dataset"] = f"./{condensed.source}"  # no known data set
     return replace(condensed, recipe=recipe)

@@ -14,8 +14,8 @@ import torch
 from attar.condensation.given_images import images_of_set
 from attar.condensation.setup import check_data
 from attar.data.images import ImageData
+from attar.data.load import as_setting, say_equal_images
 from attar.data.load import load as load_images
-from attar.data.load import say_equal_images
 from attar.data.sources import written
 from attar.engine.precision import check_precision
 from attar.engine.workers import ThreadWorkers
@@ -113,7 +113,7 @@ def name_as_setting(
     """
     flags = FLAGS[verb]
     if isinstance(data, str | Path):
-        return None, {"dataset": str(data), **settings}, flags
+        return None, {"dataset": as_setting(data), **settings}, flags
     if not isinstance(data, ImageData):
         return data, dict(settings), flags
     of_data = {flag for flag, (section, _) in flags.items() if section == "data"}

@@ -411,6 +411,13 @@ def test_odd_arrays(odd: dict[str, Any], words: str, tmp_path: Path) -> None:
         foreign.alone(tmp_path / "a.npz")
 
 
+def test_soft_labels_that_are_several_arrays(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", a=np.zeros(1))
+    (tmp_path / "a.npz").rename(tmp_path / "soft_labels.npy")
+    with pytest.raises(attar.UserError, match="is damaged or no npy file"):
+        soft_files.beside(tmp_path)
+
+
 @pytest.mark.parametrize("column", [[[0.5], [0.5, 0.5]], ["a", "b"], [None, None]])
 def test_odd_soft_labels_in_parquet(column: list[Any], tmp_path: Path) -> None:
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")

@@ -35,7 +35,7 @@ def read(file: Path | IO[bytes], where: Path) -> Tensor:
         return tensor_of(np.load(file, allow_pickle=False), where, "soft labels")
     except UserError:
         raise
-    except (OSError, ValueError, EOFError, TypeError, BadZipFile) as error:
+    except (OSError, ValueError, EOFError, AttributeError, BadZipFile) as error:
         raise UserError(f"{where / FILE} is damaged or no npy file: {' '.join(str(error).split())}") from error
 
 

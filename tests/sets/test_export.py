@@ -411,6 +411,14 @@ def test_odd_arrays(odd: dict[str, Any], words: str, tmp_path: Path) -> None:
         foreign.alone(tmp_path / "a.npz")
 
 
+def test_a_folder_of_pictures_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = export_set(make(), "imagefolder", tmp_path / "out")
+    (out / "attar.json").unlink()
+    monkeypatch.setattr(foreign, "load_data", None)
+    with pytest.raises(attar.UserError, match="does not say what its classes"):
+        attar.train(out)
+
+
 def test_soft_labels_that_are_several_arrays(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", a=np.zeros(1))
     (tmp_path / "a.npz").rename(tmp_path / "soft_labels.npy")

@@ -25,6 +25,7 @@ from attar.data.images import ImageData
 from attar.data.load import load as load_data
 from attar.data.sources import npz
 from attar.data.sources.parquet import find_files as parquet_files
+from attar.data.sources.parquet import opened_file
 from attar.data.sources.tree import has_class_folders
 from attar.errors import UserError, choose, log, one_line
 from attar.sets import set_files, soft_files
@@ -90,23 +91,22 @@ def read(path: Path) -> Foreign:
         return _read_pt(path)
     if path.suffix.lower() == ".npz":
         return _read_npz(path)
-    inner = path / "stored" if (path / "stored").is_dir() else path
-    parquet = parquet_files(inner)
-    data = load_data(inner, test_fraction=0, load_memory=True)
+    data = load_data(_inner(path), test_fraction=0, load_memory=True)
     assert isinstance(data.images, Tensor)  # load_memory
-    meta = _schema_meta(parquet[0]) if parquet else _folder_meta(path)
+    meta = _folder_meta(path)
     return Foreign(data.images, data.labels, _class_names(meta, data.classes), str(path), meta, soft_files.beside(path))
 
 
-def _schema_meta(file: Path) -> dict[str, Any]:
-    import pyarrow.parquet as pq
-
-    return _meta((pq.read_schema(file).metadata or {}).get(KEY.encode(), b"{}"), file)
+def _inner(path: Path) -> Path:
+    """Where the images of a folder are; of both kinds the stored ones."""
+    return path / "stored" if (path / "stored").is_dir() else path
 
 
 def _folder_meta(path: Path) -> dict[str, Any]:
-    file = path / ABOUT
-    return files.read_json(file) if file.is_file() else {}
+    """What a folder or parquet file says about its images."""
+    if parquet := parquet_files(_inner(path)):
+        return _meta((opened_file(parquet[0]).schema_arrow.metadata or {}).get(KEY.encode(), b"{}"), parquet[0])
+    return files.read_json(path / ABOUT) if (path / ABOUT).is_file() else {}
 
 
 def _class_names(meta: Mapping[str, Any], folders: tuple[str, ...] | None = None) -> tuple[str, ...] | None:
@@ -187,10 +187,13 @@ def alone(path: Path) -> SyntheticSet:
 
     Raises UserError for what other tools made.
     """
+    refusal = UserError(f"{path} does not say what its classes, mean and std are, as exports of attar do")
+    if path.suffix.lower() not in (".pt", ".pth", ".npz") and not _folder_meta(path):
+        raise refusal  # before its images are read
     source = read(path)
     known = all(isinstance(source.meta.get(key), kind) for key, kind in set_files.METADATA_TYPES.items())
     if not known or not all(isinstance(value, float) for key in ("mean", "std") for value in source.meta[key]):
-        raise UserError(f"{path} does not say what its classes, mean and std are, as exports of attar do")
+        raise refusal
     classes, mean, std, name = (source.meta[key] for key in ("classes", "mean", "std", "source"))
     pixels, labels = torch.zeros(len(classes), len(mean), 1, 1), torch.arange(len(classes))
     return as_set(source, ImageData(pixels, labels, classes=classes, mean=mean, std=std, name=name, channels="first"))

@@ -53,7 +53,7 @@ def load(path: Path, reading: Reading) -> ImageData:
     files = _without_exports(find_files(path), path, reading.left_out)
     groups = _by_split(path, files)
     columns = choose(
-        features_of(_opened(files[0]).schema_arrow),
+        features_of(opened_file(files[0]).schema_arrow),
         reading.wish("image_column"),
         reading.wish("label_column"),
         str(path),
@@ -78,7 +78,7 @@ def load(path: Path, reading: Reading) -> ImageData:
 
 def _without_exports(files: Sequence[Path], path: Path, left_out: LeftOut) -> list[Path]:
     """The files without those that attar exported, unless there are no others."""
-    own = [file for file in files if OWN in (_opened(file).schema_arrow.metadata or {})]
+    own = [file for file in files if OWN in (opened_file(file).schema_arrow.metadata or {})]
     if len(own) == len(files):
         return own
     for file in own:
@@ -101,7 +101,8 @@ def _by_split(path: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
     return groups
 
 
-def _opened(file: Path) -> Any:
+def opened_file(file: Path) -> Any:
+    """A `pyarrow.parquet.ParquetFile`. Raises `MissingError` without pyarrow, `UserError` for a damaged file."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -115,7 +116,7 @@ def _opened(file: Path) -> Any:
 
 def _shard(file: Path, image: str, label: str, where: str, several: bool) -> Split:
     """The images and labels of one file, whose labels stand for the names that it gives itself."""
-    opened = _opened(file)
+    opened = opened_file(file)
     features = features_of(opened.schema_arrow)
     missing = [name for name in (image, label) if name not in features]
     if missing:
@@ -134,7 +135,7 @@ def _tables(file: Path, columns: Sequence[str]) -> Iterator[Any]:
     import pyarrow as pa
 
     try:
-        for batch in _opened(file).iter_batches(batch_size=ROWS_READ, columns=list(columns)):
+        for batch in opened_file(file).iter_batches(batch_size=ROWS_READ, columns=list(columns)):
             yield pa.Table.from_batches([batch])
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{file} is damaged: {words(error)}") from error

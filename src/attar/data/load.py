@@ -149,8 +149,7 @@ def load(
     if data.test_images is None and fraction > 0:
         data = _with_test(data, fraction, test_seed)
     say_equal_images(data)
-    data = data.to(where)
-    data = data.whitened() if zca else data
+    data = data.to(where).whitened() if zca else data.to(where)
     data.loaded = {**data.loaded, **_settings(given)}
     return data
 
@@ -184,9 +183,8 @@ def _settings(given: dict[str, Any]) -> dict[str, Any]:
     usual = settings_of(DataConfig()) | {"dataset": None}
     if isinstance(given["source"], str | os.PathLike):
         given = {**given, "dataset": as_setting(given["source"])}
-    texts = {
-        key: str(value) if isinstance(value, os.PathLike | torch.device) else value for key, value in given.items()
-    }
+    kinds = (os.PathLike, torch.device)
+    texts = {name: str(value) if isinstance(value, kinds) else value for name, value in given.items()}
     return {name: texts[name] for name in usual if texts.get(name) not in (None, usual[name])}
 
 

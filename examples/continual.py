@@ -36,7 +36,7 @@ def task(data: attar.ImageData, first: int, last: int) -> attar.ImageData:
 def remembered(kind: str, part: attar.ImageData, ipc: int, seed: int, niter: int) -> attar.SyntheticSet:
     """The memory of one task."""
     if kind == "condensed":
-        return attar.condense(part, ipc=ipc, seed=seed, niter=niter)
+        return attar.condense(part, ipc=ipc, seed=seed, niter=niter, models=2)
     return attar.select(part, kind, ipc=ipc, seed=seed)
 
 
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--ipc", type=int, default=1, help="images of each class that are remembered")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--niter", type=int, default=4, help="outer iterations of the condensation of a task")
-    parser.add_argument("--epochs", type=int, default=100, help="of the network after each task")
+    parser.add_argument("--epochs", type=int, default=75, help="of the network after each task")
     parser.add_argument("--classes", type=int, default=2, help="that come at a time")
     arguments = parser.parse_args()
 

@@ -194,14 +194,24 @@ def test_the_card_quotes_the_name_of_its_file(tmp_path: Path) -> None:
         assert all(out.name in [getattr(node, "value", "") for node in ast.walk(ast.parse(code))] for code in codes)
 
 
-def test_the_card_knows_known_data() -> None:
-    assert (
-        card.source_of("imagenet10").link == card.source_of("imagefruit").link == "https://image-net.org/download.php"
-    )
-    assert card.source_of("imagenette2-160").home.endswith("imagenette")
+def test_the_card_knows_known_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    terms = "https://image-net.org/download.php"
+    assert card.source_of("imagenet").link == card.source_of("data/for/imagefruit").link == terms
+    assert card.source_of("/data/imagenette2-160").home.endswith("imagenette")
     assert card.source_of("tiny-imagenet-200").hub == "zh-plus/tiny-imagenet"
-    assert card.source_of("me/zoo").home == "https://huggingface.co/datasets/me/zoo"
-    assert card.source_of("zoo") == card.Source("")
+    assert card.source_of("digits").licence == "cc-by-4.0" and card.source_of("fashion").licence == "mit"
+    assert card.source_of("me/zoo:small").home == "https://huggingface.co/datasets/me/zoo"
+    Path("me/zoo").mkdir(parents=True)
+    for own in ("me/zoo", "./digits", "/home/me/fashion", "fashion-2", "zoo", ""):
+        assert card.source_of(own) == card.Source(""), own
+
+
+def test_the_card_of_a_folder_called_digits_claims_no_licence(tmp_path: Path) -> None:
+    for dataset, licence in (("digits", "license: cc-by-4.0\n"), ("./digits", "license: other\n")):
+        condensed = replace(make(), source="digits", recipe={"data": {"dataset": dataset}})
+        out = export_set(condensed, "parquet", tmp_path / str(len(dataset)))
+        assert licence in (out / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_card_says_what_a_stranger_needs(copied_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

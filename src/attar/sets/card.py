@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from attar import __version__, files
+from attar.data.sources import hub
 from attar.data.sources.imagenet import SUBSETS
 from attar.errors import counted
 from attar.sets import card_code
@@ -58,11 +59,19 @@ SOURCES = {
 }
 
 
-def source_of(name: str) -> Source:
-    """Where the data set of that name comes from, such as imagenet10, imagenette2-160 or USER/NAME of the hub."""
-    if name.count("/") == 1:
+UNZIPPED = (*SUBSETS, "imagenette", "imagewoof", "tiny-imagenet")  # folders that are called so hold these
+
+
+def source_of(dataset: str) -> Source:
+    """Where the data come from: a name that attar knows, USER/NAME of the hub, or a folder such as imagenette2-160.
+
+    A folder of one's own may be called as a known data set is, so only the names of `UNZIPPED` count there.
+    """
+    if hub.is_name(dataset) and not Path(dataset).exists():
+        name = dataset.partition(":")[0]
         return Source(f"https://huggingface.co/datasets/{name}", name)
-    return SOURCES.get(name) or SOURCES.get(re.sub(r"[-\d]+$", "", name), Source(""))
+    name = re.sub(r"\d*(-\d+)?$", "", Path(dataset).name)
+    return SOURCES.get(dataset) or (SOURCES[name] if name in UNZIPPED else Source(""))
 
 
 def write_card(out: Path, exported: Exported, condensed: SyntheticSet, to: str, files_of: Path) -> None:
@@ -114,7 +123,7 @@ def card(
         "decoded": "`decoded`: the images to train on, cut out of the grids and enlarged",
     }
     origin, source = "real" if condensed.coreset else "synthetic", condensed.source or "images"
-    known = source_of(source)
+    known = source_of(str(condensed.recipe.get("data", {}).get("dataset") or ""))
     lines = [
         *([] if file else _yaml(exported, known, to)),
         f"# {source}, condensed",

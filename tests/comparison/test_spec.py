@@ -202,7 +202,7 @@ def test_the_specs_that_ship_are_sound(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     actual = spec.resolve(tomllib.loads(text), f"{path}: ")
     tuning = path.parent.name == "tuning"
-    assert text.startswith("# ") and len(actual.points) > 1 and len(actual.seeds) >= (1 if tuning else 3)
+    assert text.startswith("# ") and len(actual.points) > 1 and len(actual.seeds) >= (1 if tuning else 2)
     assert len({cell.folder for cell in actual.cells}) == len(actual.cells)
     assert (actual.holdout is not None) == (tuning or path.stem.startswith("ablation"))
     condensed = [point for point in actual.points if makers.maker(point.method).condenses]

@@ -22,8 +22,9 @@ from PIL import Image
 import attar
 from attar.cli.parser import main
 from attar.data.images import ImageData
-from attar.sets import card, foreign, push, set_files, soft_files
+from attar.sets import card, foreign, set_files, soft_files
 from attar.sets.export import bytes_of, export_set, folder_names
+from attar.sets.places import without_places
 from attar.sets.push import push_set
 from attar.settings import own_code
 from attar.stages.shared import name_as_setting
@@ -549,20 +550,6 @@ def test_push(monkeypatch: pytest.MonkeyPatch) -> None:
     assert FakeApi.calls[1] == ("me/zoo", ["README.md", *parts])
 
 
-def test_a_pushed_recipe_names_no_place_of_this_machine(tmp_path: Path) -> None:
-    recipe = {
-        "data": {"dataset": str(tmp_path), "data_dir": "/home/me", "cache_dir": "/x"},
-        "condense": {"model_path": ["/p"]},
-    }
-    condensed = replace(make(), recipe=recipe)
-    pushed = push._without_places(condensed)
-    assert pushed.recipe == {
-        "data": {"dataset": "./zoo", "data_dir": None, "cache_dir": None},
-        "condense": {"model_path": []},
-    }
-    assert condensed.recipe == recipe and recipe["condense"]["model_path"] == ["/p"]
-
-
 def test_a_folder_that_is_called_as_known_data_stays_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for label in ("a", "b"):
@@ -574,7 +561,7 @@ def test_a_folder_that_is_called_as_known_data_stays_a_folder(tmp_path: Path, mo
     assert name_as_setting("condense", "digits", {})[1] == {"dataset": "digits"}
     for dataset, there in (("./digits", "./digits"), ("digits", "digits")):
         condensed = replace(make(), source="digits", recipe={"data": {"dataset": dataset}})
-        assert push._without_places(condensed).recipe["data"]["dataset"] == there
+        assert without_places(condensed).recipe["data"]["dataset"] == there
 
 
 def test_push_without_network(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -347,6 +347,12 @@ def test_combinations_are_settings() -> None:
         ),
         ("dm", {"fc": True}, "method dm takes no fc here: it has match feat, and fc needs match grad; leave one out"),
         ("dm", {"frequencies": 9}, "method dm takes no frequencies here: it has match feat, and frequencies needs"),
+        (
+            "cim",
+            {"batch_real": 9},
+            "method cim takes no batch_real here: it has match pairs, and batch_real needs match",
+        ),
+        ("mtt", {"batch_syn_max": 9}, "method mtt takes no batch_syn_max here: it has match trajectory"),
         ("dsa", {"n_data": 9}, "method dsa takes no n_data here: it has update synthetic"),
         ("accdd", {"syn_epochs": 2}, "method accdd takes no syn_epochs here: it has update real"),
         ("dm", {"lr": 0.1}, "method dm takes no lr here: it has update none, and lr needs update real or synthetic"),

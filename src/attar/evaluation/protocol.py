@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,7 +12,7 @@ import torch
 from attar import models
 from attar.data.images import ImageData
 from attar.errors import UserError
-from attar.sets.decode import decoded_count
+from attar.sets.decode import decoded_count, usual_epochs
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import EvaluateConfig, NetworkConfig, with_role
@@ -39,7 +38,6 @@ MEASURED = {
     WHOLE: ("whole set", "all training images"),
 }
 GAINS = ("ior", "hlr", "drop")  # keys of result.json, see `gains`
-MAX_SIDE_OF_FIXED_EPOCHS = 64  # pixels: up to this side the protocol has a fixed number of epochs
 
 
 def kinds_of(condensed: SyntheticSet, config: EvaluateConfig) -> list[str]:
@@ -116,15 +114,11 @@ def chosen_networks(config: EvaluateConfig, network: NetworkConfig) -> dict[str,
 
 
 def epochs_for(condensed: SyntheticSet | CondenseConfig, data: ImageData, config: EvaluateConfig) -> int:
-    """Epochs on a condensed set: 1000 for small images, else by decoded images per class (IDC's protocol)."""
+    """Epochs on a condensed set: those that are asked for, else IDC's."""
     if config.epochs is not None:
         return config.epochs
-    if max(data.size) <= MAX_SIDE_OF_FIXED_EPOCHS:
-        return 1000
     count = decoded_count(condensed.ipc, condensed.factor, condensed.decode_type)
-    table = ((1, 3000), (10, 2000), (50, 1500), (200, 1000), (500, 500))  # (largest count, epochs)
-    epochs = next((epochs for largest, epochs in table if count <= largest), 300)
-    return math.floor(epochs * 2 / 3 / 100) * 100 if data.nclass >= 100 else epochs
+    return usual_epochs(count, data.size, data.nclass)
 
 
 def epochs_of(kind: str, condensed: SyntheticSet | CondenseConfig, data: ImageData, config: EvaluateConfig) -> int:

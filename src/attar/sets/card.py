@@ -17,6 +17,7 @@ from attar.data.sources import hub
 from attar.data.sources.imagenet import SUBSETS
 from attar.errors import counted
 from attar.sets import card_code
+from attar.sets.decode import decoded_count, usual_epochs
 from attar.sets.soft_files import FILE, SOFT
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.config import EvaluateConfig, Recipe, with_role
@@ -74,10 +75,10 @@ def source_of(dataset: str) -> Source:
     return SOURCES.get(dataset) or (SOURCES[name] if name in UNZIPPED else Source(""))
 
 
-def write_card(out: Path, exported: Exported, condensed: SyntheticSet, to: str, files_of: Path) -> None:
+def write_card(out: Path, exported: Exported, condensed: SyntheticSet, to: str, files_of: Path, name: str = "") -> None:
     """Write the card of a format into a folder, or to a file, with the accuracies of the set's run, if it is in one.
 
-    out: the card. files_of: the exported file; or the folder, which gets the picture of the run.
+    out: the card. files_of: the exported file, which will be called `name`; or the folder, which gets a picture.
     """
     run, folder = condensed.folder, files_of if files_of.is_dir() else None
     has_picture = run is not None and folder is not None and (run / PICTURE).is_file()
@@ -86,12 +87,9 @@ def write_card(out: Path, exported: Exported, condensed: SyntheticSet, to: str, 
     result = files.read_json(run / "result.json") if run is not None and (run / "result.json").is_file() else {}
     paths = [files_of] if folder is None else sorted(folder.glob("*/*.parquet"))
     sums = {
-        path.name if folder is None else path.relative_to(folder).as_posix(): hashlib.sha256(
-            path.read_bytes()
-        ).hexdigest()
-        for path in paths
+        name or path.relative_to(files_of).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
     }
-    text = card(exported, condensed, result, sums, to=to, file="" if folder else files_of.name, picture=has_picture)
+    text = card(exported, condensed, result, sums, to=to, file=name, picture=has_picture)
     out.write_text(text, encoding="utf-8")
 
 
@@ -232,7 +230,10 @@ def _training(
     given |= {"epochs": measured["epochs"]} if "epochs" in measured else {}
     config = replace(EvaluateConfig(), {name: given[name] for name in NUMBERS if name in given}, "[evaluate] ")
     how = settings_of(config) | {"aug_type": str(given.get("aug_type", config.aug_type))}
-    epochs, what = config.epochs or 1000, exported[-1]
+    decoded = decoded_count(condensed.ipc, condensed.factor, condensed.decode_type)
+    size, what = (condensed.images.shape[2], condensed.images.shape[3]), exported[-1]
+    epochs = config.epochs or usual_epochs(decoded, size, condensed.nclass)
+    own = card_code.own_operations(how["aug_type"])
     lines = [
         "## Train on it",
         "",
@@ -240,6 +241,7 @@ def _training(
         f"of {how['batch_size']}, {counted(epochs, 'epoch')}, a fifth of the",
         f"rate after 2/3 and again after 5/6 of them; augmentation {how['aug_type']}; CutMix in a batch with "
         f"probability {how['mix_p']}.",
+        *([f"The code leaves out {' and '.join(own)}, which is none of attar's operations."] if own else []),
     ]
     if condensed.space == "zca":
         lines.append("Networks see these images whitened (ZCA) by the real ones: `attar.train` needs those.")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attar.errors import UserError
 from attar.models.convnet import CHANNELS
 from attar.sets.soft_files import FILE, SOFT
 from attar.sets.synthetic import SyntheticSet
-from attar.settings.choices import strategy_names
+from attar.settings.choices import AUGMENTATION_NAMES, ONE, written_names
 from attar.settings.config import NetworkConfig
 from attar.settings.schema import replace
 
@@ -61,11 +62,11 @@ WARPS = {  # one of them for each batch
     "scale": "warp[:, [0, 1], [0, 1]] = 1 / 1.2 + torch.rand(n, 2) * (1.2 - 1 / 1.2)",
     "rotate": """\
 angle = (2 * torch.rand(n) - 1) * torch.pi / 12
-    warp[:, :, :2] = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(n, 2, 2)""",
+warp[:, :, :2] = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(n, 2, 2)""",
     "resize": """\
 side, stretch = (1 - torch.rand(n) / 2).sqrt(), (4 / 3) ** (torch.rand(n) - 0.5)
-    side = torch.stack([side * stretch, side / stretch], 1).clamp(max=1)
-    warp[:, [0, 1], [0, 1]], warp[:, :, 2] = side, (2 * torch.rand(n, 2) - 1) * (1 - side)""",
+side = torch.stack([side * stretch, side / stretch], 1).clamp(max=1)
+warp[:, [0, 1], [0, 1]], warp[:, :, 2] = side, (2 * torch.rand(n, 2) - 1) * (1 - side)""",
 }
 CUTOUT = """\
 rows, columns = ((torch.arange(s) / s - torch.rand(n, 1)).abs() < 0.25 for s in x.shape[2:])
@@ -169,17 +170,38 @@ def _decoding(condensed: SyntheticSet) -> list[str]:
 
 def _augment(how: Mapping[str, Any]) -> list[str]:
     """A function that augments a batch as the evaluation does, but for operations of the user's own."""
-    names = strategy_names(how["aug_type"])
-    body = ["n = len(x)", *[FLIP] * ("flip" in names), *[COLOR] * ("color" in names)]
-    warps = [text for name, text in WARPS.items() if name in names]
-    if warps:
-        body.append(f"warp, kind = torch.eye(2, 3).repeat(n, 1, 1), torch.randint({len(warps)}, ())")
-        body += [f"if kind == {kind}:\n    {text}" for kind, text in enumerate(warps)]
-        body.append("x = F.grid_sample(x, F.affine_grid(warp, x.shape, align_corners=False), align_corners=False)")
-    body += [CUTOUT] * ("cutout" in names)
+    names = written_names(how["aug_type"])
+    if names[:1] == (ONE,):  # a batch gets one of them
+        of_batch = [(f"operation == {kind}", _operation([name])) for kind, name in enumerate(names[1:])]
+        body = [f"operation = torch.randint({len(names) - 1}, ())", *_branches(of_batch)]
+    else:
+        warps = [name for name in WARPS if name in names]
+        groups = [["flip"], ["color"], warps, ["cutout"]]
+        body = [_operation(group) for group in groups if group and set(group) <= set(names)]
     body += [CUTMIX.format(p=how["mix_p"])] * (how["mix_p"] > 0)
-    lines = "\n".join([*body, "return x, y"]).splitlines()
-    return ["\ndef augment(x, y):", *(f"    {line}" for line in lines)]
+    return ["\ndef augment(x, y):", textwrap.indent("\n".join(["n = len(x)", *body, "return x, y"]), "    ")]
+
+
+def own_operations(strategy: str) -> list[str]:
+    """The operations of a strategy that are none of attar's, which the code of a card leaves out."""
+    return [name for name in written_names(strategy) if name not in (*AUGMENTATION_NAMES, ONE)]
+
+
+def _operation(names: Sequence[str]) -> str:
+    """Lines for one operation, or for one of several warps, drawn for each batch; "" for one that is not attar's."""
+    if not set(names) <= WARPS.keys():
+        return {"flip": FLIP, "color": COLOR, "cutout": CUTOUT}.get(names[0], "")
+    warps = [WARPS[name] for name in names]
+    if len(warps) > 1:
+        of_batch = [(f"kind == {kind}", text) for kind, text in enumerate(warps)]
+        warps = [f"kind = torch.randint({len(warps)}, ())", *_branches(of_batch)]
+    sample = "x = F.grid_sample(x, F.affine_grid(warp, x.shape, align_corners=False), align_corners=False)"
+    return "\n".join(["warp = torch.eye(2, 3).repeat(n, 1, 1)", *warps, sample])
+
+
+def _branches(parts: Sequence[tuple[str, str]]) -> list[str]:
+    """`if` statements of conditions and the lines below them; none where there are no lines."""
+    return [f"if {condition}:\n{textwrap.indent(text, '    ')}" for condition, text in parts if text]
 
 
 def _network(condensed: SyntheticSet) -> list[str]:

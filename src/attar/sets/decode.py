@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from attar.errors import UserError, choose
 
 PADDING_VALUE = 0.5  # of pixels beyond the image, where the factor does not divide its side
+MAX_SIDE_OF_FIXED_EPOCHS = 64  # pixels: up to this side the protocol has a fixed number of epochs
 MAX_BOUND_COUNT = 128  # decoded images per class of decode type `bound`
 
 DecodePlan = list[tuple[int, slice]]  # (factor, which stored images of a class are decoded at it)
@@ -107,6 +108,15 @@ DECODE: dict[str, Callable[[int, int], DecodePlan]] = {
     "multi": _multi,
     "bound": _bound,
 }
+
+
+def usual_epochs(count: int, size: tuple[int, int], nclass: int) -> int:
+    """Epochs of a network on a set: 1000 for small images, else by decoded images per class (IDC's protocol)."""
+    if max(size) <= MAX_SIDE_OF_FIXED_EPOCHS:
+        return 1000
+    table = ((1, 3000), (10, 2000), (50, 1500), (200, 1000), (500, 500))  # (largest count, epochs)
+    epochs = next((epochs for largest, epochs in table if count <= largest), 300)
+    return epochs * 2 // 300 * 100 if nclass >= 100 else epochs
 
 
 def decode_set(images: Tensor, labels: Tensor, factor: int, decode_type: str) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,7 @@ from attar import files
 from attar.errors import MissingError, UserError, WriteError, choose, counted, log, one_line
 from attar.sets import set_files, soft_files
 from attar.sets.card import CARD, PICTURE, write_card
+from attar.sets.places import without_places
 from attar.sets.synthetic import SyntheticSet
 
 FORMATS = ("parquet", "imagefolder", "npz", "pt")
@@ -50,7 +51,7 @@ def export_set(
     The card is README.md in the folder, or FILE.md beside the file.
 
     Args:
-        condensed: the set, or its file or run folder.
+        condensed: the set, or its file or run folder. Folders of this machine are taken out of its recipe.
         to: the format: "parquet", "imagefolder", "npz" or "pt".
         out: the folder or file; a file gets the suffix of its format.
         what: the images as "stored", "decoded", or "both". By default both in parquet and decoded elsewhere, since
@@ -81,9 +82,14 @@ def export_set(
         check_free(beside, folder=False, overwrite=overwrite)
     images = _images(condensed, what)
     say_what_is_lost(condensed, images, to)
+    condensed = without_places(condensed)
+
+    def with_card_beside(file: Path) -> None:
+        (_npz if to == "npz" else _pt)(file, images, condensed)
+        files.atomically(beside, lambda card: write_card(card, images, condensed, to, file, out.name))
+
     if to in ("npz", "pt"):
-        files.atomically(out, lambda file: (_npz if to == "npz" else _pt)(file, images, condensed))
-        files.atomically(beside, lambda file: write_card(file, images, condensed, to, out))
+        files.atomically(out, with_card_beside)
     else:
         _whole_folder(out, lambda folder: _with_card(folder, images, condensed, to))
     return out

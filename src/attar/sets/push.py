@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import re
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
-from attar.data.load import KNOWN
 from attar.errors import MissingError, UserError, one_line
 from attar.sets.card import CARD
 from attar.sets.card_code import NAME
 from attar.sets.export import check_free, export_set
 from attar.sets.set_files import as_set
 from attar.sets.synthetic import SyntheticSet
-from attar.settings.config import Recipe, with_role
-from attar.settings.schema import settings_of
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -73,20 +69,7 @@ def write_upload(condensed: SyntheticSet, name: str, folder: Path, *, what: str 
     """Write the folder that is uploaded as `name`; an earlier one is replaced. Returns it."""
     check_name(name)
     check_free(folder, folder=True, overwrite=True, advice="move it away: the upload is written there")
-    export_set(_without_places(condensed), "parquet", folder, what=what, overwrite=True)
+    export_set(condensed, "parquet", folder, what=what, overwrite=True)
     card = folder / CARD
     card.write_text(card.read_text(encoding="utf-8").replace(NAME, name), encoding="utf-8")
     return folder
-
-
-def _without_places(condensed: SyntheticSet) -> SyntheticSet:
-    """The set with a recipe that names nothing of this machine: its settings of place have their defaults."""
-    defaults = settings_of(Recipe())
-    recipe = {section: dict(values) for section, values in condensed.recipe.items()}
-    for section in recipe.keys() & {"data", "condense"}:
-        places = set(with_role(section, "place")) & recipe[section].keys()
-        recipe[section] |= {name: defaults[section][name] for name in places}
-    dataset = recipe.get("data", {}).get("dataset")
-    if dataset is not None and dataset not in KNOWN and Path(str(dataset)).expanduser().exists():
-        recipe["data"]["dataset"] = f"./{condensed.source}"  # no known data set
-    return replace(condensed, recipe=recipe)

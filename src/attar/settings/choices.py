@@ -15,6 +15,7 @@ METHOD_NAMES = ("accdd", "idc", "idc-i", "dc", "dsa", "dm", "ncfm", "mtt", "ftd"
 NETWORK_INIT_NAMES = ("pool", "fresh", "interpolated", "epoch")
 PRETRAINED_INIT_NAMES = ("pool", "interpolated", "epoch")  # those of NETWORK_INIT_NAMES that need early-stage models
 FEATURE_MATCH_NAMES = ("feat", "ncf", "pairs")
+BATCH_MATCH_NAMES = ("grad", "feat", "ncf")  # match random images of a class, a batch of each kind
 MATCH_NAMES = ("grad", *FEATURE_MATCH_NAMES, "trajectory")
 UPDATE_NAMES = ("real", "synthetic", "none")
 TRAINING_UPDATE_NAMES = ("real", "synthetic")  # those of UPDATE_NAMES that train the network
@@ -62,14 +63,18 @@ def strategy_names(strategy: str) -> tuple[str, ...]:
 
     Raises `UserError` for an unknown operation and for one that is named twice.
     """
-    if strategy.strip().lower() in ("none", ""):
-        return ()
-    names = tuple(strategy.strip().lower().replace("-", "_").split("_"))
-    for name in names[names[0] == ONE :]:
+    names = written_names(strategy)
+    for name in names[names[:1] == (ONE,) :]:
         choose("augmentation", name, (*AUGMENTATION_NAMES, *plugins.names("augmentation")))
     if len(set(names)) < len(names):
         raise UserError(f"augmentation '{strategy}' names an operation twice")
     return names
+
+
+def written_names(strategy: str) -> tuple[str, ...]:
+    """The parts of an augmentation strategy, unchecked: operations of the user's own may not be registered here."""
+    text = strategy.strip().lower()
+    return () if text in ("none", "") else tuple(text.replace("-", "_").split("_"))
 
 
 def keep_share(text: str) -> tuple[str, float]:

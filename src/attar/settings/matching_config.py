@@ -64,7 +64,13 @@ class MatchingConfig:
         needs=("network_init", choices.PRETRAINED_INIT_NAMES),
     )
     aug_type: str = setting("color_crop_cutout", "Siamese augmentation of matching, joined with _ or -, or none")
-    batch_real: int = setting(64, "real images per class and sweep", limits=AT_LEAST_ONE, fitted_to=("data",))
+    batch_real: int = setting(
+        64,
+        "real images per class and sweep",
+        limits=AT_LEAST_ONE,
+        needs=("match", choices.BATCH_MATCH_NAMES),
+        fitted_to=("data",),
+    )
     select: str = setting(
         "random",
         "real images of a batch and of --init mix or random: at random, or cluster (nearest to centres)",
@@ -84,4 +90,9 @@ class MatchingConfig:
         needs=("select", ("cluster",)),
         fitted_to=("data",),
     )
-    batch_syn_max: int = setting(128, "decoded images per class and sweep, at most", limits=AT_LEAST_ONE)
+    batch_syn_max: int = setting(
+        128,
+        "decoded images per class and sweep, at most",
+        limits=AT_LEAST_ONE,
+        needs=("match", (*choices.BATCH_MATCH_NAMES, "pairs")),
+    )

@@ -11,8 +11,8 @@ from attar.errors import UserError, choose
 from attar.settings import methods, own_code, plugins
 from attar.settings.auto import USUAL_IPC, Shape, fitting
 from attar.settings.condense_config import CondenseConfig
-from attar.settings.config import SECTIONS, DataConfig, EvaluateConfig, NetworkConfig, PoolConfig, Recipe
-from attar.settings.schema import replace
+from attar.settings.config import SECTIONS, DataConfig, EvaluateConfig, NetworkConfig, PoolConfig, Recipe, with_role
+from attar.settings.schema import replace, settings_of
 from attar.settings.trajectory_tables import SUBSETS, TINY, called
 
 AUGMENT_WITH_FLIP = "color_crop_flip_scale_rotate"
@@ -273,18 +273,22 @@ def for_data(
     return overlay(recipe, {"data": {"dataset": dataset}})
 
 
-def of_file(sections: Mapping[str, Mapping[str, Any]], where: object) -> Recipe:
+def of_file(sections: Mapping[str, Mapping[str, Any]], where: object, *, handed_on: bool = False) -> Recipe:
     """The recipe that a set, run or export was stored with.
 
     Args:
         sections: {section: {field: value}}.
         where: the file or folder, for messages.
+        handed_on: another machine may have made it, so its settings of place have their defaults.
 
     Raises:
         UserError: as `overlay`, and for code that the user has not named.
     """
     own_code.check(sections, where)
-    return overlay(Recipe(), sections)
+    recipe = overlay(Recipe(), sections)
+    default = settings_of(Recipe())
+    places = {name: {key: default[name][key] for key in with_role(name, "place")} for name in SECTIONS}
+    return overlay(recipe, places) if handed_on else recipe
 
 
 def overlay(recipe: Recipe, sections: Mapping[str, Mapping[str, Any]]) -> Recipe:

@@ -166,7 +166,7 @@ def _foreign_set(
     foreign_set = foreign.read(path)
     if data is None and not foreign_set.recipe and "dataset" not in layer.get("data", {}):
         raise UserError(f"{path} does not say which data it stands for; name the real data with -d")
-    resolved = recipes.overlay(recipes.of_file(foreign_set.recipe, path), layer)
+    resolved = recipes.overlay(recipes.of_file(foreign_set.recipe, path, handed_on=True), layer)
     images = load_data(resolved, progress) if data is None else given_images(data, layer, progress)
     if recipe is not None:
         resolved = recipes.overlay(layers.resolve(FLAGS["evaluate"], {}, recipe=str(recipe)), layer)
@@ -188,9 +188,9 @@ def found(path: Path) -> Path:
     """
     if path.exists():
         return path
-    if not hub.is_name(str(path)) or ":" in str(path) or path.parent.exists():
+    if not hub.is_name(path.as_posix()) or ":" in str(path) or path.parent.exists():
         raise MissingError(f"there is no run folder or file {path}")
-    folder = hub.snapshot(str(path))
+    folder = hub.snapshot(path.as_posix())
     if not foreign.is_foreign(folder):
         raise UserError(f"{path} on the Hugging Face hub holds neither parquet files nor folders of images")
     return folder

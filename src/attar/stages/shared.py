@@ -90,7 +90,9 @@ def recipe_of_set(condensed: SyntheticSet, where: object) -> Recipe:
     """
     if not condensed.recipe:
         return recipes.for_data(condensed.source)
-    return recipes.of_file(condensed.recipe, where if isinstance(where, str | Path) else condensed.folder or "SET")
+    named = where if isinstance(where, str | Path) else condensed.folder or "SET"
+    is_file = condensed.folder is None and isinstance(where, str | Path)
+    return recipes.of_file(condensed.recipe, named, handed_on=is_file)
 
 
 def warn_other_recipe(recipe: str | None, data: ImageData) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from attar.data import decode
 from attar.data.assemble import About, assemble, origin_of
 from attar.data.images import ImageData
 from attar.data.reading import Reading, printable
@@ -19,6 +20,7 @@ from attar.data.sources.table import ROWS_READ, Rows, split_of
 from attar.errors import MissingError, UserError
 
 ANSWER = 5.0  # seconds that the hub has to answer in
+LARGEST_SET = 20e9  # bytes: 50 images of 256x256 for each of 1,000 classes have some 5
 NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")  # USER/NAME or USER/NAME:CONFIGURATION
 
 
@@ -56,7 +58,7 @@ def load(name: str, reading: Reading) -> ImageData:
             f"pip install 'attar[hf]'"
         ) from error
     path, _, configuration = name.partition(":")
-    setup = _out_of_reach(path)
+    setup = _ask(path)[1]
     try:
         with _offline(datasets, setup is not None):
             loaded = datasets.load_dataset(path, configuration or None)
@@ -71,35 +73,63 @@ def load(name: str, reading: Reading) -> ImageData:
 
 
 def snapshot(name: str) -> Path:
-    """The folder of the files of a data set of the hub, downloaded once into Hugging Face's own cache.
+    """The images and tables of a data set of the hub, downloaded once into a folder in Hugging Face's own cache.
 
-    name: USER/NAME. Raises `MissingError` when the package, the network or the data set is not there.
+    Args:
+        name: USER/NAME.
+
+    Returns:
+        The folder.
+
+    Raises:
+        MissingError: when the package, the network or the data set is not there.
+        UserError: where it has none of these files, or more of them than a condensed set has.
     """
     missing = f"there is no run folder or file {name}"
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise MissingError(f"{missing}; for a set on the Hugging Face hub, pip install 'attar[hf]'") from error
-    away = _out_of_reach(name)
+    pixels = (*decode.suffixes(), ".parquet")
+    patterns = [f"*{suffix}" for suffix in (*pixels, ".json", ".npy")]
+    asked, away = _ask(name, sizes=True)
+    if asked is not None:
+        sizes = [file.size or 0 for file in asked.siblings or () if file.rfilename.lower().endswith(pixels)]
+        size = sum(sizes)
+        if not sizes:
+            raise UserError(f"{name} on the Hugging Face hub holds neither parquet files nor images")
+        if size > LARGEST_SET:
+            raise UserError(
+                f"{name} on the Hugging Face hub has {size / 1e9:,.0f} GB, more than a condensed set has; download it "
+                f"and give its folder"
+            )
     try:
-        return Path(snapshot_download(name, repo_type="dataset", local_files_only=away is not None))
+        folder = snapshot_download(
+            name,
+            repo_type="dataset",
+            allow_patterns=patterns + [part.upper() for part in patterns],
+            local_files_only=away is not None,
+        )
+        return Path(folder)
     except Exception as error:  # of many kinds
         why = away or words(error)
         raise MissingError(f"{missing}, and the Hugging Face hub gives no data set of that name: {why}") from error
 
 
-def _out_of_reach(path: str) -> str | None:
-    """Why the hub does not give a data set; asked first, because `datasets` tries for minutes without a network."""
+def _ask(path: str, *, sizes: bool = False) -> tuple[Any, str | None]:
+    """What the hub says of a data set, with the sizes of its files, or why it does not give one.
+
+    It is asked first, because `datasets` tries for minutes without a network.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        HfApi().dataset_info(path, timeout=ANSWER)
+        return HfApi().dataset_info(path, timeout=ANSWER, files_metadata=sizes), None
     except HfHubHTTPError as error:
-        return words(error).split(" For more details")[0]
+        return None, words(error).split(" For more details")[0]
     except Exception as error:  # the HTTP library's own errors, and those of an offline mode
-        return f"no network, or the hub does not answer ({type(error).__name__})"
-    return None
+        return None, f"no network, or the hub does not answer ({type(error).__name__})"
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -222,7 +223,7 @@ BY_CLASS = {
 
 def test_accuracy_by_class_and_what_a_class_is_taken_for(tmp_path: Path) -> None:
     parsed = write_and_parse(tmp_path, result={**RESULT, "by_class": BY_CLASS})
-    for text in ("By class (convnet2)", "cat 75.0 % 100.0 % dog 25.0 %", "dog 50.0 % 90.0 % cat 25.0 %"):
+    for text in ("By class (convnet2)", "cat 75.0 % 100.0 % dog (25.0 %)", "dog 50.0 % 90.0 % cat (25.0 %)"):
         assert text in parsed.text, text
     assert ("td", "title", "dog taken for owl: 25 %") in parsed.attributes
     assert "for another (column) cat dog owl cat 75 25" in parsed.text
@@ -263,6 +264,32 @@ def test_the_most_similar_real_images_stand_below_each(tmp_path: Path) -> None:
         ]
         assert f"{label} {min(smallest):.2f} ({sorted(among)[2]:.2f})" in parsed.text
     assert "below the real images of the class that are most similar" in parsed.text
+    assert "None is nearly a copy: that would be less than a quarter of it." in parsed.text
+    checked = [place for place, (_, name, _) in enumerate(parsed.attributes) if name == "checked"]
+    assert len(checked) == 1 and ("input", "value", "beside") in parsed.attributes[checked[0] - 4 : checked[0]]
+
+
+@pytest.mark.parametrize(
+    ("copied", "words"),
+    [([2], "2 has one among"), ([2, 7], "2, 7 have one among"), (range(10), "all classes have one among the images")],
+)
+def test_a_page_says_which_classes_hold_a_copy(copied: Sequence[int], words: str, tmp_path: Path) -> None:
+    real = torch.randint(0, 256, (60, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    data = attar.ImageData(real, torch.arange(60) % 10)
+    condensed = random_set(2)
+    for label in copied:
+        condensed.images[condensed.labels == label] = real[[label, 10 + label]] / 255 + 0.01
+    condensed.images.clamp_(0, 1)
+    said = write_and_parse(tmp_path, condensed, data=data).text
+    assert f"Less than a quarter of that is nearly a copy; {words}" in said and "None is nearly" not in said
+
+
+def test_a_run_that_was_not_evaluated_says_how(tmp_path: Path) -> None:
+    words = "Not evaluated: attar evaluate 'my runs/a' trains fresh networks on these images"
+    assert words in write_and_parse(tmp_path, run="my runs/a", result={"dataset": "digits", "ipc": 1}).text
+    assert words not in write_and_parse(tmp_path, run="my runs/a").text
+    waiting = write_and_parse(tmp_path, run="my runs/a", result={"dataset": "digits", "ipc": 1}, running=(1, 2))
+    assert words not in waiting.text
 
 
 def test_a_copy_is_at_no_distance_and_a_class_of_one_image_has_one_neighbour() -> None:

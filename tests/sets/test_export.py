@@ -237,6 +237,7 @@ def test_the_card_says_what_a_stranger_needs(copied_run: Path, capsys: pytest.Ca
         "@misc{attar,",
         "condense.niter = ",
         "no guarantee of privacy",
+        "Trained on: this set 1 epoch of ",
         "https://archive.ics.uci.edu/dataset/80",
     ):
         assert words in text, words

@@ -15,6 +15,7 @@ MAX_BYTES = 500_000_000  # of real images that are compared; of larger data as m
 BATCH_BYTES = 50_000_000  # of them at once, in 8 bits
 NEIGHBOURS = 2
 PROBES = 50  # real images of a class whose distance to the others is measured
+COPY = 0.25  # of the distance of real images to each other: what is nearer to one of them is nearly a copy
 
 
 class Nearest(NamedTuple):
@@ -23,6 +24,11 @@ class Nearest(NamedTuple):
     images: Tensor  # float32 [n, k, ch, H, W], the nearest first; k is 2, or 1 where a class has one image
     smallest: float  # distance of the nearest pair
     among_real: float  # distance of a real image to the nearest other one: the median, or NaN where there is one
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether an image is nearly equal to a real one."""
+        return self.smallest < COPY * self.among_real
 
 
 def nearest(images: Mapping[int, Tensor], data: ImageData) -> dict[int, Nearest]:

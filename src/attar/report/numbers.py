@@ -114,7 +114,7 @@ def by_class(result: Mapping[str, Any]) -> dict[str, Any] | None:
                 "accuracy": _share(accuracy),
                 "bar": round(100 * (accuracy or 0), 1),
                 "whole": _share(whole["accuracy"].get(name)),
-                "wrong": f"{names[most]} {_share(wrong[most])}" if wrong[most] else "",
+                "wrong": f"{names[most]} ({_share(wrong[most])})" if wrong[most] else "",
             }
         )
     few = shares if len(names) <= MAX_CONFUSION else []

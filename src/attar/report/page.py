@@ -72,9 +72,9 @@ def write(
     """Write one HTML file with pictures, accuracies, times, settings and the commands to use and repeat the run."""
     moments = moments if last is not None else ()
     times = [*moments, *([last] if last is not None else [])]
-    chart_values = chart.chart(
-        curve, _lines(result), [moment.seconds for moment in times], result.get("seconds", {}).get("condense")
-    )
+    seconds = result.get("seconds", {}).get("condense")
+    chart_values = chart.chart(curve, _lines(result), [moment.seconds for moment in times], seconds) if curve else None
+    shown = [] if condensed is None else views(condensed, moments, labels, data)
     xs = chart_values["moments"] if chart_values else [None] * len(times)
     page = render(
         "report.html.j2",
@@ -99,7 +99,8 @@ def write(
         now=time.strftime("%d %B %Y, %H:%M:%S"),
         network=next(iter(result.get("accuracy") or {}), "convnet"),
         is_condensation=condensed is not None and not condensed.coreset,
-        views=[] if condensed is None else views(condensed, moments, labels, data),
+        views=shown,
+        opened=shown[-1 if shown[-1]["name"] == "beside" else 0]["name"] if shown else "",
         loss=chart.loss(losses),
         times=[{"words": _moment_text(moment), "x": x} for moment, x in zip(times, xs, strict=True)],
         chart=chart_values,
@@ -156,7 +157,8 @@ def views(
             label: f"{real.smallest:.2f}" + (f" ({real.among_real:.2f})" if math.isfinite(real.among_real) else "")
             for label, real in found.items()
         }
-        galleries.append(beside(pair=1 + most, notes=notes))
+        copies = [str(condensed.classes[label]) for label, real in found.items() if real.is_copy]
+        galleries.append(beside(pair=1 + most, notes=notes) | {"copies": copies})
     return galleries
 
 

@@ -115,10 +115,10 @@ def card(
         picture: whether there is one beside the card.
     """
     shape = "x".join(map(str, condensed.images.shape[1:]))
-    grid = f"{condensed.factor} x {condensed.factor}"
+    grid, is_grid = f"{condensed.factor} x {condensed.factor}", condensed.factor > 1
     kinds = {
-        "stored": f"`stored`: the images as stored, each a grid of up to {grid} images",
-        "decoded": "`decoded`: the images to train on, cut out of the grids and enlarged",
+        "stored": "`stored`: the images as stored" + f", each a grid of up to {grid} images" * is_grid,
+        "decoded": "`decoded`: the images to train on" + ", cut out of the grids and enlarged" * is_grid,
     }
     origin, source = "real" if condensed.coreset else "synthetic", condensed.source or "images"
     known = source_of(str(condensed.recipe.get("data", {}).get("dataset") or ""))
@@ -136,8 +136,8 @@ def card(
         *_soft_labels(condensed.teacher, to),
         *_learned(condensed, to),
         "",
-        *_training(condensed, result, to, list(exported), file),
         *_accuracies(result),
+        *_training(condensed, result, to, list(exported), file),
         *_settings(condensed),
         "## Licence",
         "",
@@ -208,8 +208,9 @@ def _accuracies(result: Mapping[str, Any]) -> list[str]:
     kinds = {"accuracy": "this set", "learned": "as learned", "initial": "before optimising"}
     kinds |= {"random_real": "random real", "whole": "whole set"}
     kinds = {kind: words for kind, words in kinds.items() if result.get(kind)}
+    heading = ["## Accuracy of networks trained on it", ""]
     if "accuracy" not in kinds:
-        return []
+        return [*heading, "Not measured: `attar evaluate` does it.", ""]
     rows = [f"| network | {' | '.join(kinds.values())} |", "|---" * (len(kinds) + 1) + "|"]
     for network in result["accuracy"]:
         cells = [_percent(result[kind].get(network)) for kind in kinds]
@@ -217,7 +218,14 @@ def _accuracies(result: Mapping[str, Any]) -> list[str]:
     tested_on = result.get("tested_on", "test images")
     count = next(iter(result["accuracy"].values()))["n"]
     below = f"Accuracy on the {tested_on}, %, mean ± standard deviation over n = {count}."
-    return ["## Accuracy of networks trained on it", "", *rows, "", below, ""]
+    entries = {words: next(iter(result[kind].values())) for kind, words in kinds.items()}
+    lengths = [
+        f"{words} {counted(entry['epochs'], 'epoch')} of {counted(entry['images'], 'image')}"
+        for words, entry in entries.items()
+        if {"epochs", "images"} <= entry.keys()
+    ]
+    below += f" Trained on: {', '.join(lengths)}; the rest of the protocol is below." if lengths else ""
+    return [*heading, *rows, "", below, ""]
 
 
 def _training(

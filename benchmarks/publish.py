@@ -4,7 +4,8 @@
 
 It copies table.md, table.csv and results.jsonl to benchmarks/results/compare-NAME/, and writes the table between
 `<!-- NAME -->` and `<!-- /NAME -->`, on the page that has them. No row is typed by hand, and a test holds them to the
-files. Where the page shows NAME.png, the figure becomes docs/NAME.png.
+files. Where the page shows NAME.png, the figure becomes docs/NAME.png, and where it links to NAME.html, the page of the
+figure becomes that.
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ def main() -> None:
     if f"]({arguments.name}.png)" in text:
         with Image.open(arguments.folder / "accuracy-vs-time.png") as figure:  # of few colours: a third of its size
             figure.convert("RGB").quantize(256).save(ROOT / "docs" / f"{arguments.name}.png", optimize=True)
+    if f"]({arguments.name}.html)" in text:
+        shutil.copy(arguments.folder / "accuracy-vs-time.html", ROOT / "docs" / f"{arguments.name}.html")
     page.write_text(between(arguments.name).sub(lambda _: rows, text), encoding="utf-8")
 
 

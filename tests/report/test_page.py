@@ -328,3 +328,12 @@ def test_lines_that_use_the_set_and_repeat_the_run(tmp_path: Path) -> None:
     odd = write_and_parse(tmp_path, run="runs/été & <b>")
     assert "attar export 'runs/été & <b>' --to parquet" in odd.text  # as a shell takes it
     assert "attar.load_set('runs/été & <b>')" in odd.text
+
+
+def test_runs_side_by_side_say_in_which_settings_they_differ() -> None:
+    shared = {"network": {"depth": 2}, "condense": {"lr_img": 0.1, "seed": 1, "model_path": ["a"], "compile": "off"}}
+    other = {"network": {"depth": 2}, "condense": {"lr_img": 0.01, "seed": 1, "model_path": ["b"], "compile": "on"}}
+    old = {"condense": {"lr_img": 0.1, "seed": 2}}
+    assert numbers.differing([shared, other]) == ["condense.lr_img 0.1", "condense.lr_img 0.01"]
+    assert numbers.differing([shared, shared]) == ["", ""] == numbers.differing([{}, {}])
+    assert numbers.differing([shared, old]) == ["network.depth 2, condense.seed 1", "condense.seed 2"]

@@ -41,6 +41,7 @@ def test_several_runs_are_on_one_page(runs: Path, tmp_path: Path) -> None:
     accuracy = json.loads((runs / "one" / "result.json").read_text(encoding="utf-8"))["accuracy"]["convnet2"]["mean"]
     assert "2 runs side by side" in parsed.text and f"{100 * accuracy:.1f} ±" in parsed.text
     assert "not evaluated" in parsed.text  # the second one
+    assert "Settings in which they differ" in parsed.text and "condense.niter 1" in parsed.text
     assert sum(tag == "figure" for tag in parsed.tags) == 20
     assert len(text) < 3_000_000
 

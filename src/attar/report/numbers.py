@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from attar.errors import counted, size_in_words
 from attar.evaluation import results
 from attar.evaluation.protocol import MEASURED
+from attar.settings.config import with_role
 
+SETTINGS_OF_A_SET = ("network", "pool", "condense")  # sections
 MAX_CONFUSION = 20  # classes of a confusion matrix on the page
 
 
@@ -137,6 +139,24 @@ def groups(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> list[tuple[
             before = dict(_flat(usual.get(name, {}), ""))
             sections.append((name, [(key, text, before.get(key, text) != text) for key, text in _flat(value, "")]))
     return [group for group in (("", top_level), *sections) if group[1]]
+
+
+def differing(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """For each of several recipes the settings in which they differ, those of this machine left out, in one line."""
+    places = {f"{name}.{key}" for name in SETTINGS_OF_A_SET for key in with_role(name, "place", "speed")}
+    made = [
+        {
+            key: text
+            for name in SETTINGS_OF_A_SET
+            for key, text in _flat(one.get(name, {}), f"{name}.")
+            if key not in places
+        }
+        for one in recipes
+    ]
+    names = [
+        key for key in dict.fromkeys(key for one in made for key in one) if len({one.get(key) for one in made}) > 1
+    ]
+    return [", ".join(f"{key} {one[key]}" for key in names if key in one) for one in made]
 
 
 def _flat(settings: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, str]]:

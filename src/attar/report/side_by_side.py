@@ -34,6 +34,7 @@ class OneOfMany:
 def write(path: str | Path, runs: Sequence[OneOfMany]) -> None:
     """Write one HTML file with all runs, `MAX_RUNS` at most."""
     rows, columns = [], []
+    settings = numbers.differing([run.condensed.recipe for run in runs])
     for k, run in enumerate(runs):
         head = numbers.headline(run.result)
         seconds = {key: value for key, value in run.result.get("seconds", {}).items() if key != "evaluate"}
@@ -48,6 +49,7 @@ def write(path: str | Path, runs: Sequence[OneOfMany]) -> None:
                 "protocol": results.protocol_words(run.result),
                 "tested_on": run.result.get("tested_on", ""),
                 "seconds": numbers.duration(sum(seconds.values()), exact=False),
+                "settings": settings[k],
             }
         )
         columns.append({"name": run.name, "accuracy": head["accuracy"], "view": _images(k, run.condensed, len(runs))})

@@ -22,7 +22,7 @@ from PIL import Image
 import attar
 from attar.cli.parser import main
 from attar.data.images import ImageData
-from attar.sets import card, foreign, set_files, soft_files
+from attar.sets import foreign, set_files, soft_files, sources
 from attar.sets.export import bytes_of, export_set, folder_names
 from attar.sets.places import without_places
 from attar.sets.push import push_set
@@ -198,14 +198,14 @@ def test_the_card_quotes_the_name_of_its_file(tmp_path: Path) -> None:
 def test_the_card_knows_known_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     terms = "https://image-net.org/download.php"
-    assert card.source_of("imagenet").link == card.source_of("data/for/imagefruit").link == terms
-    assert card.source_of("/data/imagenette2-160").home.endswith("imagenette")
-    assert card.source_of("tiny-imagenet-200").hub == "zh-plus/tiny-imagenet"
-    assert card.source_of("digits").licence == "cc-by-4.0" and card.source_of("fashion").licence == "mit"
-    assert card.source_of("me/zoo:small").home == "https://huggingface.co/datasets/me/zoo"
+    assert sources.source_of("imagenet").link == sources.source_of("data/for/imagefruit").link == terms
+    assert sources.source_of("/data/imagenette2-160").home.endswith("imagenette")
+    assert sources.source_of("tiny-imagenet-200").hub == "zh-plus/tiny-imagenet"
+    assert sources.source_of("digits").licence == "cc-by-4.0" and sources.source_of("fashion").licence == "mit"
+    assert sources.source_of("me/zoo:small").home == "https://huggingface.co/datasets/me/zoo"
     Path("me/zoo").mkdir(parents=True)
     for own in ("me/zoo", "./digits", "/home/me/fashion", "fashion-2", "zoo", ""):
-        assert card.source_of(own) == card.Source(""), own
+        assert sources.source_of(own) == sources.Source(""), own
 
 
 def test_the_card_of_a_folder_called_digits_claims_no_licence(tmp_path: Path) -> None:

@@ -8,17 +8,16 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
 from attar import __version__, files
-from attar.data.sources import hub
-from attar.data.sources.imagenet import SUBSETS
 from attar.errors import counted
-from attar.sets import card_code
+from attar.sets import card_code, sources
 from attar.sets.decode import decoded_count, usual_epochs
 from attar.sets.soft_files import FILE, SOFT
+from attar.sets.sources import Source
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.config import EvaluateConfig, Recipe, with_role
 from attar.settings.methods import METHODS
@@ -29,50 +28,6 @@ PICTURE = "images.png"  # of the run, beside the card
 Exported = Mapping[str, tuple[Tensor, Tensor]]  # "stored", "decoded" → images and labels
 NUMBERS = ("lr", "momentum", "weight_decay", "batch_size", "epochs", "mix_p")  # of the evaluation, in the code
 SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-
-
-class Source(NamedTuple):
-    """Where a known data set comes from."""
-
-    home: str
-    hub: str = ""  # its name on the Hugging Face hub
-    licence: str = ""  # as the hub calls it; "" where it has none of the usual ones
-    link: str = ""  # to its licence or terms
-
-
-_TERMS = "https://image-net.org/download.php"
-_FAST = "https://github.com/fastai/imagenette"
-SOURCES = {
-    "cifar10": Source("https://www.cs.toronto.edu/~kriz/cifar.html", "uoft-cs/cifar10"),
-    "cifar100": Source("https://www.cs.toronto.edu/~kriz/cifar.html", "uoft-cs/cifar100"),
-    "digits": Source(
-        "https://archive.ics.uci.edu/dataset/80", "", "cc-by-4.0", "https://creativecommons.org/licenses/by/4.0/"
-    ),
-    "fashion": Source(
-        *("https://github.com/zalandoresearch/fashion-mnist", "zalando-datasets/fashion_mnist", "mit"),
-        "https://github.com/zalandoresearch/fashion-mnist/blob/master/LICENSE",
-    ),
-    **dict.fromkeys(("imagenet", *SUBSETS), Source("https://image-net.org", "ILSVRC/imagenet-1k", "", _TERMS)),
-    **dict.fromkeys(("imagenette", "imagewoof"), Source(_FAST, "ILSVRC/imagenet-1k", "", _TERMS)),
-    "mnist": Source("https://yann.lecun.org/exdb/mnist", "ylecun/mnist"),
-    "svhn": Source("http://ufldl.stanford.edu/housenumbers", "ufldl-stanford/svhn"),
-    "tiny-imagenet": Source("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "zh-plus/tiny-imagenet", "", _TERMS),
-}
-
-
-UNZIPPED = (*SUBSETS, "imagenette", "imagewoof", "tiny-imagenet")  # folders that are called so hold these
-
-
-def source_of(dataset: str) -> Source:
-    """Where the data come from: a name that attar knows, USER/NAME of the hub, or a folder such as imagenette2-160.
-
-    A folder of one's own may be called as a known data set is, so only the names of `UNZIPPED` count there.
-    """
-    if hub.is_name(dataset) and not Path(dataset).exists():
-        name = dataset.partition(":")[0]
-        return Source(f"https://huggingface.co/datasets/{name}", name)
-    name = re.sub(r"\d*(-\d+)?$", "", Path(dataset).name)
-    return SOURCES.get(dataset) or (SOURCES[name] if name in UNZIPPED else Source(""))
 
 
 def write_card(out: Path, exported: Exported, condensed: SyntheticSet, to: str, files_of: Path, name: str = "") -> None:
@@ -121,7 +76,7 @@ def card(
         "decoded": "`decoded`: the images to train on" + ", cut out of the grids and enlarged" * is_grid,
     }
     origin, source = "real" if condensed.coreset else "synthetic", condensed.source or "images"
-    known = source_of(str(condensed.recipe.get("data", {}).get("dataset") or ""))
+    known = sources.source_of(str(condensed.recipe.get("data", {}).get("dataset") or ""))
     lines = [
         *([] if file else _yaml(exported, known, to)),
         f"# {source}, condensed",

@@ -22,7 +22,7 @@ AUGMENT_WITHOUT_FLIP = "color_crop_scale_rotate"
 
 
 def digits() -> Recipe:
-    """8×8 handwritten digits: the demo; takes seconds on a CPU."""
+    """8×8 handwritten digits: the demo; a minute on one core."""
     return Recipe(
         data=DataConfig(dataset="digits"),
         network=NetworkConfig(depth=2, width=0.5),
@@ -274,15 +274,10 @@ def for_data(
 
 
 def of_file(sections: Mapping[str, Mapping[str, Any]], where: object, *, handed_on: bool = False) -> Recipe:
-    """The recipe that a set, run or export was stored with.
+    """The recipe that a set, run or export was stored with, {section: {field: value}}.
 
-    Args:
-        sections: {section: {field: value}}.
-        where: the file or folder, for messages.
-        handed_on: another machine may have made it, so its settings of place have their defaults.
-
-    Raises:
-        UserError: as `overlay`, and for code that the user has not named.
+    where: the file or folder, for messages. handed_on: another machine may have made it, so its settings of place have
+    their defaults. Raises `UserError` as `overlay`, and for code that the user has not named.
     """
     own_code.check(sections, where)
     recipe = overlay(Recipe(), sections)

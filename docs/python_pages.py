@@ -18,7 +18,19 @@ import attar
 MAX_SIGNATURE = 100  # characters of a signature on one line
 MADE = ("ImageData", "SyntheticSet")  # classes that users make themselves
 # What one room of attar offers another, and no user calls.
-INTERNAL = ("check", "draw_index", "equal", "has_learned", "scaled", "split", "untested", "whitened")
+INTERNAL = (
+    "check",
+    "draw_index",
+    "equal",
+    "fetch",
+    "has_learned",
+    "resized",
+    "rows",
+    "scaled",
+    "split",
+    "untested",
+    "whitened",
+)
 SECTIONS = ("Args:", "Attributes:", "Returns:", "Raises:")
 
 API = """# Python

@@ -182,7 +182,7 @@ def _axes(panel: Axes, rows: Sequence[Row]) -> None:
     )
     panel.xaxis.set_minor_formatter(NullFormatter())
     panel.margins(y=0.12)
-    panel.set_title(f"{counted(rows[0].settings['ipc'], 'image')} per class", fontsize=10)
+    panel.set_title(f"{counted(rows[0].settings['ipc'], 'image')} per class", loc="left", fontsize=10)
     panel.set_xlabel("seconds to make the set")
     panel.grid(axis="y", color="#e6e6ea", linewidth=0.8, zorder=0)
     panel.set_axisbelow(True)

@@ -81,6 +81,9 @@ def test_an_evaluation_shows_both(here: Path, capsys: pytest.CaptureFixture[str]
         assert learned["lr"] == set_files.load_set(method).lr and learned["images"] == 3
         assert "as learned" in capsys.readouterr().out and "as learned" in (here / method / "report.html").read_text()
         assert any("has learned the learning rate" in line and "both are shown" in line for line in said)
+    call("runs", ".")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"as learned {100 * learned['mean']:.1f}" in shown and shown.count("as learned") == 2
     condensed = set_files.load_set("datm")
     hard = attar.evaluate(condensed, epochs=2, runs=1, yardsticks=(), lr=condensed.lr)
     assert hard["accuracy"]["convnet2"]["n"] == 1

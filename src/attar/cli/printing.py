@@ -165,9 +165,8 @@ def _about(run: Shown) -> str:
     """Data, images per class, method and time of a run in words."""
     condense, dataset = run.settings.get("condense", {}), run.settings.get("data", {}).get("dataset", "")
     values = {"ipc": condense.get("ipc"), "method": condense.get("method")} | run.result
-    seconds = sum(run.result.get("seconds", {}).values())
-    made = f", {_time(seconds)}" if run.result else ""
-    return f"{values.get('dataset', dataset)}, {values['ipc']} per class, {values['method']}{made}"
+    words = f"{values.get('dataset', dataset)}, {values['ipc']} per class, {values['method']}"
+    return f"{words}, {_time(sum(run.result.get('seconds', {}).values()))}" if run.result else words
 
 
 def print_runs(flags: Flags, runs: Sequence[Shown]) -> None:
@@ -177,9 +176,10 @@ def print_runs(flags: Flags, runs: Sequence[Shown]) -> None:
         table = Table("run", "data, images per class, method, time", "accuracy, %", "network")
         for run in runs:
             network, entry = next(iter(run.result.get("accuracy", {}).items()), ("", None))
-            ended = "not evaluated" if run.result else "not finished"
-            unmeasured = "running" if run.running else "stopped" if run.stopped else ended
-            table.add_row(run.path.name, _about(run), unmeasured if entry is None else results.spread(entry), network)
+            learned = run.result.get("learned", {}).get(network)
+            measured = ", as learned ".join(results.spread(one) for one in (entry, learned) if one)
+            ended = "stopped" if run.stopped else "not evaluated" if run.result else "not finished"
+            table.add_row(run.path.name, _about(run), measured or ("running" if run.running else ended), network)
         if not runs:
             return print("no runs here; next: attar condense -d DATA")
         _console().print(table)

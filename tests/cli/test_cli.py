@@ -194,14 +194,14 @@ def test_the_papers_scripts(tmp_path: Path) -> None:
 def test_the_papers_commands(run_attar: Run, tmp_path: Path) -> None:
     calls = (f"pretrain {PRETRAIN}", f"condense {CONDENSE} {SHORT}", f"condense {PART} {SHORT}")
     check_papers_runs(tmp_path, [run_attar(*line.split(), cwd=tmp_path) for line in calls], "attar condense")
-    command = "evaluate runs/digits-ipc10 --networks convnet resnet10 --runs 3 --epochs 1 --whole_epochs 1 --width 0.05"
+    command = "evaluate runs/digits-ipc10 --networks convnet resnet10 --runs 2 --epochs 1 --whole_epochs 1 --width 0.05"
     done = run_attar(*command.split(), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for network in ("convnet2", "resnet10"):
-        check_result(result(tmp_path / "runs" / "digits-ipc10"), network, n=3)
+        check_result(result(tmp_path / "runs" / "digits-ipc10"), network, n=2)
         assert re.search(rf"{network} +│ +\d+\.\d ± \d+\.\d +│", done.stdout), done.stdout
     assert "report: runs/digits-ipc10/report.html" in done.stdout
-    assert "evaluate 24/24" in done.stderr
+    assert "evaluate 16/16" in done.stderr
     assert "resnet10" in (tmp_path / "runs" / "digits-ipc10" / "report.html").read_text(encoding="utf-8")
 
 

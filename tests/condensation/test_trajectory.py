@@ -14,7 +14,7 @@ import attar
 from attar.condensation import loop, trajectory_step
 from attar.condensation.gradients import Execution
 from attar.condensation.setup import Setup, set_up
-from attar.condensation.state import init, restore, snapshot
+from attar.condensation.state import State, init, restore, snapshot
 from attar.condensation.trajectory import StudentStep, TrajectoryGradients
 from attar.data.images import ImageData
 from attar.engine.cuda_graphs import GRAPH_WARMUP, CudaGraph
@@ -223,6 +223,21 @@ def test_the_gate_keeps_everything_where_the_loss_is_high(experts: Pool) -> None
         assert same == [not moves] * 6
 
 
+def test_what_the_gate_skipped_is_counted_over_a_resume(experts: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_loss(state: State, setup: Setup) -> trajectory_step.Matched:
+        loss = (2.0, 1.0, 2.0, 1.0, 3.0, 0.5)[3 * state.outer + state.inner]
+        return trajectory_step.match(state, setup)._replace(loss=torch.tensor(loss))
+
+    monkeypatch.setattr(loop, "match", with_loss)
+    setup, state = prepared(experts, config_of("datm", threshold=1.0))
+    kept = [snapshot(state, setup) for _ in loop.iterate(state, setup)]
+    for saved in kept:
+        state = restore(saved, setup)
+        for _ in loop.iterate(state, setup):
+            pass
+        assert state.skipped == 3
+
+
 def test_a_gradient_that_explodes_moves_no_image_far(experts: Pool) -> None:
     """Of two runs at a rate that spoils the images, the one with shortened gradients moves them as far as it may."""
     limit, changes = 0.01, {"lr_img": 1e6, "mom_img": 0.0, "niter": 1, "inner_loop": 1, "clamp": False}
@@ -311,8 +326,12 @@ def test_settings_that_exclude_each_other(changes: dict[str, Any], words: str) -
         config_of(**changes)
 
 
-@pytest.mark.parametrize("rates", [{"lr_lr": 1e3, "lr_teacher": 1e-6}, {"lr_teacher": 1e12}], ids=str)
+@pytest.mark.parametrize(
+    "rates", [{"lr_lr": 1e3, "lr_teacher": 1e-6}, {"lr_teacher": 1e12}, {"lr_lr": 1e8, "threshold": 1.5}], ids=str
+)
 def test_rates_that_are_too_high_are_named(rates: dict[str, Any], experts: Pool) -> None:
-    words = r"the (learned learning rate is -?[\w.+]+, and must stay above 0|matching loss is (nan|inf))"
+    words = (
+        r"the (learned learning rate is -?[\w.+]+, and must stay above 0 and below [\de+]+|matching loss is (nan|inf))"
+    )
     with pytest.raises(Diverged, match=words + r".*; lower the .*\(lr_img is [\de.+]+, lr_lr is [\de.+]+"):
         loop.run(few(), experts, config_of(**rates))

@@ -17,6 +17,7 @@ import torch
 import attar
 from attar.errors import UserError
 from attar.evaluation.training_sets import training_set
+from attar.runs.sinks import numbers
 from attar.sets import foreign, set_files
 from attar.stages import schedule
 from attar.stages.train import train_set
@@ -31,6 +32,10 @@ TRAINING = ("--epochs", "2", "--runs", "1", "--quiet")
 def read(path: Path) -> dict[str, Any]:
     values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return values
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +63,37 @@ def test_a_run_trains_its_experts_as_long_as_it_uses_them(here: Path) -> None:
         assert config["pool"] | {"epochs": 2, "keep_epochs": True, "optimizer": optimizer} == config["pool"]
         assert read(here / method / "result.json")["method"] == method
     assert len(list((here / "pool" / "digits-convnet2-w0.05").iterdir())) == 6, "two experts each"
+
+
+def test_the_learned_rate_is_seen_on_its_way(here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In metrics.jsonl, in the line of progress and in a callback; other methods have none."""
+    steps = {
+        method: [event for event in lines(here / method / "metrics.jsonl") if event["event"] == "step"]
+        for method in ("mtt", "datm", "tgdd")
+    }
+    assert all("lr" not in step for step in steps["tgdd"]) and len(steps["tgdd"]) == 2
+    for method in ("mtt", "datm"):
+        assert len(steps[method]) == 2 and steps[method][-1]["lr"] == set_files.load_set(method).lr
+    assert numbers(steps["mtt"][0]).keys() == {"loss", "seconds", "lr"}
+    call("condense", "-d", "digits", "--method", "mtt", *SHORT, "--niter", "1", "--out", str(tmp_path / "run"))
+    (step,) = (event for event in lines(tmp_path / "run" / "metrics.jsonl") if event["event"] == "step")
+    assert f"loss 1.00 of start, learned lr {step['lr']:.3g}" in capsys.readouterr().err
+
+
+def test_a_gate_that_lets_nothing_through_is_said(
+    here: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ("condense", "-d", "digits", "--method", "datm", *SHORT, "--niter", "2", "--quiet", "--out")
+    call(*run, str(tmp_path / "open"), "--threshold", "1e6")
+    assert "moved nothing" not in caplog.text
+    call(*run, str(tmp_path / "shut"), "--threshold", "1e-4")
+    (line,) = (record for record in caplog.records if "moved nothing" in record.getMessage())
+    assert line.levelname == "WARNING" and line.getMessage().startswith("4 of 4 iterations moved nothing: their loss")
+    assert "above threshold (0.0001); raise threshold, or lower lr_lr" in line.getMessage()
+    shut = set_files.load_set(tmp_path / "shut")
+    assert torch.equal(shut.images, shut.start().images)
+    words = refused(capsys, *run, str(tmp_path / "far"), "--lr_lr", "1e8")
+    assert "and must stay above 0 and below 20; lower" in words and "lr_lr is 1e+08" in words
 
 
 def test_what_was_learned_is_in_the_set(here: Path) -> None:
@@ -280,7 +316,12 @@ def test_in_python() -> None:
     data = attar.load("digits", nclass=3)
     pool = attar.pretrain(data, method="mtt", width=0.05, epochs=2, models=1)
     own: dict[str, Any] = {"max_start_epoch": 2, "expert_epochs": 1, "syn_steps": 2, "niter": 1, "inner_loop": 2}
-    one, other = (attar.condense(data, pool, method="mtt", **own, **more) for more in ({}, {"lr_lr": 0.0}))
+    rates: list[float | None] = []
+    one, other = (
+        attar.condense(data, pool, method="mtt", callback=lambda event: rates.append(event.lr), **own, **more)
+        for more in ({}, {"lr_lr": 0.0})
+    )
+    assert rates == [one.lr, other.lr]
     assert not torch.equal(one.images, other.images) and other.lr == pytest.approx(0.02)
     with pytest.raises(UserError, match="needs those to 8"):
         attar.condense(data, pool, method="mtt", **own | {"max_start_epoch": 8})

@@ -66,10 +66,11 @@ def iterate(state: State, setup: Setup, more: Callable[[], bool] | None = None) 
 def end_outer(state: State, setup: Setup) -> float:
     """Count an outer iteration and return the mean of its losses. Only here are losses read from the device."""
     check_finite(state, setup.config)
-    mean = float(torch.stack(state.losses).mean())
+    losses, threshold = torch.stack(state.losses), setup.config.threshold
+    state.skipped += 0 if threshold is None else int((losses > threshold).sum())
     state.outer += 1
     state.inner, state.losses = 0, []
-    return mean
+    return float(losses.mean())
 
 
 def begin_outer(state: State, setup: Setup) -> State:
@@ -108,12 +109,11 @@ def warm_up(
     assert state.network is not None
     train_state.reset(state.network, params, buffers)
     train_on_real(state, setup, setup.config.warmup * len(setup.data.labels))
-    network = state.network
-    trained_params, trained_buffers = (
+    params, buffers = (
         {name: value.detach().clone() for name, value in tensors.items()}
-        for tensors in (network.params, network.buffers)
+        for tensors in (state.network.params, state.network.buffers)
     )
-    return trained_params, trained_buffers
+    return params, buffers
 
 
 def clamp(state: State, setup: Setup) -> Tensor:
@@ -296,5 +296,5 @@ def product(state: State, setup: Setup) -> SyntheticSet:
         fingerprint=data.fingerprint,
         space="unbounded" if data.space == "unit" and not config.clamp else data.space,
         soft_labels=state.learned["logits"].flatten(0, 1).softmax(dim=1) if "logits" in state.learned else None,
-        lr=float(state.learned["lr"]) if "lr" in state.learned else None,
+        lr=state.lr,
     )

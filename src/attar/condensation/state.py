@@ -25,8 +25,9 @@ from attar.training.batches import BatchSampler
 from attar.training.train_state import TrainState
 
 # Fields that are saved unchanged
-COUNTERS = ("outer", "inner", "evaluated", "events", "seconds", "epoch")
+COUNTERS = ("outer", "inner", "skipped", "evaluated", "events", "seconds", "epoch")
 IMAGE_TENSORS = ("images", "momentum", "initial")
+EXPLODED = 1000  # times its start, or 0.01 where that is lower: a learned learning rate that no student can use
 
 SavedState = dict[str, Any]  # tensors and plain values in dicts and lists
 
@@ -46,6 +47,7 @@ class State:
     cpu_generator: Generator  # on the CPU, for seeds and members of the pool
     outer: int = 0  # finished outer iterations
     inner: int = 0  # finished inner iterations of the current outer one
+    skipped: int = 0  # inner iterations of the finished outer ones that moved nothing (`threshold`)
     losses: list[Tensor] = field(default_factory=list)  # of the current outer iteration, scalars
     epoch: int = 0  # of the pool's member, where the network is a point on a trajectory
     member: int = -1  # index of the pool's member that the network comes from; -1: none
@@ -57,6 +59,11 @@ class State:
     picks: list[Tensor] = field(default_factory=list)
     mean: Tensor | None = None  # of the images over the sweeps, if it is the product
     learned: dict[str, Tensor] = field(default_factory=dict)  # beside the images: "lr", "logits", and their momenta
+
+    @property
+    def lr(self) -> float | None:
+        """The learned learning rate, read from the device; None where none is learned."""
+        return float(self.learned["lr"]) if "lr" in self.learned else None
 
 
 def init(setup: Setup, images: Tensor | None = None) -> State:
@@ -110,9 +117,10 @@ def check_finite(state: State, config: CondenseConfig) -> None:
     whole = [torch.stack([value.isfinite().all() for value in tensors]).all() for tensors in kinds.values()]
     learned = [state.learned["lr"]] if "lr" in state.learned else []
     read = iter(torch.stack([*learned, *state.losses, *whole]).tolist())  # at once: a GPU waits for each reading
+    limit = EXPLODED * max(0.01, config.lr_teacher)
     for rate in islice(read, len(learned)):
-        if not rate > 0:
-            raise Diverged(f"the learned learning rate is {rate:g}, and must stay above 0; {rates}")
+        if not 0 < rate < limit:
+            raise Diverged(f"the learned learning rate is {rate:g}, and must stay above 0 and below {limit:g}; {rates}")
     for loss in islice(read, len(state.losses)):
         if not math.isfinite(loss):
             raise Diverged(f"the matching loss is {loss}; {rates}")

@@ -41,9 +41,9 @@ def open_sinks(
 
 
 def numbers(event: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of an event by name: the loss and seconds of a step, the accuracies of an evaluation."""
+    """The numbers of an event by name: the loss, seconds and learned lr of a step, the accuracies of an evaluation."""
     if event.get("event") == "step":
-        return {key: float(event[key]) for key in ("loss", "seconds") if key in event}
+        return {key: float(event[key]) for key in ("loss", "seconds", "lr") if key in event}
     numbers_by_name = {}
     for kind, entries in event.items():
         for network, value in entries.items() if isinstance(entries, Mapping) else ():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import replace
 from typing import Any
@@ -28,6 +29,7 @@ from attar.stages.schedule import accuracy_seconds
 
 CURVE_FROM = 60.0  # seconds of a run before an accuracy is measured that nobody asked for
 CURVE_SHARE = 0.1  # of the time that such accuracies may take
+MOST = 0.9  # of the iterations: where so many moved nothing, something is wrong
 
 
 class Records:
@@ -87,10 +89,12 @@ class Records:
 
     def step(self, loss: float) -> None:
         """Record the loss of an outer iteration, and show it."""
-        outer, inner = self.state.outer, self.setup.config.inner_loop
-        self.event({"event": "step", "outer": outer, "inner": inner, "loss": loss, "seconds": self.seconds()})
+        outer, inner, lr = self.state.outer, self.setup.config.inner_loop, self.state.lr
+        event = {"event": "step", "outer": outer, "inner": inner, "loss": loss, "seconds": self.seconds()}
+        self.event(event | ({} if lr is None else {"lr": lr}))
         self.first = self.first or loss
-        self.bar.advance(f"loss {loss / self.first:.2f} of start" if self.first else f"loss {loss:.4g}")
+        note = f"loss {loss / self.first:.2f} of start" if self.first else f"loss {loss:.4g}"
+        self.bar.advance(note if lr is None else f"{note}, learned lr {lr:.3g}")
 
     def look(self) -> float | None:
         """Record the images, and measure an accuracy, after those outer iterations where that is due.
@@ -144,6 +148,18 @@ class Records:
         """Write the report again where it is time, and where the run was stopped."""
         if self.live is not None:
             self.live(self.product, self.state.outer, self.bar.total, stopped=stopped)
+
+
+def say_skipped(state: State, setup: Setup) -> None:
+    """Say how many iterations the gate skipped (`threshold`), and what to change where these are nearly all."""
+    count, done = state.skipped, state.outer * setup.config.inner_loop
+    if count:
+        level, advice = logging.INFO, ""
+        if count >= MOST * done:
+            level, advice = logging.WARNING, "; raise threshold, or lower lr_lr and lr_img where the loss rose"
+        of_all = counted(done, "iteration")
+        words = f"moved nothing: their loss was above threshold ({setup.config.threshold:g}){advice}"
+        log.log(level, "%s of %s %s", f"{count:,}", of_all, words)
 
 
 def quick_accuracy(condensed: SyntheticSet, data: ImageData, recipe: Recipe) -> dict[str, float]:

@@ -30,7 +30,7 @@ from attar.settings.config import Recipe
 from attar.settings.schema import settings_of
 from attar.signals import Interrupted
 from attar.stages.clock import Clock, say_end
-from attar.stages.records import Records
+from attar.stages.records import Records, say_skipped
 from attar.training.pool import Pool
 
 
@@ -43,6 +43,7 @@ class Event:
         total: how many the run has.
         loss: the mean loss of this outer iteration.
         seconds: how long the run took so far, all sessions together.
+        lr: the learned learning rate (`mtt`, `ftd`, `datm`); None for other methods.
         accuracy: the accuracy that was measured after this iteration (`eval_at`), a fraction; None where none was.
 
     Example:
@@ -53,6 +54,7 @@ class Event:
     total: int
     loss: float
     seconds: float
+    lr: float | None
     accuracy: float | None
     product: Callable[[], SyntheticSet] = field(repr=False)
 
@@ -161,7 +163,7 @@ def iterate(
             if loss is not None:
                 records.step(loss)
                 accuracy = records.look()
-                event = Event(state.outer, bar.total, loss, records.seconds(), accuracy, records.product)
+                event = Event(state.outer, bar.total, loss, records.seconds(), state.lr, accuracy, records.product)
                 if is_told_to_stop(options, event, records.save):
                     break
                 records.report()
@@ -171,6 +173,7 @@ def iterate(
         folder.snapshot(state.outer, records.product())
     if clock is not None and clock.is_up:
         say_end(state.outer, config.inner_loop)
+    say_skipped(state, setup)
     return records.product(), state
 
 

@@ -579,24 +579,27 @@ def test_the_default_pool_is_topped_up(copied: Path) -> None:
     assert [name[3:8] for name in sorted(after)] == ["seed0", "seed1", "seed2", "seed3"]
 
 
-def test_members_of_other_settings_count(copied: Path) -> None:
-    """Made by hand, each with settings of its own: the pool is complete, and nothing is trained."""
+def test_members_of_other_seeds_count_and_those_of_other_settings_do_not(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Made by hand, each by itself: the pool is complete only where all were trained as this run asks for."""
     shutil.rmtree("pool")
-    for seed, rate in (("0", "0.02"), ("1", "0.05")):
-        flags = ["--width", "0.05", "--pt_from", "1", "--seed", seed, "--lr", rate, "--quiet"]
-        call("pretrain", "-d", "digits", *flags)
+    flags = ["-d", "digits", "--width", "0.05", "--pt_from", "1"]
+    for seed, more in (("4", ()), ("5", ()), ("0", ("--lr", "0.05"))):
+        call("pretrain", *flags, "--seed", seed, *more, "--quiet")
     before = members(FOLDER)
-    assert len(before) == 2
     call("condense", "-d", "digits", *TINY, "--out", "run", "--quiet")
     assert members(FOLDER) == before
-    used = config("run")
-    assert [Path(name).name for name in used["condense"]["model_path"]] == sorted(before)
-    flags = ["--width", "0.05", "--pt_from", "1", "--niter", "1", "--inner_loop", "1"]
-    call("condense", "-d", "digits", *flags, "--model_num", "3", "--out", "more", "-q")
-    assert len(members(FOLDER)) == 3
-    assert sorted(Path(name).name for name in config("more")["condense"]["model_path"]) == sorted(members(FOLDER))
+    used = [Path(name).name[:8] for name in config("run")["condense"]["model_path"]]
+    assert used == ["e1-seed4", "e1-seed5"]
     call("condense", "--recipe", "run/config.json", "--out", "again", "--quiet")
     assert same_images("run", "again")
+    short = [*flags, "--niter", "1", "--inner_loop", "1"]
+    call("condense", *short, "--model_num", "3", "--out", "more")
+    assert "1 to train; 1 model of other settings there (lr): only by --model_path" in capsys.readouterr().err
+    assert len(members(FOLDER)) == 4
+    call("condense", *short, "--model_path", FOLDER, "--out", "named")
+    assert f"4 models from {FOLDER}, of unlike settings (lr)" in capsys.readouterr().err
 
 
 def test_members_trained_longer_are_of_another_pool(copied: Path) -> None:

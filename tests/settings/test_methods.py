@@ -140,6 +140,10 @@ def test_details_of_tgdd() -> None:
     assert (c.lr_img, c.calibrate, c.calibrate_epochs, c.batch_syn_max, c.clamp) == (0.01, 2.5, 7, 200, True)
     assert chosen("tgdd", ipc=50).condense.calibrate == 0.5
     assert (pool.models, pool.epochs, pool.keep_epochs, pool.lr_decay, pool.momentum) == (20, 60, True, True, 0.9)
+    few = Shape(1, 8, 8, 10, 100, cpu=True)
+    assert resolve(CONDENSE, {"method": "tgdd", "dataset": "own"}, shape=few).pool.epochs == 24, "as few images need"
+    assert resolve(CONDENSE, {"method": "tgdd", "dataset": "own"}, shape=replace(few, images=9000)).pool.epochs == 8
+    assert resolve(CONDENSE, {"method": "tgdd", "pt_from": 3}, recipe="digits").pool.epochs == 3
     large = named("tgdd-nette")
     assert (large.pool.epochs, large.condense.lr_img, large.network.depth) == (80, 1.0, 5)
 
@@ -160,7 +164,7 @@ def test_a_short_recipe_keeps_its_schedule_and_its_pool(method: str, name: str) 
         assert getattr(recipe.condense, setting) == getattr(base.condense, setting)
     assert (recipe.network, recipe.evaluate) == (base.network, base.evaluate)
     experts = method in TRAJECTORIES
-    pool = replace(base.pool, keep_epochs=method == "tgdd")
+    pool = replace(base.pool, keep_epochs=True, epochs=8) if method == "tgdd" else base.pool
     assert (recipe.pool == pool) != experts and recipe.pool.models == base.pool.models
     assert not experts or (recipe.pool.keep_epochs and recipe.pool.epochs == recipe.condense.last_epoch)
     assert recipe.condense.factor <= base.condense.factor or method == "cim", "which needs cells"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -94,6 +95,27 @@ def test_a_gate_that_lets_nothing_through_is_said(
     assert torch.equal(shut.images, shut.start().images)
     words = refused(capsys, *run, str(tmp_path / "far"), "--lr_lr", "1e8")
     assert "and must stay above 0 and below 20; lower" in words and "lr_lr is 1e+08" in words
+
+
+def test_experts_are_no_early_stage_models_of_another_method(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    """Only tgdd trains as accdd does, and so accdd takes those; with experts of mtt alone it trains its own."""
+    accdd = ("condense", "-d", "digits", *EXPERTS, "--pt_from", "2", "--method", "accdd", "--niter", "1")
+    tiny = ("--inner_loop", "1", "--n_data", "64")
+    call(*accdd, *tiny, "--out", str(tmp_path / "accdd"), "--quiet")
+    used = read(tmp_path / "accdd" / "config.json")["attar"]["pool"]
+    assert used == read(here / "tgdd" / "config.json")["attar"]["pool"]
+    shutil.copytree(here / "pool", tmp_path / "pool")
+    monkeypatch.chdir(tmp_path)
+    for model in used:
+        next(Path("pool").rglob(f"{model['name']}.*")).unlink()
+    call(*accdd, *tiny, "--out", "own")
+    assert [model["accuracy"] for model in read(Path("own/config.json"))["attar"]["pool"]] == [
+        model["accuracy"] for model in used
+    ]
+    assert set_files.load_set("own").images.equal(set_files.load_set("accdd").images)
+    assert any("2 to train; 4 models of other settings there (" in line and "momentum" in line for line in said)
 
 
 def test_what_was_learned_is_in_the_set(here: Path) -> None:
@@ -279,6 +301,7 @@ def given(run: tuple[str, ...], flag: str, *value: str) -> list[str]:
 def test_what_is_refused_in_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = ("condense", "-d", "digits", "--method", "mtt", *SHORT, "--out", "other")
     assert "cannot condense in parts" in refused(capsys, *run, "--nclass_sub", "2")
+    assert "`attar pretrain --method mtt --ray` trains the experts" in refused(capsys, *run, "--ray")
     few = given(tuple(given(run, "--max_start_epoch", "4")), "--pt_from", "3")
     models = sorted(Path("pool").rglob("*"))
     assert "keeps epochs 0 to 3, and match trajectory needs those to 4" in refused(capsys, *few)

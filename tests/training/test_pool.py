@@ -325,22 +325,45 @@ def test_fill_trains_what_is_missing(digits: ImageData, tmp_path: Path) -> None:
     )
 
 
-def test_fill_takes_members_of_other_settings_and_tops_up(digits: ImageData, tmp_path: Path) -> None:
-    other = early_stage.pretrain(digits, replace(CONFIG, models=1, lr=0.02), NETWORK, folder=tmp_path)
-    longer = early_stage.pretrain(digits, replace(CONFIG, models=1, epochs=2), NETWORK, folder=tmp_path)
-    filled = early_stage.fill(digits, replace(CONFIG, models=3), NETWORK, tmp_path)
-    assert [(member.settings["lr"], member.settings["seed"]) for member in filled.members] == [
-        (0.01, 0),
-        (0.01, 1),
-        (0.02, 0),
-    ]
-    assert same(filled.members[2], other.members[0])
-    assert longer.members[0].name not in [member.name for member in filled.members]  # trained longer
-    assert not early_stage.is_described(filled, replace(CONFIG, models=3))
-    count = len(list(tmp_path.iterdir()))
-    again = early_stage.fill(digits, replace(CONFIG, models=3), NETWORK, tmp_path)
+def test_fill_takes_other_seeds_and_tops_up(digits: ImageData, tmp_path: Path) -> None:
+    wanted = replace(CONFIG, models=3)
+    early_stage.pretrain(digits, replace(CONFIG, models=1, seed=7), NETWORK, folder=tmp_path)
+    filled = early_stage.fill(digits, wanted, NETWORK, tmp_path)
+    assert [member.settings["seed"] for member in filled.members] == [0, 1, 7]
+    assert not early_stage.is_described(filled, wanted)
+    again = early_stage.fill(digits, wanted, NETWORK, tmp_path)
     assert [member.name for member in again.members] == [member.name for member in filled.members]
-    assert len(list(tmp_path.iterdir())) == count
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"lr": 0.02}, {"epochs": 2}, {"momentum": 0.0}, {"mix_p": 0.9}, {"optimizer": "gsam"}, {"lr_decay": False}],
+)
+def test_fill_leaves_members_of_other_settings_alone(
+    changes: dict[str, Any], digits: ImageData, tmp_path: Path, said: list[str]
+) -> None:
+    one = replace(CONFIG, models=1)
+    early_stage.pretrain(digits, replace(one, **changes), NETWORK, folder=tmp_path)
+    assert early_stage.is_described(early_stage.fill(digits, one, NETWORK, tmp_path), one)
+    assert f"1 to train; 1 model of other settings there ({next(iter(changes))}): only by --model_path" in said[-2]
+    early_stage.fill(digits, one, NETWORK, tmp_path)
+    assert "0 to train" in said[-2] and "other settings" not in said[-2]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_kept_epochs_pass_where_none_are_asked_for_and_not_the_other_way_round(
+    digits: ImageData, tmp_path: Path
+) -> None:
+    one = replace(CONFIG, models=1)
+    kept = early_stage.fill(digits, replace(one, keep_epochs=True), NETWORK, tmp_path / "a").members[0]
+    assert same(early_stage.fill(digits, one, NETWORK, tmp_path / "a").members[0], kept)
+    assert len(list((tmp_path / "a").iterdir())) == 1
+    early_stage.fill(digits, one, NETWORK, tmp_path / "b")
+    for how in ("bf16", "float32"):
+        asked = replace(one, keep_epochs=True, keep_as=how)
+        assert early_stage.fill(digits, asked, NETWORK, tmp_path / "b").members[0].settings["keep_as"] == how
+    assert len(list((tmp_path / "b").iterdir())) == 3
 
 
 def test_fill_is_not_changed_by_what_others_add_to_a_complete_folder(digits: ImageData, tmp_path: Path) -> None:

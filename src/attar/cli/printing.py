@@ -108,7 +108,7 @@ def print_pool(flags: Flags, trained: Pool) -> None:
             epochs = str(settings["epochs"]) + (f" x {fraction:g}" if fraction < 1 else "")
             table.add_row(member.name, epochs, str(settings["seed"]), early_stage.format_accuracy(member.accuracy))
         print_table(folder, table)
-        print("next: `attar condense` with the same data and network takes these models")
+        print("next: `attar condense` with the same data, network and method takes these models")
 
     print_result(flags, {"folder": folder, "members": members}, print_models)
 

@@ -17,6 +17,7 @@ from attar.data.labels import shown
 from attar.data.reading import LARGEST_SIDE, LARGEST_SIDE_CPU, Reading, ShowsStages, Silent
 from attar.data.sources import archives, cifar, digits, folder, hub, idx, imagenet, npz, objects, parquet, svhn, tree
 from attar.data.sources.layout import LAYOUT
+from attar.data.sources.unzipped import UNZIPPED, find_unzipped
 from attar.engine import device as devices
 from attar.errors import MissingError, UserError, choose, counted, log, nearest, say_once
 from attar.settings.choices import CHANNEL_AXIS_NAMES
@@ -41,7 +42,6 @@ FOLDERS: dict[str, Callable[[Path | None, Reading], ImageData]] = {
 }
 KNOWN = (*SOURCES, *FOLDERS)
 NEARLY_BLACK = 1 / 255  # of white, the mean of all images
-MAX_DEPTH = 6  # of folders that are looked into for images
 TEST_FRACTION = 0.2  # of the images, where there is no test set and nothing else is asked for
 
 
@@ -105,7 +105,7 @@ def load(
         print(data, data.classes, data.counts)
     """
     given = locals()
-    known = isinstance(source, str) and source in KNOWN
+    known = isinstance(source, str) and source in (*KNOWN, *UNZIPPED)
     idle = ["data_dir"] if data_dir is not None and not known else []
     where = devices.pick(device) if isinstance(device, str) else usable_device(device)
     _check_arguments(nclass, size, channels, test_fraction)
@@ -228,6 +228,8 @@ def _read(source: Any, data_dir: str | Path | None, reading: Reading) -> ImageDa
     if isinstance(source, str) and source in KNOWN:
         return _read_known(source, None if data_dir is None else Path(data_dir), reading)
     path = Path(source).expanduser()
+    if str(source) in UNZIPPED and (data_dir is not None or not os.path.exists(path)):
+        path = find_unzipped(str(source), data_dir)
     if os.path.exists(path):
         return _read_place(path, reading)
     if isinstance(source, str) and "://" in source:
@@ -276,7 +278,7 @@ def _read_place(path: Path, reading: Reading) -> ImageData:
         raise UserError(f"{path} is a pipe, socket or device; {LAYOUT}")
     if hub.is_saved(path):
         return hub.from_disk(path, reading)
-    if reading.labels_csv is None and not _has_pictures(path):
+    if reading.labels_csv is None and not tree.has_pictures_below(path):
         folder.refuse_own(path)
         if parquet.find_files(path):
             return parquet.load(path, reading)
@@ -287,14 +289,3 @@ def _read_place(path: Path, reading: Reading) -> ImageData:
             log.info("%s is read", arrays[0])
             return npz.load(arrays[0], reading)
     return folder.read(path, reading)
-
-
-def _has_pictures(path: Path) -> bool:
-    """Whether there are images in folders, some levels down."""
-    for place, _, files in os.walk(path, followlinks=True):
-        depth = len(Path(place).relative_to(path).parts)
-        if depth and any(tree.is_picture(name) and not tree.is_hidden(name) for name in files):
-            return True
-        if depth > MAX_DEPTH:
-            return False
-    return False

@@ -21,6 +21,7 @@ from attar.settings.schema import known_settings, typed
 
 SectionValues = dict[str, Any]  # field → value
 
+SHORT_TRAJECTORY = 8  # epochs of a model whose points are drawn from: of two there is hardly a trajectory
 DSA_STRATEGY = "one_color_crop_cutout_flip_scale_rotate"
 
 
@@ -288,6 +289,8 @@ def method_layer(name: str, base: Recipe, ipc: int) -> dict[str, SectionValues]:
     condense = method.means | schedule | method.fits(base, ipc) | {"method": name}
     data = {"zca": condense.pop("zca")} if "zca" in condense else {}
     pool = method.experts | ({} if is_short(base) else method.pool)
+    if is_short(base) and condense.get("network_init") == "epoch":
+        pool["epochs"] = max(base.pool.epochs, SHORT_TRAJECTORY)
     pool |= {"gsam_alpha": condense.pop("gsam_alpha")} if "gsam_alpha" in condense else {}
     if condense.get("match") == "trajectory":  # an expert and its students see the same augmentation
         pool["aug_type"] = condense["aug_type"]

@@ -170,7 +170,6 @@ SHORT: dict[str, dict[str, dict[str, Any]]] = {
     "mtt": {"condense": RATES},
     "ftd": {"pool": {"models": 2}, "condense": RATES},
     "datm": {"pool": {"models": 2}, "condense": RATES},
-    "tgdd": {"pool": {"epochs": 8}},
 }
 
 
@@ -179,7 +178,7 @@ def of_method(method: str, name: str, ipc: int = USUAL_IPC) -> Recipe:
     base = overlay(TRAJECTORY_DATA[name][1](), {"condense": {"ipc": ipc}})
     short = name == "fashion-cpu"
     made = overlay(base, methods.method_layer(method, base, base.condense.ipc))
-    made = overlay(made, SHORT[method]) if short else made
+    made = overlay(made, SHORT.get(method, {})) if short else made
     if method == "tgdd":
         return overlay(made, {"pool": {"epochs": 80}}) if base.data.dataset in SUBSETS else made
     return made if method == "datm" and not short else overlay(made, {"pool": {"epochs": made.condense.last_epoch}})

@@ -65,7 +65,7 @@ DATM: dict[tuple[str, int], tuple[Any, ...]] = {
 
 def called(dataset: str) -> str:
     """What a table calls a data set; a folder wherever it is by its own name, such as tiny-imagenet-200."""
-    name = Path(dataset).name
+    name = TINY if dataset == "tiny-imagenet" else Path(dataset).name
     return name if name in (TINY, *SUBSETS) else dataset
 
 

@@ -27,7 +27,7 @@ from attar.settings.typed import CondenseSettings
 from attar.stages import schedule
 from attar.stages.clock import TimeLimit
 from attar.stages.evaluate import evaluate_set
-from attar.stages.parts import PARTS, condense_parts, discard_parts, settings_of_parts
+from attar.stages.parts import PARTS, check_spread, condense_parts, discard_parts, settings_of_parts
 from attar.stages.pretrain import check_pool_settings, describe_pool, find_pool, member_files, models_there, warn_chance
 from attar.stages.run import Event, RunOptions, condense_in_memory, condense_run, run_options
 from attar.stages.shared import (
@@ -166,8 +166,8 @@ def workers_for_parts(
 ) -> AbstractContextManager[ThreadWorkers | None]:
     """Workers on a Ray cluster, see `cluster_workers`. Raises `UserError` for a run without parts."""
     _check_callback(inputs, options)
-    if ray is not None and not inputs.recipe.condense.is_split:
-        raise UserError("--ray spreads the parts of a partition: give --nclass_sub, and no --phase")
+    if ray is not None:
+        check_spread(inputs.recipe.condense)
     return cluster_workers(ray, inputs.data.device, cpus)
 
 

@@ -18,6 +18,7 @@ from attar.runs.existing import Run
 from attar.runs.progress import Progress, ProgressBar
 from attar.sets import partition, set_files
 from attar.sets.synthetic import SyntheticSet
+from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import Recipe
 from attar.signals import Interrupted
 from attar.stages.merge import Part, join_parts, merge_into, read_part
@@ -36,6 +37,17 @@ class PartJob:
     recipe: Recipe
     path: Path
     options: RunOptions
+
+
+def check_spread(config: CondenseConfig) -> None:
+    """Raise `UserError` for a run that has nothing to spread over a Ray cluster."""
+    if config.match == "trajectory":
+        raise UserError(
+            "--ray has no parts to spread: match trajectory is of all classes together; `attar pretrain --method "
+            f"{config.method} --ray` trains the experts on the cluster"
+        )
+    if not config.is_split:
+        raise UserError("--ray spreads the parts of a partition: give --nclass_sub, and no --phase")
 
 
 def settings_of_parts(data: ImageData, recipe: Recipe) -> list[Recipe]:

@@ -90,7 +90,7 @@ def train_pool(
     """The pool that a recipe describes: read from the folder as far as it is there, and trained where it is not.
 
     Only one process at a time trains into a folder; another one waits, and then reads the models.
-    fill: count models in the folder that were trained with other settings, such as another learning rate, too.
+    fill: count models in the folder that have these settings and other seeds, too.
     """
     if folder is None:
         return _train(data, recipe, None, progress, fill=False, workers=workers)
@@ -113,7 +113,7 @@ def _train(
     steps = config.epochs if workers is None else 1  # a model on the cluster reports only its end
     images = round(len(data.labels) * config.fraction) * config.epochs // steps
     with progress.stage("pretrain", config.models * steps, images=images) as stage:
-        if fill and folder is not None and not config.keep_epochs:  # trajectories of other settings are others
+        if fill and folder is not None:
             return early_stage.fill(data, config, network, folder, advance=stage.advance, workers=workers)
         return early_stage.pretrain(data, config, network, folder=folder, advance=stage.advance, workers=workers)
 
@@ -145,7 +145,9 @@ def find_pool(
             length=explicit_length(recipe, explicit),
             limit=recipe.pool.models if "models" in explicit else None,
         )
-        log.info("pool: %s from %s", counted(len(pool), "model"), ", ".join(recipe.condense.model_path))
+        unlike = pool_files.differing([member.settings for member in pool.members])
+        of_both = f", of unlike settings ({unlike})" * bool(unlike)
+        log.info("pool: %s from %s%s", counted(len(pool), "model"), ", ".join(recipe.condense.model_path), of_both)
         return pool, member_files(pool)
     folder = default_folder(data, recipe) if keep else None
     pool = train_pool(data, recipe, folder, progress, fill=keep, workers=workers)
@@ -157,12 +159,7 @@ def models_there(data: ImageData, recipe: Recipe) -> int:
     folder, config = default_folder(data, recipe), recipe.pool
     if recipe.condense.network_init == "fresh":
         return 0
-    if config.keep_epochs:  # as in `_train`
-        names = [pool_files.file_name(one, data, recipe.network) for one in early_stage.member_configs(config)]
-        return sum((folder / name).exists() for name in names)
-    members, _ = pool_files.load_matching_in(folder, data, recipe.network)
-    length = {"epochs": config.epochs, "fraction": config.fraction}
-    return sum(pool_files.has_length(member, length) for member in members)
+    return len(pool_files.members_there(folder, data, config, recipe.network)[0])
 
 
 def member_files(pool: Pool) -> tuple[str, ...]:

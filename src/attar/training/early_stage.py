@@ -13,15 +13,16 @@ from torch import Generator, Tensor
 from attar import files
 from attar.data.images import ImageData
 from attar.engine.workers import ThreadWorkers
-from attar.errors import Diverged, log
+from attar.errors import Diverged, counted, log
 from attar.models.for_data import build, describe
 from attar.settings.choices import strategy_names
 from attar.settings.config import NetworkConfig, PoolConfig
 from attar.settings.schema import settings_of
+from attar.training import pool_files
 from attar.training.batches import AugmentationSampler, make_batches, shuffled
 from attar.training.loop import Trainer, fit
 from attar.training.pool import Member, Pool
-from attar.training.pool_files import file_name, has_length, load_matching, load_matching_in, resolved_architecture
+from attar.training.pool_files import file_name, load_matching, resolved_architecture
 from attar.training.train_state import accuracy, decay, start_fresh
 
 KEPT = {"bf16": torch.bfloat16, "float32": torch.float32}  # the setting `keep_as`
@@ -62,32 +63,34 @@ def fill(
     advance: Advance = lambda words: None,
     workers: ThreadWorkers | None = None,
 ) -> Pool:
-    """Read `config.models` members from `folder` that were trained as long as `config` says, and train missing ones.
+    """Read `config.models` members from `folder` that were trained as `config` says, and train missing ones.
 
-    Members with exactly the settings of `config` come first, so that other files in the folder do not change a pool
-    that is complete.
+    Those with the seeds of `config` come first, so that other files in the folder do not change a pool that is
+    complete. Members of other settings are left alone, and a line says so where that means training.
     """
     build(network, describe(data), 0)
-    members, _ = load_matching_in(folder, data, network)
-    length = {"epochs": config.epochs, "fraction": config.fraction}
-    saved = {member.name: member for member in members if has_length(member, length)}
-    configs = {file_name(one, data, network).removesuffix(files.SUFFIX): one for one in member_configs(config)}
-    missing = [name for name in configs if name not in saved][: max(0, config.models - len(saved))]
-    log.info("pool: %s in %s, %d to train", config.in_words, folder, len(missing))
-    names = [name for name in configs if name in saved or name in missing]
-    names += [name for name in saved if name not in configs]
+    there, others = pool_files.members_there(folder, data, config, network)
+    asked = range(config.seed, config.seed + config.models)
+    missing = [seed for seed in asked if seed not in there][: max(0, config.models - len(there))]
+    words = f"pool: {config.in_words} in {folder}, {len(missing)} to train"
+    if missing and others:
+        settings = pool_files.differing([settings_of(config), *(member.settings for member in others)])
+        words += f"; {counted(len(others), 'model')} of other settings there ({settings}): only by --model_path"
+    log.info(words)
+    seeds = [seed for seed in asked if seed in there or seed in missing]
+    seeds += [seed for seed in there if seed not in asked]
     workers = workers or ThreadWorkers(data.device)
 
-    def find(item: tuple[int, str]) -> Member:
-        number, name = item
-        seed = configs[name].seed if name in configs else saved[name].settings["seed"]
+    def find(item: tuple[int, int]) -> Member:
+        number, seed = item
         words = _in_words(number, config, seed)
-        if name not in saved:
-            return _find_member(data, configs[name], network, folder, advance, workers, words)
-        log.info("%s, there already: %s", words, format_accuracy(saved[name].accuracy))
-        return saved[name]
+        if seed not in there:
+            member_config = replace(config, seed=seed, models=1)
+            return _find_member(data, member_config, network, folder, advance, workers, words)
+        log.info("%s, there already: %s", words, format_accuracy(there[seed].accuracy))
+        return there[seed]
 
-    return Pool(network, describe(data), tuple(workers.map(find, enumerate(names[: config.models]))))
+    return Pool(network, describe(data), tuple(workers.map(find, enumerate(seeds[: config.models]))))
 
 
 def _in_words(number: int, config: PoolConfig, seed: int) -> str:

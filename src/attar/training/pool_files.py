@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from attar.data.images import ImageData
 from attar.errors import MissingError, UserError
 from attar.models.for_data import build, describe
 from attar.settings import plugins
-from attar.settings.choices import strategy_names
+from attar.settings.choices import KEPT_NAMES, strategy_names
 from attar.settings.config import NetworkConfig, PoolConfig
 from attar.settings.schema import settings_of
 from attar.training.pool import Member, Pool, data_differences
@@ -113,6 +114,35 @@ def load_matching_in(folder: Path, data: ImageData, network: NetworkConfig) -> t
         except Mismatch as error:
             mismatch = mismatch or error
     return members, mismatch
+
+
+def members_there(
+    folder: Path, data: ImageData, config: PoolConfig, network: NetworkConfig
+) -> tuple[dict[int, Member], list[Member]]:
+    """({seed: member} trained as `config` says, members of other settings): those for these data and this network.
+
+    A member that kept its epochs passes where none are asked for: its end is the same, bit by bit.
+    """
+    kept = [] if config.keep_epochs else [replace(config, keep_epochs=True, keep_as=how) for how in KEPT_NAMES]
+    there: dict[int, Member] = {}
+    others = []
+    for member in load_matching_in(folder, data, network)[0]:
+        seed, name = member.settings["seed"], f"{member.name}{files.SUFFIX}"
+        exact, *alike = (file_name(replace(one, seed=seed), data, network) for one in (config, *kept))
+        if name == exact:
+            there[seed] = member
+        elif name in alike:
+            there.setdefault(seed, member)
+        else:
+            others.append(member)
+    return there, others
+
+
+def differing(settings: Sequence[Mapping[str, Any]]) -> str:
+    """The settings in which models differ, but for their seeds, as text."""
+    first = settings[0]
+    names = [name for name in first if any(one.get(name) != first[name] for one in settings)]
+    return ", ".join(name for name in names if name not in ("seed", "models"))
 
 
 class Mismatch(UserError):

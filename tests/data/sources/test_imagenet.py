@@ -96,3 +96,47 @@ def test_only_ten_or_a_hundred(refused: Refused) -> None:
         load("imagenet", nclass=20)
     with refused("imagenet10 has 10 classes", "nclass 100"):
         load("imagenet10", nclass=100)
+
+
+def unzip(root: Path, classes: tuple[str, ...] = ("n01443537", "n01629819")) -> None:
+    """Two images of each class, the test one laid out as in Tiny-ImageNet where `root` is called so."""
+    tiny = root.name.startswith("tiny")
+    for label, wnid in enumerate(classes):
+        train = root / "train" / wnid / ("images" if tiny else "")
+        val = root / "val" / ("images" if tiny else wnid)
+        for folder in (train, val):
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (90 * label + 9, 0, 0)).save(folder / f"{wnid}_0.JPEG")
+        if tiny:
+            with (root / "val" / "val_annotations.txt").open("a") as table:
+                table.write(f"{wnid}_0.JPEG\t{wnid}\t0\t0\t7\t7\n")
+
+
+@pytest.mark.parametrize(
+    ("asked", "folder"),
+    [
+        ("tiny-imagenet-200", "tiny-imagenet-200"),
+        ("tiny-imagenet", "tiny-imagenet-200"),
+        ("imagenette2", "imagenette2"),
+        ("imagewoof2-160", "imagewoof2-160"),
+    ],
+)
+def test_a_folder_as_unzipped_by_its_name(
+    asked: str, folder: str, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In data_dir, which may be the folder itself, in the usual places, and here; images of one's own are not it."""
+    with refused(f"no folder {folder} with train/ and val/ in ", f"put the folder {folder}, as unzipped, into ./data/"):
+        load(asked)
+    unzip(tmp_path / "data")
+    with refused(f"no folder {folder} with train/ and val/ in data ", "into data"):
+        load(asked, data_dir="data")
+    for place in ("dd", "data", "."):
+        unzip(Path(place) / folder)
+    wanted = load(f"dd/{folder}")
+    assert (wanted.nclass, len(wanted.labels), wanted.name) == (2, 2, folder)
+    for data_dir in ("dd", f"dd/{folder}", None):
+        found = load(asked, data_dir=data_dir)
+        assert (found.name, found.fingerprint) == (folder, wanted.fingerprint)
+        assert found.test_labels is not None and found.test_labels.tolist() == [0, 1]
+    shutil.rmtree(folder)
+    assert load(asked).images.equal(wanted.images)

@@ -19,6 +19,7 @@ from attar.errors import UserError, log
 # What systems leave beside people's files.
 SYSTEM = frozenset(("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information"))
 TABLES = (".csv", ".tsv", ".jsonl")
+MAX_DEPTH = 6  # of folders that are looked into for images
 
 
 @dataclass
@@ -104,6 +105,17 @@ def _has_pictures(folder: Path) -> bool:
     names = [entry.name for entry in _listed(folder)]
     pictures = any(is_picture(name) and not is_hidden(name) for name in names)
     return pictures and written.kind_of(folder, names) is None
+
+
+def has_pictures_below(path: Path) -> bool:
+    """Whether there are images in folders, some levels down."""
+    for place, _, files in os.walk(path, followlinks=True):
+        depth = len(Path(place).relative_to(path).parts)
+        if depth and any(is_picture(name) and not is_hidden(name) for name in files):
+            return True
+        if depth > MAX_DEPTH:
+            return False
+    return False
 
 
 def walk(root: Path, left_out: LeftOut, only: Sequence[str] | None = None) -> Tree:

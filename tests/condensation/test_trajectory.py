@@ -326,6 +326,22 @@ def test_settings_that_exclude_each_other(changes: dict[str, Any], words: str) -
         config_of(**changes)
 
 
+def test_experts_that_stand_still_are_named(experts: Pool) -> None:
+    """As those of a tiny learning rate: parameters of 0 move all the same, by next to nothing."""
+    still = [
+        replace(member, epochs={name: value[[0, 0, 0]] for name, value in member.epochs.items()})
+        for member in experts.members
+    ]
+    words = (
+        r"the expert \S+ hardly moved between its epochs (0 and 1|1 and 2), .* higher lr \(theirs is 0.05\), or raise"
+    )
+    for member in still:
+        for value in member.epochs.values():
+            value[1:] += 1e-9
+    with pytest.raises(UserError, match=words):
+        loop.run(few(), replace(experts, members=tuple(still)), config_of())
+
+
 @pytest.mark.parametrize(
     "rates", [{"lr_lr": 1e3, "lr_teacher": 1e-6}, {"lr_teacher": 1e12}, {"lr_lr": 1e8, "threshold": 1.5}], ids=str
 )

@@ -17,6 +17,7 @@ from attar.data.images import ImageData
 from attar.errors import UserError
 from attar.settings.config import NetworkConfig, PoolConfig
 from attar.training import early_stage, pool_files
+from attar.training.pool import KEPT
 from attar.training.train_state import gsam_gradients, gsam_uphill, start_training, step
 from helpers.command import call
 
@@ -43,7 +44,7 @@ def test_the_start_and_every_epoch_are_points(kept: str, tolerance: float, digit
         expected = models.parameters_of(pool.build(0)) if ended is None else ended.params
         assert all(equal(one.at(0, epochs), expected, tolerance) for one in (pool, loaded)), epochs
     assert equal(loaded.at(0), early_stage.train_member(digits, config, NETWORK).params), "the end is exact"
-    assert all(value.dtype == early_stage.KEPT[kept] for value in loaded.members[0].epochs.values())
+    assert all(value.dtype == KEPT[kept] for value in loaded.members[0].epochs.values())
     assert all(value.dtype == torch.float32 for value in loaded.at(0, 1).values())
 
 
@@ -82,6 +83,7 @@ def test_damaged_epochs_are_refused(digits: ImageData, tmp_path: Path) -> None:
     name = next(name for name in tensors if name.startswith("epochs."))
     broken: list[tuple[dict[str, Any], str]] = [
         ({name: tensors[name][:-1]}, "is damaged: its epochs are not those of its parameters"),
+        ({name: tensors[name].to(torch.int32)}, "is damaged: its epochs are not kept as bf16, as its settings say"),
         ({name: torch.full_like(tensors[name], torch.nan)}, "is damaged: epoch 1 is not finite"),
     ]
     for change, words in broken:

@@ -21,11 +21,9 @@ from attar.settings.schema import settings_of
 from attar.training import pool_files
 from attar.training.batches import AugmentationSampler, make_batches, shuffled
 from attar.training.loop import Trainer, fit
-from attar.training.pool import Member, Pool
+from attar.training.pool import KEPT, Member, Pool
 from attar.training.pool_files import file_name, load_matching, resolved_architecture
 from attar.training.train_state import accuracy, decay, start_fresh
-
-KEPT = {"bf16": torch.bfloat16, "float32": torch.float32}  # the setting `keep_as`
 
 Advance = Callable[[str], None]  # called with a short message after each epoch or model
 

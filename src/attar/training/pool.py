@@ -19,6 +19,8 @@ from attar.errors import UserError
 from attar.models.for_data import build, describe
 from attar.settings.config import NetworkConfig
 
+KEPT = {"bf16": torch.bfloat16, "float32": torch.float32}  # the setting `keep_as`
+
 
 @dataclass(frozen=True, eq=False)
 class Member:

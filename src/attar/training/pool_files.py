@@ -20,7 +20,7 @@ from attar.settings import plugins
 from attar.settings.choices import KEPT_NAMES, strategy_names
 from attar.settings.config import NetworkConfig, PoolConfig
 from attar.settings.schema import settings_of
-from attar.training.pool import Member, Pool, data_differences
+from attar.training.pool import KEPT, Member, Pool, data_differences
 
 
 def folder_name(data: ImageData, network: NetworkConfig) -> str:
@@ -177,6 +177,8 @@ def load_matching(path: Path, data: ImageData, network: NetworkConfig) -> Member
         shapes = {name: torch.Size((points, *value.shape)) for name, value in member.params.items()}
         if {name: value.shape for name, value in member.epochs.items()} != shapes:
             raise UserError(f"{path} is damaged: its epochs are not those of its parameters")
+        if {value.dtype for value in member.epochs.values()} != {KEPT.get(str(kept := member.settings.get("keep_as")))}:
+            raise UserError(f"{path} is damaged: its epochs are not kept as {kept}, as its settings say")
     return member
 
 

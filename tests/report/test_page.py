@@ -173,7 +173,7 @@ def test_the_curve_stays_in_its_box(tmp_path: Path, curve: list[tuple[float, flo
 
 @pytest.mark.parametrize("values", [(0.5, 0.5, 0.5, 0.5), (0.9, 0.898, 0.7, 0.2), (0.3, 0.31, 0.3, 0.9)])
 def test_names_of_lines_do_not_cover_each_other(values: tuple[float, ...]) -> None:
-    drawn = chart.chart([], {str(k): (f"line {k}", value) for k, value in enumerate(values)}, [], 10.0)
+    drawn = chart.chart([(1.0, 0.5)], {str(k): (f"line {k}", value) for k, value in enumerate(values)}, [], 10.0)
     assert drawn is not None
     heights = sorted(label for _, _, label, _ in drawn["lines"])
     assert all(second - first >= chart.NAME_SPACING for first, second in pairwise(heights))
@@ -264,14 +264,14 @@ def test_the_most_similar_real_images_stand_below_each(tmp_path: Path) -> None:
         ]
         assert f"{label} {min(smallest):.2f} ({sorted(among)[2]:.2f})" in parsed.text
     assert "below the real images of the class that are most similar" in parsed.text
-    assert "None is nearly a copy: that would be less than a quarter of it." in parsed.text
+    assert "is nearly a copy: among the first 6 training images of a class there is none." in parsed.text
     checked = [place for place, (_, name, _) in enumerate(parsed.attributes) if name == "checked"]
     assert len(checked) == 1 and ("input", "value", "beside") in parsed.attributes[checked[0] - 4 : checked[0]]
 
 
 @pytest.mark.parametrize(
     ("copied", "words"),
-    [([2], "2 has one among"), ([2, 7], "2, 7 have one among"), (range(10), "all classes have one among the images")],
+    [([], "none."), ([2], "one in 2."), ([2, 7], "one in 2, 7."), (range(10), "one in all classes.")],
 )
 def test_a_page_says_which_classes_hold_a_copy(copied: Sequence[int], words: str, tmp_path: Path) -> None:
     real = torch.randint(0, 256, (60, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -281,7 +281,7 @@ def test_a_page_says_which_classes_hold_a_copy(copied: Sequence[int], words: str
         condensed.images[condensed.labels == label] = real[[label, 10 + label]] / 255 + 0.01
     condensed.images.clamp_(0, 1)
     said = write_and_parse(tmp_path, condensed, data=data).text
-    assert f"Less than a quarter of that is nearly a copy; {words}" in said and "None is nearly" not in said
+    assert f"among the first 6 training images of a class there is {words}" in said
 
 
 def test_a_run_that_was_not_evaluated_says_how(tmp_path: Path) -> None:
@@ -331,9 +331,13 @@ def test_lines_that_use_the_set_and_repeat_the_run(tmp_path: Path) -> None:
 
 
 def test_runs_side_by_side_say_in_which_settings_they_differ() -> None:
-    shared = {"network": {"depth": 2}, "condense": {"lr_img": 0.1, "seed": 1, "model_path": ["a"], "compile": "off"}}
-    other = {"network": {"depth": 2}, "condense": {"lr_img": 0.01, "seed": 1, "model_path": ["b"], "compile": "on"}}
-    old = {"condense": {"lr_img": 0.1, "seed": 2}}
-    assert numbers.differing([shared, other]) == ["condense.lr_img 0.1", "condense.lr_img 0.01"]
+    shared = {"data": {"dataset": "a", "size": 8}, "condense": {"lr_img": 0.1, "model_path": ["a"], "compile": "off"}}
+    other = {"data": {"dataset": "b", "size": 16}, "condense": {"lr_img": 0.01, "model_path": ["b"], "compile": "on"}}
+    old = {"data": {"size": 8}, "condense": {"lr_img": 0.1}}
+    assert numbers.differing([shared, other]) == [
+        "data.size 8, condense.lr_img 0.1",
+        "data.size 16, condense.lr_img 0.01",
+    ]
     assert numbers.differing([shared, shared]) == ["", ""] == numbers.differing([{}, {}])
-    assert numbers.differing([shared, old]) == ["network.depth 2, condense.seed 1", "condense.seed 2"]
+    assert numbers.differing([shared, old, {}]) == ["", "", ""]
+    assert numbers.differing([other, old, {}])[2] == "" and numbers.differing([{"condense": [1]}, {"data": None}])

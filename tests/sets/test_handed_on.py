@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import attar
 from attar.sets import foreign
@@ -39,16 +40,16 @@ def code_of(condensed: attar.SyntheticSet, out: Path) -> tuple[str, str]:
 def test_an_export_names_no_place_of_this_machine(tmp_path: Path) -> None:
     condensed = make(
         data={"dataset": str(tmp_path), "data_dir": "/home/me", "cache_dir": "/x"},
-        network={"net_type": "/home/me/net.py:small", "depth": 2},
-        condense={"model_path": ["/p"], "init": "/home/me/sets/first.npz", "plugin": ["/home/me/own.py@12"]},
+        network={"net_type": "net:small@12", "depth": 2},
+        condense={"model_path": ["/p"], "init": "/home/me/sets/first.npz", "plugin": ["own.py@12"]},
     )
     before = json.dumps(condensed.recipe)
     for to in ("npz", "pt", "imagefolder", "parquet"):
         found = foreign.read(export_set(condensed, to, tmp_path / "out" / to)).recipe
         assert found == {
-            "data": {"dataset": "./zoo", "data_dir": None, "cache_dir": None},
-            "network": {"net_type": "./net.py:small", "depth": 2},
-            "condense": {"model_path": [], "init": "./first.npz", "plugin": ["./own.py@12"]},
+            "data": {"data_dir": None, "cache_dir": None},
+            "network": {"net_type": "net:small@12", "depth": 2},
+            "condense": {"model_path": [], "init": "./first.npz", "plugin": ["own.py@12"]},
         }, to
     assert json.dumps(condensed.recipe) == before
     written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
@@ -62,14 +63,61 @@ def test_a_stranger_chooses_no_folder_here() -> None:
     assert (handed_on.cache_dir, handed_on.data_dir, handed_on.device, handed_on.size) == (None, None, "auto", 9)
 
 
-def test_a_file_is_evaluated_without_its_cache_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    digits = attar.select("digits", "random", ipc=1)
-    theirs = tmp_path / "theirs"
-    told = replace(digits, recipe=digits.recipe | {"data": {"dataset": "digits", "cache_dir": str(theirs / "cache")}})
-    attar.save_set(tmp_path / "set.safetensors", told)
-    short = ("--epochs", "1", "--runs", "1", "--width", "0.05", "--yardsticks", "none", "--quiet")
-    call("evaluate", str(tmp_path / "set.safetensors"), *short)
+SHORT = ("--epochs", "1", "--runs", "1", "--width", "0.05", "--yardsticks", "none", "--quiet")
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    """A folder of images of one's own, which attar decodes into its cache."""
+    for place in ("train/ant", "train/bee", "test/ant", "test/bee"):
+        (tmp_path / "pets" / place).mkdir(parents=True)
+        for count in range(4):
+            pixels = np.random.RandomState(count).randint(0, 256, (8, 8, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pets" / place / f"{count}.png")
+    return tmp_path / "pets"
+
+
+@pytest.mark.parametrize("name", ["set.safetensors", "condensed.safetensors"])
+def test_a_file_is_evaluated_without_its_cache_folder(
+    name: str, pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small, theirs = attar.select(str(pets), "random", ipc=1), tmp_path / "theirs"
+    told = small.recipe | {"data": small.recipe["data"] | {"cache_dir": str(theirs)}}
+    attar.save_set(tmp_path / name, replace(small, recipe=told))
+    call("evaluate", str(tmp_path / name), *SHORT)
     assert "convnet" in capsys.readouterr().out and not theirs.exists()
+    call("evaluate", str(tmp_path / name), *SHORT, "--cache_dir", str(theirs))
+    assert theirs.exists()
+
+
+def test_an_export_of_ones_own_data_asks_for_them(
+    pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    attar.select(str(pets), "random", ipc=1, folder=tmp_path / "run")
+    out = tmp_path / "set" / "pets.npz"
+    out.parent.mkdir()
+    call("export", str(tmp_path / "run"), "--to", "npz", "--out", str(out))
+    assert "it does not name your folder of images: evaluate it with -d" in capsys.readouterr().out
+    words = "does not say which data it stands for; name the real data with -d"
+    assert words in refused(capsys, "evaluate", str(out))
+    call("evaluate", str(out), "-d", str(pets), *SHORT)
+    assert "convnet" in capsys.readouterr().out
+    attar.train(out, "convnet", epochs=1, width=0.05)
+    assert "the network is not tested: the set does not say which data it stands for" in caplog.text
+
+
+@pytest.mark.parametrize("dataset", ["~nobody-here/x", "x" * 5000, None, 3])
+def test_an_odd_name_of_data_is_no_traceback(dataset: Any, tmp_path: Path) -> None:
+    assert export_set(make(data={"dataset": dataset}), "npz", tmp_path / "out").is_file()
+
+
+@pytest.mark.parametrize("aug_type", ["one", "one_", "-", "", "none"])
+def test_odd_strategies_leave_code_that_runs(aug_type: str, tmp_path: Path) -> None:
+    text, code = code_of(make(evaluate={"aug_type": aug_type, "mix_p": 0.0}), tmp_path / "out")
+    used: dict[str, Any] = {}
+    exec(code.split("blocks = ")[0].replace('"out.npz"', repr(str(tmp_path / "out.npz"))), used)
+    x = torch.rand(2, 3, 8, 8)
+    assert torch.equal(used["augment"](x, torch.zeros(2))[0], x) and "leaves out" not in text
 
 
 @pytest.mark.parametrize(
@@ -101,7 +149,7 @@ def test_the_code_of_a_card_takes_one_operation_where_the_evaluation_does(
 
 def test_an_operation_of_ones_own_is_left_out_of_the_code(tmp_path: Path) -> None:
     text, code = code_of(make(evaluate={"aug_type": "flip_dim"}), tmp_path / "out")
-    assert "augmentation flip_dim" in text and "The code leaves out dim, which is none of attar's operations." in text
+    assert "augmentation flip_dim" in text and "The code leaves out dim, which attar does not have." in text
     compile(code, "card", "exec")
     assert "flip(3)" in code and "leaves out" not in code_of(make(), tmp_path / "plain")[0]
 
@@ -151,7 +199,6 @@ def test_only_images_and_what_belongs_to_them_are_downloaded(
 
     monkeypatch.setattr(hub.HfApi, "dataset_info", lambda self, name, **options: found)
     monkeypatch.setattr(hub, "snapshot_download", download)
-    short = ("--epochs", "1", "--runs", "1", "--width", "0.05", "--yardsticks", "none", "--quiet")
-    call("evaluate", "someone/digits", *short)
+    call("evaluate", "someone/digits", *SHORT)
     assert "convnet" in capsys.readouterr().out
     assert set(taken) == set(there) - {"README.md"} and np.array([name.endswith(".png") for name in taken]).sum() == 10

@@ -41,9 +41,16 @@ def test_several_runs_are_on_one_page(runs: Path, tmp_path: Path) -> None:
     accuracy = json.loads((runs / "one" / "result.json").read_text(encoding="utf-8"))["accuracy"]["convnet2"]["mean"]
     assert "2 runs side by side" in parsed.text and f"{100 * accuracy:.1f} ±" in parsed.text
     assert "not evaluated" in parsed.text  # the second one
-    assert "Settings in which they differ" in parsed.text and "condense.niter 1" in parsed.text
     assert sum(tag == "figure" for tag in parsed.tags) == 20
     assert len(text) < 3_000_000
+
+
+def test_two_runs_of_a_method_say_how_they_differ(runs: Path, tmp_path: Path) -> None:
+    attar.condense("digits", folder=tmp_path / "three", **SMALL | {"niter": 2, "seed": 5})
+    call("report", str(runs / "one"), str(tmp_path / "three"), "--out", str(tmp_path / "both.html"))
+    text = Page((tmp_path / "both.html").read_text(encoding="utf-8")).text
+    assert "Settings in which they differ" in text
+    assert "one condense.niter 1, condense.seed 0" in text and "three condense.niter 2, condense.seed 5" in text
 
 
 def test_what_cannot_be_shown_is_refused(

@@ -21,11 +21,11 @@ def chart(
     moments: Iterable[float | None],  # seconds at the snapshots
     seconds: float | None,  # of the whole condensation
 ) -> dict[str, Any] | None:
-    """Coordinates, in units of the SVG, and texts of all parts of the chart; None where there is nothing to show."""
+    """Coordinates, in units of the SVG, and texts of all parts of the chart; None without an accuracy on the way."""
     curve = [point for point in curve if math.isfinite(point[1])]
-    accuracies = [accuracy for _, accuracy in curve] + [accuracy for _, accuracy in lines.values()]
-    if not accuracies:
+    if not curve:
         return None
+    accuracies = [accuracy for _, accuracy in curve] + [accuracy for _, accuracy in lines.values()]
     last_second = max([at for at, _ in curve] + [seconds or 0.0]) or 1.0
     low = math.floor(round(10 * min(accuracies), 6)) / 10
     high = max(math.ceil(round(10 * max(accuracies), 6)) / 10, low + 0.1)
@@ -49,8 +49,8 @@ def chart(
         ],
         "times": [(x(seconds_step * k), f"{seconds_step * k:g}") for k in _steps(last_second, seconds_step)],
         "moments": [None if at is None else x(at) for at in moments],
-        "first": f"{100 * curve[0][1]:.1f} %" if curve else "",
-        "last": f"{100 * curve[-1][1]:.1f} %" if curve else "",
+        "first": f"{100 * curve[0][1]:.1f} %",
+        "last": f"{100 * curve[-1][1]:.1f} %",
         "summary": "; ".join(f"{name} {100 * value:.1f} %" for name, value in lines.values()),
     }
 

@@ -15,6 +15,7 @@ MAX_BYTES = 500_000_000  # of real images that are compared; of larger data as m
 BATCH_BYTES = 50_000_000  # of them at once, in 8 bits
 NEIGHBOURS = 2
 PROBES = 50  # real images of a class whose distance to the others is measured
+EQUAL = 0.5 / 255  # half a step of 8 bits
 COPY = 0.25  # of the distance of real images to each other: what is nearer to one of them is nearly a copy
 
 
@@ -28,7 +29,7 @@ class Nearest(NamedTuple):
     @property
     def is_copy(self) -> bool:
         """Whether an image is nearly equal to a real one."""
-        return self.smallest < COPY * self.among_real
+        return self.smallest < max(EQUAL, COPY * self.among_real)  # NaN: a class of one image
 
 
 def nearest(images: Mapping[int, Tensor], data: ImageData) -> dict[int, Nearest]:

@@ -9,9 +9,8 @@ from typing import Any
 from attar.errors import counted, size_in_words
 from attar.evaluation import results
 from attar.evaluation.protocol import MEASURED
-from attar.settings.config import with_role
+from attar.settings.config import SECTIONS, with_role
 
-SETTINGS_OF_A_SET = ("network", "pool", "condense")  # sections
 MAX_CONFUSION = 20  # classes of a confusion matrix on the page
 
 
@@ -142,21 +141,15 @@ def groups(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> list[tuple[
 
 
 def differing(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """For each of several recipes the settings in which they differ, those of this machine left out, in one line."""
-    places = {f"{name}.{key}" for name in SETTINGS_OF_A_SET for key in with_role(name, "place", "speed")}
-    made = [
-        {
-            key: text
-            for name in SETTINGS_OF_A_SET
-            for key, text in _flat(one.get(name, {}), f"{name}.")
-            if key not in places
-        }
-        for one in recipes
-    ]
-    names = [
-        key for key in dict.fromkeys(key for one in made for key in one) if len({one.get(key) for one in made}) > 1
-    ]
-    return [", ".join(f"{key} {one[key]}" for key in names if key in one) for one in made]
+    """For each of several recipes the settings in which they differ, in one line; of those that all recipes have.
+
+    The data set's name and settings of this machine are left out. An empty recipe has no line.
+    """
+    hidden = {f"{name}.{key}" for name in SECTIONS for key in with_role(name, "place", "speed")} | {"data.dataset"}
+    made = [dict(_flat({name: one[name] for name in SECTIONS if name in one}, "")) for one in recipes]
+    shared = [key for key in max(made, key=len, default={}) if all(key in one for one in made if one)]
+    names = [key for key in shared if key not in hidden and len({one[key] for one in made if one}) > 1]
+    return [", ".join(f"{key} {one[key]}" for key in names if one) for one in made]
 
 
 def _flat(settings: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, str]]:

@@ -73,7 +73,7 @@ def write(
     moments = moments if last is not None else ()
     times = [*moments, *([last] if last is not None else [])]
     seconds = result.get("seconds", {}).get("condense")
-    chart_values = chart.chart(curve, _lines(result), [moment.seconds for moment in times], seconds) if curve else None
+    chart_values = chart.chart(curve, _lines(result), [moment.seconds for moment in times], seconds)
     shown = [] if condensed is None else views(condensed, moments, labels, data)
     xs = chart_values["moments"] if chart_values else [None] * len(times)
     page = render(
@@ -158,7 +158,7 @@ def views(
             for label, real in found.items()
         }
         copies = [str(condensed.classes[label]) for label, real in found.items() if real.is_copy]
-        galleries.append(beside(pair=1 + most, notes=notes) | {"copies": copies})
+        galleries.append(beside(pair=1 + most, notes=notes) | {"copies": copies, "compared": BESIDE_IMAGES})
     return galleries
 
 

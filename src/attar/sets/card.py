@@ -76,7 +76,7 @@ def card(
         "decoded": "`decoded`: the images to train on" + ", cut out of the grids and enlarged" * is_grid,
     }
     origin, source = "real" if condensed.coreset else "synthetic", condensed.source or "images"
-    known = sources.source_of(str(condensed.recipe.get("data", {}).get("dataset") or ""))
+    known = sources.source_of(str(card_code.section(condensed, "data").get("dataset") or f"./{source}"))
     lines = [
         *([] if file else _yaml(exported, known, to)),
         f"# {source}, condensed",
@@ -204,7 +204,7 @@ def _training(
         f"of {how['batch_size']}, {counted(epochs, 'epoch')}, a fifth of the",
         f"rate after 2/3 and again after 5/6 of them; augmentation {how['aug_type']}; CutMix in a batch with "
         f"probability {how['mix_p']}.",
-        *([f"The code leaves out {' and '.join(own)}, which is none of attar's operations."] if own else []),
+        *([f"The code leaves out {' and '.join(own)}, which attar does not have."] if own else []),
     ]
     if condensed.space == "zca":
         lines.append("Networks see these images whitened (ZCA) by the real ones: `attar.train` needs those.")

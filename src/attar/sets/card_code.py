@@ -170,10 +170,10 @@ def _decoding(condensed: SyntheticSet) -> list[str]:
 
 def _augment(how: Mapping[str, Any]) -> list[str]:
     """A function that augments a batch as the evaluation does, but for operations of the user's own."""
-    names = written_names(how["aug_type"])
-    if names[:1] == (ONE,):  # a batch gets one of them
+    names = [name for name in written_names(how["aug_type"]) if name]
+    if names[:1] == [ONE]:  # a batch gets one of them
         of_batch = [(f"operation == {kind}", _operation([name])) for kind, name in enumerate(names[1:])]
-        body = [f"operation = torch.randint({len(names) - 1}, ())", *_branches(of_batch)]
+        body = [f"operation = torch.randint({len(names) - 1}, ())", *_branches(of_batch)] if of_batch else []
     else:
         warps = [name for name in WARPS if name in names]
         groups = [["flip"], ["color"], warps, ["cutout"]]
@@ -184,7 +184,7 @@ def _augment(how: Mapping[str, Any]) -> list[str]:
 
 def own_operations(strategy: str) -> list[str]:
     """The operations of a strategy that are none of attar's, which the code of a card leaves out."""
-    return [name for name in written_names(strategy) if name not in (*AUGMENTATION_NAMES, ONE)]
+    return [name for name in written_names(strategy) if name not in ("", ONE, *AUGMENTATION_NAMES)]
 
 
 def _operation(names: Sequence[str]) -> str:

@@ -39,16 +39,16 @@ SOURCES = {
 }
 
 
-UNZIPPED = (*SUBSETS, "imagenette", "imagewoof", "tiny-imagenet")  # folders that are called so hold these
+OF_FOLDERS = (*SUBSETS, "imagenette", "imagewoof", "tiny-imagenet")  # folders that are called so hold these
 
 
 def source_of(dataset: str) -> Source:
     """Where the data come from: a name that attar knows, USER/NAME of the hub, or a folder such as imagenette2-160.
 
-    A folder of one's own may be called as a known data set is, so only the names of `UNZIPPED` count there.
+    A folder of one's own may be called as a known data set is, so only the names of `OF_FOLDERS` count there.
     """
     if hub.is_name(dataset) and not Path(dataset).exists():
         name = dataset.partition(":")[0]
         return Source(f"https://huggingface.co/datasets/{name}", name)
     name = re.sub(r"\d*(-\d+)?$", "", Path(dataset).name)
-    return SOURCES.get(dataset) or (SOURCES[name] if name in UNZIPPED else Source(""))
+    return SOURCES.get(dataset) or (SOURCES[name] if name in OF_FOLDERS else Source(""))

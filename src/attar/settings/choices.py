@@ -66,6 +66,8 @@ def strategy_names(strategy: str) -> tuple[str, ...]:
     names = written_names(strategy)
     for name in names[names[:1] == (ONE,) :]:
         choose("augmentation", name, (*AUGMENTATION_NAMES, *plugins.names("augmentation")))
+    if names == (ONE,):
+        raise UserError(f"augmentation '{strategy}' names no operation; one_color_crop is either of the two")
     if len(set(names)) < len(names):
         raise UserError(f"augmentation '{strategy}' names an operation twice")
     return names

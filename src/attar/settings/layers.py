@@ -211,7 +211,8 @@ def check_explicit(explicit: Mapping[str, Mapping[str, Any]], condense: Mapping[
             other, needed = described[name].needs or ("", ())
             if needed == choices.TRAINING_UPDATE_NAMES and condense["warmup"]:  # the warm-up trains the network too
                 continue
-            if condense[other] not in needed:
+            own = other == "match" and condense[other] not in choices.MATCH_NAMES and "grad" in needed  # of a plugin
+            if condense[other] not in needed and not (own and name in ("batch_real", "batch_syn_max")):
                 has = f"{other} {_in_words(condense[other])}"
                 needs = f"{other} {' or '.join(map(_in_words, needed))}"
                 raise UserError(

@@ -107,7 +107,13 @@ class augmentations:
             attar.augmentations.register("dim", dim)
             small = attar.condense("digits", ipc=1, aug_type="crop_dim")
         """
-        add("augmentation", ("color", "crop", "cutout", "flip", "scale", "rotate", "none"), name, function, draws)
+        add(
+            "augmentation",
+            ("color", "crop", "cutout", "flip", "scale", "rotate", "resize", "one", "none"),
+            name,
+            function,
+            draws,
+        )
 
 
 def call(kind: str, name: str, *inputs: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -164,7 +164,9 @@ def _foreign_set(
 ) -> EvaluationInputs:
     """Images that were exported or made by another tool, and the real data that the settings or the files name."""
     foreign_set = foreign.read(path)
-    if data is None and not foreign_set.recipe and "dataset" not in layer.get("data", {}):
+    stored = foreign_set.recipe.get("data")
+    names_data = isinstance(stored, Mapping) and "dataset" in stored
+    if data is None and not names_data and "dataset" not in layer.get("data", {}):
         raise UserError(f"{path} does not say which data it stands for; name the real data with -d")
     resolved = recipes.overlay(recipes.of_file(foreign_set.recipe, path, handed_on=True), layer)
     images = load_data(resolved, progress) if data is None else given_images(data, layer, progress)

@@ -7,6 +7,7 @@ from pathlib import Path
 from attar.errors import UserError, choose
 from attar.sets import set_files
 from attar.sets.export import FORMATS, export_set, in_words
+from attar.sets.places import without_places
 from attar.sets.push import push_set, write_upload
 
 
@@ -31,7 +32,9 @@ def export(
         raise UserError("out must name a file or folder, and it is empty")
     home = Path(run) if Path(run).is_dir() else Path(run).parent
     path = export_set(condensed, to, Path(out) if out else home / f"export-{to}", what=what, overwrite=overwrite)
-    return path, in_words(condensed, to, what)
+    own = condensed.recipe.get("data", {}).keys() != without_places(condensed).recipe.get("data", {}).keys()
+    about = "; it does not name your folder of images: evaluate it with -d" if own else ""
+    return path, in_words(condensed, to, what) + about
 
 
 def push(

@@ -91,8 +91,8 @@ def recipe_of_set(condensed: SyntheticSet, where: object) -> Recipe:
     if not condensed.recipe:
         return recipes.for_data(condensed.source)
     named = where if isinstance(where, str | Path) else condensed.folder or "SET"
-    is_file = condensed.folder is None and isinstance(where, str | Path)
-    return recipes.of_file(condensed.recipe, named, handed_on=is_file)
+    is_run = condensed.folder is not None and (condensed.folder / run_folder.CONFIG).is_file()
+    return recipes.of_file(condensed.recipe, named, handed_on=isinstance(where, str | Path) and not is_run)
 
 
 def warn_other_recipe(recipe: str | None, data: ImageData) -> None:

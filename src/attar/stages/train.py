@@ -176,6 +176,8 @@ def _real_images(condensed: SyntheticSet, recipe: Recipe, layer: Layer, data: An
     if data is not None:
         return given_images(data, layer, progress)
     try:
+        if condensed.recipe and not {"dataset"} & {*condensed.recipe.get("data", {}), *layer.get("data", {})}:
+            raise UserError("the set does not say which data it stands for; name the real data with -d")
         return load_data(recipe, progress)
     except UserError as error:  # a set that came alone, or whose data set has another place
         if layer.get("data", {}).keys() & {*with_role("data", "source"), "data_dir", "cache_dir"}:

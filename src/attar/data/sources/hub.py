@@ -91,10 +91,10 @@ def snapshot(name: str) -> Path:
     except ImportError as error:
         raise MissingError(f"{missing}; for a set on the Hugging Face hub, pip install 'attar[hf]'") from error
     pixels = (*decode.suffixes(), ".parquet")
-    patterns = [f"*{suffix}" for suffix in (*pixels, ".json", ".npy")]
+    pixels += tuple(suffix.upper() for suffix in pixels)
     asked, away = _ask(name, sizes=True)
     if asked is not None:
-        sizes = [file.size or 0 for file in asked.siblings or () if file.rfilename.lower().endswith(pixels)]
+        sizes = [file.size or 0 for file in asked.siblings or () if file.rfilename.endswith(pixels)]
         size = sum(sizes)
         if not sizes:
             raise UserError(f"{name} on the Hugging Face hub holds neither parquet files nor images")
@@ -107,7 +107,7 @@ def snapshot(name: str) -> Path:
         folder = snapshot_download(
             name,
             repo_type="dataset",
-            allow_patterns=patterns + [part.upper() for part in patterns],
+            allow_patterns=[f"*{suffix}" for suffix in (*pixels, ".json", ".npy")],
             local_files_only=away is not None,
         )
         return Path(folder)
@@ -125,7 +125,7 @@ def _ask(path: str, *, sizes: bool = False) -> tuple[Any, str | None]:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        return HfApi().dataset_info(path, timeout=ANSWER, files_metadata=sizes), None
+        return HfApi().dataset_info(path, timeout=ANSWER * (6 if sizes else 1), files_metadata=sizes), None
     except HfHubHTTPError as error:
         return None, words(error).split(" For more details")[0]
     except Exception as error:  # the HTTP library's own errors, and those of an offline mode

@@ -213,3 +213,15 @@ def test_set_up_takes_a_loss_of_features() -> None:
     plugins.load("moments.py")
     data = digits()
     assert set_up(data, pool_of(data, torch.float32), settings(match="moments")).gradients.matching.features
+
+
+def test_a_loss_of_ones_own_takes_the_batch_sizes_of_what_it_matches(tmp_path: Path) -> None:
+    def means(of_set: Any, real: Any) -> Any:
+        return (of_set.mean(0) - real.mean(0)).square().sum()
+
+    attar.losses.register("means", means, of="features")
+    small = {"ipc": 1, "niter": 1, "inner_loop": 1, "width": 0.05}
+    condensed = attar.condense("digits", method="dm", match="means", batch_real=9, batch_syn_max=5, **small)
+    assert (condensed.recipe["condense"]["batch_real"], condensed.recipe["condense"]["batch_syn_max"]) == (9, 5)
+    with pytest.raises(attar.UserError, match="takes no wd_img|takes no metric"):
+        attar.condense("digits", method="dm", match="means", metric="cos", **small)

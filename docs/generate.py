@@ -186,7 +186,7 @@ def method_settings(name: str, *more: str) -> list[str]:
         for field, details in known_settings(SECTIONS[section]).items():
             value, taken = after[section][field], (section, field) in FLAGS[verb].values()
             changed = value != before[section][field] and field != "method"
-            no_effect = details.needs and after["condense"][details.needs[0]] not in details.needs[1]
+            no_effect = details.needs and (after["condense"] | after[section])[details.needs[0]] not in details.needs[1]
             if (field in more and taken) or (changed and not no_effect):
                 flag = code(f"--{field}" if taken else f"attar pretrain --{field}")
                 rows.append((flag, code(value if isinstance(value, str) else json.dumps(value)), details.help))

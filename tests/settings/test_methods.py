@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -392,6 +393,22 @@ def test_settings_that_mean_nothing_are_refused(method: str, given: dict[str, An
 )
 def test_settings_that_mean_something_are_not(method: str, given: dict[str, Any]) -> None:
     assert chosen(method, **given).condense.method == method
+
+
+def test_settings_of_a_pool_that_mean_nothing_are_refused() -> None:
+    """On its own a setting is refused; with the one that it needs, from a flag or from the method, it is taken."""
+    gsam = "[pool] takes no {} here: it has optimizer adam, and {} needs optimizer gsam; leave one out"
+    cases: list[tuple[str, Any, dict[str, Any], dict[str, Any], str]] = [
+        (name, value, {"optimizer": "adam"}, needed, gsam.format(name, name))
+        for name, value in (("gsam_rho", 0.1), ("gsam_alpha", 1.0))
+        for needed in ({"optimizer": "gsam"}, {"method": "datm"})
+    ]
+    words = "[pool] takes no keep_as here: it has keep_epochs off, and keep_as needs keep_epochs on; leave one out"
+    cases += [("keep_as", "float32", {}, needed, words) for needed in ({"keep_epochs": True}, {"method": "mtt"})]
+    for name, value, without, needed, refusal in cases:
+        with pytest.raises(UserError, match=re.escape(refusal)):
+            resolve(FLAGS["pretrain"], {name: value, **without})
+        assert getattr(resolve(FLAGS["pretrain"], {name: value, **needed}).pool, name) == value
 
 
 def test_a_flag_of_a_file_is_a_wish_and_a_table_is_not(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def check_takes(method: str, features: str | None, key: SettingKey, value: objec
     """Raise `UserError` where a setting has no effect on a method with the settings of `recipe`."""
     section, field = key
     if maker(method).condenses:
-        layers.check_explicit({section: {field: value}}, settings_of(recipe.condense))
+        layers.check_explicit({section: {field: value}}, settings_of(recipe))
         return
     trains_one_model = features == EARLY  # a core-set takes the first model of a pool
     if key == ("condense", "ipc") or field in maker(method).takes:

@@ -79,6 +79,7 @@ class DataConfig:
 
 # Settings of [network] that other networks do not take, with the values that stand there instead
 ONLY_OF_ATTAR = {"depth": None, "width": 1.0, "norm_type": "instance"}
+GSAM = ("optimizer", ("gsam",))  # what settings of gsam need
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,15 +151,15 @@ class PoolConfig:
     weight_decay: float = setting(5e-4, "weight decay", limits=AT_LEAST_ZERO)
     batch_size: int = setting(64, "images per step", limits=AT_LEAST_ONE)
     optimizer: str = setting("sgd", "sgd, adam, adamw or gsam (SGD towards flat minima)", choices=OPTIMIZER_NAMES)
-    gsam_rho: float = setting(0.01, "gsam: the length of its step uphill", limits=ABOVE_ZERO)
-    gsam_alpha: float = setting(0.3, "gsam: weight of the gap between both gradients", limits=AT_LEAST_ZERO)
+    gsam_rho: float = setting(0.01, "gsam: the length of its step uphill", limits=ABOVE_ZERO, needs=GSAM)
+    gsam_alpha: float = setting(0.3, "gsam: weight of the gap of both gradients", limits=AT_LEAST_ZERO, needs=GSAM)
     lr_decay: bool = setting(True, "a fifth of the learning rate after 2/3 of the epochs, and again after 5/6")
     aug_type: str = setting("color_crop_cutout_flip_scale_rotate", "augmentation strategy, joined with _ or -, or none")
     mix_p: float = setting(
         0.5, "probability of CutMix in a batch; 0 turns it off", limits=PROBABILITY, fitted_to=("data",)
     )
     keep_epochs: bool = setting(False, "keep each model's start and every epoch: a trajectory, for mtt and its kin")
-    keep_as: str = setting("bf16", "how these are kept: bf16 or float32", choices=KEPT_NAMES)
+    keep_as: str = setting("bf16", "keep them as bf16 or float32", choices=KEPT_NAMES, needs=("keep_epochs", (True,)))
 
     def __post_init__(self) -> None:
         check_values(self)

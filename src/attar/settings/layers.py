@@ -85,7 +85,7 @@ def resolve(
     resolved = overlay(base, sections)  # once, after all layers: a flag may complete a setting of the file
     own_code.remember(sections)
     for explicit in explicit_layers:
-        check_explicit(explicit, sections["condense"])
+        check_explicit(explicit, sections)
     return resolved
 
 
@@ -196,15 +196,16 @@ def by_section(flags: Mapping[str, tuple[str, str]], values: Mapping[str, Any], 
     return sections
 
 
-def check_explicit(explicit: Mapping[str, Mapping[str, Any]], condense: Mapping[str, Any]) -> None:
+def check_explicit(explicit: Mapping[str, Mapping[str, Any]], sections: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise `UserError` for a setting that was given explicitly and has no effect.
 
     Args:
         explicit: {section: {field: value}}, only what was given; False is always accepted.
-        condense: all settings of [condense].
+        sections: all settings, likewise.
     """
+    condense = sections["condense"]
     for section, values in explicit.items():
-        described = known_settings(SECTIONS[section])
+        described, others = known_settings(SECTIONS[section]), {**condense, **sections[section]}
         for name, value in values.items():
             if value is False or described[name].needs is None:
                 continue
@@ -212,13 +213,11 @@ def check_explicit(explicit: Mapping[str, Mapping[str, Any]], condense: Mapping[
             if needed == choices.TRAINING_UPDATE_NAMES and condense["warmup"]:  # the warm-up trains the network too
                 continue
             own = other == "match" and condense[other] not in choices.MATCH_NAMES and "grad" in needed  # of a plugin
-            if condense[other] not in needed and not (own and name in ("batch_real", "batch_syn_max")):
-                has = f"{other} {_in_words(condense[other])}"
+            if others[other] not in needed and not (own and name in ("batch_real", "batch_syn_max")):
+                has = f"{other} {_in_words(others[other])}"
                 needs = f"{other} {' or '.join(map(_in_words, needed))}"
-                raise UserError(
-                    f"method {condense['method']} takes no {name} here: it has {has}, and {name} needs {needs}; leave "
-                    f"one out"
-                )
+                taker = f"method {condense['method']}" if other in condense else f"[{section}]"
+                raise UserError(f"{taker} takes no {name} here: it has {has}, and {name} needs {needs}; leave one out")
 
 
 def _in_words(value: Any) -> str:

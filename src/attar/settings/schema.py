@@ -77,7 +77,7 @@ class Setting:
     choices: tuple[str, ...]  # the valid names; empty where any text is valid
     needs: (
         tuple[str, tuple[Any, ...]] | None
-    )  # (setting of [condense], the values of it with which this one has an effect)
+    )  # (setting of its section or of [condense], the values of it with which this one has an effect)
     of_method: bool  # belongs to a method: a recipe with its default can be the base of every method
     fitted_to: tuple[str, ...]  # what chooses the value where the user does not: "data" (the user's own), "minutes"
     not_compared: str  # why the spec of a comparison cannot set it; empty where it can

@@ -39,7 +39,7 @@ class TrajectoryConfig:
     )
     expansion_end_epoch: int = setting(1000, "iterations over which it grows", limits=AT_LEAST_ONE, needs=TRAJECTORY)
     batch_syn: int | None = setting(
-        None, "decoded images of a student's step (default: all)", limits=AT_LEAST_ONE, needs=TRAJECTORY
+        None, "decoded images of a student's step, at most all (default: all)", limits=AT_LEAST_ONE, needs=TRAJECTORY
     )
     lr_teacher: float = setting(
         0.01, "the students' learning rate at the start; it is learned", limits=ABOVE_ZERO, needs=TRAJECTORY

@@ -23,5 +23,5 @@ def find_unzipped(name: str, data_dir: str | Path | None) -> Path:
         data_dir,
         needs=f"folder {folder} with train/ and val/",
         put=f"the folder {folder}, as unzipped,",
-        subfolders=(folder,),
+        subfolders=() if folder == name else (folder,),
     )

@@ -168,7 +168,8 @@ def test_bad_settings(digits: ImageData) -> None:
 @pytest.mark.parametrize("method", [name for name in METHOD_NAMES if name not in ("datm", "cim")])
 def test_with_every_method(method: str, digits: ImageData) -> None:
     """A network that is fresh, early-stage or interpolated, matched by gradients or features: the batches follow it."""
-    settings: dict[str, Any] = {"niter": 1, "inner_loop": 2, "batch_real": 16, "width": 0.05}
+    settings: dict[str, Any] = {"niter": 1, "inner_loop": 2, "width": 0.05}
+    settings |= {} if method in ("mtt", "ftd") else {"batch_real": 16}
     settings |= {"method": method, "ipc": 1} | ({"models": 1, "epochs": 1} if method in ("accdd", "ncfm") else {})
     drawn, picked = (attar.condense(digits, select=select, **settings) for select in ("random", "cluster"))
     assert picked.initial is not None and not torch.equal(picked.images, picked.initial)

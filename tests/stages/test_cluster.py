@@ -324,7 +324,7 @@ def descends(pid: int, parent: int) -> bool:
 def test_a_worker_that_dies_changes_nothing(run_attar: Callable[..., Any], tmp_path: Path) -> None:
     """`--ray` equals one part after another, with as many threads, though workers are killed in the middle of one."""
     pytest.importorskip("ray")
-    long = [flag if ALL[place - 1] != "--niter" else "8" for place, flag in enumerate(ALL)]
+    long = [flag if ALL[place - 1] != "--niter" else "16" for place, flag in enumerate(ALL)]
     long += ["--compile", "off", "--save_every", "2it"]
     threads = {"OMP_NUM_THREADS": "2"}  # the network's batches are split among them
     assert run_attar("condense", *long, "--out", "here", cwd=tmp_path, env=threads).returncode == 0
@@ -345,7 +345,7 @@ def test_a_worker_that_dies_changes_nothing(run_attar: Callable[..., Any], tmp_p
     assert not signals
     assert "a Ray worker or node died; its task begins again" in said
     for phase in (0, 1, 2):
-        assert f"part {phase} 8/8" in said
+        assert f"part {phase} 16/16" in said
     for name in ("condensed.safetensors", "initial.safetensors", "images.png"):
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes(), name
     parts = [path.read_text(encoding="utf-8") for path in (tmp_path / "there").glob("parts/*/config.json")]

@@ -17,7 +17,7 @@ import attar
 
 ROOT = Path(__file__).parents[1]
 NAME = f"attar-{attar.__version__}"
-LEFT_OUT = ".ci/"  # of what git knows
+LEFT_OUT = (".ci/", "benchmarks/results/tuning/")  # of what git knows
 
 
 @pytest.fixture(scope="module")

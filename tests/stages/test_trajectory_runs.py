@@ -223,10 +223,9 @@ def test_minutes_fit_the_iterations_but_not_the_experts(method: str, here: Path,
 def test_minutes_count_the_models_that_are_there(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "estimate", lambda data, recipe: schedule.Estimate(epoch=1e6, inner=10.0))
     there = sorted(Path("pool").rglob("*"))
-    for method, own, count in (("mtt", OWN["mtt"][:-2], 2), ("accdd", ("--width", "0.05", "--nclass", "3"), 5)):
-        run = str(tmp_path / method)
-        call("condense", "-d", "digits", "--method", method, *own, "--minutes", "1", "--out", run, "--quiet")
-        assert read(tmp_path / method / "config.json")["pool"]["models"] == count
+    run = str(tmp_path / "mtt")
+    call("condense", "-d", "digits", "--method", "mtt", *OWN["mtt"][:-2], "--minutes", "0.2", "--out", run, "--quiet")
+    assert read(tmp_path / "mtt" / "config.json")["pool"]["models"] == 2, "of six, two are its own"
     assert sorted(Path("pool").rglob("*")) == there, "nothing was trained"
 
 

@@ -1,4 +1,5 @@
-"""What the early-stage models say of images: which real ones they have right, and their logits (DATM section 4)."""
+"""What the early-stage models say of images: which real ones they have right, and their logits (DATM section 4); and
+whether they moved at all."""
 
 from __future__ import annotations
 
@@ -8,8 +9,12 @@ from torch.func import functional_call
 
 from attar.condensation.setup import Setup
 from attar.engine.device import send
+from attar.errors import UserError
+from attar.settings.condense_config import CondenseConfig
+from attar.training.pool import Member
 
 AT_ONCE = 256  # real images that are looked at together
+STILL = 1e-5  # of a parameter's norm, and of 1: an expert that moves less has not moved
 
 
 @torch.no_grad()
@@ -51,3 +56,16 @@ def mean_logits(setup: Setup, images: Tensor) -> Tensor:
     right = logits.argmax(dim=2) == labels
     weight = torch.where(right.any(dim=0), right, True)[:, :, None].to(logits.dtype)
     return ((logits * weight).sum(dim=0) / weight.sum(dim=0)).unflatten(0, images.shape[:2])
+
+
+def check_moved(expert: Member, config: CondenseConfig) -> None:
+    """Raise `UserError` where an expert is the same after two epochs: the loss is relative to how far it moved."""
+    for first in range(config.min_start_epoch, config.max_start_epoch):
+        last = first + config.expert_epochs
+        points = [(v[first].float(), v[last].float()) for v in expert.epochs.values() if last < len(v)]
+        if points and all(float((end - start).norm()) < STILL * (1 + float(start.norm())) for start, end in points):
+            raise UserError(
+                f"the expert {expert.name} hardly moved between its epochs {first} and {last}, so a student has "
+                f"nothing to follow; train experts with a higher lr (theirs is {expert.settings.get('lr')}), or raise "
+                f"expert_epochs"
+            )

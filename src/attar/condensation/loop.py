@@ -65,7 +65,7 @@ def iterate(state: State, setup: Setup, more: Callable[[], bool] | None = None) 
 
 def end_outer(state: State, setup: Setup) -> float:
     """Count an outer iteration and return the mean of its losses. Only here are losses read from the device."""
-    check_finite(state, setup.config)
+    check_finite(state, setup.config, setup.pool)
     losses, threshold = torch.stack(state.losses), setup.config.threshold
     state.skipped += 0 if threshold is None else int((losses > threshold).sum())
     state.outer += 1

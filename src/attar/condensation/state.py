@@ -22,6 +22,7 @@ from attar.settings.config import with_role
 from attar.settings.schema import settings_of
 from attar.training import train_state
 from attar.training.batches import BatchSampler
+from attar.training.pool import Pool
 from attar.training.train_state import TrainState
 
 # Fields that are saved unchanged
@@ -106,8 +107,17 @@ def start_network(setup: Setup, params: dict[str, Tensor], buffers: dict[str, Te
     )
 
 
-def check_finite(state: State, config: CondenseConfig) -> None:
-    """Raise `Diverged` when a loss or an image is not finite."""
+def check_finite(state: State, config: CondenseConfig, pool: Pool | None = None) -> None:
+    """Raise `Diverged` when a loss or an image is not finite, `UserError` where experts that stand still are why."""
+    try:
+        _check_finite(state, config)
+    except Diverged:
+        for expert in pool.members if pool is not None and "lr" in state.learned else ():
+            experts.check_moved(expert, config)
+        raise
+
+
+def _check_finite(state: State, config: CondenseConfig) -> None:
     rates = f"lower the learning rate of the images or the network (lr_img is {config.lr_img}, lr is {config.lr})"
     if "lr" in state.learned:
         rates = f"lower the learning rate of the images or of the learned rate (lr_img is {config.lr_img}, lr_lr is "

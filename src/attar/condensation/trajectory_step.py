@@ -10,13 +10,10 @@ from attar.condensation.setup import Setup
 from attar.condensation.state import State
 from attar.condensation.trajectory import Matched, StudentStep
 from attar.engine.device import send
-from attar.errors import UserError
 from attar.sets.decode import decode_class
 from attar.settings.choices import strategy_names
 from attar.training.draws import numbers
-from attar.training.pool import Member
 
-STILL = 1e-5  # of a parameter's norm, and of 1: an expert that moves less has not moved
 LABEL_MOMENTUM = 0.9  # of the labels' logits (DATM); that of the learning rate is the images' (MTT)
 
 
@@ -39,8 +36,7 @@ def match(state: State, setup: Setup) -> Matched:
     labels = setup.gradients.labels.repeat_interleave(len(decoded[0]))
     hard = (labels[:, None] == torch.arange(data.nclass, device=labels.device)).to(pixels.dtype)
     targets = hard if logits is None else logits.flatten(0, 1).softmax(dim=1)
-    check_moved(setup.pool.members[state.member], state.epoch, last := state.epoch + config.expert_epochs)
-    end = setup.pool.at(state.member, last)
+    end = setup.pool.at(state.member, state.epoch + config.expert_epochs)
     matched = gradients(
         gradients.flat(state.network.params),
         gradients.flat({name: send(value, data.device) for name, value in end.items()}),
@@ -53,16 +49,6 @@ def match(state: State, setup: Setup) -> Matched:
     if logits is None:
         return matched
     return matched._replace(targets=torch.autograd.grad(targets, logits, matched.targets)[0])
-
-
-def check_moved(expert: Member, first: int, last: int) -> None:
-    """Raise `UserError` where an expert is the same after both epochs: the loss is relative to how far it moved."""
-    points = ((values[first].float(), values[last].float()) for values in expert.epochs.values())
-    if all(float((end - start).norm()) < STILL * (1 + float(start.norm())) for start, end in points):
-        raise UserError(
-            f"the expert {expert.name} hardly moved between its epochs {first} and {last}, so a student has nothing to "
-            f"follow; train experts with a higher lr (theirs is {expert.settings.get('lr')}), or raise expert_epochs"
-        )
 
 
 def draw_steps(count: int, state: State, setup: Setup) -> list[StudentStep]:

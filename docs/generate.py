@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -25,7 +24,7 @@ from attar.cli.parser import usage
 from attar.settings.config import FLAGS, SECTIONS, Recipe
 from attar.settings.methods import METHODS, method_layer
 from attar.settings.recipes import RECIPES, overlay
-from attar.settings.schema import Setting, known_settings, settings_of
+from attar.settings.schema import known_settings, panels, settings_of
 
 SEARCH = "search-from-disk.js"
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -38,6 +37,12 @@ keyword arguments go on top: `attar condense --recipe my.toml --lr_img 5e-3`. `a
 TOML; a run's `config.json` is a recipe too. Hyphens and underscores are the same; unknown names are refused with the
 nearest valid one.
 """
+RECIPES_INTRO = "What each sets differently from the defaults of the [settings](settings.md#settings).\n"
+RECIPE_PAGES = {  # {page: its title and the methods of trajectories whose recipes it has}
+    "recipes-data.md": ("Recipes of data sets", ()),
+    "recipes-mtt.md": ("Recipes of MTT and FTD", ("mtt", "ftd")),
+    "recipes-tgdd.md": ("Recipes of DATM and TGDD", ("datm", "tgdd")),
+}
 COMMANDS = """`attar VERB --help` says this too, and `--help-all` names all settings of a verb. What
 [settings](settings.md#settings) and [flags of many verbs](commands-parts.md#flags-of-many-verbs) do is said once.
 """
@@ -47,7 +52,7 @@ OF_MANY = ("recipe", "overwrite", "quiet", "json", "log", "save_every", "ray", "
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages."""
-    for name, content in (("settings.md", settings()), *commands().items()):
+    for name, content in (*settings().items(), *commands().items()):
         files.append(File.generated(config, name, content=content))
     return files
 
@@ -70,20 +75,52 @@ def with_search(page: str, script: str) -> str:
 # ---- settings ----
 
 
-def settings() -> str:
-    """Recipes as what differs from the defaults; every setting with its flags, default, help and verbs."""
-    parts = [SETTINGS, "## Recipes\n", "What each sets differently from the defaults below.\n"]
-    for name, recipe in RECIPES.items():
-        parts += [f"### {name}\n", f"{inspect.getdoc(recipe)}\n", *differences(recipe()), ""]
-    parts += ["What a method changes is on [its page](methods.md).\n", "## Settings\n"]
-    default = settings_of(Recipe())
+def settings() -> dict[str, str]:
+    """An overview, a page for each section of settings, and pages of recipes: {name: page}."""
+    pages, rows = {}, []
     for section, kind in SECTIONS.items():
-        parts += [f"### [{section}]\n", f"{inspect.getdoc(kind)}\n"]
-        parts += table(
-            ("flags", "default", "what", "verbs"),
-            [row(section, name, details, default[section][name]) for name, details in known_settings(kind).items()],
-        )
-    return "\n".join(parts)
+        page, documentation = f"settings-{section}.md", inspect.getdoc(kind) or ""
+        pages[page] = "\n".join([f"# Settings: {section}\n", f"{documentation}\n", *tables_of_section(section)])
+        rows.append((f"[`[{section}]`]({page})", documentation.splitlines()[0], str(len(known_settings(kind)))))
+    overview = [SETTINGS, "## Settings\n", *table(("section", "what it is about", "settings"), rows)]
+    overview.append("What a method changes is on [its page](methods.md).\n\n## Recipes\n")
+    for page, (title, _) in RECIPE_PAGES.items():
+        parts, rows = [f"# {title}\n", RECIPES_INTRO], []
+        for name, recipe in RECIPES.items():
+            if page_of_recipe(name) == page:
+                documentation = inspect.getdoc(recipe) or ""
+                parts += [f"## {name}\n", f"{documentation}\n", *differences(recipe()), ""]
+                rows.append((f"[`{name}`]({page}#{name})", documentation.splitlines()[0]))
+        pages[page] = "\n".join(parts)
+        overview += [f"### {title}\n", *table(("recipe", "for"), rows)]
+    return {"settings.md": "\n".join(overview), **pages}
+
+
+def page_of_recipe(name: str) -> str:
+    """The page that has the recipe: that of its method of trajectories, else that of the data sets."""
+    method = name.partition("-")[0]
+    return next((page for page, (_, methods) in RECIPE_PAGES.items() if method in methods), next(iter(RECIPE_PAGES)))
+
+
+def tables_of_section(section: str) -> list[str]:
+    """Every setting of a section with its flags, default and help: a table for each panel of the command's help.
+
+    The verbs that take most settings of a section are said once, those of the others beside their help.
+    """
+    kind, default = SECTIONS[section], settings_of(Recipe())[section]
+    known, panel_of = known_settings(kind), panels(kind)
+    verbs = {name: [verb for verb, flags in FLAGS.items() if (section, name) in flags.values()] for name in known}
+    usual = max(verbs.values(), key=list(verbs.values()).count)
+    lines = [f"For {code(*usual)}, where nothing else is said.\n"]
+    for panel in dict.fromkeys(panel_of.values()):
+        rows = []
+        for name in (name for name in known if panel_of[name] == panel):
+            value = "" if default[name] is None else f"`{json.dumps(default[name])}`"
+            where = "" if verbs[name] == usual else f" (for {code(*verbs[name])})"
+            rows.append((code(f"--{name}", *known[name].names), value, f"{known[name].help}{where}"))
+        lines += [f"## {panel}\n"] if len({*panel_of.values()}) > 1 else []
+        lines += table(("flags", "default", "what"), rows)
+    return lines
 
 
 def differences(recipe: Recipe) -> list[str]:
@@ -94,13 +131,6 @@ def differences(recipe: Recipe) -> list[str]:
         changed = [f"`{key} = {json.dumps(value)}`" for key, value in values.items() if value != before[section][key]]
         lines += [f"- **{section}**: {', '.join(changed)}"] if changed else []
     return lines or ["The defaults."]
-
-
-def row(section: str, name: str, details: Setting, default: Any) -> tuple[str, ...]:
-    """One setting: its flags, its default, its help and the verbs that take it."""
-    verbs = [verb for verb, flags in FLAGS.items() if (section, name) in flags.values()]
-    value = "" if default is None else f"`{json.dumps(default)}`"
-    return code(f"--{name}", *details.names), value, details.help, ", ".join(verbs)
 
 
 def code(*words: str) -> str:

@@ -33,13 +33,34 @@ INTERNAL = (
 )
 SECTIONS = ("Args:", "Attributes:", "Returns:", "Raises:")
 
+# {page: its title and its names}, in the order in which users need them
+GROUPS = {
+    "api-data.md": ("Data", ("load", "ImageData")),
+    "api-condense.md": ("Condense and select", ("condense", "Event", "select")),
+    "api-evaluate.md": ("Evaluate and train", ("evaluate", "Evaluation", "train")),
+    "api-sets.md": ("The small set", ("SyntheticSet",)),
+    "api-files.md": ("Save, load, share", ("save_set", "load_set", "export_set", "push_set")),
+    "api-changes.md": ("Label, grow, join", ("label", "add", "concatenate")),
+    "api-pools.md": ("Pools and comparisons", ("pretrain", "Pool", "compare")),
+    "api-plugins.md": ("Your own code", ("methods", "losses", "augmentations")),
+}
+ERRORS = ("UserError", "MissingError")  # on the first page
+
 API = """# Python
 
 Everything a script needs is in `import attar`. Settings are keyword arguments with the names of the
 [settings](settings.md). Input that attar cannot use raises `attar.UserError` (a `ValueError`), with the message that
 the command line prints. Data are an `ImageData` or anything that `attar.load` takes; files and folders may be text.
 
-## Follow a run
+```python
+import attar
+
+small = attar.condense("digits", ipc=1)
+print(attar.evaluate(small, "digits"))
+```
+"""
+
+FOLLOW = """## Follow a run
 
 `progress=True` shows bars and messages. A callback is called after each outer iteration; where it returns `False` the
 run ends, and leaves the same set and files as a run that was asked for no more iterations (`result.json` says
@@ -59,7 +80,7 @@ small = attar.condense("digits", callback=look, progress=True)
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages."""
-    for name, content in (("api.md", api()), ("notebook.md", notebook())):
+    for name, content in (*api().items(), ("notebook.md", notebook())):
         files.append(File.generated(config, name, content=content))
     return files
 
@@ -92,21 +113,46 @@ def shown(output: dict[str, Any]) -> str:
 # ---- the Python reference ----
 
 
-def api() -> str:
-    """Every public name in the order of `attar.__all__`: functions first, then classes with their methods."""
-    public = {name: getattr(attar, name) for name in attar.__all__}
-    parts = [API, "## Functions\n"]
-    for name, value in public.items():
-        if not inspect.isclass(value):
-            parts += [f"### attar.{name}\n", signature(name, value), documentation(value)]
-    parts.append("## Classes\n")
-    for name, kind in public.items():
-        if inspect.isclass(kind):
-            parts += [f"### attar.{name}\n", signature(name, kind) if name in MADE else "", documentation(kind)]
-            for member, function, call in members(kind):
-                parts += [f"#### {name}.{member}\n", signature(member, function) if call else "*property*\n"]
-                parts.append(documentation(function))
-    return "\n".join(parts)
+def api() -> dict[str, str]:
+    """An overview of all public names, and a page for each of `GROUPS`: {name: page}."""
+    overview, pages = [API], {}
+    for page, (title, names) in GROUPS.items():
+        overview += [f"## {title}\n", "| name | what it is |", "|---|---|"]
+        parts = [f"# Python: {title[0].lower()}{title[1:]}\n"]
+        for name in names:
+            value = getattr(attar, name)
+            summary = plain((inspect.getdoc(value) or "").partition("\n")[0])
+            overview.append(f"| [`attar.{name}`]({page}#attar{name.lower()}) | {summary} |")
+            parts += [f"## attar.{name}\n", *entry(name, value)]
+        overview.append("")
+        parts += [FOLLOW] if "Event" in names else []
+        pages[page] = re.sub(r"\n{3,}", "\n\n", "\n".join(parts))
+    overview.append("## Errors\n")
+    for name in ERRORS:
+        overview += [f"### attar.{name}\n", documentation(getattr(attar, name))]
+    return {"api.md": "\n".join(overview), **pages}
+
+
+def entry(name: str, value: Any) -> list[str]:
+    """A function, or a class with a table of its short properties and what else users need of it."""
+    if not inspect.isclass(value):
+        return [signature(name, value), documentation(value)]
+    found = {member: (function, call) for member, function, call in members(value)}
+    texts = {member: inspect.getdoc(function) or "" for member, (function, call) in found.items() if not call}
+    short = {member: " ".join(text.split()) for member, text in texts.items() if "\n\n" not in text}
+    parts = [signature(name, value) if name in MADE else "", documentation(value)]
+    if short:
+        parts += [
+            "| property | what it is |",
+            "|---|---|",
+            *(f"| {code(key)} | {plain(text)} |" for key, text in short.items()),
+            "",
+        ]
+    for member, (function, call) in found.items():
+        if member not in short:
+            head = signature(member, function) if call else "*property*\n"
+            parts += [f"### {name}.{member}\n", head, documentation(function)]
+    return parts
 
 
 def members(kind: type) -> list[tuple[str, Any, bool]]:

@@ -17,13 +17,16 @@ from typing import Any
 
 import pytest
 from benchmarks.publish import PAGES, between, published, table
+from mkdocs.config import load_config
+from mkdocs.structure.files import get_files
+from mkdocs.structure.pages import Page
 
 from attar.cli.commands import VERBS
 from attar.cli.flags import FLAGS as RUN_FLAGS
 from attar.comparison import spec
 from attar.comparison.record import settings_of_line
 from attar.settings.choices import CORESET_NAMES
-from attar.settings.config import FLAGS, CondenseConfig, Recipe
+from attar.settings.config import FLAGS, SECTIONS, CondenseConfig, Recipe
 from attar.settings.methods import METHODS
 from attar.settings.recipes import RECIPES
 from attar.settings.schema import known_settings
@@ -93,8 +96,38 @@ def test_every_method_has_its_page() -> None:
 
 
 def test_no_page_is_longer_than_200_lines() -> None:
-    lengths = {path.stem: len(path.read_text(encoding="utf-8").splitlines()) for path in DOCS.rglob("*.md")}
-    assert {name for name, length in lengths.items() if length > 200} <= {"log", "log-archive"}
+    """As mkdocs gets them, the generated ones and the tables of the methods' pages too."""
+    config = load_config(str(ROOT / "mkdocs.yml"))
+    files = config.plugins.on_files(get_files(config), config=config)
+    pages = {file.src_uri: file for file in files.documentation_pages()}
+    lengths = {}
+    for name, file in pages.items():
+        page = Page(None, file, config)
+        text = config.plugins.on_page_markdown(file.content_string, page=page, config=config, files=files)
+        lengths[name] = len(text.splitlines())
+    assert {"index.md", "methods/dm.md", "settings.md", "settings-condense.md", "api-sets.md", "commands.md"} < {
+        *lengths
+    }
+    assert lengths["methods/dm.md"] > len((DOCS / "methods" / "dm.md").read_text(encoding="utf-8").splitlines())
+    longer = {name for name, length in lengths.items() if length > 200}
+    assert longer <= {"log.md", "log-archive.md"}, {name: lengths[name] for name in longer}
+
+
+def test_the_pages_of_settings_and_of_python_have_everything_once() -> None:
+    """Each recipe, setting and public name on one page of its own group; each page in the navigation."""
+    import attar
+
+    config = load_config(str(ROOT / "mkdocs.yml"))
+    files = config.plugins.on_files(get_files(config), config=config)
+    text = {file.src_uri: file.content_string for file in files.documentation_pages()}
+    headings = [line for name, page in text.items() if name.startswith("recipes-") for line in page.splitlines()]
+    assert sorted(line[3:] for line in headings if line.startswith("## ")) == sorted(RECIPES)
+    for section, kind in SECTIONS.items():
+        shown = re.findall(r"^\| `--(\w+)`", text[f"settings-{section}.md"], re.M)
+        assert shown == [*known_settings(kind)], section
+    api = [line for name, page in text.items() if name.startswith("api") for line in page.splitlines()]
+    assert sorted(re.findall(r"^##+ attar\.(\w+)$", "\n".join(api), re.M)) == sorted(attar.__all__)
+    assert {*text} - {*re.findall(r"([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M)} == set()
 
 
 def effective(sections: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -146,14 +179,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_site_is_complete_and_asks_for_nothing(site: Path) -> None:
     """Settings, verbs and Python reference are complete; styles, scripts and pictures are the site's own."""
-    settings, api = ((site / name).read_text(encoding="utf-8") for name in ("settings.html", "api.html"))
     import attar
 
+    settings, recipes, api, commands = (
+        "".join(path.read_text(encoding="utf-8") for path in site.glob(pattern))
+        for pattern in ("settings-*.html", "recipes-*.html", "api-*.html", "commands*.html")
+    )
+    api += (site / "api.html").read_text(encoding="utf-8")
     flags = {flag for table in FLAGS.values() for flag in table}
     assert [flag for flag in flags if f"<code>--{flag}</code>" not in settings] == []
-    assert [name for name in RECIPES if f'id="{name}"' not in settings] == []
-    assert [name for name in attar.__all__ if f"attar.{name}" not in api] == []
-    commands = "".join(path.read_text(encoding="utf-8") for path in site.glob("commands*.html"))
+    assert [name for name in RECIPES if f'id="{name}"' not in recipes] == []
+    assert [name for name in attar.__all__ if f'id="attar{name.lower()}"' not in api] == []
     verbs = [verb for group in VERBS.values() for verb in group]
     assert [verb.__name__ for verb in verbs if f'id="attar-{verb.__name__}"' not in commands] == []
     assert [flag for flag in RUN_FLAGS if f"<code>--{flag}</code>" not in commands] == []

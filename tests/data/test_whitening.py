@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import attar
+from attar.data import whitening
 from attar.data.images import ImageData
 from attar.errors import UserError
 from attar.sets import foreign, set_files
@@ -39,6 +40,15 @@ def test_whitened_images_are_uncorrelated(digits: ImageData) -> None:
 def test_a_subset_is_whitened_by_its_own_images(digits: ImageData) -> None:
     subset, plain = digits.subset(2).whitening, attar.load("digits", nclass=2).whitened().whitening
     assert subset is not None and plain is not None and torch.equal(subset.matrix, plain.matrix)
+
+
+def test_a_long_wait_is_announced(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    attar.load("digits", nclass=2, zca=True)
+    assert "takes some" not in caplog.text
+    monkeypatch.setattr(whitening, "CORE_SECONDS", 120 / 64**3)
+    with caplog.at_level("INFO", logger="attar"):
+        attar.load("digits", nclass=2, zca=True)
+    assert "whitening images of 64 values (zca) takes some 2 minutes on one core" in caplog.text
 
 
 def test_a_step_in_whitened_pixels(digits: ImageData) -> None:

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from attar.data.cache.mapped import Mapped
-from attar.errors import UserError
+from attar.errors import UserError, log
 
 EPSILON = 0.1  # added to the variances (Kornia's choice, which MTT uses), so that noise is not blown up
 AT_ONCE = 4096  # images in one product
 MAX_VALUES = 3 * 64 * 64  # of an image: the matrix has the square of that
+CORE_SECONDS = 3.2e-10  # for the axes, times the values cubed: 3072 values take a core of an AMD EPYC 9 s, 12288 600
+SAID_FROM = 60.0  # seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,10 @@ def fitted(images: Tensor | Mapped, name: str) -> Whitening:
     for rows in parts():
         centred = vectors(rows) - mean.float()
         covariance += (centred.T @ centred).double()
+    seconds = CORE_SECONDS * size**3
+    if covariance.device.type == "cpu" and seconds >= SAID_FROM:
+        line = "whitening images of %d values (zca) takes some %.0f minutes on one core, at each start"
+        log.info(line, size, seconds / 60)
     variances, axes = torch.linalg.eigh(covariance / (count - 1))
     scale = (variances.clamp(min=0) + EPSILON).sqrt()
     return Whitening(mean.float(), ((axes / scale) @ axes.T).float(), ((axes * scale.square()) @ axes.T).float())

@@ -135,7 +135,7 @@ class CondenseConfig(TrajectoryConfig, MatchingConfig, ImagesConfig):  # the fie
     )
     curve: bool = setting(
         True,
-        "without --eval_at and --minutes: evaluate now and then where that takes under a tenth of a longer run",
+        "without --eval_at: evaluate now and then where that takes under a tenth of the time of a longer run",
         role="speed",
         not_compared="an evaluation during the run would take time from the others",
     )

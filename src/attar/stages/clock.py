@@ -48,6 +48,7 @@ class Clock:
     def __init__(self, seconds: float, spent: float = 0.0) -> None:
         self.seconds = seconds
         self.deadline = time.perf_counter() + seconds - spent
+        self.reserved = 0.0  # seconds that are kept for what comes after the last iteration
         self.is_up = False
         self.starts: deque[float] = deque(maxlen=RECENT + 1)  # of outer iterations, without the first: it may compile
 
@@ -55,8 +56,12 @@ class Clock:
         """Whether another outer iteration as long as the recent ones ends before the deadline; asked before each."""
         self.starts.append(time.perf_counter())
         gaps = [later - earlier for earlier, later in zip(self.starts, list(self.starts)[1:], strict=False)]
-        self.is_up = self.starts[-1] + (statistics.median(gaps) if gaps else 0.0) > self.deadline
+        self.is_up = self.starts[-1] + (statistics.median(gaps) if gaps else 0.0) + self.reserved > self.deadline
         return not self.is_up
+
+    def leave_out(self, seconds: float) -> None:
+        """Count these seconds, which went by just now, as time of the run, but of none of its outer iterations."""
+        self.starts = deque((start + seconds for start in self.starts), maxlen=self.starts.maxlen)
 
     def share(self) -> float:
         """The share of the time that is spent."""

@@ -58,8 +58,13 @@ class Records:
         self.live = None if folder is None else LiveReport(folder, setup.data)
         events = [] if folder is None else folder.events()
         self.first = next((event["loss"] for event in events if event.get("event") == "step"), None)
-        self.accuracy_seconds, self.spent = 0.0, 0.0  # of one accuracy, and of those that nobody asked for
-        self.moment = -1 if clock is None or state.outer == 0 else snapshots.passed(clock.share())
+        took = [event["took"] for event in events if isinstance(event.get("took"), float)]
+        self.accuracy_seconds, self.spent = next(reversed(took), 0.0), sum(took)  # of the last accuracy, and of all
+        self.moment = -1
+        if clock is not None:
+            clock.deadline -= self.spent  # of earlier sessions
+            self.moment = -1 if state.outer == 0 else snapshots.passed(clock.share())
+            self._reserve()
 
     def product(self) -> SyntheticSet:
         """The set as it is now."""
@@ -107,7 +112,19 @@ class Records:
             self.folder.snapshot(self.state.outer, condensed)
             self.folder.picture(self.state.outer, lambda: np.asarray(condensed.picture()))
         is_asked = self.state.outer in self.setup.config.eval_at
-        if self.state.evaluated >= self.state.outer or not (is_asked or (is_moment and self._is_affordable())):
+        return self.measure() if is_asked or (is_moment and self._is_affordable()) else None
+
+    def end(self) -> None:
+        """Record the last images of a run that ended by the clock, and their accuracy where time was kept for it."""
+        if self.clock is None or self.folder is None:
+            return
+        self.folder.snapshot(self.state.outer, self.product())
+        if self.clock.is_up and self.clock.reserved:
+            self.measure()
+
+    def measure(self) -> float | None:
+        """Measure and record the accuracy of the set as it is now; None where that is done."""
+        if self.state.evaluated >= self.state.outer:
             return None
         self.save(now=True)
         start = time.perf_counter()
@@ -116,7 +133,11 @@ class Records:
         self.accuracy_seconds = time.perf_counter() - start
         self.start += self.accuracy_seconds  # it is no part of the condensation
         self.spent += self.accuracy_seconds
-        self.event({"event": "evaluation", "outer": self.state.outer, "accuracy": accuracy})
+        if self.clock is not None:
+            self.clock.leave_out(self.accuracy_seconds)
+            self._reserve()
+        event = {"event": "evaluation", "outer": self.state.outer, "accuracy": accuracy}
+        self.event(event | {"took": self.accuracy_seconds})
         self.state.evaluated = self.state.outer
         network, value = next(iter(accuracy.items()))
         self.bar.measured(value)
@@ -128,14 +149,22 @@ class Records:
         """Whether an accuracy that nobody asked for takes little of the run's time."""
         data, config = self.setup.data, self.setup.config
         is_whole = len(self.setup.labels) == data.nclass and data.test_images is not None
-        if not (config.curve and is_whole) or config.eval_at or self.clock is not None or self.seconds() < CURVE_FROM:
+        if not (config.curve and is_whole) or config.eval_at or self.seconds() < CURVE_FROM:
             return False
         if not self.accuracy_seconds:
             self.accuracy_seconds = accuracy_seconds(data, self.recipe)
             if self.accuracy_seconds < CURVE_SHARE * self.seconds():
                 line = "an accuracy of about %.0f s is measured now and then, for the report; --no_curve leaves it out"
                 log.info(line, self.accuracy_seconds)
-        return self.spent + self.accuracy_seconds < CURVE_SHARE * self.seconds()
+        in_time = self.clock is None or time.perf_counter() + self.accuracy_seconds < self.clock.deadline
+        return in_time and self.spent + self.accuracy_seconds < CURVE_SHARE * self.seconds()
+
+    def _reserve(self) -> None:
+        """Keep time for an accuracy at the end of a run by the clock, where some were measured and it is affordable."""
+        assert self.clock is not None
+        is_curve = self.setup.config.curve and self.spent > 0
+        is_affordable = self.spent + self.accuracy_seconds < CURVE_SHARE * self.clock.seconds
+        self.clock.reserved = self.accuracy_seconds if is_curve and is_affordable else 0.0
 
     def _is_moment(self) -> bool:
         """Whether a snapshot is due."""

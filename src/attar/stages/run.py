@@ -168,9 +168,8 @@ def iterate(
                     break
                 records.report()
             records.save()
+        records.end()
         records.save(now=True)
-    if clock is not None and folder is not None:
-        folder.snapshot(state.outer, records.product())
     if clock is not None and clock.is_up:
         say_end(state.outer, config.inner_loop)
     say_skipped(state, setup)

@@ -4,8 +4,7 @@
 
 It copies table.md, table.csv and results.jsonl to benchmarks/results/compare-NAME/, and writes the table between
 `<!-- NAME -->` and `<!-- /NAME -->`, on the page that has them. No row is typed by hand, and a test holds them to the
-files. Where the page shows NAME.png, the figure becomes docs/NAME.png, and where it links to NAME.html, the page of the
-figure becomes that.
+files. Where the page shows NAME.png or links to NAME.html, these are drawn from the results (`benchmarks.figures`).
 """
 
 from __future__ import annotations
@@ -17,11 +16,10 @@ import shutil
 import tomllib
 from pathlib import Path
 
-from PIL import Image
-
 from attar import files
 from attar.comparison import spec
 from attar.comparison.plan import as_json
+from benchmarks import figures
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("results*.md"))
@@ -82,11 +80,9 @@ def main() -> None:
     lines = [json.loads(line) for line in (target / RESULTS).read_text(encoding="utf-8").splitlines()]
     compact = (json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n" for line in lines)  # a tenth smaller
     (target / RESULTS).write_text("".join(compact), encoding="utf-8")
-    if f"]({arguments.name}.png)" in text:
-        with Image.open(arguments.folder / "accuracy-vs-time.png") as figure:  # of few colours: a third of its size
-            figure.convert("RGB").quantize(256).save(ROOT / "docs" / f"{arguments.name}.png", optimize=True)
-    if f"]({arguments.name}.html)" in text:
-        shutil.copy(arguments.folder / "accuracy-vs-time.html", ROOT / "docs" / f"{arguments.name}.html")
+    for file in figures.shown():
+        if Path(file).stem == arguments.name:
+            figures.draw(figures.DOCS / file)
     page.write_text(between(arguments.name).sub(lambda _: rows, text), encoding="utf-8")
 
 

@@ -20,6 +20,7 @@ from benchmarks.publish import PAGES, between, published, table
 from mkdocs.config import load_config
 from mkdocs.structure.files import get_files
 from mkdocs.structure.pages import Page
+from PIL import Image, ImageChops, ImageStat
 
 from attar.cli.commands import VERBS
 from attar.cli.flags import FLAGS as RUN_FLAGS
@@ -30,6 +31,7 @@ from attar.settings.config import FLAGS, SECTIONS, CondenseConfig, Recipe
 from attar.settings.methods import METHODS
 from attar.settings.recipes import RECIPES
 from attar.settings.schema import known_settings
+from benchmarks import figures
 from helpers import browser
 
 ROOT = Path(__file__).parents[1]
@@ -164,6 +166,23 @@ def test_published_tables_are_those_of_the_comparisons() -> None:
         assert f"attar compare benchmarks/compare/{name}.toml" in text
     kept = {path.name.removeprefix("compare-") for path in (ROOT / "benchmarks" / "results").glob("compare-*")}
     assert kept == set(names)
+
+
+def test_figures_are_those_of_the_committed_results(tmp_path: Path) -> None:
+    """Pages byte by byte; pictures nearly, as their bytes differ between versions of matplotlib."""
+    files = figures.shown()
+    assert {"figure-cpu.png", "figure-cpu.html", "digits.png"} <= {*files}
+    for file in files:
+        figures.draw(tmp_path / file)
+        if file.endswith(".html"):
+            same = (tmp_path / file).read_bytes() == (DOCS / file).read_bytes()
+        else:
+            with Image.open(tmp_path / file) as drawn, Image.open(DOCS / file) as committed:
+                apart = ImageChops.difference(drawn.convert("L"), committed.convert("L"))
+                same = drawn.size == committed.size and ImageStat.Stat(apart).mean[0] < 1.5  # of 255
+        assert same, f"python -m benchmarks.figures {Path(file).stem}"
+        for row in figures.committed(Path(file).stem)[1]:
+            assert row.random_real is None or row.random_epochs
 
 
 @pytest.fixture(scope="module")

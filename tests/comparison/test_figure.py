@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from attar.comparison import figure, points
+from attar.comparison.numbers import Mean
 from attar.errors import MissingError
 from helpers.rows import PLAN, ROWS, row
 
@@ -62,7 +63,7 @@ def test_names_and_lines_are_there(files: tuple[Path, Path]) -> None:
     assert not any("niter" in words for words in said)
     assert {"1 image per class", "10 images per class", "accuracy on test images, %", "≤ 0.1"} <= set(said)
     ids = re.findall(r' id="([^"]*)"', text)
-    assert {"whole-ipc1", "whole-ipc10", "random_real-ipc1"} <= set(ids) and len(ids) == len(set(ids))
+    assert {"whole-0-ipc1", "whole-0-ipc10", "random_real-1-ipc1"} <= set(ids) and len(ids) == len(set(ids))
 
 
 def test_no_two_entries_look_alike_and_the_best_comes_first() -> None:
@@ -89,6 +90,33 @@ def test_no_marker_covers_another_and_a_moved_one_says_its_place() -> None:
     assert all(math.dist(one, other) > 0.99 * space for one, other in combinations(at, 2))
     assert marks[-1].get_xdata()[0] == pytest.approx(100) and "side by side" in panel.get_xlabel()
     assert "side by side" not in figure.draw(PLAN, rows[-2:]).axes[0].get_xlabel()
+
+
+def test_a_marker_that_still_covers_its_place_has_no_dot() -> None:
+    rows = [row("one", 1, 0.8, 100.0), row("other", 1, 0.8, 107.0), row("far", 1, 0.7, 1000.0)]
+    panel = figure.draw(PLAN, points.shown(rows)).axes[0]
+    lines = {str(line.get_gid()): line for line in panel.lines}
+    stands = [lines[f"markers-{name}-ipc1"].get_xdata()[0] for name in ("one", "other")]
+    assert stands[0] < 100 and stands[1] > 107, "both are moved a little"
+    assert (
+        figure.DOT not in {line.get_markersize() for line in panel.lines} and "side by side" not in panel.get_xlabel()
+    )
+
+
+def test_random_real_images_have_a_line_for_each_length_of_training() -> None:
+    short, long = (replace(row(f"entry {k}", 1, 0.8, 10.0 + k), random_epochs=100 + 250 * k) for k in range(2))
+    long = replace(long, random_real=Mean(0.66, 0.01, 3))
+    levels = points.levels([short, long])
+    assert [(kind, name) for kind, name, _ in levels] == [
+        ("whole", "whole training set"),
+        ("random_real", "random real images, 100 epochs"),
+        ("random_real", "random real images, 350 epochs"),
+    ]
+    assert [value for *_, value in levels] == pytest.approx([98, 62, 66])
+    panel = figure.draw(PLAN, points.shown([short, long])).axes[0]
+    names = [text.get_text() for text in panel.texts]
+    assert {"random real images, 100 epochs", "random real images, 350 epochs"} <= {*names}
+    assert [name for _, name, _ in points.levels([short])] == ["whole training set", "random real images"]
 
 
 def test_the_png_opens(files: tuple[Path, Path]) -> None:

@@ -49,6 +49,29 @@ def test_every_point_says_its_numbers_and_the_best_comes_first(path: Path) -> No
     assert f"{sum(map(float, stand.values())) / 2:.1f}" in places and "stand side by side" in read
 
 
+def test_names_of_lines_and_of_points_stand_where_no_line_and_no_point_is(tmp_path: Path) -> None:
+    """A point at the left end of a line, and one whose name would stand on the line of another entry."""
+    rows = [
+        row("left", 1, 0.63, 10.0),
+        row("rising", 1, 0.70, 20.0, models=1),
+        row("rising", 1, 0.72, 200.0, models=2),
+        row("beneath", 1, 0.703, 45.0),
+    ]
+    page.write(tmp_path / "page.html", PLAN, rows)
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    names = re.findall(r'<text class="(whole|random_real)" x="([\d.]+)" y="[\d.]+" text-anchor="(\w+)"', text)
+    assert [(kind, anchor) for kind, _, anchor in names] == [("whole", "start"), ("random_real", "end")]
+    assert float(names[1][1]) == page.RIGHT - 4
+    ends = re.search(r'<path d="M([\d.]+) ([\d.]+)L([\d.]+) ([\d.]+)"', text)
+    assert ends is not None
+    x0, y0, x1, y1 = map(float, ends.groups())
+    place = re.search(r'<text class="name" x="([\d.]+)" y="([\d.]+)"[^>]*>beneath<', text)
+    assert place is not None
+    x, y = map(float, place.groups())
+    of_line = y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    assert not y - 9 < of_line < y, "no line through the letters"
+
+
 def test_nothing_is_written_of_nothing(tmp_path: Path) -> None:
     page.write(tmp_path / "page.html", PLAN, [replace(ROWS[0], accuracy=None)])
     assert list(tmp_path.iterdir()) == []

@@ -26,6 +26,7 @@ from attar.comparison.points import (
     explained,
     explained_places,
     label,
+    levels,
     percent,
     shown,
     spread,
@@ -126,11 +127,13 @@ def _points(panel: Axes, rows: Sequence[Row], entries: Sequence[str]) -> bool:
         if series:
             _series(panel, series, number, moved)
     _label(panel, rows, [COLOURS[entries.index(row.entry) % len(COLOURS)] for row in rows], moved)
-    return any(_is_moved(row, moved) for row in rows)
+    return any(_is_moved(panel, row, moved) for row in rows)
 
 
-def _is_moved(row: Row, moved: Mapping[int, float]) -> bool:
-    return not math.isclose(at(row), moved[id(row)], rel_tol=1e-3)
+def _is_moved(panel: Axes, row: Row, moved: Mapping[int, float]) -> bool:
+    """Whether a marker stands so far from its place that it does not cover it."""
+    place, stands = (panel.transData.transform((x, percent(row)))[0] for x in (at(row), moved[id(row)]))
+    return bool(abs(place - stands) > MARKER / 2 * panel.figure.dpi / 72)
 
 
 def _series(panel: Axes, series: Sequence[Row], number: int, moved: Mapping[int, float]) -> None:
@@ -139,31 +142,29 @@ def _series(panel: Axes, series: Sequence[Row], number: int, moved: Mapping[int,
     moved: row → the seconds at which its marker stands; from another place a line leads to it.
     """
     name = f"{slug(series[0].entry)}-ipc{series[0].settings['ipc']}"
-    levels, colour = [percent(row) for row in series], COLOURS[number % len(COLOURS)]
+    heights, colour = [percent(row) for row in series], COLOURS[number % len(COLOURS)]
     common: dict[str, Any] = {"color": colour, "zorder": 3 - number / 100}
     dashes = DASHES[number % len(DASHES)]
     places = [at(row) for row in series]
-    panel.plot(places, levels, dashes, linewidth=1.2, gid=f"points-{name}", **common)
-    for row, level in zip(series, levels, strict=True):
-        if _is_moved(row, moved):
-            panel.plot([at(row), moved[id(row)]], [level, level], "-", linewidth=0.8, **common)
+    panel.plot(places, heights, dashes, linewidth=1.2, gid=f"points-{name}", **common)
+    for row, height in zip(series, heights, strict=True):
+        if _is_moved(panel, row, moved):
+            panel.plot([at(row), moved[id(row)]], [height, height], "-", linewidth=0.8, **common)
             dot: dict[str, Any] = {"markersize": DOT, "markeredgecolor": "white", "markeredgewidth": 0.5}
-            panel.plot(at(row), level, "o", color=colour, zorder=4, **dot)
+            panel.plot(at(row), height, "o", color=colour, zorder=4, **dot)
     stand = [moved[id(row)] for row in series]
-    drawn = panel.errorbar(stand, levels, yerr=[spread(row) for row in series], linestyle="", capsize=3, **common)
+    drawn = panel.errorbar(stand, heights, yerr=[spread(row) for row in series], linestyle="", capsize=3, **common)
     drawn.lines[0].set(marker=MARKERS[number % len(MARKERS)], markersize=MARKER, markeredgecolor="white")
     drawn.lines[0].set_gid(f"markers-{name}")
 
 
 def _levels(panel: Axes, rows: Sequence[Row]) -> None:
-    """Horizontal lines for the whole training set and for random real images, see `labels`."""
-    kinds = {"whole": ("whole training set", (0, (6, 2))), "random_real": ("random real images", (0, (1, 2)))}
-    for key, (name, dashes) in kinds.items():
-        value = next((getattr(row, key) for row in rows if getattr(row, key) is not None), None)
-        if value is not None:
-            level, colour = 100 * value.mean, INK if key == "whole" else FAINT
-            gid = f"{key}-ipc{rows[0].settings['ipc']}"
-            panel.axhline(level, color=colour, linestyle=dashes, linewidth=1.3, gid=gid, label=name)
+    """Horizontal lines for the whole training set and for random real images, see `points.levels`."""
+    styles = {"whole": (INK, (0, (6, 2))), "random_real": (FAINT, (0, (1, 2)))}
+    for number, (kind, name, level) in enumerate(levels(rows)):
+        colour, dashes = styles[kind]
+        gid = f"{kind}-{number}-ipc{rows[0].settings['ipc']}"
+        panel.axhline(level, color=colour, linestyle=dashes, linewidth=1.3, gid=gid, label=name)
 
 
 def _axes(panel: Axes, rows: Sequence[Row]) -> None:

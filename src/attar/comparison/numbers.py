@@ -44,6 +44,7 @@ class Row:
     asked: dict[str, Mean] = field(default_factory=dict)  # what the spec asks for besides, see `asked_for`
     by_seed: dict[int, float] = field(default_factory=dict)  # the accuracy of each condensation seed
     lead: Lead | None = None  # of the first entry over this row, see `with_leads`
+    random_epochs: int | None = None  # on random real images: as many steps as on the sets
 
     @property
     def ior(self) -> float | None:
@@ -142,6 +143,7 @@ def _row(
         make=_median([made_in(line)[1] for line in measured]),
         asked=asked_for(plan.recipe.evaluate.attacks, measured, random, network),
         by_seed={line["seed"]: line["accuracy"][network]["mean"] for line in measured},
+        random_epochs=random[0]["epochs"] if random else None,
     )
 
 

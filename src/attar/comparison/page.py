@@ -26,6 +26,7 @@ SHAPES = (  # of the points, about (0, 0); as many as share no factor with the c
     "M0-6L6 0L0 6L-6 0z",
     "M0 5.5L5.2-4H-5.2z",
 )
+SHAPE = 4.5  # from the middle of a point to its edge, at least
 MARKER_SPACE = 12.0  # the side of what no other marker may cover
 LETTER, LINE = 7.2, 14.0  # about the size of a letter of a label, on a phone
 
@@ -38,10 +39,11 @@ def write(path: Path, plan: ComparisonPlan, rows: Sequence[Row]) -> None:
     if not shown:
         return
     entries = list(dict.fromkeys(row.entry for row in shown))
-    ends = [end for row in shown for end in (percent(row) - spread(row), percent(row) + spread(row))]
-    ends += [level for row in shown for _, _, level in _levels(row)]
-    low, high = min(ends) - 0.06 * (max(ends) - min(ends) or 1), max(ends) + 0.06 * (max(ends) - min(ends) or 1)
     sizes = sorted({row.settings["ipc"] for row in shown})
+    by_size = [[row for row in shown if row.settings["ipc"] == ipc] for ipc in sizes]
+    ends = [end for row in shown for end in (percent(row) - spread(row), percent(row) + spread(row))]
+    ends += [level for of_size in by_size for _, _, level in points.levels(of_size)]
+    low, high = min(ends) - 0.06 * (max(ends) - min(ends) or 1), max(ends) + 0.06 * (max(ends) - min(ends) or 1)
     measured = [
         ("accuracy, %", [tables.spread(row.accuracy) for row in shown]),
         ("n", [tables.count(row) for row in shown]),
@@ -61,7 +63,7 @@ def write(path: Path, plan: ComparisonPlan, rows: Sequence[Row]) -> None:
         tested_on=plan.tested_on,
         entries=[(name, COLOURS[k % len(COLOURS)], SHAPES[k % len(SHAPES)]) for k, name in enumerate(entries)],
         box={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
-        panels=[_panel([row for row in shown if row.settings["ipc"] == ipc], entries, low, high) for ipc in sizes],
+        panels=[_panel(of_size, entries, low, high) for of_size in by_size],
         columns=tables.columns(shown),
         measured=[name for name, _ in measured],
         rows=[
@@ -70,12 +72,6 @@ def write(path: Path, plan: ComparisonPlan, rows: Sequence[Row]) -> None:
         ],
     )
     files.atomically(path, lambda name: name.write_text(text, encoding="utf-8"))
-
-
-def _levels(row: Row) -> list[tuple[str, str, float]]:
-    """(class, name, accuracy in %) of the horizontal lines."""
-    kinds = (("whole", "whole training set", row.whole), ("random_real", "random real images", row.random_real))
-    return [(kind, name, 100 * value.mean) for kind, name, value in kinds if value is not None]
 
 
 def _panel(rows: Sequence[Row], entries: Sequence[str], low: float, high: float) -> dict[str, Any]:
@@ -95,7 +91,6 @@ def _panel(rows: Sequence[Row], entries: Sequence[str], low: float, high: float)
     wide = last / first
     parts = (1,) if wide > 300 else (1, 2, 5) if wide > 10 else (1, 1.5, 2, 3, 4, 5, 7)
     times = [10.0**power * part for power in decades for part in parts]
-    lines = {kind: (kind, name, y(level)) for row in rows for kind, name, level in _levels(row)}
     places = {id(row): (x(at(row)), y(percent(row))) for row in rows}
     stand = dict(zip(places, points.apart(list(places.values()), MARKER_SPACE), strict=True))  # x of the markers
     markers = [(stand[row] - 6, py - 6, stand[row] + 6, py + 6) for row, (_, py) in places.items()]
@@ -103,7 +98,9 @@ def _panel(rows: Sequence[Row], entries: Sequence[str], low: float, high: float)
     for row in rows:
         stem, reach = stand[id(row)], spread(row)
         taken.append((stem - 3, y(percent(row) + reach), stem + 3, y(percent(row) - reach)))
-    taken += [(LEFT, line - LINE, LEFT + LETTER * len(name), line) for _, name, line in lines.values()]
+    lines = [(kind, name, y(level), *_end(name, y(level), taken)) for kind, name, level in points.levels(rows)]
+    for entry in entries:
+        taken += _along([places[id(row)] for row in sorted(rows, key=at) if row.entry == entry])
     labels = {}
     for row in rows:
         place = stand[id(row)], places[id(row)][1]
@@ -119,6 +116,7 @@ def _panel(rows: Sequence[Row], entries: Sequence[str], low: float, high: float)
                 "at": round(stand[id(row)], 1),
                 "words": words(row),
                 "label": labels[id(row)],
+                "moved": abs(stand[id(row)] - places[id(row)][0]) > SHAPE,
             }
             for row in own
         ]
@@ -126,8 +124,9 @@ def _panel(rows: Sequence[Row], entries: Sequence[str], low: float, high: float)
     return {
         "title": f"{counted(rows[0].settings['ipc'], 'image')} per class",
         "series": series[::-1],  # the best on top
-        "moved": any(abs(dot["at"] - dot["x"]) > 1 for _, dots in series for dot in dots),
-        "lines": list(lines.values()),
+        "moved": any(dot["moved"] for _, dots in series for dot in dots),
+        "lines": lines,
+        "several": sum(kind == "random_real" for kind, *_ in lines) > 1,
         "levels": [(y(step * k), f"{step * k:g}") for k in range(math.ceil(low / step), math.floor(high / step) + 1)],
         "times": [
             (x(value), ("≤ " if value == points.MIN_SECONDS else "") + f"{value:g}")
@@ -142,6 +141,16 @@ def words(row: Row) -> str:
     settings = in_words({key: value for key, value in row.settings.items() if key != "ipc"})
     name = ", ".join(filter(None, (row.entry, settings)))
     return f"{name}: {tables.spread(row.accuracy)} %, n = {tables.count(row)}, {tables.seconds(row.seconds)} s"
+
+
+def _end(name: str, y: float, taken: list[Box]) -> tuple[float, str]:
+    """The end of a horizontal line where its name meets least, (x, anchor); line and name go to `taken`."""
+    wide = LETTER * len(name)
+    ends = {(LEFT + 4, "start"): LEFT, (RIGHT - 4, "end"): RIGHT - wide}
+    boxes = {end: (left, y - LINE, left + wide, y) for end, left in ends.items()}
+    best = min(boxes, key=lambda end: sum(_meet(boxes[end], other) for other in taken))
+    taken += [boxes[best], (LEFT, y - 1, RIGHT, y + 1)]
+    return best
 
 
 def _label(
@@ -168,6 +177,16 @@ def _label(
             taken += [box, *line]
             return round(x, 1), round(y, 1), anchor, text, far > points.FAR
     return None
+
+
+def _along(corners: Sequence[tuple[float, float]]) -> list[Box]:
+    """Small boxes along a line through corners."""
+    boxes = []
+    for (x0, y0), (x1, y1) in itertools.pairwise(corners):
+        count = math.ceil(math.dist((x0, y0), (x1, y1)) / 3)
+        middles = [(x0 + (x1 - x0) * part / count, y0 + (y1 - y0) * part / count) for part in range(count)]
+        boxes += [(x - 1, y - 1, x + 1, y + 1) for x, y in middles]
+    return boxes
 
 
 def _meet(box: Box, other: Box) -> bool:

@@ -38,6 +38,20 @@ def title(plan: ComparisonPlan, rows: Sequence[Row]) -> str:
     return f"{plan.recipe.data.dataset}, tested with {rows[0].network}"
 
 
+def levels(rows: Sequence[Row]) -> list[tuple[str, str, float]]:
+    """(kind, name, accuracy in %) of the horizontal lines: the whole training set, and random real images.
+
+    Networks are trained on random real images for as many steps as on the sets. Where these differ so do the lines.
+    """
+    whole = next((row.whole for row in rows if row.whole is not None), None)
+    random = {row.random_epochs: row.random_real.mean for row in rows if row.random_real is not None}
+    lines = [] if whole is None else [("whole", "whole training set", 100 * whole.mean)]
+    for epochs, value in random.items():
+        length = f", {epochs} epochs" if len(random) > 1 else ""
+        lines.append(("random_real", f"random real images{length}", 100 * value))
+    return lines
+
+
 def explained(rows: Sequence[Row]) -> str:
     """How a figure of the rows is read."""
     seeds = max(row.accuracy.n for row in rows if row.accuracy is not None)

@@ -40,13 +40,13 @@ def in_config(folder: str) -> float:
 
 
 def generated_settings(path: str) -> str:
-    """The page of settings that docs/generate.py writes."""
+    """The pages of settings that docs/generate.py writes."""
     description = importlib.util.spec_from_file_location("generate", path)
     assert description is not None and description.loader is not None
     module = importlib.util.module_from_spec(description)
     description.loader.exec_module(module)
-    page: str = module.settings()
-    return page
+    pages: dict[str, str] = module.settings()
+    return "\n".join(pages.values())
 
 
 def use(generate: str) -> dict[str, Any]:

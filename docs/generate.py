@@ -28,6 +28,11 @@ from attar.settings.schema import known_settings, panels, settings_of
 
 SEARCH = "search-from-disk.js"
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+# In a page: code and tags, where no text is changed
+NO_TEXT = re.compile(r"(<pre\b.*?</pre>|<code>.*?</code>|<[^>]+>)", re.S)
+FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
+WHOLE = r'<span class="whole">\g<0></span>'  # does not break after its hyphens, see extra.css
+WITH_UNIT = re.compile(r"(\d) (s|ms|%|[kMG]i?B|[A-Z][a-z]{2}\.)(?!\w)")
 TABLE_MARK = re.compile(r"<!-- (settings|measured) ([\w -]+) -->")
 
 SETTINGS = """# Recipes and settings
@@ -83,7 +88,7 @@ def settings() -> dict[str, str]:
         pages[page] = "\n".join([f"# Settings: {section}\n", f"{documentation}\n", *tables_of_section(section)])
         rows.append((f"[`[{section}]`]({page})", documentation.splitlines()[0], str(len(known_settings(kind)))))
     overview = [SETTINGS, "## Settings\n", *table(("section", "what it is about", "settings"), rows)]
-    overview.append("What a method changes is on [its page](methods.md).\n\n## Recipes\n")
+    overview.append("What each method changes is on [its page](methods.md).\n\n## Recipes\n")
     for page, (title, _) in RECIPE_PAGES.items():
         parts, rows = [f"# {title}\n", RECIPES_INTRO], []
         for name, recipe in RECIPES.items():
@@ -111,12 +116,12 @@ def tables_of_section(section: str) -> list[str]:
     known, panel_of = known_settings(kind), panels(kind)
     verbs = {name: [verb for verb, flags in FLAGS.items() if (section, name) in flags.values()] for name in known}
     usual = max(verbs.values(), key=list(verbs.values()).count)
-    lines = [f"For {code(*usual)}, where nothing else is said.\n"]
+    lines = [f"Settings of {listed(usual)}, where nothing else is said.\n"]
     for panel in dict.fromkeys(panel_of.values()):
         rows = []
         for name in (name for name in known if panel_of[name] == panel):
             value = "" if default[name] is None else f"`{json.dumps(default[name])}`"
-            where = "" if verbs[name] == usual else f" (for {code(*verbs[name])})"
+            where = "" if verbs[name] == usual else f" (of {listed(verbs[name])})"
             rows.append((code(f"--{name}", *known[name].names), value, f"{known[name].help}{where}"))
         lines += [f"## {panel}\n"] if len({*panel_of.values()}) > 1 else []
         lines += table(("flags", "default", "what"), rows)
@@ -131,6 +136,11 @@ def differences(recipe: Recipe) -> list[str]:
         changed = [f"`{key} = {json.dumps(value)}`" for key, value in values.items() if value != before[section][key]]
         lines += [f"- **{section}**: {', '.join(changed)}"] if changed else []
     return lines or ["The defaults."]
+
+
+def listed(verbs: list[str]) -> str:
+    """Verbs as code, with commas."""
+    return ", ".join(map(code, verbs))
 
 
 def code(*words: str) -> str:
@@ -197,12 +207,24 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Numbers stay beside their errors; the long names of the fidelity page break at their signs (see extra.css)."""
+    """Flags stay whole, numbers beside errors and units; the fidelity page's names break at signs (see extra.css)."""
+    parts = NO_TEXT.split(html)
+    parts[::2] = (FLAG.sub(WHOLE, WITH_UNIT.sub("\\1\u00a0\\2", text)) for text in parts[::2])
+    html = "".join(map(whole_flags, parts))
     html = html.replace(" ± ", "\u00a0±\u00a0").replace("&lt; 0", "&lt;\u00a00")
     if page.file.src_uri != "fidelity.md":
         return html
     names = re.sub(r"<code>[^<]*</code>", lambda name: re.sub(r"(::|[/._](?!code>))", r"\1<wbr>", name[0]), html)
     return f'<div class="long-names">{names}</div>'
+
+
+def whole_flags(part: str) -> str:
+    """A piece of code whose flags, such as --lr_img, do not break after their hyphens; other parts as they are."""
+    if not part.startswith("<code>--") and not (part.startswith("<code>") and " --" in part):
+        return part
+    if re.fullmatch(r"<code>--[\w-]+</code>", part):
+        return f'<span class="whole">{part}</span>'
+    return FLAG.sub(WHOLE, part)
 
 
 def method_settings(name: str, *more: str) -> list[str]:

@@ -64,7 +64,7 @@ def svhn() -> Recipe:
 
 
 def mnist() -> Recipe:
-    """MNIST, ConvNet-3: l1, matching with colour and crop only, no CutMix with a factor above 1 (`layers.derive`)."""
+    """MNIST, ConvNet-3: l1, matching with colour and crop only, no CutMix with a factor above 1."""
     return Recipe(
         data=DataConfig(dataset="mnist"),
         pool=PoolConfig(aug_type=AUGMENT_CUTOUT_WITHOUT_FLIP),
@@ -96,12 +96,12 @@ def fashion_cpu() -> Recipe:
 
 
 def best() -> Recipe:
-    """The most accurate combination at equal time on a CPU (docs/results.md), for Fashion-MNIST.
+    """The most accurate combination at equal time on a CPU, for Fashion-MNIST.
 
-    On other data its method goes on top of the network and schedule that fit them, with AdamW (`auto.BEST`). Perturbed
-    early-stage models, NCFM's matching without its calibration, real images near the centres of clusters, and the mean
-    of the images over the sweeps. Chosen on held-out images, and above all others on test images with one image per
-    class and new seeds.
+    Measured in docs/results.md. On other data its method goes on top of the network and schedule that fit them, with
+    AdamW (`auto.BEST`). Perturbed early-stage models, NCFM's matching without its calibration, real images near the
+    centres of clusters, and the mean of the images over the sweeps. Chosen on held-out images, and above all others
+    on test images with one image per class and new seeds.
     """
     base = fashion_cpu()
     ncfm = methods.method_layer("ncfm", base, base.condense.ipc)["condense"]
@@ -125,7 +125,7 @@ def imagenet10() -> Recipe:
 
 
 def imagenet100() -> Recipe:
-    """ImageNet-100, ResNetAP-10 at 224 (Acc-DD table 2); `nclass_sub` 20 condenses it in parts (`layers.derive`)."""
+    """ImageNet-100, ResNetAP-10 at 224 (Acc-DD table 2); `nclass_sub` 20 condenses it in parts."""
     base = imagenet10()
     large = {"lr_img": 1e-3, "batch_real": 128, "batch_size": 128, "lr": 0.1, "weight_decay": 1e-4}
     condense = replace(base.condense, large)

@@ -334,10 +334,8 @@ def test_runs_side_by_side_say_in_which_settings_they_differ() -> None:
     shared = {"data": {"dataset": "a", "size": 8}, "condense": {"lr_img": 0.1, "model_path": ["a"], "compile": "off"}}
     other = {"data": {"dataset": "b", "size": 16}, "condense": {"lr_img": 0.01, "model_path": ["b"], "compile": "on"}}
     old = {"data": {"size": 8}, "condense": {"lr_img": 0.1}}
-    assert numbers.differing([shared, other]) == [
-        "data.size 8, condense.lr_img 0.1",
-        "data.size 16, condense.lr_img 0.01",
-    ]
-    assert numbers.differing([shared, shared]) == ["", ""] == numbers.differing([{}, {}])
-    assert numbers.differing([shared, old, {}]) == ["", "", ""]
-    assert numbers.differing([other, old, {}])[2] == "" and numbers.differing([{"condense": [1]}, {"data": None}])
+    assert numbers.differing([shared, other]) == {"data.size": ["8", "16"], "condense.lr_img": ["0.1", "0.01"]}
+    assert numbers.differing([shared, shared]) == {} == numbers.differing([{}, {}])
+    assert numbers.differing([shared, old, {}]) == {}
+    assert numbers.differing([other, old, {}])["data.size"] == ["16", "8", "not recorded"]
+    assert numbers.differing([{"condense": [1]}, {"data": None}]) == {}

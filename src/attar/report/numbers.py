@@ -140,16 +140,16 @@ def groups(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> list[tuple[
     return [group for group in (("", top_level), *sections) if group[1]]
 
 
-def differing(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """For each of several recipes the settings in which they differ, in one line; of those that all recipes have.
+def differing(recipes: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """{setting: its value in each recipe} where recipes differ in it, of the settings that all recipes have.
 
-    The data set's name and settings of this machine are left out. An empty recipe has no line.
+    The data set's name and settings of this machine are left out. An empty recipe has "not recorded" for a value.
     """
     hidden = {f"{name}.{key}" for name in SECTIONS for key in with_role(name, "place", "speed")} | {"data.dataset"}
     made = [dict(_flat({name: one[name] for name in SECTIONS if name in one}, "")) for one in recipes]
     shared = [key for key in max(made, key=len, default={}) if all(key in one for one in made if one)]
     names = [key for key in shared if key not in hidden and len({one[key] for one in made if one}) > 1]
-    return [", ".join(f"{key} {one[key]}" for key in names if one) for one in made]
+    return {key: [one.get(key, "not recorded") for one in made] for key in names}
 
 
 def _flat(settings: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, str]]:

@@ -34,7 +34,6 @@ class OneOfMany:
 def write(path: str | Path, runs: Sequence[OneOfMany]) -> None:
     """Write one HTML file with all runs, `MAX_RUNS` at most."""
     rows, columns = [], []
-    settings = numbers.differing([run.condensed.recipe for run in runs])
     for k, run in enumerate(runs):
         head = numbers.headline(run.result)
         seconds = {key: value for key, value in run.result.get("seconds", {}).items() if key != "evaluate"}
@@ -49,11 +48,11 @@ def write(path: str | Path, runs: Sequence[OneOfMany]) -> None:
                 "protocol": results.protocol_words(run.result),
                 "tested_on": run.result.get("tested_on", ""),
                 "seconds": numbers.duration(sum(seconds.values()), exact=False),
-                "settings": settings[k],
             }
         )
         columns.append({"name": run.name, "accuracy": head["accuracy"], "view": _images(k, run.condensed, len(runs))})
-    text = page.render("side_by_side.html.j2", rows=rows, columns=columns, most_classes=MAX_CLASSES)
+    settings = numbers.differing([run.condensed.recipe for run in runs])
+    text = page.render("side_by_side.html.j2", rows=rows, columns=columns, settings=settings, most_classes=MAX_CLASSES)
     files.atomically(Path(path), lambda name: name.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import torch
 import attar
 from attar.data.images import ImageData
 from attar.errors import log, once
+from attar.settings import recipes
 from attar.training.pool import Pool
 from helpers.command import TINY, call
 
@@ -99,6 +101,20 @@ def run_attar() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture
+def shorter_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe of the digits at half the width of its networks and a third of its iterations and epochs."""
+    recipe = recipes.named("digits")
+    evaluate = replace(recipe.evaluate, epochs=100, whole_epochs=10)
+    short = replace(
+        recipe,
+        network=replace(recipe.network, width=0.25),
+        condense=replace(recipe.condense, niter=3),
+        evaluate=evaluate,
+    )
+    monkeypatch.setitem(recipes.RECIPES, "digits", lambda: short)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import attar
@@ -40,6 +41,7 @@ def test_links_and_pictures_are_there() -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+@pytest.mark.usefixtures("shorter_digits")
 def test_its_python_runs_and_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the embedded digits; what it leaves in `network` classifies them well above chance."""
     monkeypatch.chdir(tmp_path)
@@ -52,6 +54,10 @@ def test_its_python_runs_and_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert isinstance(small, attar.SyntheticSet)
     assert len(small.images) == 10
     assert "condensed" in said.getvalue()
+    data, network = names["data"], names["network"]
+    assert isinstance(data, attar.ImageData) and isinstance(network, torch.nn.Module)
+    (images, labels), *_ = data.test_batches()
+    assert len(labels) > 500 and float((network.eval()(images).argmax(dim=1) == labels).float().mean()) > 0.5
     assert (tmp_path / "digits-small").is_dir()
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from attar.comparison import spec
 from benchmarks import search
+from helpers.command import call
 
 TINY = """
 rounds = [[0], [1]]
@@ -54,16 +57,16 @@ def test_a_search_halves_each_family_and_goes_on_after_a_kill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = write(tmp_path / "search.toml", CANDIDATES)
-    ran = search.subprocess.run
     calls: list[str] = []
 
     def killed_in_the_third(command: list[str], *, check: bool) -> None:
         calls.append(command[4])
         if len(calls) == 3:
             raise KeyboardInterrupt
-        ran([*command, "--quiet"], check=check)
+        assert check and command[:4] == [sys.executable, "-m", "attar", "compare"]
+        call(*command[3:], "--quiet")  # the same in this process
 
-    monkeypatch.setattr(search.subprocess, "run", killed_in_the_third)
+    monkeypatch.setattr(search, "subprocess", SimpleNamespace(run=killed_in_the_third))
     with pytest.raises(KeyboardInterrupt):
         search.main([str(file), str(tmp_path / "out")])
     first = (tmp_path / "out/round-1/three/results.jsonl").read_bytes()

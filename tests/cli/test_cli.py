@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import signal
@@ -33,6 +34,7 @@ from attar.training.pool import Member, Pool
 from helpers.command import POOL, TINY, call
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+Typed = Callable[..., tuple[str, str]]  # standard output and standard error
 
 ROOT = Path(__file__).parents[2]
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -52,6 +54,23 @@ def copied(workspace: Path, here: Path) -> Path:
     """A working folder with a pool and the run base/ of the smallest schedule."""
     shutil.copytree(workspace, here, dirs_exist_ok=True)
     return here
+
+
+@pytest.fixture
+def typed(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
+    """`typed("attar", "demo")` or `typed(path of a script, flags)`: what is said in this process, which has to succeed."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(program: str | Path, *flags: str) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", [str(program), *flags])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main() if program == "attar" else runpy.run_path(str(program), run_name="__main__")
+        said = capsys.readouterr()
+        assert stop.value.code == 0, said.err
+        return said.out, said.err
+
+    return run
 
 
 def images(run: str | Path) -> torch.Tensor:
@@ -126,23 +145,22 @@ def check_result(actual: dict[str, Any], network: str, *, n: int) -> None:
 # ---- the demo ----
 
 
-@pytest.mark.slow
-def test_the_demo(run_attar: Run, tmp_path: Path) -> None:
-    done = run_attar("demo", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    path = tmp_path / "runs" / "demo"
+@pytest.mark.usefixtures("shorter_digits")
+def test_the_demo(typed: Typed, here: Path) -> None:
+    out, err = typed("attar", "demo")
+    path = here / "runs" / "demo"
     check_run_folder(path, steps=config(path)["condense"]["niter"], shape=[10, 1, 8, 8])
     actual = result(path)
     check_result(actual, "convnet2", n=3)
     assert (actual["dataset"], actual["ipc"], actual["factor"]) == ("digits", 1, 1)
     means = {kind: actual[kind]["convnet2"]["mean"] for kind in ("accuracy", "initial", "random_real", "whole")}
-    assert means["accuracy"] >= max(means["initial"], means["random_real"]), means  # how much more: a benchmark
+    assert means["accuracy"] > 0.05 + max(means["initial"], means["random_real"]), means  # how much more: a benchmark
     assert means["whole"] > 0.9
     for words in ("convnet2", "condensed", "initial", "random real", "whole set", "3 seeds", "report: runs/demo"):
-        assert words in done.stdout
-    assert f"{100 * means['accuracy']:.1f}" in done.stdout
-    assert not (tmp_path / "pool").exists()
-    assert " left" in done.stderr
+        assert words in out
+    assert f"{100 * means['accuracy']:.1f}" in out
+    assert not (here / "pool").exists()
+    assert " left" in err
 
 
 # ---- the commands of the paper's README, through `attar` and through the scripts at the root ----
@@ -156,25 +174,15 @@ ACCDD = ("--method", "accdd", *TINY)  # own data get another method by themselve
 SHORT = "--niter 1 --inner_loop 2 --n_data 64"
 
 
-def script(folder: Path, name: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    """`python condense.py ...` and its like, with the scripts at the root of the project."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    command = [sys.executable, str(ROOT / f"{name}.py"), *flags]
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-
-
-def check_papers_runs(folder: Path, said: list[subprocess.CompletedProcess[str]], start: str) -> None:
+def check_papers_runs(folder: Path, said: list[tuple[str, str]], start: str) -> None:
     """What pretrain, condense and condense_mp left behind and said; `start` is what the second command began with."""
-    for done in said:
-        assert done.returncode == 0, done.stderr
     pool = sorted(path.name for path in (folder / "pool" / "digits-convnet2-w0.5").iterdir())
     assert [name[:8] for name in pool] == ["e2-seed0", "e5-seed0", "e5-seed1"]
-    assert re.search(r"e2-seed0-\w+ +│ 2 +│ 0 +│ \d+\.\d %", said[0].stdout), said[0].stdout
-    assert re.search(r"model 1 of 1 \(seed 0\): \d+\.\d %", said[0].stderr)
-    assert said[1].stdout == "runs/digits-ipc10/condensed.safetensors\nnext: attar evaluate runs/digits-ipc10\n"
-    assert "condense 1/1" in said[1].stderr
+    (out, err), (product, progress), _ = said
+    assert re.search(r"e2-seed0-\w+ +│ 2 +│ 0 +│ \d+\.\d %", out), out
+    assert re.search(r"model 1 of 1 \(seed 0\): \d+\.\d %", err)
+    assert product == "runs/digits-ipc10/condensed.safetensors\nnext: attar evaluate runs/digits-ipc10\n"
+    assert "condense 1/1" in progress
     whole, part = (folder / "runs" / name for name in ("digits-ipc10", "digits-ipc10-phase0"))
     check_run_folder(whole, steps=1, shape=[100, 1, 8, 8])
     check_run_folder(part, steps=1, shape=[50, 1, 8, 8])
@@ -185,24 +193,23 @@ def check_papers_runs(folder: Path, said: list[subprocess.CompletedProcess[str]]
     assert f"{start} --reproduce" in (whole / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_papers_scripts(tmp_path: Path) -> None:
+def test_the_papers_scripts(typed: Typed, here: Path) -> None:
     calls = (("pretrain", PRETRAIN), ("condense", f"{CONDENSE} {SHORT}"), ("condense_mp", f"{PART} {SHORT}"))
-    said = [script(tmp_path, name, *flags.split()) for name, flags in calls]
-    check_papers_runs(tmp_path, said, "python condense.py")
+    said = [typed(ROOT / f"{name}.py", *flags.split()) for name, flags in calls]
+    check_papers_runs(here, said, "python condense.py")
 
 
-def test_the_papers_commands(run_attar: Run, tmp_path: Path) -> None:
+def test_the_papers_commands(typed: Typed, here: Path) -> None:
     calls = (f"pretrain {PRETRAIN}", f"condense {CONDENSE} {SHORT}", f"condense {PART} {SHORT}")
-    check_papers_runs(tmp_path, [run_attar(*line.split(), cwd=tmp_path) for line in calls], "attar condense")
+    check_papers_runs(here, [typed("attar", *line.split()) for line in calls], "attar condense")
     command = "evaluate runs/digits-ipc10 --networks convnet resnet10 --runs 2 --epochs 1 --whole_epochs 1 --width 0.05"
-    done = run_attar(*command.split(), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    out, err = typed("attar", *command.split())
     for network in ("convnet2", "resnet10"):
-        check_result(result(tmp_path / "runs" / "digits-ipc10"), network, n=2)
-        assert re.search(rf"{network} +│ +\d+\.\d ± \d+\.\d +│", done.stdout), done.stdout
-    assert "report: runs/digits-ipc10/report.html" in done.stdout
-    assert "evaluate 16/16" in done.stderr
-    assert "resnet10" in (tmp_path / "runs" / "digits-ipc10" / "report.html").read_text(encoding="utf-8")
+        check_result(result(here / "runs" / "digits-ipc10"), network, n=2)
+        assert re.search(rf"{network} +│ +\d+\.\d ± \d+\.\d +│", out), out
+    assert "report: runs/digits-ipc10/report.html" in out
+    assert "evaluate 16/16" in err
+    assert "resnet10" in (here / "runs" / "digits-ipc10" / "report.html").read_text(encoding="utf-8")
 
 
 # ---- a recipe file, and a run again ----
@@ -773,15 +780,13 @@ def test_a_folder_without_a_test_set(here: Path, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.skipif(not FASHION.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
-def test_fashion_mnist(run_attar: Run, tmp_path: Path) -> None:
+def test_fashion_mnist(typed: Typed, here: Path) -> None:
     """Two classes of it, found where Debian puts it."""
     flags = "--width 0.05 --pt_from 1 --model_num 1 --niter 1 --inner_loop 2 --n_data 64"
-    done = run_attar("condense", "--recipe", "fashion-cpu", "--nclass", "2", *flags.split(), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    run = tmp_path / "runs" / "fashion-ipc1"
+    typed("attar", "condense", "--recipe", "fashion-cpu", "--nclass", "2", *flags.split())
+    run = here / "runs" / "fashion-ipc1"
     check_run_folder(run, steps=1, shape=[2, 1, 28, 28])
     assert attar.load_set(run).classes == ("T-shirt/top", "Trouser")
-    done = run_attar("evaluate", run, *QUICK, "--yardsticks", "initial", "random_real", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    typed("attar", "evaluate", str(run), *QUICK, "--yardsticks", "initial", "random_real")
     assert result(run)["accuracy"]["convnet3"]["images"] == 2 * 4
     assert result(run)["random_real"]["convnet3"]["images"] == 2

@@ -32,6 +32,7 @@ from attar.settings.config import NetworkConfig
 from attar.stages import condense as stage
 from attar.training.pool import Member, Pool
 from helpers.command import POOL, TINY, call
+from helpers.forked import Forked
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Typed = Callable[..., tuple[str, str]]  # standard output and standard error
@@ -58,7 +59,7 @@ def copied(workspace: Path, here: Path) -> Path:
 
 @pytest.fixture
 def typed(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
-    """`typed("attar", "demo")` or `typed(path of a script, flags)`: what is said in this process, which has to succeed."""
+    """`typed("attar", "demo")`, or the path of a script first: what is said in this process, which has to succeed."""
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(program: str | Path, *flags: str) -> tuple[str, str]:
@@ -547,21 +548,42 @@ def test_interrupting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     assert capsys.readouterr().err == "attar: interrupted\n"
 
 
-@pytest.mark.parametrize("threads", ["1", "2"])
-def test_an_interrupt_ends_a_run_soon_and_says_how_to_go_on(tmp_path: Path, threads: str) -> None:
-    command = [sys.executable, "-m", "attar", "condense", "-d", "digits", *POOL, "--niter", "100000"]
-    command += ["--inner_loop", "2", "--compile", "off", "--out", "new"]
-    environment = {**os.environ, "OMP_NUM_THREADS": threads}
+def check_interrupted(folder: Path, status: int | None, said: str) -> None:
+    """What a run that was interrupted says and leaves in new/."""
+    assert status == 130
+    assert said.endswith("attar: interrupted; attar condense --resume new goes on\n") and "Traceback" not in said
+    left = {path.name for path in (folder / "new").iterdir()}
+    assert left == {"checkpoint", "config.json", "metrics.jsonl", "report.html", "snapshots.safetensors"}
+
+
+def until(there: Path) -> None:
+    """Wait for a file."""
+    deadline = time.monotonic() + 120
+    while not there.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+ENDLESS = ("condense", "-d", "digits", *POOL, "--niter", "100000", "--inner_loop", "2", "--compile", "off", "-o", "new")
+
+
+def test_an_interrupt_ends_a_run_soon_and_says_how_to_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with Forked(*ENDLESS, folder=folder, errors=tmp_path / "errors.txt") as process:
+        until(folder / "new" / "metrics.jsonl")
+        process.send_signal(signal.SIGINT)
+        said = process.wait(30)
+    check_interrupted(folder, process.returncode, said)
+
+
+def test_an_interrupt_ends_two_threads(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "attar", *ENDLESS]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "new" / "metrics.jsonl").exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
+        until(tmp_path / "new" / "metrics.jsonl")
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=30)[1]
-    assert process.returncode == 130
-    assert said.endswith("attar: interrupted; attar condense --resume new goes on\n") and "Traceback" not in said
-    left = {path.name for path in (tmp_path / "new").iterdir()}
-    assert left == {"checkpoint", "config.json", "metrics.jsonl", "report.html", "snapshots.safetensors"}
+    check_interrupted(tmp_path, process.returncode, said)
 
 
 # ---- the pool that is found ----

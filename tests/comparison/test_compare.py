@@ -27,6 +27,7 @@ from attar.evaluation import measure
 from attar.runs import checkpoint
 from attar.sets import set_files
 from helpers.command import call
+from helpers.forked import Forked
 
 SPEC = """
 dataset = "digits"
@@ -160,19 +161,22 @@ def test_the_verb_says_what_is_done(
     assert accuracy in narrow and "…" not in narrow and "of them pretraining" not in narrow and "seconds" in narrow
 
 
+def wait_for_events(run: Path, count: int, process: Forked | subprocess.Popen[str]) -> None:
+    """Until a run that the process is at has told so many."""
+    deadline = time.monotonic() + 120
+    while not ((run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_text().count("\n") >= count):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_killed_and_called_again_it_ends_with_the_same_numbers(done: Path, tmp_path: Path) -> None:
     out, path = without_long(done, tmp_path / "out"), changed(tmp_path)
-    command = [sys.executable, "-m", "attar", "compare", str(path), "--out", str(out), "--save_every", "1it", "-q"]
-    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdin=subprocess.DEVNULL)
+    command = ["compare", str(path), "--out", str(out), "--save_every", "1it", "-q"]
     long = out / record.CELLS_FOLDER / "long-ipc1-seed0"
-    try:
-        deadline = time.monotonic() + 120
-        while not ((long / "metrics.jsonl").exists() and (long / "metrics.jsonl").read_text().count("\n") >= 3):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
-    finally:
-        process.kill()
-        process.wait()
+    with Forked(*command, folder=tmp_path, errors=tmp_path / "errors.txt") as process:
+        wait_for_events(long, 3, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait(60)
     assert checkpoint.exists(long) and not (long / "result.json").exists()
     finished = {path: at for path, at in stamps(out).items() if "short" in str(path) or path.suffix == ".safetensors"}
     finished = {path: at for path, at in finished.items() if "long" not in str(path)}
@@ -455,24 +459,34 @@ def test_an_interrupt_keeps_the_state_of_the_run(
     check_interrupted(out, path, done)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "jobs"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
-def test_a_signal_keeps_the_state_of_the_run(number: int, jobs: int, done: Path, tmp_path: Path) -> None:
-    """Also of runs in processes of their own: no process is left, and the same command goes on."""
+def check_signalled(status: int | None, number: int, said: str, out: Path) -> None:
+    assert status == 128 + number
+    assert said.splitlines()[-1] == f"attar: interrupted; the same command goes on with {out}"
+
+
+def test_ctrl_c_keeps_the_state_of_the_run(done: Path, tmp_path: Path) -> None:
     out, path = without_long(done, tmp_path / "out"), changed(tmp_path)
-    command = [sys.executable, "-m", "attar", "compare", str(path), "--out", str(out), "--jobs", str(jobs), "-q"]
+    command = ["compare", str(path), "--out", str(out), "--jobs", "1", "-q"]
+    with Forked(*command, folder=tmp_path, errors=tmp_path / "errors.txt") as process:
+        wait_for_events(out / record.CELLS_FOLDER / "long-ipc1-seed0", 2, process)
+        process.send_signal(signal.SIGINT)
+        said = process.wait(60)
+    check_signalled(process.returncode, signal.SIGINT, said, out)
+    check_interrupted(out, path, done)
+
+
+@pytest.mark.slow
+def test_a_signal_keeps_the_state_of_runs_side_by_side(done: Path, tmp_path: Path) -> None:
+    """In processes of their own: no process is left, and the same command goes on."""
+    out, path = without_long(done, tmp_path / "out"), changed(tmp_path)
+    command = [sys.executable, "-m", "attar", "compare", str(path), "--out", str(out), "--jobs", "2", "-q"]
     process = subprocess.Popen(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    long = out / record.CELLS_FOLDER / "long-ipc1-seed0"
-    deadline = time.monotonic() + 120
-    while not ((long / "metrics.jsonl").exists() and (long / "metrics.jsonl").read_text().count("\n") >= 2):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(number)
+    wait_for_events(out / record.CELLS_FOLDER / "long-ipc1-seed0", 2, process)
+    process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
-    assert said.splitlines()[-1] == f"attar: interrupted; the same command goes on with {out}"
+    check_signalled(process.returncode, signal.SIGTERM, said, out)
     check_interrupted(out, path, done)
 
 

@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -40,6 +38,7 @@ from attar.stages import run as run_stage
 from attar.stages.run import RunOptions
 from attar.training.pool import Pool
 from helpers.command import POOL, call
+from helpers.forked import Forked
 
 CONFIG = CondenseConfig(
     ipc=1, factor=2, niter=3, inner_loop=2, n_data=128, lr_img=0.1, batch_real=16, base_size=8, eval_at=(0, 2, 3)
@@ -330,22 +329,6 @@ def test_a_diverging_run_keeps_the_last_good_checkpoint(
 LIMIT = 120  # seconds that nothing here should take
 
 
-def condense(*flags: str) -> list[str]:
-    return [sys.executable, "-m", "attar", "condense", "-d", "digits", *flags]
-
-
-def popen(command: list[str], folder: Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
-
-
-def until(there: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not there():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def product(run: str | Path) -> list[bytes]:
     """The condensed set and the images on the way to it."""
     return [(Path(run) / name).read_bytes() for name in ("condensed.safetensors", run_folder.SNAPSHOTS)]
@@ -373,10 +356,14 @@ def here(long: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_signal_and_the_same_command_again(number: signal.Signals, here: Path) -> None:
     """A real process is stopped in the middle; another one goes on, and ends like one that was left alone."""
     endless = [*POOL, "--niter", "100000", "--inner_loop", "2", "--n_data", "64", "--compile", "off"]
-    with popen([*condense(*endless), "--out", "run", "--save_every", "1it", "--resume", "auto"], here) as process:
-        until((here / "run" / "checkpoint").exists, process)
+    command = ["condense", "-d", "digits", *endless, "--out", "run", "--save_every", "1it", "--resume", "auto"]
+    with Forked(*command, folder=here, errors=here.parent / "errors.txt") as process:
+        deadline = time.monotonic() + LIMIT
+        while not (here / "run" / "checkpoint").exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.005)
         process.send_signal(number)
-        said = process.communicate(timeout=LIMIT)[1]
+        said = process.wait(LIMIT)
     assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
     if number != signal.SIGKILL:
         assert said.endswith("attar: interrupted; attar condense --resume run goes on\n") and "Traceback" not in said

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -23,6 +22,7 @@ from attar.sets import foreign, set_files
 from attar.stages import schedule
 from attar.stages.train import train_set
 from helpers.command import call, refused
+from helpers.forked import Forked
 
 EXPERTS = ("--width", "0.05", "--model_num", "2", "--nclass", "3")
 SHORT = (*EXPERTS, "--max_start_epoch", "2", "--expert_epochs", "1", "--syn_steps", "2", "--inner_loop", "2")
@@ -236,20 +236,22 @@ def test_minutes_count_the_models_that_are_there(here: Path, tmp_path: Path, mon
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(
     method: str, number: signal.Signals, here: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "attar", "condense", "-d", "digits", "--method", method, *OWN[method], "--niter"]
+    command = ["condense", "-d", "digits", "--method", method, *OWN[method], "--niter"]
     run = tmp_path / "run"
-    with subprocess.Popen([*command, "2000", "--out", str(run), "--save_every", "1it", "--quiet"]) as process:
+    endless = [*command, "2000", "--out", str(run), "--save_every", "1it", "--quiet"]
+    with Forked(*endless, folder=here, errors=tmp_path / "errors.txt") as process:
         while not (run / "checkpoint").exists():
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(number)
+        process.wait(60)
     done = json.loads((run / "checkpoint" / "state.json").read_text())["state"]["outer"]
     config = read(run / "config.json")
     config["condense"]["niter"] = done + 2
     (run / "config.json").write_text(json.dumps(config))
     call("condense", "--resume", str(run), "--quiet")
     straight = str(tmp_path / "straight")
-    call(*command[3:], str(done + 2), "--out", straight, "--quiet")
+    call(*command, str(done + 2), "--out", straight, "--quiet")
     one, other = ((Path(path) / "condensed.safetensors").read_bytes() for path in (run, straight))
     assert one == other
 
@@ -280,11 +282,14 @@ def test_a_network_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.slow
-def test_experts_on_a_cluster_are_the_same_files(run_attar: Any, tmp_path: Path) -> None:
+def test_experts_on_a_cluster_are_the_same_files(
+    run_attar: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("ray")
-    for where in ("here", "there"):
-        run = ("pretrain", "-d", "digits", "--zca", "--method", "datm", *EXPERTS, "--pt_from", "2", "--out", where)
-        assert run_attar(*run, *["--ray"] * (where == "there"), cwd=tmp_path).returncode == 0
+    monkeypatch.chdir(tmp_path)
+    run = ("pretrain", "-d", "digits", "--zca", "--method", "datm", *EXPERTS, "--pt_from", "2", "--out")
+    call(*run, "here", "--quiet")
+    assert run_attar(*run, "there", "--ray", cwd=tmp_path).returncode == 0
     one, other = (
         {file.name: file.read_bytes() for file in (tmp_path / where).iterdir()} for where in ("here", "there")
     )

@@ -131,6 +131,7 @@ def test_the_time_of_all_sessions_counts(pets: Path, monkeypatch: pytest.MonkeyP
     assert any("is done" in line for line in said[len(done) :])
 
 
+@pytest.mark.usefixtures("time_is_soon_up")
 def test_condense_and_evaluate_within_a_time(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ("--width", "0.05", "--pt_from", "1", "--model_num", "1", "--minutes", "0.1", "--evaluate")
     Path("short.toml").write_text("[evaluate]\nepochs = 2\nwhole_epochs = 1\n")

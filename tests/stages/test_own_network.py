@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 
 import attar
 from attar.settings import own
-from attar.stages.clock import Clock
 from helpers.command import call, refused
 
 QUICK = ("-d", "digits", "--pt_from", "1", "--model_num", "2", "--inner_loop", "2", "--n_data", "64", "--quiet")
@@ -62,7 +61,7 @@ def test_a_run_from_pool_to_result(name: str, capsys: pytest.CaptureFixture[str]
 
 
 def test_own_images_an_own_network_a_time_and_a_trained_network(
-    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    name: str, capsys: pytest.CaptureFixture[str], time_is_soon_up: None
 ) -> None:
     """From a folder of pictures to a file of weights, as a user goes: each line says the next one."""
     data = attar.load("digits", nclass=2)
@@ -70,9 +69,8 @@ def test_own_images_an_own_network_a_time_and_a_trained_network(
         place = Path("pictures") / data.classes[int(label)] / f"{k}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image[0].numpy()).save(place)
-    asked = iter((True, True, False))
-    monkeypatch.setattr(Clock, "more", lambda clock: next(asked))  # the time is up after two outer iterations
-    call("condense", "-d", "pictures", "--ipc", "1", "-n", name, "--minutes", "9", "--out", "mine")
+    flags = ("--minutes", "9", "--compile", "off", "--out", "mine")
+    call("condense", "-d", "pictures", "--ipc", "1", "-n", name, *flags)
     said = capsys.readouterr()
     assert f"{name}, factor 1" in said.err and "next: attar evaluate mine" in said.out
     call("train", "mine", "--network", name, "--epochs", "2", "--out", "mine.safetensors")

@@ -211,15 +211,17 @@ def test_a_comparison_has_a_column(here: Path, tmp_path: Path) -> None:
     assert "as learned" in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("time_is_soon_up")
 @pytest.mark.parametrize("method", OWN)
 def test_minutes_fit_the_iterations_but_not_the_experts(method: str, here: Path, tmp_path: Path) -> None:
     own, run = OWN[method][:-2], str(tmp_path / "run")
-    call("condense", "-d", "digits", "--method", method, *own, "--minutes", "0.05", "--out", run, "--quiet")
+    call("condense", "-d", "digits", "--method", method, *own, "--minutes", "1", "--out", run, "--quiet")
     config = read(tmp_path / "run" / "config.json")
     assert config["pool"]["epochs"] == 2 and config["condense"]["niter"] >= 1
-    assert config["attar"]["minutes"] == 0.05
+    assert config["attar"]["minutes"] == 1
 
 
+@pytest.mark.usefixtures("time_is_soon_up")
 def test_minutes_count_the_models_that_are_there(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "estimate", lambda data, recipe: schedule.Estimate(epoch=1e6, inner=10.0))
     there = sorted(Path("pool").rglob("*"))

@@ -9,7 +9,7 @@ import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -110,19 +110,24 @@ def write(
 
 def render(template: str, script: str = "report", **values: Any) -> str:
     """A page from a template, with the style of all pages and the script of that name."""
-    environment = jinja2.Environment(
+    style, code = (
+        resources.files("attar.report").joinpath("templates", name).read_text("utf-8")
+        for name in ("report.css", f"{script}.js")
+    )
+    allowed = f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'"
+    return _environment().get_template(template).render(style=style, script=code, allowed=allowed, **values)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    """One for all pages, which compiles each template once: that takes longer than to fill it in."""
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("attar.report", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style, code = (
-        resources.files("attar.report").joinpath("templates", name).read_text("utf-8")
-        for name in ("report.css", f"{script}.js")
-    )
-    allowed = f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'"
-    return environment.get_template(template).render(style=style, script=code, allowed=allowed, **values)
 
 
 def views(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from attar.data.arrays import stratified
 from attar.data.images import ImageData
@@ -17,10 +19,17 @@ def read(data_dir: Path | None, nclass: int | None, size: int | None) -> ImageDa
     scikit-learn has no split of its own, so a third of every class is the test set, drawn once and for all with seed 0.
     The values 0..16 become 0..255.
     """
+    images, labels = _whole()
+    train, test = stratified(labels, 1 / 3, seed=0)
+    return ImageData(images[train], labels[train], images[test], labels[test], name="digits")
+
+
+@cache
+def _whole() -> tuple[Tensor, Tensor]:
+    """All images uint8 [n, h, w] and their labels, read from scikit-learn's table once."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    images = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))
-    labels = torch.from_numpy(digits.target.astype(np.int64))
-    train, test = stratified(labels, 1 / 3, seed=0)
-    return ImageData(images[train], labels[train], images[test], labels[test], name="digits")
+    return torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8)), torch.from_numpy(
+        digits.target.astype(np.int64)
+    )

@@ -28,6 +28,7 @@ width = 0.05
 
 [shared.evaluate]
 epochs = 2
+runs = 1
 yardsticks = ["none"]
 
 [data.three]

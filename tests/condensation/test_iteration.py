@@ -30,6 +30,7 @@ from attar.engine import cuda_graphs
 from attar.engine.cuda_graphs import GRAPH_WARMUP, CudaGraph
 from attar.errors import UserError
 from attar.settings.condense_config import CondenseConfig
+from attar.training import loop as training_loop
 from attar.training.batches import ChainDraw, make_batches
 from attar.training.pool import Pool, empty
 from attar.training.train_state import TrainState
@@ -449,7 +450,7 @@ def test_a_recorded_sweep_gives_what_the_sweep_gives(method: str, changes: dict[
     ("method", "changes"),
     [
         ("accdd", {"n_data": 40}),
-        ("idc", {"n_data": 600}),
+        ("idc", {"n_data": 80}),
         ("idc", {"n_data": 40, "warmup": 1}),
         ("dc", {"sweeps_per_network": 4}),
     ],
@@ -458,7 +459,8 @@ def test_a_recorded_sweep_gives_what_the_sweep_gives(method: str, changes: dict[
 def test_recorded_network_steps_give_what_the_steps_give(
     method: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """600 images in batches of 8 are three chains; DC's last batch is smaller; warm-up is a chain of its own."""
+    """80 images in batches of 8 are three chains here; DC's last batch is smaller; warm-up is a chain of its own."""
+    monkeypatch.setattr(training_loop, "MAX_STEPS_PER_GRAPH", 4)
     data, config = digits(3), config_of(method, niter=3, **changes)
     pool, images = pool_for(config, data), []
     setup = set_up(data, pool, config)

@@ -1,4 +1,4 @@
-"""python child.py runs PRECISION | training | minutes | hazards | budgets; prints one JSON object.
+"""python child.py runs | budgets, or several of training, minutes, hazards; prints JSON, of several by these names.
 
 A process of its own, because the fake GPU has to be there before torch.
 """
@@ -16,7 +16,8 @@ def main() -> None:
     guard.load()
     from emulated import WHAT
 
-    print(json.dumps(WHAT[sys.argv[1]](*sys.argv[2:]), indent=1))
+    found = {name: WHAT[name]() for name in sys.argv[1:]}
+    print(json.dumps(found if len(found) > 1 else found.popitem()[1], indent=1))
 
 
 if __name__ == "__main__":

@@ -47,9 +47,13 @@ UNORDERED = {
 STEPS = 5  # by then everything is recorded, also where only every second sweep trains a network
 
 
-def runs(precision: str) -> dict[str, Any]:
+def runs() -> dict[str, Any]:
     """Every setting of RUNS: hazards inside of recordings, and those of a step when everything is recorded."""
-    return {f"{method} {changes}": one_run(method, changes, precision) for method, changes in RUNS + TRAJECTORIES}
+    return {
+        f"{method} {precision} {changes}": one_run(method, changes, precision)
+        for precision in ("float32", "bf16")
+        for method, changes in RUNS + TRAJECTORIES
+    }
 
 
 def one_run(method: str, changes: dict[str, Any], precision: str) -> dict[str, Any]:

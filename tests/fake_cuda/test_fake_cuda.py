@@ -1,6 +1,6 @@
 """What attar would do on a GPU, on fake tensors: no device mismatch, nothing that waits, nothing a recording forbids.
 
-Each test is a process of its own (child.py, benchmarks.budget): the hooks come before torch.
+They run in processes of their own (child.py, benchmarks.budget): the hooks come before torch.
 """
 
 from __future__ import annotations
@@ -43,13 +43,19 @@ def ran(*command: str) -> str:
     return done.stdout
 
 
-def child(*words: str) -> dict[str, Any]:
+def child(*names: str) -> dict[str, Any]:
     """What child.py prints."""
-    return json.loads(ran(CHILD, *words))
+    return json.loads(ran(CHILD, *names))
 
 
-def test_the_ledger_sees_each_hazard() -> None:
-    actual = child("hazards")
+@pytest.fixture(scope="module")
+def short() -> dict[str, Any]:
+    """What takes about as long as a process needs to start, in one of them."""
+    return child("hazards", "training", "minutes")
+
+
+def test_the_ledger_sees_each_hazard(short: dict[str, Any]) -> None:
+    actual = short["hazards"]
     assert actual["copy"] == ["_to_copy from host memory (3,) that is not pinned"]
     assert actual["draw"] == ["rand draws in a recording"]
     assert actual["copy inside"] == ["_to_copy from the host in a recording"]
@@ -61,11 +67,10 @@ def test_the_ledger_sees_each_hazard() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_no_setting_waits_or_records_what_cannot_be_recorded(precision: str) -> None:
-    """All settings of RUNS, all classes at once: the steps until everything is recorded, and one after that."""
-    actual = child("runs", precision)
-    assert len(actual) == len(RUNS) + 2
+def test_no_setting_waits_or_records_what_cannot_be_recorded() -> None:
+    """All settings of RUNS in float32 and bf16, all classes at once, until all is recorded, and one step after that."""
+    actual = child("runs")
+    assert len(actual) == 2 * (len(RUNS) + 2)
     assert {name: run["error"] for name, run in actual.items() if "error" in run} == {}
     assert {name: run["inside"] for name, run in actual.items() if run["inside"]} == {}
     assert {name: run["steady"] for name, run in actual.items() if run["steady"]} == {}
@@ -76,8 +81,8 @@ def test_no_setting_waits_or_records_what_cannot_be_recorded(precision: str) -> 
         assert run["launched"] < 320, f"{name}: launches beside the replays of a step of three classes"
 
 
-def test_pretraining_and_evaluation_do_not_wait() -> None:
-    actual = child("training")
+def test_pretraining_and_evaluation_do_not_wait(short: dict[str, Any]) -> None:
+    actual = short["training"]
     assert actual["ended"] == "DataDependentOutputException", "the accuracy at the end is read"
     for what in ("pretraining", "evaluation"):
         epochs = actual[what]
@@ -122,7 +127,7 @@ def test_a_budget_that_cannot_be_counted_says_why() -> None:
     ]
 
 
-def test_minutes_are_fitted_to_what_is_replayed() -> None:
-    actual = child("minutes")
+def test_minutes_are_fitted_to_what_is_replayed(short: dict[str, Any]) -> None:
+    actual = short["minutes"]
     chain, sweep = 1, 3  # recordings: a chain of the pool; then sweep and update too
     assert actual["seen"] == 4 * [chain] + 4 * [sweep], "recorded before the clock, which is read after each call"

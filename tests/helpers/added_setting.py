@@ -1,6 +1,6 @@
-"""A script: uses a setting `sparkle` of [condense] in every way that attar uses settings, and prints what happened.
+"""A script: uses settings of [condense] in every way that attar uses settings, and prints what happened, by name.
 
-Run by tests/settings/test_new_setting.py in an empty folder, on a copy of attar to which one line was added.
+Run by tests/settings/test_new_setting.py in an empty folder, on a copy of attar to which a line was added for each.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import os
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -33,9 +34,9 @@ def call(*arguments: str) -> dict[str, Any]:
     return {"status": status, "output": output.getvalue(), "errors": errors.getvalue()}
 
 
-def in_config(folder: str) -> float:
+def in_config(folder: str, name: str) -> float:
     """The value that the configuration of a run holds."""
-    value: float = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))["condense"]["sparkle"]
+    value: float = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))["condense"][name]
     return value
 
 
@@ -49,28 +50,36 @@ def generated_settings(path: str) -> str:
     return "\n".join(pages.values())
 
 
-def use(generate: str) -> dict[str, Any]:
+def use(generate: str, name: str) -> dict[str, Any]:
     """What happens at each place that knows settings."""
-    Path("mine.toml").write_text("sparkle = 3.0\n", encoding="utf-8")
+    Path("mine.toml").write_text(f"{name} = 3.0\n", encoding="utf-8")
+    flag = f"--{name}"
     seen: dict[str, Any] = {
         "package": attar.__file__,
         "help": call("condense", "--help-all"),
-        "recipe file": resolve(FLAGS["condense"], {}, recipe="mine.toml").condense.sparkle,
+        "recipe file": getattr(resolve(FLAGS["condense"], {}, recipe="mine.toml").condense, name),
         "recipes": call("recipes", "digits"),
         "documentation": generated_settings(generate),
     }
-    plan = spec.resolve({"dataset": "digits", "sparkle": [1.0, 2.0], "entry": [{"name": "a"}]})
+    plan = spec.resolve({"dataset": "digits", name: [1.0, 2.0], "entry": [{"name": "a"}]})
     seen["comparison"] = [point.settings for point in plan.points]
-    seen["begun"] = call(*RUN, "--niter", "1", "--out", "run", "--sparkle", "1")
-    seen["resumed"] = call(*RUN, "--niter", "2", "--out", "run", "--sparkle", "2", "--resume", "auto")
-    seen["resumed by name"] = call("condense", "--resume", "run", "--niter", "3", "--sparkle", "2")
-    seen["config"] = in_config("run")
-    for phase, sparkle in (("0", "1"), ("1", "2")):
-        part = ("--nclass_sub", "5", "--phase", phase, "--sparkle", sparkle)
+    seen["begun"] = call(*RUN, "--niter", "1", "--out", "run", flag, "1")
+    seen["resumed"] = call(*RUN, "--niter", "2", "--out", "run", flag, "2", "--resume", "auto")
+    seen["resumed by name"] = call("condense", "--resume", "run", "--niter", "3", flag, "2")
+    seen["config"] = in_config("run", name)
+    for phase, value in (("0", "1"), ("1", "2")):
+        part = ("--nclass_sub", "5", "--phase", phase, flag, value)
         seen[f"part {phase}"] = call(*RUN, "--niter", "1", *part, "--out", f"part{phase}")
     seen["merged"] = call("merge", "part0", "part1", "--out", "joined")
     return seen
 
 
 if __name__ == "__main__":
-    print(json.dumps(use(sys.argv[1])))
+    generate, *names = sys.argv[1:]
+    seen = {}
+    for name in names:
+        os.mkdir(name)
+        os.chdir(name)
+        seen[name] = use(generate, name)
+        os.chdir("..")
+    print(json.dumps(seen))

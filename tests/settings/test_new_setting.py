@@ -14,23 +14,24 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ANCHOR = "    def __post_init__(self) -> None:\n"
-LINE = '    sparkle: float = setting(1.0, "how much the images sparkle", role="{role}")\n\n'
+NAMES = {"images": "sparkle", "speed": "glitter", "length": "shine"}  # of the settings that are added, by their role
+LINE = '    {name}: float = setting(1.0, "how much the images {name}", role="{role}")\n\n'
 
 
-@pytest.fixture(scope="module", params=["images", "speed", "length"])
-def role_and_uses(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
-    """The role of the added setting, and what happened where it was used in a copy of attar."""
-    role: str = request.param
-    copy = tmp_path_factory.mktemp(role)
+@pytest.fixture(scope="module")
+def uses_of_all(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What happened where the added settings were used in a copy of attar, by name."""
+    copy = tmp_path_factory.mktemp("added")
     shutil.copytree(ROOT / "src" / "attar", copy / "src" / "attar", ignore=shutil.ignore_patterns("__pycache__"))
     config = copy / "src" / "attar" / "settings" / "condense_config.py"
     text = config.read_text(encoding="utf-8")
     assert text.count(ANCHOR) == 1
-    config.write_text(text.replace(ANCHOR, LINE.format(role=role) + ANCHOR), encoding="utf-8")
+    added = "".join(LINE.format(name=name, role=role) for role, name in NAMES.items())
+    config.write_text(text.replace(ANCHOR, added + ANCHOR), encoding="utf-8")
     (copy / "work").mkdir()
     script = ROOT / "tests" / "helpers" / "added_setting.py"
     process = subprocess.run(
-        [sys.executable, script, ROOT / "docs" / "generate.py"],
+        [sys.executable, script, ROOT / "docs" / "generate.py", *NAMES.values()],
         cwd=copy / "work",
         env={**os.environ, "PYTHONPATH": str(copy / "src"), "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
         capture_output=True,
@@ -39,23 +40,30 @@ def role_and_uses(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
         check=False,
     )
     assert process.returncode == 0, process.stderr
-    uses = json.loads(process.stdout.splitlines()[-1])
-    assert Path(uses["package"]).is_relative_to(copy)
-    return role, uses
+    seen: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    assert all(Path(uses["package"]).is_relative_to(copy) for uses in seen.values())
+    return seen
+
+
+@pytest.fixture(params=NAMES)
+def role_and_uses(request: pytest.FixtureRequest, uses_of_all: dict[str, Any]) -> tuple[str, Any]:
+    """The role of an added setting, and what happened where it was used."""
+    return request.param, uses_of_all[NAMES[request.param]]
 
 
 def test_flags_recipes_and_documentation_list_it(role_and_uses: tuple[str, Any]) -> None:
-    _, uses = role_and_uses
-    assert "--sparkle" in uses["help"]["output"] and "how much the images sparkle" in uses["help"]["output"]
+    role, uses = role_and_uses
+    name = NAMES[role]
+    assert f"--{name}" in uses["help"]["output"] and f"how much the images {name}" in uses["help"]["output"]
     assert uses["recipe file"] == 3.0
-    assert "\nsparkle = 1.0\n" in uses["recipes"]["output"]
-    rows = [line for line in uses["documentation"].splitlines() if line.startswith("| `--sparkle` ")]
-    assert rows == ["| `--sparkle` | `1.0` | how much the images sparkle | condense |"]
+    assert f"\n{name} = 1.0\n" in uses["recipes"]["output"]
+    rows = [line for line in uses["documentation"].splitlines() if line.startswith(f"| `--{name}` ")]
+    assert rows == [f"| `--{name}` | `1.0` | how much the images {name} | condense |"]
 
 
 def test_a_comparison_takes_it(role_and_uses: tuple[str, Any]) -> None:
-    _, uses = role_and_uses
-    assert uses["comparison"] == [{"ipc": 1, "sparkle": 1.0}, {"ipc": 1, "sparkle": 2.0}]
+    role, uses = role_and_uses
+    assert uses["comparison"] == [{"ipc": 1, NAMES[role]: 1.0}, {"ipc": 1, NAMES[role]: 2.0}]
 
 
 def test_its_role_decides_whether_a_resumed_run_may_have_another_value(role_and_uses: tuple[str, Any]) -> None:
@@ -76,4 +84,4 @@ def test_its_role_decides_whether_parts_may_differ_in_it(role_and_uses: tuple[st
         assert uses["merged"]["status"] == 0, uses["merged"]["errors"]
     else:
         assert uses["merged"]["status"] == 2
-        assert "part1 does not fit part0: [condense] sparkle is 2.0, not 1.0" in uses["merged"]["errors"]
+        assert f"part1 does not fit part0: [condense] {NAMES[role]} is 2.0, not 1.0" in uses["merged"]["errors"]

@@ -110,6 +110,7 @@ CASES = {
 }
 
 
+@pytest.mark.usefixtures("shorter_digits")
 @pytest.mark.parametrize("name", CASES)
 def test_both_ways_leave_the_same_files(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every byte of every file is the same, while no time passes; the command line that is noted is not."""

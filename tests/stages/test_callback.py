@@ -48,6 +48,7 @@ def test_a_callback_is_told_each_outer_iteration(folder: str | None, here: Path,
     assert torch.equal(sets[2], small.images) and not torch.equal(sets[0], sets[1])
 
 
+@pytest.mark.usefixtures("shorter_digits")
 def test_false_ends_the_run_as_if_no_more_iterations_had_been_asked_for(here: Path, quick: None) -> None:
     asked = {"niter": 5, "eval_at": (1, 4), **TINY}
     in_memory = attar.condense("digits", callback=lambda event: event.outer < 2, **asked)
@@ -103,6 +104,7 @@ def test_progress_is_shown_when_it_is_asked_for(here: Path, capsys: pytest.Captu
     assert "evaluate 1/1" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("shorter_digits")
 def test_tensorboard_gets_pictures_settings_and_accuracies(here: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

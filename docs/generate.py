@@ -253,6 +253,8 @@ def measured(*names: str) -> list[str]:
     rows = []
     for path in sorted(RESULTS.glob("compare-*/table.csv")):
         comparison = path.parent.name.removeprefix("compare-")
+        if '"tested_on":"test images"' not in (path.parent / "results.jsonl").read_text(encoding="utf-8"):
+            continue  # held-out training images: no result
         with path.open(encoding="utf-8", newline="") as file:
             found = [line for line in csv.DictReader(file) if line["entry"] in names]
         for line in found:

@@ -215,6 +215,8 @@ def test_the_site_is_complete_and_asks_for_nothing(site: Path) -> None:
     assert 'src="data:image/png' in (site / "notebook.html").read_text(encoding="utf-8")  # what the cells gave
     dm = (site / "methods" / "dm.html").read_text(encoding="utf-8")  # its settings and its published row
     assert "<code>--sweeps_per_network</code>" in dm and "77.0\u00a0±\u00a00.3" in dm and "<!--" not in dm
+    accdd = (site / "methods" / "accdd.html").read_text(encoding="utf-8")
+    assert "fashion-cpu-authors-ipc1<" in accdd and "ablation" not in accdd, "held-out images are no result"
     own, log = ((site / name).read_text(encoding="utf-8") for name in ("own-data.html", "log.html"))
     assert '<span class="whole"><code>--skip_bad</code></span>' in own, "a flag does not break after its hyphens"
     assert '<code>attar inspect images <span class="whole">--labels_csv</span> labels.csv</code>' in own

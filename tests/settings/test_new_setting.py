@@ -58,7 +58,7 @@ def test_flags_recipes_and_documentation_list_it(role_and_uses: tuple[str, Any])
     assert uses["recipe file"] == 3.0
     assert f"\n{name} = 1.0\n" in uses["recipes"]["output"]
     rows = [line for line in uses["documentation"].splitlines() if line.startswith(f"| `--{name}` ")]
-    assert rows == [f"| `--{name}` | `1.0` | how much the images {name} | condense |"]
+    assert rows == [f"| `--{name}` | `1.0` | how much the images {name} |"]
 
 
 def test_a_comparison_takes_it(role_and_uses: tuple[str, Any]) -> None:

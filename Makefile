@@ -6,6 +6,7 @@ WORKERS ?= auto
 TESTS    = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
 .DELETE_ON_ERROR:
+.NOTPARALLEL:  # two pips in one environment disturb each other
 .PHONY: demo test check lint types docs format release clean gpu-bundle examples
 
 demo: $(VENV)/.installed          ## distil the embedded digits and show the result

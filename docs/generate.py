@@ -21,6 +21,7 @@ from attar.cli.commands import VERBS
 from attar.cli.flags import EVERYDAY, flags_of_verb
 from attar.cli.flags import FLAGS as RUN_FLAGS
 from attar.cli.parser import usage
+from attar.data.images import HELD_OUT
 from attar.settings.config import FLAGS, SECTIONS, Recipe
 from attar.settings.methods import METHODS, method_layer
 from attar.settings.recipes import RECIPES, overlay
@@ -253,8 +254,9 @@ def measured(*names: str) -> list[str]:
     rows = []
     for path in sorted(RESULTS.glob("compare-*/table.csv")):
         comparison = path.parent.name.removeprefix("compare-")
-        if '"tested_on":"test images"' not in (path.parent / "results.jsonl").read_text(encoding="utf-8"):
-            continue  # held-out training images: no result
+        with (path.parent / "results.jsonl").open(encoding="utf-8") as file:
+            if any(json.loads(line).get("tested_on") == HELD_OUT for line in file):
+                continue
         with path.open(encoding="utf-8", newline="") as file:
             found = [line for line in csv.DictReader(file) if line["entry"] in names]
         for line in found:

@@ -9,6 +9,7 @@ import sys
 import warnings
 from pathlib import Path
 from types import TracebackType
+from unittest import mock
 
 from attar.cli.parser import main
 
@@ -58,4 +59,5 @@ def _run(arguments: tuple[str, ...], folder: Path, errors: Path) -> None:
     with errors.open("w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 2)
         sys.argv, sys.stderr = ["attar", *arguments], file
-        main(list(arguments))
+        with mock.patch("torch.cuda.is_available", return_value=False):  # a fork cannot use its parent's GPU
+            main(list(arguments))

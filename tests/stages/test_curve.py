@@ -56,6 +56,17 @@ def test_the_report_shows_accuracy_over_time_and_no_image_changes(
     assert ["Points: one network trained on the set as it was then" in text for text in texts] == [True, False]
 
 
+def test_a_run_that_is_stopped_while_it_measures_has_a_report_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*given: Any) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(records, "quick_accuracy", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        attar.condense(recipe="mine.toml", folder="run", eval_at=(1,), **SMALL)
+    page = Path("run/report.html").read_text(encoding="utf-8")
+    assert "Stopped after 1 of 2 outer iterations" in Page(page).text and 'http-equiv="refresh"' not in page
+
+
 def test_accuracies_take_a_tenth_of_the_time_at_most_and_are_no_part_of_the_condensation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -164,7 +164,7 @@ TRAJECTORY_METHODS: dict[str, tuple[str, tuple[str, ...]]] = {  # where its sett
     "datm": ("by difficulty-aligned trajectories (DATM)", ("cifar10", "cifar100", "tiny", "fashion-cpu")),
     "tgdd": ("by features along trajectories (TGDD)", tuple(TRAJECTORY_DATA)),
 }
-# Of fashion-cpu: what did best on held-out images (docs/log.md, rates of ftd, datm and tgdd)
+# Of fashion-cpu: from grids on held-out images (docs/log.md, rates of ftd, datm and tgdd)
 RATES = {"lr_img": 300.0, "lr_teacher": 0.05, "clip_img": 0.01, "max_start_epoch": 4, "niter": 10}
 SHORT: dict[str, dict[str, dict[str, Any]]] = {
     "mtt": {"condense": RATES},

@@ -128,8 +128,12 @@ class Records:
             return None
         self.save(now=True)
         start = time.perf_counter()
-        with self.stop.allowed():
-            accuracy = quick_accuracy(self.product(), self.setup.data, self.recipe)
+        try:
+            with self.stop.allowed():
+                accuracy = quick_accuracy(self.product(), self.setup.data, self.recipe)
+        except KeyboardInterrupt:
+            self.report(stopped=True)
+            raise
         self.accuracy_seconds = time.perf_counter() - start
         self.start += self.accuracy_seconds  # it is no part of the condensation
         self.spent += self.accuracy_seconds

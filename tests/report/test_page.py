@@ -317,7 +317,7 @@ def test_settings_other_than_the_recipes_are_marked(tmp_path: Path) -> None:
     usual = {"condense": {"lr_img": 0.1, "metric": "l1_mean", "bias": False, "model_path": None}}
     parsed = write_and_parse(tmp_path, usual=usual)
     assert parsed.attributes.count(("tr", "class", "differs")) == 1
-    assert "condense · 4, 1 other than the recipe's" in parsed.text
+    assert "condense · 4, 1 other than the data's recipe has" in parsed.text
 
 
 def test_lines_that_use_the_set_and_repeat_the_run(tmp_path: Path) -> None:

@@ -76,7 +76,11 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("picture", type=Path)
     arguments = parser.parse_args()
-    draw(panels(arguments.run), list(attar.load_set(arguments.run).classes)).save(arguments.picture, optimize=True)
+    condensed = attar.load_set(arguments.run)
+    picture = draw(panels(arguments.run), list(condensed.classes))
+    if condensed.images.shape[-3] == 1:
+        picture = picture.convert("L")  # two thirds of the bytes
+    picture.save(arguments.picture, optimize=True)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,18 @@ def test_accuracies_take_a_tenth_of_the_time_at_most_and_are_no_part_of_the_cond
     assert seconds < time.perf_counter() - start - 2
 
 
+def test_data_without_test_images_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "CURVE_SHARE", float("inf"))
+    data = attar.load("digits", nclass=3)
+    small = {name: value for name, value in SMALL.items() if name != "nclass"}
+    events: dict[bool, list[str]] = {}
+    for tested in (True, False):
+        folder = RunFolder(Path(f"tested-{tested}"))
+        attar.condense(data if tested else data.untested(), recipe="mine.toml", folder=folder.path, **small)
+        events[tested] = [event["event"] for event in folder.events()]
+    assert events[True].count("evaluation") == 3 and "evaluation" not in events[False]
+
+
 def test_parts_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "CURVE_SHARE", float("inf"))
     assert measured("part", only=("1", "2")) == []

@@ -132,7 +132,7 @@ def test_the_time_of_all_sessions_counts(pets: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.usefixtures("time_is_soon_up")
-def test_condense_and_evaluate_within_a_time(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_condense_evaluates_when_its_time_is_up(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ("--width", "0.05", "--pt_from", "1", "--model_num", "1", "--minutes", "0.1", "--evaluate")
     Path("short.toml").write_text("[evaluate]\nepochs = 2\nwhole_epochs = 1\n")
     call("condense", "-d", str(pets), "--ipc", "1", "--recipe", "short.toml", "--method", "ncfm", *flags, "--out", "a")

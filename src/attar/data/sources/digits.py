@@ -30,6 +30,5 @@ def _whole() -> tuple[Tensor, Tensor]:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    return torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8)), torch.from_numpy(
-        digits.target.astype(np.int64)
-    )
+    images = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))
+    return images, torch.from_numpy(digits.target.astype(np.int64))

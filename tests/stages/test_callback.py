@@ -44,6 +44,7 @@ def test_a_callback_is_told_each_outer_iteration(folder: str | None, here: Path,
     small = attar.condense("digits", folder=folder, niter=3, eval_at=(2,), callback=callback, **TINY)
     assert [(event.outer, event.total) for event in events] == [(1, 3), (2, 3), (3, 3)]
     assert all(event.loss > 0 and event.seconds > 0 for event in events)
+    assert {event.condensed.method for event in events} == {small.method} == {"accdd"}
     assert [event.accuracy for event in events] == [None, 0.5, None]
     assert torch.equal(sets[2], small.images) and not torch.equal(sets[0], sets[1])
 

@@ -64,7 +64,9 @@ def test_a_run_that_is_stopped_while_it_measures_has_a_report_that_says_so(monke
     with pytest.raises(KeyboardInterrupt):
         attar.condense(recipe="mine.toml", folder="run", eval_at=(1,), **SMALL)
     page = Path("run/report.html").read_text(encoding="utf-8")
-    assert "Stopped after 1 of 2 outer iterations" in Page(page).text and 'http-equiv="refresh"' not in page
+    text = Page(page).text
+    assert "method accdd" in text and "Stopped after 1 of 2 outer iterations" in text
+    assert 'http-equiv="refresh"' not in page
 
 
 def test_accuracies_take_a_tenth_of_the_time_at_most_and_are_no_part_of_the_condensation(

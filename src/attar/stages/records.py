@@ -23,6 +23,7 @@ from attar.runs.run_folder import RunFolder
 from attar.sets import snapshots
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.config import Recipe
+from attar.settings.schema import settings_of
 from attar.signals import DeferredSignal, Interrupted
 from attar.stages.clock import Clock
 from attar.stages.schedule import accuracy_seconds
@@ -68,7 +69,7 @@ class Records:
 
     def product(self) -> SyntheticSet:
         """The set as it is now."""
-        return loop.product(self.state, self.setup)
+        return replace(loop.product(self.state, self.setup), recipe=settings_of(self.recipe))
 
     def seconds(self) -> float:
         """How long the run took so far, all sessions together."""

@@ -2,9 +2,9 @@
 
     python -m benchmarks.publish runs/compared fashion-cpu-authors-ipc10
 
-It copies table.md, table.csv and results.jsonl to benchmarks/results/compare-NAME/, and writes the table between
-`<!-- NAME -->` and `<!-- /NAME -->`, on the page that has them. No row is typed by hand, and a test holds them to the
-files. Where the page shows NAME.png or links to NAME.html, these are drawn from the results (`benchmarks.figures`).
+It copies table.md, table.csv and, without settings that have no effect, results.jsonl to
+benchmarks/results/compare-NAME/, and writes the table between `<!-- NAME -->` and `<!-- /NAME -->`, on the page that has
+them. No row is typed by hand, and a test holds them to the files. Where the page shows NAME.png or links to NAME.html, these are drawn from the results (`benchmarks.figures`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import argparse
 import json
 import re
 import shutil
-import tomllib
 from pathlib import Path
+from typing import Any
 
 from attar import files
-from attar.comparison import spec
+from attar.comparison import run
 from attar.comparison.plan import as_json
+from attar.runs.progress import Progress
+from attar.settings.config import CondenseConfig
+from attar.settings.schema import known_settings
 from benchmarks import figures
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +42,13 @@ def table(path: Path) -> str:
     return "\n".join(line for line in lines if not (line.startswith("- ") and line in shared))
 
 
+def effective(sections: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The settings of a line without those of [condense] that have no effect with the others."""
+    known, condense = known_settings(CondenseConfig), sections["condense"]
+    without = [name for name in condense if (needs := known[name].needs) and condense[needs[0]] not in needs[1]]
+    return sections | {"condense": {name: value for name, value in condense.items() if name not in without}}
+
+
 def between(name: str) -> re.Pattern[str]:
     """Matches the text between the marks of a comparison on the page."""
     return re.compile(rf"(?<=<!-- {re.escape(name)} -->\n).*?(?=<!-- /{re.escape(name)} -->)", re.S)
@@ -49,11 +59,11 @@ def fault(folder: Path, name: str) -> str | None:
     path = ROOT / "benchmarks" / "compare" / f"{name}.toml"
     if not path.is_file():
         return f"there is no {path}"
-    plan = json.loads(json.dumps(as_json(spec.resolve(tomllib.loads(path.read_text(encoding="utf-8"))))))
+    plan, _ = run.prepare(path, Progress())  # own data are read: their recipe fits them
     if not (folder / "comparison.json").is_file():
         return f"there is no comparison in {folder}"
-    comparison = files.read_json(folder / "comparison.json")
-    if {key: comparison[key] for key in plan} != plan:
+    comparison, asked = files.read_json(folder / "comparison.json"), json.loads(json.dumps(as_json(plan)))
+    if {key: comparison[key] for key in asked} != asked:
         return f"{folder} holds another comparison than {path}"
     if "Not complete" in table(folder / "table.md"):
         return f"{folder} is not complete"
@@ -78,7 +88,8 @@ def main() -> None:
     for file in FILES:
         shutil.copy(arguments.folder / file, target / file)
     lines = [json.loads(line) for line in (target / RESULTS).read_text(encoding="utf-8").splitlines()]
-    compact = (json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n" for line in lines)  # a tenth smaller
+    lines = [line | {"settings": effective(line["settings"])} if "settings" in line else line for line in lines]
+    compact = (json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n" for line in lines)  # two thirds
     (target / RESULTS).write_text("".join(compact), encoding="utf-8")
     for file in figures.shown():
         if Path(file).stem == arguments.name:

@@ -3,8 +3,9 @@
     python -m benchmarks.publish runs/compared fashion-cpu-authors-ipc10
 
 It copies table.md, table.csv and, without settings that have no effect, results.jsonl to
-benchmarks/results/compare-NAME/, and writes the table between `<!-- NAME -->` and `<!-- /NAME -->`, on the page that has
-them. No row is typed by hand, and a test holds them to the files. Where the page shows NAME.png or links to NAME.html, these are drawn from the results (`benchmarks.figures`).
+benchmarks/results/compare-NAME/, and writes the table between `<!-- NAME -->` and `<!-- /NAME -->`, on the page that
+has them. No row is typed by hand, and a test holds them to the files. Where the page shows NAME.png or links to
+NAME.html, these are drawn from the results (`benchmarks.figures`).
 """
 
 from __future__ import annotations

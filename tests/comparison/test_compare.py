@@ -54,6 +54,34 @@ niter = 15
 """
 
 
+GRIDS_AND_REAL_IMAGES = """
+dataset = "digits"
+nclass = 4
+ipc = [1, 3]
+runs = 1
+width = 0.05
+equal_steps = true
+
+[evaluate]
+epochs = 3
+whole_epochs = 1
+batch_size = 8
+yardsticks = ["random_real", "whole"]
+
+[[entry]]
+method = "random"
+
+[[entry]]
+method = "accdd"
+factor = 2
+niter = 1
+inner_loop = 1
+n_data = 64
+model_num = 1
+pt_from = 1
+"""
+
+
 def changed(folder: Path, old: str = "", new: str = "", added: str = "") -> Path:
     path = folder / "spec.toml"
     assert old in SPEC
@@ -95,6 +123,35 @@ def again(done: Path, tmp_path: Path) -> Path:
     """A copy of it."""
     shutil.copytree(done, tmp_path / "out")
     return tmp_path / "out"
+
+
+def test_networks_have_equally_many_steps_on_real_images_and_on_grids_of_four(tmp_path: Path) -> None:
+    """Of four classes: 4 and 12 real images, 16 and 48 decoded ones, in batches of eight."""
+    (tmp_path / "spec.toml").write_text(GRIDS_AND_REAL_IMAGES, encoding="utf-8")
+    call("compare", str(tmp_path / "spec.toml"), "--out", str(tmp_path / "out"), "--quiet")
+    epochs = {
+        line["cell"]: (entry["images"], entry["epochs"])
+        for line in lines(tmp_path / "out")
+        for entry in line["accuracy"].values()
+    }
+    assert epochs.pop("whole epochs 1 seed 0")
+    assert epochs == {
+        "random ipc 1 seed 0": (4, 6),
+        "random ipc 3 seed 0": (12, 9),
+        "accdd ipc 1 seed 0": (16, 3),
+        "accdd ipc 3 seed 0": (48, 3),
+        "random_real ipc 1 epochs 6 seed 0": (4, 6),
+        "random_real ipc 3 epochs 9 seed 0": (12, 9),
+    }
+    table = (tmp_path / "out" / record.TABLE_MD).read_text(encoding="utf-8")
+    assert "after the last of 3 or 6 or 9 epochs" in table
+    larger = '[[entry]]\nname = "more"\nmethod = "rded"\nfactor = 4\n'
+    (tmp_path / "spec.toml").write_text(GRIDS_AND_REAL_IMAGES + larger, encoding="utf-8")
+    with pytest.raises(UserError, match="epochs 6 in entry 'random', and 24 is asked for"):
+        attar.compare(tmp_path / "spec.toml", out=tmp_path / "out")
+    (tmp_path / "spec.toml").write_text(GRIDS_AND_REAL_IMAGES.replace("steps = true", "steps = 1"), encoding="utf-8")
+    with pytest.raises(UserError, match="equal_steps must be true or false, not 1"):
+        attar.compare(tmp_path / "spec.toml", out=tmp_path / "other")
 
 
 def test_a_comparison_leaves_tables_a_figure_and_run_folders(done: Path) -> None:

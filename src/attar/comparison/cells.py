@@ -32,6 +32,7 @@ from attar.runs import existing, run_folder
 from attar.runs.checkpoint import Interval
 from attar.runs.progress import Progress
 from attar.sets import set_files
+from attar.sets.decode import decoded_count
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.config import EvaluateConfig, PoolConfig, Recipe
 from attar.settings.schema import settings_of
@@ -85,14 +86,33 @@ def tasks(plan: ComparisonPlan, data: ImageData) -> list[Task]:
         yardsticks.setdefault(yardstick.name, yardstick)
 
     if WHOLE in config.yardsticks:
-        longest = max(protocol.epochs_of(WHOLE, point.recipe.condense, data, config) for point in plan.points)
+        of_points = [(point.recipe.condense, point.recipe.evaluate) for point in plan.points]
+        longest = max(protocol.epochs_of(WHOLE, condense, data, own) for condense, own in of_points)
         add(WHOLE, None, 0, replace(config, whole_epochs=longest))
     for seed in plan.seeds if RANDOM in config.yardsticks else ():
         for point in plan.points:
             condense = point.recipe.condense
-            epochs = protocol.epochs_of(RANDOM, condense, data, config)
+            epochs = protocol.epochs_of(RANDOM, condense, data, point.recipe.evaluate)
             add(RANDOM, condense.ipc, seed, replace(seeded(config, seed), epochs=epochs))
     return [*yardsticks.values(), *plan.cells]
+
+
+def at_equal_steps(plan: ComparisonPlan, data: ImageData) -> ComparisonPlan:
+    """The plan with epochs for every point that are as many steps as those on the largest set of its ipc."""
+    largest: dict[int, tuple[int, int]] = {}  # by ipc: decoded images, and the epochs on them
+    sizes = []
+    for point in plan.points:
+        condense = point.recipe.condense
+        sizes.append(data.nclass * decoded_count(condense.ipc, condense.factor, condense.decode_type))
+        epochs = protocol.epochs_for(condense, data, plan.recipe.evaluate)
+        largest[condense.ipc] = max(largest.get(condense.ipc, (0, 0)), (sizes[-1], epochs))
+    points = []
+    for point, size in zip(plan.points, sizes, strict=True):
+        images, epochs = largest[point.recipe.condense.ipc]
+        equal = protocol.epochs_at_equal_steps(epochs, images, size, plan.recipe.evaluate.batch_size)
+        evaluate = replace(point.recipe.evaluate, epochs=equal)
+        points.append(replace(point, recipe=replace(point.recipe, evaluate=evaluate)))
+    return replace(plan, points=tuple(points))
 
 
 def blank(data: ImageData, ipc: int) -> SyntheticSet:

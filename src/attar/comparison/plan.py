@@ -68,6 +68,7 @@ class ComparisonPlan:
     points: tuple[Point, ...]
     seeds: tuple[int, ...]
     holdout: float | None  # the share of the training images that is tested on; None for the test images
+    equal_steps: bool  # whether networks have as many steps on every set of an ipc, not as many epochs
 
     @property
     def cells(self) -> list[Cell]:
@@ -115,6 +116,7 @@ def as_json(plan: ComparisonPlan) -> dict[str, Any]:
         points.setdefault(point.entry, {})[in_words(point.settings)] = {
             "method": point.method,
             "features": point.features,
+            "epochs": point.recipe.evaluate.epochs,
             **makes,
         }
     return {

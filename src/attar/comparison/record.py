@@ -118,7 +118,7 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
             if point_now is None:
                 yield f"{settings} in entry '{name}', which is gone"
                 continue
-            for key in ("method", "features"):
+            for key in ("method", "features", "epochs"):
                 if point[key] != point_now[key]:
                     yield f"{key} {point[key]} in entry '{name}', and {point_now[key]} is asked for"
             for section in ("pool", "condense"):

@@ -17,7 +17,7 @@ import torch
 from attar import files
 from attar.comparison import figure, numbers, page, record, tables
 from attar.comparison import spec as specs
-from attar.comparison.cells import Context, Task, host, measure, tasks
+from attar.comparison.cells import Context, Task, at_equal_steps, host, measure, tasks
 from attar.comparison.numbers import Row
 from attar.comparison.plan import ComparisonPlan
 from attar.comparison.processes import side_by_side
@@ -128,7 +128,7 @@ def prepare(source: str | Path | Mapping[str, Any], progress: Progress) -> tuple
     if values.get("recipe") is None and not recipes.has_recipe(plan.recipe.data.dataset):
         plan = specs.resolve(values, where, auto.shape_of(data))
     check(plan, data, where)
-    return plan, data
+    return at_equal_steps(plan, data) if plan.equal_steps else plan, data
 
 
 def real_images(plan: ComparisonPlan, progress: Progress) -> ImageData:

@@ -27,7 +27,7 @@ from attar.settings import layers
 from attar.settings.auto import Shape
 from attar.settings.config import SECTIONS, Recipe
 
-SPEC_KEYS = ("recipe", "seeds", "holdout", "entry")  # besides settings, at the top of a spec
+SPEC_KEYS = ("recipe", "seeds", "holdout", "equal_steps", "entry")  # besides settings, at the top of a spec
 ENTRY_KEYS = ("name", "method", "recipe", "features")  # besides settings, in an entry
 MAX_HOLDOUT = 0.5  # of the training images: with more, the remaining ones would be too different a data set
 IPC, METHOD = ("condense", "ipc"), ("condense", "method")
@@ -64,9 +64,11 @@ def resolve(values: Mapping[str, Any], where: str = "", shape: Shape | None = No
     for setting in common:
         if setting[0] not in SHARED_SECTIONS and setting not in effective:
             raise UserError(f"{where}{label(setting)} means nothing to any of the entries; leave it out")
-    return ComparisonPlan(
-        recipe, tuple(points), _seeds(values.get("seeds", 1), where), _holdout(values.get("holdout"), where)
-    )
+    equal_steps = values.get("equal_steps", False)
+    if not isinstance(equal_steps, bool):
+        raise UserError(f"{where}equal_steps must be true or false, not {equal_steps!r}")
+    seeds, holdout = _seeds(values.get("seeds", 1), where), _holdout(values.get("holdout"), where)
+    return ComparisonPlan(recipe, tuple(points), seeds, holdout, equal_steps)
 
 
 def _named(entries: Sequence[Mapping[str, Any]], where: str) -> dict[str, Mapping[str, Any]]:

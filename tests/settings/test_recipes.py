@@ -136,6 +136,16 @@ def test_best_is_a_choice_on_top_of_the_short_recipe() -> None:
     assert (own.batch_real, own.inner_loop, own.factor) == (32, 10, 2)
 
 
+@pytest.mark.parametrize(("ipc", "factor", "lr_img"), [(1, 2, 0.03), (10, 2, 0.03), (49, 2, 0.03), (50, 1, 0.1)])
+def test_best_stores_whole_images_where_there_are_many(ipc: int, factor: int, lr_img: float) -> None:
+    """Asked for by the flag, by a file and by the name alone; what is asked for besides stays."""
+    of_flag = resolve(CONDENSE, {"ipc": ipc}, recipe="best").condense
+    assert (of_flag.ipc, of_flag.factor, of_flag.lr_img) == (ipc, factor, lr_img)
+    assert named("best", ipc).condense == of_flag
+    asked = resolve(CONDENSE, {"ipc": ipc, "factor": 3, "lr_img": 0.5}, recipe="best").condense
+    assert (asked.factor, asked.lr_img) == (3, 0.5)
+
+
 @pytest.mark.parametrize(("nclass", "name"), [(None, "imagenet10"), (10, "imagenet10"), (100, "imagenet100")])
 def test_imagenet_by_its_number_of_classes(nclass: int | None, name: str) -> None:
     given: dict[str, Any] = {"dataset": "imagenet"} | ({} if nclass is None else {"nclass": nclass})

@@ -19,6 +19,7 @@ AUGMENT_WITH_FLIP = "color_crop_flip_scale_rotate"
 # Of digits, which must not be mirrored
 AUGMENT_CUTOUT_WITHOUT_FLIP = "color_crop_cutout_scale_rotate"
 AUGMENT_WITHOUT_FLIP = "color_crop_scale_rotate"
+WHOLE_IMAGES_FROM = 50  # images per class, of `best`: grids did best with 10 (docs/log.md)
 
 
 def digits() -> Recipe:
@@ -95,20 +96,21 @@ def fashion_cpu() -> Recipe:
     )
 
 
-def best() -> Recipe:
+def best(ipc: int = 1) -> Recipe:
     """The most accurate combination at equal time on a CPU, for Fashion-MNIST.
 
     Measured in docs/results.md. On other data its method goes on top of the network and schedule that fit them, with
     AdamW (`auto.BEST`). Perturbed early-stage models, NCFM's matching without its calibration, real images near the
-    centres of clusters, and the mean of the images over the sweeps. Chosen on held-out images, and above all others
-    on test images with one image per class and new seeds.
+    centres of clusters, and the mean of the images over the sweeps. Chosen on held-out images. Grids of four are whole
+    images from `WHOLE_IMAGES_FROM` images a class: there random real images are better than grids.
     """
     base = fashion_cpu()
     ncfm = methods.method_layer("ncfm", base, base.condense.ipc)["condense"]
     accdd = {"network_init": "pool", "perturb": True}
     added = {"select": "cluster", "select_from": 200, "averaging_power": 3}
-    tuned = {"calibrate": 0.0, "img_optim": "sgd", "lr_img": 0.03, "niter": 50}
-    return dataclasses.replace(base, condense=replace(base.condense, ncfm | accdd | added | tuned))
+    tuned = {"ipc": ipc, "calibrate": 0.0, "img_optim": "sgd", "lr_img": 0.03, "niter": 50}
+    whole = {"factor": 1, "lr_img": 0.1} if ipc >= WHOLE_IMAGES_FROM else {}
+    return dataclasses.replace(base, condense=replace(base.condense, ncfm | accdd | added | tuned | whole))
 
 
 def imagenet10() -> Recipe:
@@ -215,13 +217,12 @@ def fits_images(recipe: str | None, dataset: str) -> bool:
 
 
 def named(name: str, ipc: int | None = None) -> Recipe:
-    """The recipe of that name; one of trajectories with its table's column of `ipc`, where that is given.
-
-    Raises `UserError` with the nearest valid name.
-    """
+    """The recipe of that name, as it is for `ipc`. Raises `UserError` with the nearest valid name."""
     method, _, data = name.partition("-")
     if ipc is not None and method in TRAJECTORY_METHODS and name in RECIPES:
         return of_method(method, data, ipc)
+    if ipc is not None and name == "best":
+        return best(ipc)
     return RECIPES[choose("recipe", name, RECIPES)]()
 
 

@@ -44,8 +44,13 @@ def table(path: Path) -> str:
 
 
 def effective(sections: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The settings of a line without those of [condense] that have no effect with the others."""
+    """The settings of a line without those of [condense] that have no effect with the others.
+
+    Where a warm-up trains the network too, all stay.
+    """
     known, condense = known_settings(CondenseConfig), sections["condense"]
+    if condense["warmup"]:
+        return sections
     without = [name for name in condense if (needs := known[name].needs) and condense[needs[0]] not in needs[1]]
     return sections | {"condense": {name: value for name, value in condense.items() if name not in without}}
 
@@ -90,7 +95,7 @@ def main() -> None:
         shutil.copy(arguments.folder / file, target / file)
     lines = [json.loads(line) for line in (target / RESULTS).read_text(encoding="utf-8").splitlines()]
     lines = [line | {"settings": effective(line["settings"])} if "settings" in line else line for line in lines]
-    compact = (json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n" for line in lines)  # two thirds
+    compact = (json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n" for line in lines)
     (target / RESULTS).write_text("".join(compact), encoding="utf-8")
     for file in figures.shown():
         if Path(file).stem == arguments.name:

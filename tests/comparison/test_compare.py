@@ -147,9 +147,9 @@ def test_networks_have_equally_many_steps_on_real_images_and_on_grids_of_four(tm
     assert "after the last of 3 or 6 or 9 epochs" in table
     larger = '[[entry]]\nname = "more"\nmethod = "rded"\nfactor = 4\n'
     (tmp_path / "spec.toml").write_text(GRIDS_AND_REAL_IMAGES + larger, encoding="utf-8")
-    with pytest.raises(UserError, match="epochs 6 in entry 'random', and 24 is asked for"):
+    with pytest.raises(UserError, match="networks of 6 epochs on the sets of 'random' at ipc 1, and it would be 24"):
         attar.compare(tmp_path / "spec.toml", out=tmp_path / "out")
-    (tmp_path / "spec.toml").write_text(GRIDS_AND_REAL_IMAGES.replace("steps = true", "steps = 1"), encoding="utf-8")
+    (tmp_path / "spec.toml").write_text(GRIDS_AND_REAL_IMAGES.replace("_steps = true", "-steps = 1"), encoding="utf-8")
     with pytest.raises(UserError, match="equal_steps must be true or false, not 1"):
         attar.compare(tmp_path / "spec.toml", out=tmp_path / "other")
 

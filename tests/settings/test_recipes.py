@@ -138,7 +138,7 @@ def test_best_is_a_choice_on_top_of_the_short_recipe() -> None:
 
 @pytest.mark.parametrize(("ipc", "factor", "lr_img"), [(1, 2, 0.03), (10, 2, 0.03), (49, 2, 0.03), (50, 1, 0.1)])
 def test_best_stores_whole_images_where_there_are_many(ipc: int, factor: int, lr_img: float) -> None:
-    """Asked for by the flag, by a file and by the name alone; what is asked for besides stays."""
+    """By the flag and by the recipe's name; what is asked for besides stays."""
     of_flag = resolve(CONDENSE, {"ipc": ipc}, recipe="best").condense
     assert (of_flag.ipc, of_flag.factor, of_flag.lr_img) == (ipc, factor, lr_img)
     assert named("best", ipc).condense == of_flag

@@ -118,9 +118,14 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
             if point_now is None:
                 yield f"{settings} in entry '{name}', which is gone"
                 continue
-            for key in ("method", "features", "epochs"):
+            for key in ("method", "features"):
                 if point[key] != point_now[key]:
                     yield f"{key} {point[key]} in entry '{name}', and {point_now[key]} is asked for"
+            if point["epochs"] != point_now["epochs"]:
+                yield (
+                    f"networks of {point['epochs']} epochs on the sets of '{name}' at {settings}, and it would be "
+                    f"{point_now['epochs']} now (with equal_steps the largest set decides)"
+                )
             for section in ("pool", "condense"):
                 yield from _differing(section, point[section], point_now[section], f" in entry '{name}' at {settings}")
 

@@ -51,6 +51,7 @@ def resolve(values: Mapping[str, Any], where: str = "", shape: Shape | None = No
     for key in values:
         if not isinstance(key, str) or key.replace("-", "_") not in keys:
             raise UserError(f"{where}unknown setting '{key}'; {nearest(str(key), keys)}")
+    values = {own if (own := key.replace("-", "_")) in SPEC_KEYS else key: value for key, value in values.items()}
     base = _recipe(values, where)
     common = settings_in({key: value for key, value in values.items() if key not in SPEC_KEYS}, where)
     if base is None and ("data", "dataset") not in common:

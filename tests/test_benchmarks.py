@@ -14,10 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
+import attar
+from attar.comparison import run
 from attar.engine.device import tensor_cores
 from attar.errors import log
-from benchmarks import common, step
+from attar.runs.progress import Progress
+from benchmarks import common, curves, step
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]
@@ -94,3 +98,29 @@ def test_the_published_loop_as_pytorch_comes_stands_beside_the_strict_one() -> N
     finally:
         tensor_cores(products=before[0], convolutions=before[1])
     assert seen == [(False, True), (False, False)]
+
+
+def test_a_curve_begins_with_the_initial_images_and_ends_with_the_set(tmp_path: Path) -> None:
+    values = {
+        **{"dataset": "digits", "nclass": 2, "ipc": 1, "width": 0.05, "inner_loop": 1, "n_data": 16, "runs": 1},
+        **{
+            "evaluate": {"epochs": 20, "yardsticks": ["initial"]},
+            "entry": [{"method": "idc", "niter": 4, "lr_img": 1.0}],
+        },
+    }
+    attar.compare(values, out=tmp_path / "out")
+    (line,) = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    plan, data = run.prepare(values, Progress())
+    points = list(curves.points(plan, data, tmp_path / "out"))
+    assert [point["iterations"] for point in points] == [0, 1, 2, 3, 4]
+    assert [point["seconds"] for point in points] == sorted(point["seconds"] for point in points)
+    ends = [point["accuracy"]["convnet2"]["mean"] for point in (points[0], points[-1])]
+    expected = [line[kind]["convnet2"]["mean"] for kind in ("initial", "accuracy")]
+    assert ends == pytest.approx(expected, abs=0.02)  # 8 bits move an image or so of seventy
+    curves.draw(tmp_path / "curves.png", points)
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size == (1100, 440)
+    snapshots = next((tmp_path / "out").rglob("snapshots.safetensors"))
+    snapshots.unlink()
+    with pytest.raises(SystemExit, match="no snapshots of all its images"):
+        list(curves.points(plan, data, tmp_path / "out"))

@@ -111,6 +111,25 @@ def test_a_column_without_a_value_is_left_out() -> None:
     assert "IOR" not in text and "HLR" not in text and "whole" not in text
 
 
+def test_sets_on_which_networks_had_fewer_steps_are_named() -> None:
+    """40 images are one batch of 64, so 300 epochs are 300 steps; 200 images are four."""
+    longer = [
+        line | {"accuracy": entry(0.9, images=200)} if line["cell"].startswith("a ipc 1 niter 4") else line
+        for line in LINES
+    ]
+    rows = numbers.rows(PLAN, longer)
+    assert [row.steps for row in rows] == [300, 1200, None]
+    text = tables.to_markdown(PLAN, rows, longer, [HOST], 0)
+    assert "| accuracy | n | steps |" in text and "| 76.0 ± 4.0 | 3 | 300 |" in text and "| 90.0 | 1 | 1200 |" in text
+    assert "fewer steps on smaller sets" in text and "equal_steps = true" in text
+    alike = [
+        line | {"accuracy": entry(0.9, epochs=330)} if line["cell"].startswith("a ipc 1 niter 4") else line
+        for line in LINES
+    ]
+    text = tables.to_markdown(PLAN, numbers.rows(PLAN, alike), alike, [HOST], 0)
+    assert "steps" not in text, "330 and 300 epochs are as many steps, but for whole epochs"
+
+
 def test_what_the_spec_asks_for_besides_has_columns() -> None:
     """Without augmentation and under attack: of the sets over seeds, and of random real images."""
     asked = [json.loads(json.dumps(line)) for line in LINES]

@@ -25,7 +25,6 @@ from attar.data.load import equal_words
 from attar.engine.device import compiled_code
 from attar.errors import counted
 from attar.evaluation import protocol, results
-from attar.evaluation.protocol import MEASURED
 from attar.runs import run_folder
 from attar.runs.progress import Progress
 from attar.runs.run_folder import RunFolder
@@ -115,10 +114,11 @@ def print_pool(flags: Flags, trained: Pool) -> None:
 
 def print_accuracies(result: dict[str, Any], measured: dict[str, Any], path: Path) -> None:
     """Print accuracies in percent, mean ± std over n seeds, one row per network."""
-    kinds = [name for name in MEASURED if name in measured]
+    kinds = [name for name in protocol.MEASURED if name in measured]
     stored = f"{counted(result['ipc'], 'stored image')} per class"
     title = f"{result['dataset']}, {stored}, factor {result['factor']}: accuracy on {result['tested_on']}, %"
-    table = Table(Column("network", overflow="fold"), *(Column(MEASURED[name][0], overflow="fold") for name in kinds))
+    heads = ("network", *(protocol.MEASURED[name][0] for name in kinds))
+    table = Table(*(Column(head, overflow="fold") for head in heads))
     for label in measured["accuracy"]:
         table.add_row(label, *(results.spread(measured[name][label]) for name in kinds))
     print_table(title, table)
@@ -127,11 +127,11 @@ def print_accuracies(result: dict[str, Any], measured: dict[str, Any], path: Pat
         for line in results.lines(compared, label):
             say(line)
     seconds = ", ".join(f"{name} {value:.1f} s" for name, value in result["seconds"].items())
-    n = next(iter(measured["accuracy"].values()))["n"]
-    say(f"{'one seed' if n == 1 else f'mean ± std over {n} seeds'}; {seconds} on {result['device']}")
+    seeds = next(iter(measured["accuracy"].values()))["n"]
+    say(f"{'one seed' if seeds == 1 else f'mean ± std over {seeds} seeds'}; {seconds} on {result['device']}")
     say(f"protocol: {results.protocol_words(compared)}")
-    if (path / run_folder.REPORT).is_file():
-        print(f"report: {path / run_folder.REPORT}")
+    if (report := path / run_folder.REPORT).is_file():
+        print(f"report: {report}")
     if is_run(path):
         print(f"next: attar export {quoted(path)} --to imagefolder")
 
@@ -147,7 +147,7 @@ def print_shown(flags: Flags, run: Shown) -> None:
     def print_text() -> None:
         if run.result.get("accuracy"):
             return print_accuracies(
-                run.result, {key: run.result[key] for key in MEASURED if key in run.result}, run.path
+                run.result, {key: run.result[key] for key in protocol.MEASURED if key in run.result}, run.path
             )
         print(f"{run.path}: {_about(run)}")
         if run.running:
@@ -209,14 +209,15 @@ def print_comparison(flags: Flags, rows: Sequence[Row], path: Path) -> None:
 
     def print_rows() -> None:
         for short in (False, True):
-            columns = tables.text_columns(rows, short=short)
-            table = Table(*(escape(head) for head, _ in columns))
-            for cells in zip(*(cells for _, cells in columns), strict=True):
+            heads, columns = zip(*tables.text_columns(rows, short=short), strict=True)
+            table = Table(*map(escape, heads))
+            for cells in zip(*columns, strict=True):
                 table.add_row(*map(escape, cells))
             if Console(width=1000).measure(table).maximum <= _console().width:
                 break
         print_table(str(path), table)
-        say(f"accuracies in %, mean ± std over n seeds; {path / record.TABLE_MD}; open {path / record.PAGE}")
+        files = f"{path / record.TABLE_MD}; open {path / record.PAGE}"
+        say("; ".join(filter(None, ("accuracies in %, mean ± std over n seeds", tables.unequal(rows), files))))
         print(f"next: attar runs {quoted(path / record.CELLS_FOLDER)}")
 
     print_result(flags, {"folder": str(path), "rows": [as_dict(row) for row in rows]}, print_rows)
@@ -256,8 +257,7 @@ def _print_data(data: ImageData) -> None:
     print_table(data.name, table)
     fewest = f"{min(counts := data.counts):,} to " * (min(counts) < max(counts))
     print(f"{data.nclass} classes of {fewest}{counted(max(counts), 'training image')}")
-    size = sum(counts) * math.prod(data.images.shape[1:])
-    kind = "grey" if data.channels == 1 else "colour"
+    size, kind = sum(counts) * math.prod(data.images.shape[1:]), "grey" if data.channels == 1 else "colour"
     print(f"{kind} images of {data.size[1]}x{data.size[0]} pixels, {size / MEGABYTE:,.1f} MB for training")
     for reason, count in data.left_out.counts.items():
         print(f"not used: {reason}: {count:,}")

@@ -10,7 +10,8 @@ from typing import Any
 from attar.comparison.paired import Lead, leads
 from attar.comparison.plan import ComparisonPlan, Point, value_of
 from attar.comparison.record import ResultLine
-from attar.evaluation.protocol import LEARNED, MEASURED, PLAIN, RANDOM, RANDOM_PLAIN, WHOLE, epochs_at_equal_steps
+from attar.evaluation import protocol
+from attar.evaluation.protocol import LEARNED, MEASURED, PLAIN, RANDOM, RANDOM_PLAIN, WHOLE
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Row:
     by_seed: dict[int, float] = field(default_factory=dict)  # the accuracy of each condensation seed
     lead: Lead | None = None  # of the first entry over this row, see `with_leads`
     random_epochs: int | None = None  # on random real images: as many steps as on the sets
+    steps: int | None = None  # of each network on the sets
 
     @property
     def ior(self) -> float | None:
@@ -119,8 +121,8 @@ def _row(
 
     def as_long(entry: Mapping[str, Any]) -> bool:
         """Whether random real images were trained on for as many steps as the sets of this row."""
-        equal = (epochs_at_equal_steps(own["epochs"], own["images"], entry["images"], batch) for own in trained)
-        return entry["epochs"] in equal
+        equal = protocol.epochs_at_equal_steps
+        return entry["epochs"] in (equal(own["epochs"], own["images"], entry["images"], batch) for own in trained)
 
     random = list(filter(as_long, yardstick(RANDOM, ipc=ipc)))
     whole = [accuracy for entry in yardstick(WHOLE) for accuracy in entry["runs"]]
@@ -144,6 +146,7 @@ def _row(
         asked=asked_for(plan.recipe.evaluate.attacks, measured, random, network),
         by_seed={line["seed"]: line["accuracy"][network]["mean"] for line in measured},
         random_epochs=random[0]["epochs"] if random else None,
+        steps=protocol.steps(trained[0]["epochs"], trained[0]["images"], batch) if trained else None,
     )
 
 

@@ -138,7 +138,12 @@ def epochs_of(kind: str, condensed: SyntheticSet | CondenseConfig, data: ImageDa
 
 def epochs_at_equal_steps(epochs: int, images: int, others: int, batch: int) -> int:
     """Epochs on `others` images that have as many steps, or the next more, as so many epochs on `images`."""
-    return -(-epochs * -(-images // batch) // -(-others // batch))
+    return -(-steps(epochs, images, batch) // steps(1, others, batch))
+
+
+def steps(epochs: int, images: int, batch: int) -> int:
+    """The number of steps of a network in so many epochs on `images`, whose last batch may be smaller."""
+    return epochs * -(-images // batch)
 
 
 def protocol_of(config: EvaluateConfig, network: NetworkConfig, data: ImageData) -> dict[str, Any]:

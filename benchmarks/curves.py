@@ -53,15 +53,27 @@ def points(plan: ComparisonPlan, data: ImageData, out: Path) -> Iterator[dict[st
 
 
 def draw(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Two panels: accuracy against outer iterations and against seconds, a line for each run."""
+    """Two panels: accuracy against outer iterations and against seconds, a line for each run, seeds in one colour."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     cells = dict.fromkeys(line["cell"] for line in lines)
+    points = list(dict.fromkeys(cell.rpartition(" seed ")[0] for cell in cells))
+    seeds = list(dict.fromkeys(line["seed"] for line in lines))
     for panel, key, label in zip(panels, ("iterations", "seconds"), ("outer iterations", "seconds"), strict=True):
-        for cell, marker in zip(cells, MARKERS * len(cells), strict=False):
+        for cell in cells:
             of_run = [line for line in lines if line["cell"] == cell]
             heights = [100 * next(iter(line["accuracy"].values()))["mean"] for line in of_run]
-            panel.plot([line[key] for line in of_run], heights, marker=marker, markersize=4, linewidth=1, label=cell)
+            point, first = points.index(cell.rpartition(" seed ")[0]), of_run[0]["seed"] == seeds[0]
+            panel.plot(
+                [line[key] for line in of_run],
+                heights,
+                color=f"C{point}",
+                linestyle="-" if first else "--",
+                marker=MARKERS[point % len(MARKERS)],
+                markersize=4,
+                linewidth=1,
+                label=points[point] if first else None,
+            )
         panel.set_xscale("symlog", linthresh=1 if key == "iterations" else 10)
         panel.set_xlabel(label)
         panel.grid(alpha=0.3)

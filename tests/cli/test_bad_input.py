@@ -138,6 +138,7 @@ def test_unknown_names_elsewhere(refused: Callable[..., str]) -> None:
     assert "unknown network 'convnt'; did you mean" in refused("evaluate", "base", "--networks", "convnet", "convnt")
     assert "unknown yardstick 'hole'; did you mean 'whole'?" in refused("evaluate", "base", "--yardsticks", "hole")
     assert "unknown recipe 'digit'; did you mean 'digits'?" in refused("recipes", "digit")
+    assert "for the settings of one recipe: attar recipes best --ipc 10" in refused("recipes", "--ipc", "3")
 
 
 # ---- recipe files ----

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -249,6 +250,16 @@ def test_a_printed_recipe_can_be_run(copied: Path, capsys: pytest.CaptureFixture
     (copied / "my.toml").write_text(capsys.readouterr().out)
     call("condense", "--recipe", "my.toml", *TINY, "--out", "run", "--quiet")
     assert same_images("run", "base")
+
+
+def test_a_recipe_is_printed_as_it_is_for_so_many_images(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = []
+    for options in ((), ("--ipc", "50")):
+        call("recipes", "best", *options)
+        shown.append(tomllib.loads(capsys.readouterr().out)["condense"])
+    assert [(one["ipc"], one["factor"]) for one in shown] == [(1, 2), (50, 1)]
+    call("recipes", "digits", "--ipc", "3")
+    assert tomllib.loads(capsys.readouterr().out)["condense"]["ipc"] == 3
 
 
 def test_a_config_runs_again_bit_for_bit(copied: Path) -> None:

@@ -201,14 +201,19 @@ def recipes(name: str | None = None, /, *, flags: Flags, settings: Settings) -> 
     attar recipes
     attar recipes --methods
     attar recipes fashion-cpu > mine.toml  # then: attar condense --recipe mine.toml
+    attar recipes best --ipc 10  # some settings depend on the images per class
     """
+    from attar.errors import UserError
     from attar.settings import choices
     from attar.settings.layers import to_toml
     from attar.settings.methods import METHODS
     from attar.settings.recipes import RECIPES
 
+    ipc = settings.get("ipc")
     if name not in (None, "methods", "networks"):
-        print(to_toml(name))
+        print(to_toml(name, ipc))
+    elif ipc is not None:
+        raise UserError("--ipc is for the settings of one recipe: attar recipes best --ipc 10")
     elif flags.methods or name == "methods":
         print("\n".join(f"{name:9} {method.paper}" for name, method in METHODS.items()))
     elif flags.networks or name == "networks":

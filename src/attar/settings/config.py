@@ -294,6 +294,7 @@ FLAGS: dict[str, dict[str, tuple[str, str]]] = {
     ),
     "demo": flags_of("data", "device") | flags_of("condense", "ipc", "seed"),
     "inspect": flags_of("data") | flags_of("condense", "ipc", "method", "plugin"),
+    "recipes": flags_of("condense", "ipc"),
     "export": {},
     "push": {},
 }

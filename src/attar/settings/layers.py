@@ -36,10 +36,14 @@ def read(path: Path) -> dict[str, Any]:
     return values
 
 
-def to_toml(name: str) -> str:
-    """The recipe of that name as a TOML file that starts from it; settings without a value become comments."""
+def to_toml(name: str, ipc: int | None = None) -> str:
+    """The recipe of that name as a TOML file that starts from it; settings without a value become comments.
+
+    ipc: as it is for so many images per class, on which settings may depend.
+    """
+    recipe = named(name, ipc) if ipc is None else overlay(named(name, ipc), {"condense": {"ipc": ipc}})
     lines = [f"recipe = {json.dumps(name)}", ""]
-    for section, values in settings_of(named(name)).items():
+    for section, values in settings_of(recipe).items():
         lines += [f"[{section}]", *(_toml_line(key, value) for key, value in values.items()), ""]
     return "\n".join(lines).rstrip()
 

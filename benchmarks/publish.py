@@ -1,6 +1,6 @@
 """Publish a finished comparison: its results and figure into the project, its table into a page docs/results*.md.
 
-    python -m benchmarks.publish runs/compared fashion-cpu-authors-ipc10
+    python -m benchmarks.publish runs/compared fashion-cpu-ipc10
 
 It copies table.md, table.csv and, without settings that have no effect, results.jsonl to
 benchmarks/results/compare-NAME/, and writes the table between `<!-- NAME -->` and `<!-- /NAME -->`, on the page that

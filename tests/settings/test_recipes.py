@@ -136,7 +136,7 @@ def test_best_is_a_choice_on_top_of_the_short_recipe() -> None:
     assert (own.batch_real, own.inner_loop, own.factor) == (32, 10, 2)
 
 
-@pytest.mark.parametrize(("ipc", "factor", "lr_img"), [(1, 2, 0.03), (10, 2, 0.03), (49, 2, 0.03), (50, 1, 0.1)])
+@pytest.mark.parametrize(("ipc", "factor", "lr_img"), [(1, 2, 0.03), (9, 2, 0.03), (10, 1, 0.1), (50, 1, 0.1)])
 def test_best_stores_whole_images_where_there_are_many(ipc: int, factor: int, lr_img: float) -> None:
     """By the flag and by the recipe's name; what is asked for besides stays."""
     of_flag = resolve(CONDENSE, {"ipc": ipc}, recipe="best").condense

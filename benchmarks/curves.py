@@ -53,7 +53,7 @@ def points(plan: ComparisonPlan, data: ImageData, out: Path) -> Iterator[dict[st
 
 
 def draw(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Two panels: accuracy against outer iterations and against seconds, a line for each run, seeds in one colour."""
+    """Accuracy against outer iterations and seconds, a line for each run; later seeds of an entry are dashed."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     cells = dict.fromkeys(line["cell"] for line in lines)

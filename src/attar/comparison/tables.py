@@ -113,7 +113,7 @@ def text_columns(rows: Sequence[Row], *, short: bool = False) -> list[tuple[str,
 def unequal(rows: Sequence[Row]) -> str:
     """In words that networks had more steps on some sets of an ipc than on others; empty where they had as many.
 
-    A tenth more counts as as many: epochs are whole.
+    Differences up to a tenth count as equal: epochs are whole numbers.
     """
     steps: dict[Any, list[int]] = {}
     for row in rows:
@@ -121,7 +121,7 @@ def unequal(rows: Sequence[Row]) -> str:
             steps.setdefault(row.columns.get("ipc"), []).append(row.steps)
     if all(min(of_ipc) >= 0.9 * max(of_ipc) for of_ipc in steps.values()):
         return ""
-    return "networks had fewer steps on smaller sets, which is against these; equal_steps = true gives all as many"
+    return "networks had fewer steps on smaller sets, which lowers their accuracy; equal_steps = true gives all as many"
 
 
 def asked(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:

@@ -102,7 +102,7 @@ def best(ipc: int = 1) -> Recipe:
     Measured in docs/results.md. On other data its method goes on top of the network and schedule that fit them, with
     AdamW (`auto.BEST`). Perturbed early-stage models, NCFM's matching without its calibration, real images near the
     centres of clusters, and the mean of the images over the sweeps. Chosen on held-out images. From `WHOLE_IMAGES_FROM`
-    images a class whole images are stored in place of grids of four: they do better for as many steps.
+    images a class whole images are stored, not grids of four: in equally many steps networks do better on them.
     """
     base = fashion_cpu()
     ncfm = methods.method_layer("ncfm", base, base.condense.ipc)["condense"]

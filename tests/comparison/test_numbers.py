@@ -122,12 +122,20 @@ def test_sets_on_which_networks_had_fewer_steps_are_named() -> None:
     text = tables.to_markdown(PLAN, rows, longer, [HOST], 0)
     assert "| accuracy | n | steps |" in text and "| 76.0 ± 4.0 | 3 | 300 |" in text and "| 90.0 | 1 | 1200 |" in text
     assert "fewer steps on smaller sets" in text and "equal_steps = true" in text
-    alike = [
-        line | {"accuracy": entry(0.9, epochs=330)} if line["cell"].startswith("a ipc 1 niter 4") else line
+
+
+@pytest.mark.parametrize(
+    ("images", "epochs", "equal"), [(500, 38, True), (500, 39, False), (300 * 64, 1, True), (200, 74, False)]
+)
+def test_up_to_an_epoch_more_is_rounding(images: int, epochs: int, equal: bool) -> None:
+    """300 steps elsewhere; 500 images are 8 steps an epoch, so 304 in 38, of which 37 would be too few."""
+    here = [
+        line | {"accuracy": entry(0.9, images=images, epochs=epochs)}
+        if line["cell"].startswith("a ipc 1 niter 4")
+        else line
         for line in LINES
     ]
-    text = tables.to_markdown(PLAN, numbers.rows(PLAN, alike), alike, [HOST], 0)
-    assert "steps" not in text, "330 and 300 epochs are as many steps, but for whole epochs"
+    assert ("steps" not in tables.to_markdown(PLAN, numbers.rows(PLAN, here), here, [HOST], 0)) == equal
 
 
 def test_what_the_spec_asks_for_besides_has_columns() -> None:

@@ -46,7 +46,8 @@ class Row:
     by_seed: dict[int, float] = field(default_factory=dict)  # the accuracy of each condensation seed
     lead: Lead | None = None  # of the first entry over this row, see `with_leads`
     random_epochs: int | None = None  # on random real images: as many steps as on the sets
-    steps: int | None = None  # of each network on the sets
+    epochs: int | None = None  # of each network on the sets
+    steps: int | None = None  # that these epochs are
 
     @property
     def ior(self) -> float | None:
@@ -146,6 +147,7 @@ def _row(
         asked=asked_for(plan.recipe.evaluate.attacks, measured, random, network),
         by_seed={line["seed"]: line["accuracy"][network]["mean"] for line in measured},
         random_epochs=random[0]["epochs"] if random else None,
+        epochs=trained[0]["epochs"] if trained else None,
         steps=protocol.steps(trained[0]["epochs"], trained[0]["images"], batch) if trained else None,
     )
 

@@ -113,13 +113,13 @@ def text_columns(rows: Sequence[Row], *, short: bool = False) -> list[tuple[str,
 def unequal(rows: Sequence[Row]) -> str:
     """In words that networks had more steps on some sets of an ipc than on others; empty where they had as many.
 
-    Differences up to a tenth count as equal: epochs are whole numbers.
+    Up to a whole epoch more is rounding: epochs at equal steps are the first that have as many.
     """
-    steps: dict[Any, list[int]] = {}
+    of_ipc: dict[Any, list[tuple[int, int]]] = {}  # by ipc: steps, and steps of one epoch
     for row in rows:
-        if row.steps is not None:
-            steps.setdefault(row.columns.get("ipc"), []).append(row.steps)
-    if all(min(of_ipc) >= 0.9 * max(of_ipc) for of_ipc in steps.values()):
+        if row.steps and row.epochs:
+            of_ipc.setdefault(row.columns.get("ipc"), []).append((row.steps, row.steps // row.epochs))
+    if all(max(steps)[0] - max(steps)[1] < min(steps)[0] for steps in of_ipc.values()):
         return ""
     return "networks had fewer steps on smaller sets, which lowers their accuracy; equal_steps = true gives all as many"
 

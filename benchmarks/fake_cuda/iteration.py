@@ -90,7 +90,7 @@ def _steady(ledgers: list[Ledger]) -> dict[str, Any]:
 
 
 def config_for(arguments: argparse.Namespace) -> CondenseConfig:
-    """The settings of a method for a shape; uncompiled, and with networks that last for some steps."""
+    """The settings of a method for a shape; uncompiled, and where it trains networks with ones that last for some steps."""
     base = recipes.named(arguments.shape)
     layer = methods.method_layer(arguments.method, base, arguments.ipc)["condense"]
     asked = {name: getattr(arguments, name) for name in ("ipc", "n_data", "batch_real", "precision")}
@@ -98,7 +98,9 @@ def config_for(arguments: argparse.Namespace) -> CondenseConfig:
     config = replace(base.condense, layer | asked | long)
     if config.init == "correct":  # chosen on the host, before the first iteration
         config = replace(config, {"init": "random"})
-    return config if config.sweeps_per_network is None else replace(config, {"sweeps_per_network": 2 * STEPS})
+    if config.sweeps_per_network is None or config.update == "none":
+        return config
+    return replace(config, {"sweeps_per_network": 2 * STEPS})
 
 
 def pool_for(arguments: argparse.Namespace, config: CondenseConfig, host: ImageData) -> Pool:

@@ -9,9 +9,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from attar import models, signals
@@ -20,6 +23,7 @@ from attar.condensation.memory import choose_chunk, class_bytes
 from attar.condensation.setup import serial_steps, set_up
 from attar.data.images import ImageData
 from attar.data.load import load
+from attar.engine import device
 from attar.engine.compile import Compiled, worth_compiling
 from attar.engine.cuda_graphs import GRAPH_WARMUP, CudaGraph
 from attar.engine.precision import autocast, check_precision
@@ -266,6 +270,47 @@ def test_a_recorded_function_gives_what_the_function_gives(said: list[str]) -> N
     other = torch.ones(5)
     assert torch.equal(replayed(other, {"a": [other, other]}, None)[0], other + other), "another shape runs as it is"
     assert tape.recorded == 1 and not said
+
+
+def test_warm_up_and_recording_see_the_same_strides() -> None:
+    """Code that is compiled in the warm-up is compiled for them; one number for a whole batch has the stride 0."""
+    seen: list[tuple[int, ...]] = []
+
+    def function(x: Tensor) -> tuple[Tensor]:
+        seen.append(x.stride())
+        return (2 * x,)
+
+    replayed = CudaGraph(function, Tape())
+    for call in range(GRAPH_WARMUP + 3):
+        (actual,) = replayed(torch.tensor([float(call)]).expand(5))
+        assert torch.equal(actual, torch.full((5,), 2.0 * call))
+    assert len(seen) == GRAPH_WARMUP + 4 and set(seen) == {(1,)}
+
+
+def test_code_is_compiled_once_for_each_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[int, ...]] = []
+    function = Compiled(lambda x: x + 1, lambda x: x + 1, CPU, "it")
+    monkeypatch.setattr(function, "_compile", lambda args: made.append(args[0].stride()) or function.function)
+    wide = torch.zeros(4, 6)
+    for x in (wide, wide.clone(), torch.zeros(6, 4).t(), torch.zeros(1, 1).expand(4, 6), wide):
+        function(x)
+    assert made == [(6, 1), (1, 4), (0, 0)]
+
+
+@given(shapes=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 70)), max_size=5), halves=st.integers(0, 5))
+def test_tensors_are_sent_in_one_block(shapes: list[tuple[int, int]], halves: int) -> None:
+    """Values, shapes and dtypes stay; each begins where memory is aligned; one copy for a dtype."""
+    own = {
+        str(k): torch.randn(shape).to(torch.int64 if k == halves else torch.float32) for k, shape in enumerate(shapes)
+    }
+    sent: list[Tensor] = []
+    with mock.patch.object(device, "send", lambda block, _: sent.append(block) or block):
+        actual = device.send_all(own, torch.device("meta"))
+    assert list(actual) == list(own)
+    assert all(torch.equal(actual[name], value) and actual[name].dtype == value.dtype for name, value in own.items())
+    assert all(value.storage_offset() % device.ALIGNED == 0 for value in actual.values())
+    assert len(sent) == len({value.dtype for value in own.values()})
+    assert all(device.send_all(own, CPU)[name] is value for name, value in own.items())
 
 
 def test_where_nothing_can_be_recorded_it_is_said_once(said: list[str]) -> None:

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from torch.func import functional_call
 
 from attar.condensation.setup import Setup
-from attar.engine.device import send
+from attar.engine.device import send_all
 from attar.errors import UserError
 from attar.settings.condense_config import CondenseConfig
 from attar.training.pool import Member
@@ -21,7 +21,7 @@ STILL = 1e-5  # of a parameter's norm, and of 1: an expert that moves less has n
 def logits_of(setup: Setup, index: int, images: Tensor) -> Tensor:
     """The logits [n, C] of normalised images [n, ch, H, W] by a member of the pool, after its last epoch."""
     member, module = setup.pool.members[index], setup.module
-    tensors = {name: send(value, images.device) for name, value in {**setup.pool.at(index), **member.buffers}.items()}
+    tensors = send_all({**setup.pool.at(index), **member.buffers}, images.device)
     module.eval()
     logits = torch.cat([functional_call(module, tensors, (part,)) for part in images.split(AT_ONCE)])
     module.train()

@@ -22,7 +22,7 @@ from attar.condensation.setup import Setup, set_up
 from attar.condensation.state import State, check_finite, init, start_network
 from attar.condensation.trajectory_step import learn, match, starting_point
 from attar.data.images import ImageData
-from attar.engine.device import send
+from attar.engine.device import send_all
 from attar.errors import UserError
 from attar.selection.embeddings import by_network, representatives
 from attar.sets.decode import decoded_count
@@ -88,10 +88,7 @@ def take_network(state: State, setup: Setup) -> None:
         initial = starting_point(state, setup)
     else:
         initial = NETWORK_INITS[config.network_init](setup.pool, state.cpu_generator)
-    params, buffers = (
-        {name: send(value, data.device) for name, value in tensors.items()}
-        for tensors in (initial.params, initial.buffers)
-    )
+    params, buffers = (send_all(tensors, data.device) for tensors in (initial.params, initial.buffers))
     if state.network is None:
         state.network = start_network(setup, params, buffers)
     if config.warmup:
@@ -163,7 +160,7 @@ def step(state: State, setup: Setup) -> tuple[State, Tensor]:
         else:
             draws = draw(strategy, len(rows), data.size, state.generator, batch=1)
             images = seen_images(state, setup)
-        params = {name: send(value, data.device) for name, value in trained.items()}
+        params = send_all(trained, data.device)
         of_entropy, entropy = setup.calibration.run(SweepInputs(images, params, [], draws, subsets))
         objective, of_entropy = loss + config.calibrate * entropy, config.calibrate * of_entropy
         move_images(state, setup, images, gradient + of_entropy if joint else of_entropy)

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from attar.engine.device import free_memory
 from attar.errors import UserError, size_in_words
 from attar.models import Network, fixed_statistics
 
@@ -45,7 +46,7 @@ def choose_chunk(per_class: int, classes: int, device: torch.device, budget_gb: 
     if device.type == "cpu":
         return 1
     if limit is None:
-        limit = max(1, int(FREE_MEMORY_FRACTION * torch.cuda.mem_get_info(device)[0] // per_class))
+        limit = max(1, int(FREE_MEMORY_FRACTION * free_memory(device) // per_class))
     limit = min(classes, limit)
     return math.ceil(classes / math.ceil(classes / limit))  # groups of about equal size: at most two shapes to compile
 

@@ -9,7 +9,7 @@ from attar.condensation.network_init import InitialWeights
 from attar.condensation.setup import Setup
 from attar.condensation.state import State
 from attar.condensation.trajectory import Matched, StudentStep
-from attar.engine.device import send
+from attar.engine.device import send_all
 from attar.sets.decode import decode_class
 from attar.settings.choices import strategy_names
 from attar.training.draws import numbers
@@ -39,7 +39,7 @@ def match(state: State, setup: Setup) -> Matched:
     end = setup.pool.at(state.member, state.epoch + config.expert_epochs)
     matched = gradients(
         gradients.flat(state.network.params),
-        gradients.flat({name: send(value, data.device) for name, value in end.items()}),
+        gradients.flat(send_all(end, data.device)),
         pixels.detach(),
         targets.detach(),
         draw_steps(len(pixels), state, setup),

@@ -16,7 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from attar import signals
-from attar.engine.cuda_graphs import Shapes, shapes_of
+from attar.engine.cuda_graphs import Shapes, layouts_of
 from attar.engine.gpu_forms import GPUForms
 from attar.errors import log, say_once
 
@@ -48,7 +48,7 @@ def worth_compiling(setting: str, calls: int, size: float, device: torch.device)
 
 
 class Compiled:
-    """A function that is compiled at its first call with each combination of argument shapes.
+    """A function that is compiled at its first call with each combination of argument shapes and strides.
 
     For shapes where compilation fails, `eager` is called instead. When several threads call it, one compiles and the
     others wait.
@@ -64,7 +64,7 @@ class Compiled:
         self.compiling = threading.Lock()
 
     def __call__(self, *args: Any) -> Any:
-        shapes = shapes_of(args)
+        shapes = layouts_of(args)
         if shapes not in self.by_shapes:
             with self.compiling:
                 if shapes not in self.by_shapes:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from attar.errors import log
 
@@ -18,11 +20,14 @@ Shapes = tuple[Any, ...]
 
 
 def shapes_of(args: Any) -> Shapes:
-    """Shape and dtype of each tensor in nested lists, tuples and dicts, and what else they hold, as it is.
-
-    Compiled code is valid for one such key.
-    """
+    """Shape and dtype of each tensor in nested lists, tuples and dicts, and what else they hold, as it is."""
     return tuple((value.shape, value.dtype) if isinstance(value, Tensor) else value for value in tree_leaves(args))
+
+
+def layouts_of(args: Any) -> Shapes:
+    """As `shapes_of`, with the strides of each tensor: what compiled code is valid for."""
+    leaves = tree_leaves(args)
+    return shapes_of(args) + tuple(value.stride() for value in leaves if isinstance(value, Tensor))
 
 
 class CudaGraph:
@@ -47,7 +52,6 @@ class CudaGraph:
         self.function = function
         self.record = record or record_graph
         self.smaller = smaller
-        self.side: Any = None  # one stream for all warm-ups, because each new stream allocates a workspace
         self.calls = 0
         self.replay: Callable[[], None] | None = None
         self.static: list[Any] = []
@@ -56,17 +60,21 @@ class CudaGraph:
 
     def __call__(self, *args: Any) -> Any:
         flat, structure = tree_flatten(args)
-        self.calls += 1
-        if self.calls <= GRAPH_WARMUP and self.record is record_graph:
-            self.side = self.side or torch.cuda.Stream()
-            return on_side_stream(lambda: self.function(*args), self.side)
-        if self.failed or self.calls <= GRAPH_WARMUP or (self.replay and not self._fits(flat)):
+        fits = self._fits(flat)
+        if self.failed or (self.replay is not None and not fits):
             return self.function(*args)
-        if self.replay is None:
+        if fits:
+            self._copy(flat)
+        else:  # from the first call on in memory of its own: code is compiled for the strides that are recorded
             self.static = [value.clone() if isinstance(value, Tensor) else value for value in flat]
+        self.calls += 1
+        if self.calls <= GRAPH_WARMUP:
+            return self._warm_up(structure)
+        if self.replay is None:
             reason, short = "", False
             try:
-                self.replay, self.result = self.record(lambda: self.function(*tree_unflatten(self.static, structure)))
+                with self._on_device():
+                    self.replay, self.result = self.record(lambda: self._compute(structure))
             except RuntimeError as error:
                 reason, short = " ".join(str(error).split("\n")[0].split())[:160], short_of_memory(error)
             if self.replay is None:  # outside of `except`: the traceback would keep the tensors of its frames alive
@@ -77,9 +85,23 @@ class CudaGraph:
                 log.warning("no CUDA graph could be recorded (%s); going on without it", reason)
                 self.failed = True
                 return self.function(*args)
-        self._copy(flat)
         self.replay()
         return self.result
+
+    def _compute(self, structure: TreeSpec) -> Any:
+        return self.function(*tree_unflatten(self.static, structure))
+
+    def _warm_up(self, structure: TreeSpec) -> Any:
+        if self.record is not record_graph:
+            return self._compute(structure)
+        with self._on_device():
+            return on_side_stream(lambda: self._compute(structure))
+
+    def _on_device(self) -> AbstractContextManager[Any]:
+        """Makes the GPU of the arguments the current one: streams and recordings are the current GPU's."""
+        gpus = (value.device for value in self.static if isinstance(value, Tensor) and value.device.type == "cuda")
+        gpu = next(gpus, None)
+        return nullcontext() if gpu is None else torch.cuda.device(gpu)
 
     def _copy(self, flat: list[Any]) -> None:
         """Copy new arguments into the recorded memory, one call per dtype: there may be hundreds of tensors."""
@@ -110,9 +132,15 @@ def short_of_memory(error: BaseException) -> bool:
     return cause is not None
 
 
-def on_side_stream(function: Callable[[], Any], side: Any) -> Any:
+@cache
+def side_stream(gpu: int) -> Any:
+    """The stream of a GPU on which all is warmed up and recorded: one, as each new stream allocates a workspace."""
+    return torch.cuda.Stream(gpu)
+
+
+def on_side_stream(function: Callable[[], Any]) -> Any:
     """Call a function on a side stream, synchronised with the current one, as warm-up before recording requires."""
-    current = torch.cuda.current_stream()
+    current, side = torch.cuda.current_stream(), side_stream(torch.cuda.current_device())
     side.wait_stream(current)
     with torch.cuda.stream(side):
         result = function()
@@ -124,7 +152,7 @@ def record_graph(function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
     """Capture one call as a CUDA graph. Returns its replay and the tensors that every replay fills."""
     graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     try:
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=side_stream(torch.cuda.current_device())):
             result = function()
     except BaseException:
         torch.cuda.set_stream(current)  # after a failure at its end, `torch.cuda.graph` leaves its own stream current

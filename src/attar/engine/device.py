@@ -7,14 +7,17 @@ import os
 import platform
 import sys
 import warnings
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from attar.errors import UserError
 
+ALIGNED = 64  # elements: where each of several tensors in one block of memory starts
 MALLOPT = {  # name → (number in malloc.h, value)
     "M_ARENA_MAX": (-8, 1),  # one heap for all threads, because heaps of other threads are always given back
     "M_MMAP_MAX": (-4, 0),  # allocate everything in the heap
@@ -113,6 +116,27 @@ def send(value: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and value.device.type == "cpu":
         value = value.pin_memory()
     return value.to(device, non_blocking=True)
+
+
+def send_all(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Copy tensors to a device as `send` does, those of one dtype in one copy: each copy to a GPU costs a launch."""
+    sent = {name: value.to(device) for name, value in tensors.items()} if device.type == "cpu" else dict(tensors)
+    by_dtype: dict[torch.dtype, dict[str, Tensor]] = {}
+    for name, value in sent.items():
+        if value.device != device:
+            by_dtype.setdefault(value.dtype, {})[name] = value
+    for moved in by_dtype.values():
+        padded = [F.pad(value.flatten(), (0, -value.numel() % ALIGNED)) for value in moved.values()]
+        parts = send(torch.cat(padded), device).split([len(part) for part in padded])
+        for (name, value), part in zip(moved.items(), parts, strict=True):
+            sent[name] = part[: value.numel()].view(value.shape)
+    return sent
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of a GPU's memory that are free, or that this process has reserved and does not use."""
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
 
 
 def wait(device: torch.device) -> None:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from attar.data.images import ImageData
-from attar.engine.device import send
+from attar.engine.device import send_all
 from attar.errors import UserError
 from attar.selection.embeddings import batch_size, by_network
 from attar.sets.decode import patch_side, tile
@@ -64,9 +64,7 @@ def as_bytes(crops: Tensor) -> Tensor:
 def cross_entropy(data: ImageData, label: int, pool: Pool, cells: Tensor) -> Tensor:
     """The loss [n] of the pool's first model on cells [n, ch, h, w], enlarged as they will be."""
     member = pool.members[0]
-    params, buffers = (
-        {key: send(value, data.device) for key, value in one.items()} for one in (member.params, member.buffers)
-    )
+    params, buffers = (send_all(one, data.device) for one in (member.params, member.buffers))
     embed, batch = by_network(pool.build(seed=0).to(data.device), params, buffers), batch_size(data)
     images = (F.interpolate(part, data.size, mode="bilinear") for part in cells.split(batch))
     features = torch.cat([embed(data.normalize(part)) for part in images])

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from attar.data.images import ImageData
-from attar.engine.device import send
+from attar.engine.device import send_all
 from attar.errors import UserError, counted, say_once
 from attar.selection.embeddings import by_network, embed_rows
 from attar.settings.choices import EPOCH_SCORE_NAMES
@@ -46,7 +46,7 @@ def answers(
     data: ImageData, rows: Tensor, pool: Pool, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """The last features [n, d] and the logits [n, C] of a network with these tensors for training images."""
-    params, buffers = ({name: send(value, data.device) for name, value in one.items()} for one in (params, buffers))
+    params, buffers = (send_all(one, data.device) for one in (params, buffers))
     features = embed_rows(data, rows, by_network(pool.build(seed=0).to(data.device), params, buffers))
     return features, F.linear(features, params["classifier.weight"], params.get("classifier.bias"))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from attar.condensation.setup import set_up
 from attar.data.images import ImageData
 from attar.engine import device as devices
+from attar.engine.precision import matmul_precision
 from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError
 from attar.runs import existing, run_folder
@@ -66,7 +67,8 @@ def condense_parts(
         PartJob(part, path / PARTS / str(phase), replace(options, command=command, name=f"part {phase}"))
         for phase, part in enumerate(settings_of_parts(data, run.recipe))
     ]
-    set_up(data, pool, jobs[0].recipe.condense)  # raises for all that does not fit, before anything is written
+    with matmul_precision(run.recipe.condense.precision, data.device):
+        set_up(data, pool, jobs[0].recipe.condense)  # raises for all that does not fit, before anything is written
     existing.begin(run)
     try:
         if workers is None:

@@ -14,6 +14,7 @@ from attar.condensation import loop
 from attar.condensation.setup import Setup, set_up
 from attar.condensation.state import SavedState, State, check_same, how_it_began, init, restore
 from attar.data.images import ImageData
+from attar.engine.precision import matmul_precision
 from attar.errors import Diverged, UserError, WriteError, counted, log
 from attar.report.of_run import write_report
 from attar.runs import checkpoint, existing, run_folder, sinks
@@ -96,6 +97,11 @@ def condense_run(run: Run, data: ImageData, pool: Pool, options: RunOptions) -> 
     A run that fails keeps its last checkpoint; without a checkpoint all its files are removed. SIGINT and SIGTERM take
     effect after the current inner iteration: a checkpoint is written and `Interrupted` raised.
     """
+    with matmul_precision(run.recipe.condense.precision, data.device):
+        return _condense_run(run, data, pool, options)
+
+
+def _condense_run(run: Run, data: ImageData, pool: Pool, options: RunOptions) -> SyntheticSet:
     folder, recipe = run.folder, run.recipe
     setup = set_up(data, pool, recipe.condense, how_it_began(run.saved))
     if run.saved is not None:
@@ -131,7 +137,8 @@ def condense_run(run: Run, data: ImageData, pool: Pool, options: RunOptions) -> 
 
 def condense_in_memory(data: ImageData, pool: Pool, recipe: Recipe, options: RunOptions) -> SyntheticSet:
     """A run that leaves no files."""
-    condensed, state = iterate(set_up(data, pool, recipe.condense), recipe, options)
+    with matmul_precision(recipe.condense.precision, data.device):
+        condensed, state = iterate(set_up(data, pool, recipe.condense), recipe, options)
     return replace(condensed, recipe=settings_of(of_length(recipe, state.outer)))
 
 

@@ -13,12 +13,13 @@ import torch
 
 from attar import models
 from attar.condensation import loop as condensation
-from attar.condensation.setup import serial_steps, set_up
+from attar.condensation.setup import Setup, serial_steps, set_up
 from attar.condensation.state import init
 from attar.data.images import ImageData
 from attar.engine.compile import worth_compiling
 from attar.engine.cuda_graphs import GRAPH_WARMUP
 from attar.engine.device import wait
+from attar.engine.precision import matmul_precision
 from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError, counted, log
 from attar.evaluation.protocol import epochs_of
@@ -102,22 +103,13 @@ def estimate(data: ImageData, recipe: Recipe, *, compiled: bool | None = None) -
     parts = part_count(data.nclass, config.nclass_sub) if config.nclass_sub and config.is_split else 1
     if timed < classes or config.is_split or config.only:
         config = replace(config, nclass_sub=timed, phase=0, only=())
-    task = set_up(data, pool, config)
-    state = condensation.begin_outer(init(task), task)
-
-    def inner() -> None:
-        nonlocal state
-        state, _ = condensation.step(state, task)
-
     steps = -(-len(data.labels) // recipe.pool.batch_size)
     warmup = recipe.condense.warmup / (config.sweeps_per_network or config.inner_loop)  # epochs per inner iteration
     step = _pool_step_seconds(data, recipe)
     epoch = steps * step
-    each = _seconds(inner, data.device)
-    if config.select == "cluster":  # the timed iterations contain no clustering
-        start = time.perf_counter()
-        float(condensation.cluster_representatives(state, task)[-1][0])
-        each += (time.perf_counter() - start) / min(recipe.condense.select_every, config.inner_loop)
+    with matmul_precision(config.precision, data.device):
+        task = set_up(data, pool, config)
+        each = _iteration_seconds(task, recipe.condense.select_every)
     trained = 0.0 if fresh else epoch
     tested = 0 if data.test_labels is None else len(data.test_labels)
     return Estimate(
@@ -128,6 +120,22 @@ def estimate(data: ImageData, recipe: Recipe, *, compiled: bool | None = None) -
         image=step / min(recipe.pool.batch_size, len(data.labels)),
         class_bytes=task.gradients.execution.class_bytes,
     )
+
+
+def _iteration_seconds(task: Setup, select_every: int) -> float:
+    """Seconds of one inner iteration, with its share of the clustering, of which the timed ones contain none."""
+    state = condensation.begin_outer(init(task), task)
+
+    def inner() -> None:
+        nonlocal state
+        state, _ = condensation.step(state, task)
+
+    each = _seconds(inner, task.data.device)
+    if task.config.select == "cluster":
+        start = time.perf_counter()
+        float(condensation.cluster_representatives(state, task)[-1][0])
+        each += (time.perf_counter() - start) / min(select_every, task.config.inner_loop)
+    return each
 
 
 def accuracy_seconds(data: ImageData, recipe: Recipe) -> float:

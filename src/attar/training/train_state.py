@@ -92,10 +92,11 @@ def reset(model: TrainState, params: Mapping[str, Tensor], buffers: Mapping[str,
     """Restart from `params` and `buffers` with zero momentum of SGD, in the same memory, which CUDA graphs rely on."""
     with torch.no_grad():
         for tensors, new_values in ((model.params, params), (model.buffers, buffers)):
-            for name, value in tensors.items():
-                value.copy_(new_values[name])
-        for state in model.optimizer.state.values():
-            state["momentum_buffer"].zero_()  # μ·0 + g = g, the buffer after a first step
+            if tensors:
+                torch._foreach_copy_(list(tensors.values()), [new_values[name] for name in tensors])
+        momenta = [state["momentum_buffer"] for state in model.optimizer.state.values()]
+        if momenta:
+            torch._foreach_zero_(momenta)  # μ·0 + g = g, the buffer after a first step
 
 
 def optimizer_state(model: TrainState) -> dict[str, Tensor]:

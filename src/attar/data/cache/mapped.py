@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attar.engine.device import free_memory
 from attar.errors import UserError
 
 RELEASE = 16 << 20  # bytes mapped before the map's pages are given back: they stay in the system's own cache
@@ -109,7 +110,7 @@ class Mapped:
 
     def to(self, device: torch.device) -> Tensor | Mapped:
         """For another device: all images there when they fit well, else still in the file and moved as fetched."""
-        if device.type == "cuda" and math.prod(self.shape) <= RESIDENT * torch.cuda.mem_get_info(device)[0]:
+        if device.type == "cuda" and math.prod(self.shape) <= RESIDENT * free_memory(device):
             return torch.cat([part.to(device) for part in self.split(max(1, RELEASE // math.prod(self.shape[1:])))])
         return Mapped(self.store, self.rows, device)
 

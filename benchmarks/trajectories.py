@@ -62,13 +62,18 @@ def unrolled(
     targets: Tensor,
     steps: list[StudentStep],
     lr: Tensor,
+    compared: Callable[[str], bool] = lambda name: True,  # which parameters
 ) -> tuple[Tensor, ...]:
     """What `TrajectoryGradients` computes, by the graph of all steps, as published."""
     leaves = [value.detach().requires_grad_() for value in (images, targets, lr)]
     theta = start.clone().requires_grad_()
     for step in steps:
         theta = theta - leaves[2] * student_gradient(gradients, theta, leaves[0], leaves[1], step)
-    loss = (theta - target).square().sum() / (start - target).square().sum()
+    sizes = [shape.numel() for shape in gradients.shapes.values()]
+    parts = [vector.split(sizes) for vector in (theta, target, start)]
+    chosen = [own for name, *own in zip(gradients.shapes, *parts, strict=True) if compared(name)]
+    far = torch.stack([(end - goal).square().sum() for end, goal, _ in chosen]).sum()
+    loss = far / torch.stack([(begin - goal).square().sum() for _, goal, begin in chosen]).sum()
     return loss.detach(), *torch.autograd.grad(loss, leaves)
 
 

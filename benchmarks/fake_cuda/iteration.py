@@ -90,7 +90,7 @@ def _steady(ledgers: list[Ledger]) -> dict[str, Any]:
 
 
 def config_for(arguments: argparse.Namespace) -> CondenseConfig:
-    """The settings of a method for a shape; uncompiled, and where it trains networks with ones that last for some steps."""
+    """The settings of a method for a shape, uncompiled; networks that are trained last for some steps."""
     base = recipes.named(arguments.shape)
     layer = methods.method_layer(arguments.method, base, arguments.ipc)["condense"]
     asked = {name: getattr(arguments, name) for name in ("ipc", "n_data", "batch_real", "precision")}

@@ -155,12 +155,47 @@ def test_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
+    ("method", "flags"),
+    [
+        ("dm", ("--keep", "easiest:0.5")),
+        ("idc", ("--init", "rded", "--factor", "2")),
+        ("dsa", ("--init", "forgetting", "--keep", "hardest:0.5")),
+        ("dc", ("--init", "correct")),
+    ],
+)
+def test_models_choose_images_for_fresh_networks_too(
+    method: str, flags: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Early-stage models are trained for that alone, and a run goes on with the same ones."""
+    monkeypatch.chdir(tmp_path)
+    pool = ("--pt_from", "2", "--model_num", "2")
+    small = ("-d", "digits", "--method", method, "--width", "0.05", "--inner_loop", "2", "--ipc", "1", "--quiet")
+    call("condense", *small, *pool, *flags, "--niter", "1", "--out", "some")
+    call("condense", *small, *pool, *flags, "--niter", "2", "--out", "some", "--resume", "auto")
+    call("condense", *small, *pool, *flags, "--niter", "2", "--out", "whole")
+    assert torch.equal(attar.load_set("some").images, attar.load_set("whole").images)
+    assert len(list(Path("pool").rglob("*.safetensors"))) == 2
+    call("condense", *small, *flags[2:], "--niter", "2", "--out", "without")
+    assert not torch.equal(attar.load_set("without").images, attar.load_set("whole").images)
+
+
+def test_layers_of_trajectories_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ("--method", "mtt", "--width", "0.05", "--niter", "1", "--inner_loop", "2", "--syn_steps", "2", "--quiet")
+    short = ("--pt_from", "2", "--max_start_epoch", "1", "--expert_epochs", "1", "--model_num", "1")
+    sets = []
+    for name, flags in (("all", ()), ("last", ("--match_layers", "0.25:"))):
+        call("condense", "-d", "digits", *small, *short, *flags, "--out", name)
+        sets.append(attar.load_set(name).images)
+    assert not torch.equal(*sets)
+
+
+@pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({"keep": "easy:0.8"}, "keep must be easiest:SHARE or hardest:SHARE, a share above 0 and at most 1"),
         ({"keep": "easiest:0"}, "keep must be easiest:SHARE"),
         ({"keep": "easiest"}, "keep must be easiest:SHARE"),
-        ({"keep": "easiest:.5", "method": "dm"}, "method dm takes no keep here: it has network_init fresh"),
         (
             {"keep": "easiest:.5", "method": "cim"},
             "keep chooses the real images of a batch, and match pairs takes none",
@@ -170,7 +205,6 @@ def test_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ({"match_layers": "0.5"}, "match_layers must be FROM:TO, shares between 0 and 1"),
         ({"match_layers": "0.5:0.2"}, "match_layers must be FROM:TO"),
         ({"match_layers": "0.5:", "method": "ncfm"}, "method ncfm takes no match_layers here: it has match ncf"),
-        ({"match_layers": "0.5:", "method": "mtt"}, "method mtt takes no match_layers here: it has match trajectory"),
         ({"match": "pairs"}, "match pairs needs init rded, a factor above 1 and decode_type single"),
     ],
 )

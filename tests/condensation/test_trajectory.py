@@ -36,6 +36,31 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+LAYERS = [  # of a ConvNet of depth 2: both blocks and the classifier, each a third
+    ((0.3, 1.0), ("blocks.4.", "blocks.5.", "classifier.")),
+    ((0.0, 0.3), ("blocks.0.", "blocks.1.")),
+    ((0.4, 0.6), ("blocks.4.", "blocks.5.")),
+    ((0.9, 1.0), ("classifier.",)),
+]
+
+
+@pytest.mark.parametrize(("layers", "compared"), LAYERS)
+def test_only_some_layers_are_compared(layers: tuple[float, float], compared: tuple[str, ...]) -> None:
+    """PAD leaves the first ones out; the student's steps are those of all parameters."""
+    pool = pool_of(digits(3), norm_type="batch")
+    gradients = TrajectoryGradients(pool.build(0).double(), Execution(), torch.device("cpu"), layers)
+    start, target = (gradients.flat(pool.at(index)) for index in (0, 1))
+    images = torch.randn(6, 1, 8, 8, dtype=torch.float64, generator=generator())
+    targets = torch.randn(6, 3, dtype=torch.float64, generator=generator(1)).softmax(dim=1)
+    rows = [torch.randperm(6, generator=generator(number))[:4] for number in range(3)]
+    steps = [StudentStep(own, numbers(("flip",), 4, generator(len(own)), batch=4)) for own in rows]
+    lr = torch.tensor(0.3, dtype=torch.float64)
+    actual = gradients(start, target, images, targets, steps, lr)
+    expected = unrolled(gradients, start, target, images, targets, steps, lr, lambda name: name.startswith(compared))
+    for one, other in zip(actual, expected, strict=True):
+        assert float((one - other).norm() / other.norm()) < 1e-8
+
+
 @pytest.mark.parametrize("norm_type", ["instance", "batch"])
 @pytest.mark.parametrize(("count", "batch"), [(1, 9), (5, 4), (12, 9)])
 def test_the_adjoint_is_the_gradient_of_the_graph_of_all_steps(count: int, batch: int, norm_type: str) -> None:
@@ -314,7 +339,7 @@ def test_pools_that_do_not_reach_are_refused(changes: dict[str, Any], words: str
         ({"update": "real"}, "match trajectory needs update none, not real"),
         ({"network_init": "fresh"}, "match trajectory needs network_init pool, not fresh"),
         ({"lr_y": 1.0, "factor": 2}, r"learned labels \(lr_y\) need factor 1"),
-        ({"init": "correct", "factor": 2}, "init correct needs early-stage models"),
+        ({"init": "correct", "factor": 2}, "init correct takes whole images: it needs factor 1"),
         ({"init": "correct", "select": "cluster"}, "match trajectory with init correct takes none; leave it out"),
         ({"keep": "easiest:0.8"}, "keep chooses the real images of a batch, and match trajectory takes none"),
         ({"clip_img": 0.1, "img_optim": "adamw"}, "clip_img is for img_optim sgd"),

@@ -178,8 +178,8 @@ def test_runs_begin_with_them(kind: str, digits: ImageData, pool: Pool) -> None:
 
 
 def test_what_cannot_be(digits: ImageData, pool: Pool) -> None:
-    with pytest.raises(UserError, match="init rded needs early-stage models: network_init pool or interpolated"):
-        attar.condense(digits, method="dm", init="rded")
+    with pytest.raises(UserError, match="init correct takes whole images"):
+        attar.condense(digits, method="dm", init="correct", factor=2)
     without = replace(pool, members=tuple(replace(member, epochs={}) for member in pool.members))
     with pytest.raises(UserError, match="has no epoch 1; `attar pretrain --keep_epochs` keeps all of a model"):
         attar.select(digits, "aum", without, ipc=1)

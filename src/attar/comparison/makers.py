@@ -78,4 +78,4 @@ def takes(method: str, features: str | None, key: SettingKey, recipe: Recipe) ->
 
 def needs_pool(method: str, features: str | None, recipe: Recipe) -> bool:
     """Whether early-stage models are trained first; their seconds count as those of the set."""
-    return recipe.condense.network_init != "fresh" if maker(method).condenses else features == EARLY
+    return recipe.condense.takes_pool if maker(method).condenses else features == EARLY

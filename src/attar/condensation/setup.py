@@ -112,6 +112,9 @@ def set_up(data: ImageData, pool: Pool, config: CondenseConfig, began: Began | N
     if optimizer.turns > 1 and data.device.type == "cuda":  # hundreds of small operations
         ahead, move = CudaGraph(ahead), CudaGraph(move)
     by_class = config.img_step == "class" and config.img_optim == "sgd"
+    trajectory = None
+    if config.match == "trajectory":
+        trajectory = TrajectoryGradients(module, execution, data.device, matching.layers)
     fractions = torch.tensor(
         pending(config.mom_img, len(labels)) if by_class else [0.0] * len(labels), device=data.device
     )
@@ -129,7 +132,7 @@ def set_up(data: ImageData, pool: Pool, config: CondenseConfig, began: Began | N
         ahead=ahead,
         move=move,
         network_training=NetworkTraining(gradients, data),
-        trajectory=TrajectoryGradients(module, execution, data.device) if config.match == "trajectory" else None,
+        trajectory=trajectory,
         draws_subset=decoded_count(config.ipc, config.factor, config.decode_type) > config.batch_syn_max,
         pending=fractions.view(-1, 1, 1, 1, 1),
     )
@@ -146,9 +149,9 @@ def matched_rows(data: ImageData, label: int, config: CondenseConfig, pool: Pool
 
 
 def check_pool(pool: Pool, data: ImageData, config: CondenseConfig) -> None:
-    """Raise `UserError` when a pool does not fit the data or the setting `network_init`."""
+    """Raise `UserError` when a pool does not fit the data or the settings."""
     pool.check(data)
-    if config.network_init == "fresh":
+    if not config.takes_pool:
         if len(pool):
             raise UserError(
                 "network_init fresh takes no early-stage models; leave the pool out, or ask for network_init pool"

@@ -1,8 +1,9 @@
 """Trajectory matching (MTT): a student's steps on the set are to end where an expert's epochs ended.
 
-With θ_{i+1} = θ_i − α·g_i over N steps and L = ‖θ_N − θ*‖² / ‖θ_0 − θ*‖², the gradient of L is computed by the adjoint
-method: forward only the θ_i are kept, then the steps are taken again one by one from the last, each with its own graph.
-The result is that of the graph of all steps, and the memory that of one (docs/trajectories.md).
+With θ_{i+1} = θ_i − α·g_i over N steps and L = ‖θ_N − θ*‖² / ‖θ_0 − θ*‖², of all parameters or those of some layers
+(PAD), the gradient of L is computed by the adjoint method: forward only the θ_i are kept, then the steps are taken
+again one by one from the last, each with its own graph. The result is that of the graph of all steps, and the memory
+that of one (docs/trajectories.md).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -56,9 +58,16 @@ class TrajectoryGradients:
     On a CPU each batch is split among the threads, on a GPU all is recorded as one CUDA graph.
     """
 
-    def __init__(self, module: Network, execution: Execution, device: torch.device) -> None:
+    def __init__(
+        self,
+        module: Network,
+        execution: Execution,
+        device: torch.device,
+        layers: tuple[float, float] = (0.0, 1.0),  # whose parameters are compared, as shares from the input on (PAD)
+    ) -> None:
         self.module, self.precision = module, execution.precision
         self.shapes = {name: value.shape for name, value in module.named_parameters()}
+        self.compared = span(self.shapes, layers)
         self.per_thread = threading.local()
         batch_norm = any(isinstance(layer, BATCH_NORM) for layer in module.modules())
         self.workers = ThreadWorkers(device, 1 if batch_norm else None)
@@ -95,8 +104,8 @@ class TrajectoryGradients:
             for step, draw in zip(steps, draws, strict=True):
                 inputs = StepInputs(images[step.rows], targets[step.rows], draw)
                 thetas.append(thetas[-1] - lr * self._of_batch("gradient", inputs, thetas[-1]))
-            scale = (start - target).square().sum()
-            gap = thetas.pop() - target
+            scale = self._of_compared(start - target).square().sum()
+            gap = self._of_compared(thetas.pop() - target)
             adjoint = 2 * gap / scale
             of_images, of_targets, of_lr = torch.zeros_like(images), torch.zeros_like(targets), torch.zeros_like(lr)
             for theta, step, draw in zip(reversed(thetas), reversed(steps), reversed(draws), strict=True):
@@ -107,6 +116,12 @@ class TrajectoryGradients:
                 of_targets.index_add_(0, step.rows, of_labels, alpha=-1)
                 adjoint = adjoint - lr * of_theta
         return Matched(gap.square().sum() / scale, lr * of_images, lr * of_targets, of_lr)
+
+    def _of_compared(self, vector: Tensor) -> Tensor:
+        """The vector [P] with zeros for the parameters that are not compared."""
+        first, last = self.compared
+        whole = (first, last) == (0, len(vector))
+        return vector if whole else F.pad(vector[first:last], (first, len(vector) - last))
 
     def _loss(self, theta: Tensor, inputs: StepInputs, module: nn.Module) -> Tensor:
         """Mean cross-entropy of a batch of the set at the parameters θ [P]."""
@@ -154,6 +169,18 @@ class TrajectoryGradients:
             for values in (of_images, of_targets)
         ]
         return _weighted(along, weights), _weighted(of_theta, weights), *each
+
+
+def span(shapes: Mapping[str, torch.Size], layers: tuple[float, float]) -> tuple[int, int]:
+    """Where the parameters of some layers begin and end in the vector of all; at least one layer is left.
+
+    A layer is a weight of two or more dimensions with all that follows it up to the next one: its bias, its norm.
+    """
+    offsets = [0, *accumulate(shape.numel() for shape in shapes.values())]
+    starts = [offset for offset, shape in zip(offsets, shapes.values(), strict=False) if len(shape) > 1]
+    first = min(round(layers[0] * len(starts)), len(starts) - 1)
+    last = max(first + 1, round(layers[1] * len(starts)))
+    return 0 if first == 0 else starts[first], offsets[-1] if last >= len(starts) else starts[last]
 
 
 def _weighted(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

@@ -112,7 +112,7 @@ def summary(recipe: Recipe, shape: Shape) -> str:
     used = own.without_digest(network.net_type) if is_own else f"{network.net_type}{depth} of width {network.width:g}"
     schedule = counted(condense.outer_iterations, "outer iteration")
     schedule += f" of {counted(condense.inner_loop, 'pass')} over the classes"
-    models = "fresh networks" if condense.network_init == "fresh" else pool.in_words
+    models = pool.in_words if condense.takes_pool else "fresh networks"
     short = " (short, for a CPU; --minutes or --niter for more)" if shape.cpu else ""
     return (
         f"chosen for {images}: {used}, factor {condense.factor}, "

@@ -13,7 +13,11 @@ ONE = "one"  # before the operations of a strategy: only one of them, drawn for 
 METRIC_NAMES = ("mse", "l1", "l1_mean", "cos", "orth")
 METHOD_NAMES = ("accdd", "idc", "idc-i", "dc", "dsa", "dm", "ncfm", "mtt", "ftd", "datm", "tgdd", "cim")
 NETWORK_INIT_NAMES = ("pool", "fresh", "interpolated", "epoch")
-PRETRAINED_INIT_NAMES = ("pool", "interpolated", "epoch")  # those of NETWORK_INIT_NAMES that need early-stage models
+PRETRAINED_INIT_NAMES = (
+    "pool",
+    "interpolated",
+    "epoch",
+)  # those of NETWORK_INIT_NAMES that begin at early-stage models
 FEATURE_MATCH_NAMES = ("feat", "ncf", "pairs")
 BATCH_MATCH_NAMES = ("grad", "feat", "ncf")  # match random images of a class, a batch of each kind
 MATCH_NAMES = ("grad", *FEATURE_MATCH_NAMES, "trajectory")
@@ -26,6 +30,7 @@ EPOCH_SCORE_NAMES = ("forgetting", "aum", "ccs")  # need a model's epochs
 SCORE_NAMES = ("el2n", "grand", *EPOCH_SCORE_NAMES)
 FEATURED_NAMES = ("herding", "kcenter", "moderate")
 CORESET_NAMES = ("random", *FEATURED_NAMES, *SCORE_NAMES, "rded")
+MODEL_INIT_NAMES = ("correct", *SCORE_NAMES, "rded")  # first images that early-stage models choose
 INIT_NAMES = ("mix", "random", "noise", "correct", *CORESET_NAMES[1:])
 SELECT_NAMES = ("random", "cluster")
 DECODE_TYPE_NAMES = ("single", "multi", "bound")
@@ -77,6 +82,11 @@ def written_names(strategy: str) -> tuple[str, ...]:
     """The parts of an augmentation strategy, unchecked: operations of the user's own may not be registered here."""
     text = strategy.strip().lower()
     return () if text in ("none", "") else tuple(text.replace("-", "_").split("_"))
+
+
+def takes_pool(network_init: str, keep: str | None, init: str) -> bool:
+    """Whether early-stage models are trained: networks begin at them, or they choose real images."""
+    return network_init in PRETRAINED_INIT_NAMES or keep is not None or init in MODEL_INIT_NAMES
 
 
 def keep_share(text: str) -> tuple[str, float]:

@@ -33,15 +33,13 @@ def check_together(config: CondenseConfig) -> None:
         raise UserError("calibrate needs trained networks: network_init pool or interpolated, not fresh")
     if config.network_init != "fresh" and config.warmup:
         raise UserError(f"warmup trains fresh networks, and network_init is {config.network_init}; leave it out")
-    if config.init == "correct" and (config.network_init == "fresh" or config.factor > 1):
-        raise UserError("init correct needs early-stage models (network_init pool or interpolated), and factor 1")
+    if config.init == "correct" and config.factor > 1:
+        raise UserError("init correct takes whole images: it needs factor 1")
     choices.layer_range(config.match_layers)  # raises for anything else
     if config.keep is not None:
         choices.keep_share(config.keep)
     if config.match == "pairs" and (config.init != "rded" or config.factor == 1 or config.decode_type != "single"):
         raise UserError("match pairs needs init rded, a factor above 1 and decode_type single: crops in cells")
-    if config.init in (*choices.SCORE_NAMES, "rded") and config.network_init == "fresh":
-        raise UserError(f"init {config.init} needs early-stage models: network_init pool or interpolated")
     if config.match in ("pairs", "trajectory"):
         check_real_images(config)
     if config.match == "trajectory":

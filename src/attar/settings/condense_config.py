@@ -158,6 +158,11 @@ class CondenseConfig(TrajectoryConfig, MatchingConfig, ImagesConfig):  # the fie
         return self.nclass_sub is not None and self.phase is None
 
     @property
+    def takes_pool(self) -> bool:
+        """Whether early-stage models are trained; with fresh networks too where they choose real images."""
+        return choices.takes_pool(self.network_init, self.keep, self.init)
+
+    @property
     def outer_iterations(self) -> int:
         """Outer iterations: `niter`, or the published number divided by `speedup` (Acc-DD section 4.1)."""
         return self.niter or max(1, self.full_niter // self.speedup)

@@ -216,6 +216,10 @@ def check_explicit(explicit: Mapping[str, Mapping[str, Any]], sections: Mapping[
             other, needed = described[name].needs or ("", ())
             if needed == choices.TRAINING_UPDATE_NAMES and condense["warmup"]:  # the warm-up trains the network too
                 continue
+            if needed == choices.PRETRAINED_INIT_NAMES and choices.takes_pool(
+                condense["network_init"], condense["keep"], condense["init"]
+            ):
+                continue
             own = other == "match" and condense[other] not in choices.MATCH_NAMES and "grad" in needed  # of a plugin
             if others[other] not in needed and not (own and name in ("batch_real", "batch_syn_max")):
                 has = f"{other} {_in_words(others[other])}"

@@ -56,12 +56,11 @@ class MatchingConfig:
     match_layers: str = setting(
         ":",
         "match only these layers, FROM:TO as shares from the input on: 0.25: leaves the first quarter out (PAD)",
-        needs=("match", ("grad",)),
+        needs=("match", ("grad", "trajectory")),
     )
     keep: str | None = setting(
         None,
         "match only the easiest:SHARE or hardest:SHARE real images of a class, by EL2N of the pool (PAD)",
-        needs=("network_init", choices.PRETRAINED_INIT_NAMES),
     )
     aug_type: str = setting("color_crop_cutout", "Siamese augmentation of matching, joined with _ or -, or none")
     batch_real: int = setting(

@@ -57,7 +57,7 @@ def pretrain(
     assert isinstance(progress, Progress)  # see `shows_progress`
     inputs = resolve_inputs("pretrain", data, settings, recipe=recipe, progress=progress)
     config, images = inputs.recipe, inputs.data
-    if config.condense.network_init == "fresh":
+    if not config.condense.takes_pool:
         raise UserError(f"method {config.condense.method} takes no pool: its networks are fresh")
     explicit = inputs.explicit.get("pool", {})
     if "seed" in explicit and "models" not in explicit:  # one seed means one model
@@ -135,7 +135,7 @@ def find_pool(
     keep: whether models that are trained are saved in the default folder.
     """
     check_matchable(recipe.network, data, recipe.condense)
-    if recipe.condense.network_init == "fresh":
+    if not recipe.condense.takes_pool:
         return empty(data, recipe.network), ()
     if recipe.condense.model_path:
         pool = pool_files.load(
@@ -157,7 +157,7 @@ def find_pool(
 def models_there(data: ImageData, recipe: Recipe) -> int:
     """How many models of a recipe's pool are in the default folder, and would not be trained."""
     folder, config = default_folder(data, recipe), recipe.pool
-    if recipe.condense.network_init == "fresh":
+    if not recipe.condense.takes_pool:
         return 0
     return len(pool_files.members_there(folder, data, config, recipe.network)[0])
 

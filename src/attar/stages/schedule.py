@@ -87,12 +87,11 @@ def estimate(data: ImageData, recipe: Recipe, *, compiled: bool | None = None) -
     are computed one after another, ten classes at most are timed.
     """
     module = build(recipe.network, describe(data), 0)
-    fresh = recipe.condense.network_init == "fresh"
     params = models.parameters_of(module)
     apart = torch.linspace(1, 1.1, recipe.condense.last_epoch + 1)  # points of a trajectory
     epochs = {name: apart.view(-1, *[1] * value.dim()) * value for name, value in params.items()}
     member = Member(params, models.buffers_of(module), {"seed": 0}, None, "untrained", epochs=epochs)
-    pool = Pool(recipe.network, describe(data), () if fresh else (member,))
+    pool = Pool(recipe.network, describe(data), (member,) if recipe.condense.takes_pool else ())
     if compiled is None:
         compiled = recipe.condense.compile == "on"
     calls = warm_calls(data.device) + MEASURED_CALLS
@@ -110,7 +109,7 @@ def estimate(data: ImageData, recipe: Recipe, *, compiled: bool | None = None) -
     with matmul_precision(config.precision, data.device):
         task = set_up(data, pool, config)
         each = _iteration_seconds(task, recipe.condense.select_every)
-    trained = 0.0 if fresh else epoch
+    trained = epoch if recipe.condense.takes_pool else 0.0
     tested = 0 if data.test_labels is None else len(data.test_labels)
     return Estimate(
         epoch=trained,

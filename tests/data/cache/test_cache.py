@@ -463,7 +463,11 @@ def test_a_gpu_takes_what_fits_and_is_sent_the_rest(
     images = load(pets, size=8, cache_dir=tmp_path / "c").images
     assert isinstance(images, Mapped)
     there = type("Device", (), {"type": "cuda"})()
-    for name, value in (("memory_reserved", 9), ("memory_allocated", 8), ("mem_get_info", (18 * 192 * 2 - 2, 0))):  # 1 is kept
+    for name, value in (
+        ("memory_reserved", 9),
+        ("memory_allocated", 8),
+        ("mem_get_info", (18 * 192 * 2 - 2, 0)),
+    ):  # 1 is kept
         monkeypatch.setattr(torch.cuda, name, lambda _, value=value: value)
     moved = images.to(there)
     assert isinstance(moved, Mapped) and moved.device is there

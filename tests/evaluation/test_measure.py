@@ -104,6 +104,25 @@ def test_networks_learn_from_the_set(digits: ImageData) -> None:
     assert confused["accuracy"]["convnet2"]["mean"] < 0.2
 
 
+def test_networks_that_are_trained_in_bf16(digits: ImageData) -> None:
+    """Steps are those of float32 up to rounding; parameters, momentum and the test stay float32."""
+    images, labels = training_sets.training_set("accuracy", set_of(digits, ipc=5), digits, 0)
+    trained = {}
+    for precision in ("float32", "bf16"):
+        config = replace(CONFIG, precision=precision, lr=0.01)
+        job = TrainingJob("convnet2", NETWORK, "accuracy", config, 3, 0)
+        model = measure.train_network(job, images, labels, digits)
+        assert all(value.dtype == torch.float32 for value in model.params.values())
+        trained[precision] = torch.cat([value.detach().flatten() for value in model.params.values()])
+        assert model(digits.fetch(digits.rows(0)[:2])).dtype == torch.float32
+    start = measure.start_fresh(NETWORK, digits, CONFIG, 0)
+    moved = trained["float32"] - torch.cat([value.detach().flatten() for value in start.params.values()])
+    apart = (trained["bf16"] - trained["float32"]).norm() / moved.norm()
+    assert 1e-4 < float(apart) < 0.2
+    report = measure.evaluate(set_of(digits), digits, replace(CONFIG, precision="bf16", runs=1), NETWORK)
+    assert report["accuracy"]["convnet2"]["precision"] == "bf16"
+
+
 # ---- what compares sets ----
 
 

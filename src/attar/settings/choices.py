@@ -37,7 +37,6 @@ DECODE_TYPE_NAMES = ("single", "multi", "bound")
 OPTIMIZER_NAMES = ("sgd", "adam", "adamw", "gsam")
 KEPT_NAMES = ("bf16", "float32")
 PRECISION_NAMES = ("float32", "tf32", "bf16")
-FULL_PRECISION_NAMES = ("float32", "tf32")  # what trains the networks of an evaluation
 COMPILE_NAMES = ("auto", "on", "off")
 CHANNEL_AXIS_NAMES = ("first", "last")
 NETWORKS = {  # name: what it is, for people

@@ -12,9 +12,9 @@ from attar.settings import own
 from attar.settings.choices import (
     ATTACK_NAMES,
     CHANNEL_AXIS_NAMES,
-    FULL_PRECISION_NAMES,
     KEPT_NAMES,
     OPTIMIZER_NAMES,
+    PRECISION_NAMES,
     PRETRAINED_INIT_NAMES,
     YARDSTICK_NAMES,
     strategy_names,
@@ -199,7 +199,7 @@ class EvaluateConfig:
         "color_crop_flip_scale_rotate", "augmentation strategy, joined with _ or -, or none", role="protocol"
     )
     mix_p: float = setting(0.5, "probability of CutMix in a batch; 0 turns it off", limits=PROBABILITY, role="protocol")
-    precision: str = setting("float32", "float32, or tf32 (NVIDIA GPUs)", choices=FULL_PRECISION_NAMES, role="speed")
+    precision: str = setting("float32", "float32, tf32 (NVIDIA GPUs) or bf16", choices=PRECISION_NAMES, role="speed")
     seed: int = setting(0, "seed of the first run; the next ones count up", limits=AT_LEAST_ZERO, role="scope")
     yardsticks: tuple[str, ...] = setting(
         YARDSTICK_NAMES, "what the accuracy is compared with: initial, random_real, whole, or none", role="scope"

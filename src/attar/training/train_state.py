@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from attar.data.images import ImageData
+from attar.engine.precision import autocast
 from attar.errors import choose
 from attar.models import buffers_of, parameters_of
 from attar.models.for_data import build, describe
@@ -31,6 +32,7 @@ class TrainState:
         buffers: running statistics of batch norm, if any.
         optimizer: the optimiser of `params`.
         gsam: ρ and a of GSAM, whose gradients replace those of the loss, or None.
+        precision: in which training steps compute convolutions and products.
     """
 
     module: nn.Module
@@ -38,6 +40,7 @@ class TrainState:
     buffers: dict[str, Tensor]
     optimizer: torch.optim.Optimizer
     gsam: tuple[float, float] | None = None
+    precision: str = "float32"
 
     def __call__(self, images: Tensor) -> Tensor:
         return functional_call(self.module, {**self.params, **self.buffers}, (images,))
@@ -73,10 +76,12 @@ def start_training(
 def start_fresh(network: NetworkConfig, data: ImageData, config: PoolConfig | EvaluateConfig, seed: int) -> TrainState:
     """A fresh network for some data on their device, about to be trained as a section of settings says."""
     module = build(network, describe(data), seed).to(data.device)
-    optimizer, gsam = "sgd", (0.0, 0.0)
+    optimizer, gsam, precision = "sgd", (0.0, 0.0), "float32"
     if isinstance(config, PoolConfig):
         optimizer, gsam = config.optimizer, (config.gsam_rho, config.gsam_alpha)
-    return start_training(
+    else:
+        precision = config.precision
+    model = start_training(
         module,
         parameters_of(module),
         buffers_of(module),
@@ -86,6 +91,8 @@ def start_fresh(network: NetworkConfig, data: ImageData, config: PoolConfig | Ev
         optimizer=optimizer,
         gsam=gsam,
     )
+    model.precision = precision
+    return model
 
 
 def reset(model: TrainState, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> None:
@@ -124,7 +131,9 @@ def step(model: TrainState, images: Tensor, targets: Tensor, gradients: Gradient
     def gradients_at(params: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         if gradients is not None:
             return gradients({name: value.detach() for name, value in params.items()}, model.buffers, images, targets)
-        loss = F.cross_entropy(functional_call(model.module, {**params, **model.buffers}, (images,)), targets)
+        with autocast(model.precision, images.device):
+            out = functional_call(model.module, {**params, **model.buffers}, (images,))
+        loss = F.cross_entropy(out.to(targets.dtype), targets)
         derivatives = torch.autograd.grad(loss, list(params.values()), materialize_grads=True)
         return dict(zip(params, derivatives, strict=True)), loss
 

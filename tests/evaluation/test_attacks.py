@@ -118,7 +118,7 @@ def test_the_command_line(
     )
     call(*line[:-2], "--attacks", "fgsm", "pgd", "--attack_images", "50", "--quiet")
     said = capsys.readouterr().out
-    assert "convnet2: under attack (eps 8/255, 50 test images): FGSM condensed " in said
+    assert "convnet2: under attack (eps 8/255, 50 test images; pgd: 10 steps of 2/255): FGSM condensed " in said
     again = f"PGD condensed {100 * attacked['pgd']['mean']:.1f} ± {100 * attacked['pgd']['std']:.1f}, random real"
     assert again in said, "the same seed gives the same number"
     words = refused(capsys, "evaluate", set_file, "--attacks", "pdg")

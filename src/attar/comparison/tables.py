@@ -12,6 +12,7 @@ from attar.comparison.paired import Lead
 from attar.comparison.plan import ComparisonPlan
 from attar.comparison.record import ResultLine
 from attar.errors import counted
+from attar.evaluation.attacks import PGD_STEP, PGD_STEPS
 from attar.evaluation.protocol import WHOLE
 
 
@@ -161,7 +162,10 @@ def notes(
         texts.append("Plain: trained without augmentation and CutMix.")
     if evaluation.attacks:
         attacked = f"{', '.join(evaluation.attacks)}: accuracy on {evaluation.attack_images} of the images or fewer"
-        texts.append(f"{attacked}, moved by the attack by up to {evaluation.attack_eps:g} of 255.")
+        attacked += f", moved by the attack by up to {evaluation.attack_eps:g} of 255"
+        if "pgd" in evaluation.attacks:
+            attacked += f" (pgd: {PGD_STEPS} steps of {PGD_STEP * evaluation.attack_eps:g}, from a random start)"
+        texts.append(f"{attacked}.")
     if fewer := unequal(rows):
         texts.append(f"Steps: of each network; {fewer}.")
     if any(row.ior is not None for row in rows):

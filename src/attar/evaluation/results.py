@@ -99,7 +99,10 @@ def attacked(result: Mapping[str, Any], network: str) -> str:
             if name in one["attacked"]
         ]
         by_attack += [f"{name.upper()} {', '.join(sets)}"] if sets else []
-    strength = f"eps {attacks.LEVELS * about['eps']:.3g}/{attacks.LEVELS}, {counted(about['images'], 'test image')}"
+    levels = attacks.LEVELS * about["eps"]
+    strength = f"eps {levels:.3g}/{attacks.LEVELS}, {counted(about['images'], 'test image')}"
+    if any("pgd" in one["attacked"] for one in measured.values()):
+        strength += f"; pgd: {attacks.PGD_STEPS} steps of {attacks.PGD_STEP * levels:.3g}/{attacks.LEVELS}"
     return f"under attack ({strength}): {'; '.join(by_attack)}"
 
 

@@ -25,6 +25,7 @@ from attar.condensation import loop as condensation
 from attar.errors import UserError
 from attar.evaluation import measure
 from attar.runs import checkpoint
+from attar.runs.progress import Progress
 from attar.sets import set_files
 from helpers.command import call
 from helpers.forked import Forked
@@ -326,6 +327,18 @@ def test_another_spec_is_refused(
     said = capsys.readouterr().err
     assert stop.value.code == 2 and said.count("\n") == 1 and words in said and "can be added" in said
     assert stamps(done) == before
+
+
+def test_images_at_another_scale_are_another_comparison(again: Path, tmp_path: Path) -> None:
+    plan, data = run.prepare(changed(tmp_path), Progress())
+    record.check_same(again, plan, data)
+    scaled = attar.ImageData(data.images, data.labels, mean=data.mean, std=[0.5], name="digits")
+    with pytest.raises(UserError, match="on images of another mean or std than digits has now"):
+        record.check_same(again, plan, scaled)
+    about = json.loads((again / record.COMPARISON_FILE).read_text())
+    del about["scale"]
+    (again / record.COMPARISON_FILE).write_text(json.dumps(about))
+    record.check_same(again, plan, data)  # an older version recorded no scale
 
 
 @pytest.mark.parametrize(

@@ -375,6 +375,12 @@ def test_what_accuracies_must_share() -> None:
     same = protocol.protocol_of(free, NETWORK, data)
     assert same == protocol.protocol_of(CONFIG, NETWORK, data)
     assert same != protocol.protocol_of(CONFIG, NETWORK, data.holdout(0.2, 0)), "the same name, other images"
+    scaled = attar.ImageData(data.images, data.labels, mean=data.mean, std=[0.5], name="digits")
+    assert same != protocol.protocol_of(CONFIG, NETWORK, scaled), "the same images at another scale"
+    computed = attar.ImageData(data.images, data.labels, name="digits")
+    given = attar.ImageData(data.images, data.labels, mean=computed.mean, std=computed.std)
+    one, other = (protocol.protocol_of(CONFIG, NETWORK, data) for data in (computed, given))
+    assert one == other, "given or computed, the numbers count"
     for config, network in (
         (replace(CONFIG, epochs=3), NETWORK),
         (replace(CONFIG, lr=0.5), NETWORK),

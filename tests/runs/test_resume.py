@@ -28,6 +28,7 @@ from attar.errors import UserError
 from attar.evaluation import measure
 from attar.evaluation import trained as trained_module
 from attar.evaluation.trained import TrainedNetworks
+from attar.models.for_data import describe
 from attar.runs import checkpoint, run_folder
 from attar.runs.checkpoint import Interval
 from attar.runs.run_folder import RunFolder
@@ -203,9 +204,21 @@ def test_a_state_of_other_images_or_models_is_refused(digits: ImageData, pool: P
     with pytest.raises(UserError, match="the checkpoint was made with another pool"):
         Told().run(digits, fewer, CONFIG, told.states[0])
     other = ImageData(255 - digits.images, digits.labels, name="digits")
-    theirs = replace(pool, made_for={**pool.made_for, "images": other.fingerprint})
+    theirs = replace(pool, made_for=describe(other))
     with pytest.raises(UserError, match="the checkpoint was made for other training images"):
         Told().run(other, theirs, CONFIG, told.states[0])
+
+
+def test_a_state_of_images_at_another_scale_is_refused(digits: ImageData, pool: Pool) -> None:
+    told = Told(stop_after=0)
+    with pytest.raises(Cut):
+        told.run(digits, pool, CONFIG)
+    scaled = ImageData(digits.images, digits.labels, mean=digits.mean, std=[0.5], name="digits")
+    with pytest.raises(UserError, match="the checkpoint was made for other training images"):
+        Told().run(scaled, replace(pool, made_for=describe(scaled)), CONFIG, told.states[0])
+    with pytest.raises(UserError, match=r"other training images \(std \[.*\]\) than digits has now \(\[0.5\]\)"):
+        state.check_images(told.states[0], scaled)
+    state.check_images(told.states[0], digits.to("cpu"))
 
 
 @pytest.mark.parametrize("key", ["images", "samplers", "network", "generator", "outer", "belongs_to"])

@@ -309,6 +309,16 @@ def test_all_parts_resume(here: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert Path("whole", set_files.CONDENSED).read_bytes() != expected
 
 
+def test_a_finished_part_of_images_at_another_scale_is_refused(tmp_path: Path) -> None:
+    data = attar.load("digits", device="cpu")
+    flags: dict[str, Any] = {"width": 0.05, "niter": 1, "inner_loop": 1, "n_data": 64, "nclass_sub": 5, "method": "dm"}
+    attar.condense(data, folder=tmp_path / "whole", **flags)
+    (tmp_path / "whole" / run_folder.RESULT).unlink()
+    scaled = attar.ImageData(data.images, data.labels, mean=data.mean, std=[0.5], name="digits")
+    with pytest.raises(UserError, match="parts/0 was made with another mean or std; start again with --overwrite"):
+        attar.condense(scaled, folder=tmp_path / "whole", resume=True, **flags)
+
+
 def test_interrupted_between_two_parts(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

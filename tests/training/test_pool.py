@@ -266,6 +266,28 @@ def test_other_data_are_refused(changes: dict[str, Any], words: str, digits: Ima
         pool_files.load([folder], digits, NETWORK).check(other_data(**changes))
 
 
+def test_the_same_images_at_another_scale_are_other_data(digits: ImageData, tmp_path: Path) -> None:
+    """The fingerprint holds no mean and std, which networks see all images by."""
+    both = [ImageData(digits.images, digits.labels, mean=[mean], std=[0.25], name="a") for mean in (0.25, 0.5)]
+    assert both[0].fingerprint == both[1].fingerprint
+    assert len({pool_files.file_name(CONFIG, data, NETWORK) for data in both}) == 2
+    trained = early_stage.pretrain(both[0], replace(CONFIG, models=1), NETWORK, folder=tmp_path)
+    words = r"was made for images normalised by the mean \[0.25\], not for images normalised by the mean \[0.5\]"
+    with pytest.raises(UserError, match=words):
+        pool_files.load([tmp_path], both[1], NETWORK)
+    with pytest.raises(UserError, match=words):
+        trained.check(both[1])
+    early_stage.pretrain(both[1], replace(CONFIG, models=1), NETWORK, folder=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_equal_statistics_are_equal_whatever_rounding_does() -> None:
+    value = 0.1307
+    near = [for_data.scale_of([value + error], [value - error]) for error in (0, 1e-15, 3e-9)]
+    assert near == [{"mean": [value], "std": [value]}] * 3
+    assert for_data.scale_of([0.0], [2e-8]) == {"mean": [0.0], "std": [2e-8]}, "so many digits, not decimals"
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

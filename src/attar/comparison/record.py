@@ -2,7 +2,7 @@
 
 | file | content |
 |---|---|
-| `comparison.json` | the resolved spec, the fingerprint of the training images, and the machines |
+| `comparison.json` | the resolved spec, fingerprint, mean and std of the training images, and the machines |
 | `results.jsonl` | one line per finished cell and per yardstick |
 | `evaluation.jsonl` | the accuracy of every network that was trained: cells that need the same one share it |
 | `cells/`, `pools/` | a run folder per cell; early-stage models with their seconds |
@@ -23,6 +23,7 @@ from attar.comparison.plan import ComparisonPlan, as_json
 from attar.data.images import ImageData
 from attar.errors import UserError
 from attar.evaluation.trained import TrainedNetwork, TrainedNetworks
+from attar.models.for_data import scale_of
 from attar.runs import run_folder
 from attar.runs.run_folder import RunFolder
 from attar.settings.config import SECTIONS, Recipe, with_role
@@ -95,10 +96,17 @@ def check_same(out: Path, plan: ComparisonPlan, data: ImageData) -> None:
                 f"stays; name another folder with --out"
             )
         same_images = before["images"] == data.fingerprint
+        scale = scale_of(data.mean, data.std)
+        same_scale = before.get("scale", scale) == scale  # an older version recorded none
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{out / COMPARISON_FILE} is damaged; name another folder with --out") from error
     if not same_images:
         raise UserError(f"{out} holds a comparison on other images of {data.name}; name another folder with --out")
+    if not same_scale:
+        raise UserError(
+            f"{out} holds a comparison on images of another mean or std than {data.name} has now; name another folder "
+            f"with --out"
+        )
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
@@ -146,7 +154,8 @@ def create(out: Path, plan: ComparisonPlan, data: ImageData) -> None:
     files.clean(out, *REPLACED_FILES)
     for name in (RESULTS_FILE, NETWORKS_FILE):
         files.mend(out / name)
-    files.write_json(out / COMPARISON_FILE, {"images": data.fingerprint, "hosts": hosts(out), **as_json(plan)})
+    about = {"images": data.fingerprint, "scale": scale_of(data.mean, data.std), "hosts": hosts(out)}
+    files.write_json(out / COMPARISON_FILE, about | as_json(plan))
 
 
 def hosts(out: Path) -> list[ResultLine]:

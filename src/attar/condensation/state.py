@@ -17,6 +17,7 @@ from attar.condensation.initial import initial_images
 from attar.condensation.setup import Began, Setup
 from attar.data.images import ImageData
 from attar.errors import Diverged, UserError, log
+from attar.models.for_data import scale_of
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import with_role
 from attar.settings.schema import settings_of
@@ -174,9 +175,9 @@ def network_tensors(model: TrainState | None) -> dict[str, dict[str, Tensor]] | 
 
 
 def belongs_to(setup: Setup) -> dict[str, Any]:
-    """The data, classes, pool and kind of device that a state belongs to."""
+    """The data, their scale, classes, pool and kind of device that a state belongs to."""
     return {
-        "data": setup.data.fingerprint,
+        **{"data": setup.data.fingerprint, **scale_of(setup.data.mean, setup.data.std)},
         "classes": setup.labels,
         "pool": [member.digest for member in setup.pool.members],
         "device": setup.data.device.type,
@@ -197,11 +198,14 @@ def restore(values: SavedState, setup: Setup) -> State:
 
 def check_images(values: SavedState, data: ImageData) -> None:
     """Raise `UserError` when a state belongs to other training images: before anything is computed or written."""
-    if values.get("belongs_to", {}).get("data", data.fingerprint) != data.fingerprint:
-        raise UserError(
-            f"the checkpoint was made for other training images (fingerprint {values['belongs_to']['data']}) than "
-            f"{data.name} has now ({data.fingerprint}); go on with what the run began with"
-        )
+    before = values.get("belongs_to", {})
+    for name, now in {"data": data.fingerprint, **scale_of(data.mean, data.std)}.items():
+        if (then := before.get(name, now)) != now:
+            what = "fingerprint" if name == "data" else name
+            raise UserError(
+                f"the checkpoint was made for other training images ({what} {then}) than {data.name} has now ({now}); "
+                f"go on with what the run began with"
+            )
 
 
 def check_same(values: SavedState, setup: Setup) -> None:
@@ -213,7 +217,7 @@ def check_same(values: SavedState, setup: Setup) -> None:
             raise UserError(f"the checkpoint was made with {name} {saved}, not {config.get(name)}")
     now = belongs_to(setup)
     differences = {
-        "data": "for other training images",
+        **dict.fromkeys(("data", "mean", "std"), "for other training images"),
         "classes": "for other classes",
         "pool": "with another pool",
         "device": f"on another kind of device ({values['belongs_to']['device']}, not {now['device']})",

@@ -12,6 +12,7 @@ import torch
 from attar import models
 from attar.data.images import ImageData
 from attar.errors import UserError
+from attar.models.for_data import scale_of
 from attar.sets.decode import decoded_count, usual_epochs
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.condense_config import CondenseConfig
@@ -147,11 +148,12 @@ def steps(epochs: int, images: int, batch: int) -> int:
 
 
 def protocol_of(config: EvaluateConfig, network: NetworkConfig, data: ImageData) -> dict[str, Any]:
-    """The settings, and the fingerprint of the data, that two accuracies must share to be comparable."""
+    """The settings, and the fingerprint and scale of the data, that two accuracies must share to be comparable."""
     settings = settings_of(config)
     protocol = {name: settings[name] for name in with_role("evaluate", "protocol")}
     protocol |= {"space": data.space} if data.space == "zca" else {}
-    return protocol | {"width": network.width, "norm_type": network.norm_type, "data": data.fingerprint}
+    protocol |= {"width": network.width, "norm_type": network.norm_type, "data": data.fingerprint}
+    return protocol | scale_of(data.mean, data.std)
 
 
 def check_space(condensed: SyntheticSet, data: ImageData) -> None:

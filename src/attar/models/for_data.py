@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from attar import models
 from attar.data.images import ImageData
 from attar.settings.config import NetworkConfig
+
+SCALE_DIGITS = 6  # of mean and std: far more than matter, fewer than differ by rounding
 
 
 def describe(data: ImageData) -> dict[str, Any]:
@@ -17,8 +20,15 @@ def describe(data: ImageData) -> dict[str, Any]:
         "channels": data.channels,
         "size": list(data.size),
         "images": data.fingerprint,
+        **scale_of(data.mean, data.std),
         **({"space": data.space} if data.space == "zca" else {}),
     }
+
+
+def scale_of(mean: Sequence[float], std: Sequence[float]) -> dict[str, list[float]]:
+    """`mean` and `std` that networks see images by, rounded; the fingerprint of the images does not hold them."""
+    both = {"mean": mean, "std": std}
+    return {name: [float(f"{value:.{SCALE_DIGITS}g}") for value in values] for name, values in both.items()}
 
 
 def build(network: NetworkConfig, made_for: dict[str, Any], seed: int | None) -> models.Network:

@@ -14,6 +14,7 @@ from attar.engine import device as devices
 from attar.engine.precision import matmul_precision
 from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError
+from attar.models.for_data import scale_of
 from attar.runs import existing, run_folder
 from attar.runs.existing import Run
 from attar.runs.progress import Progress, ProgressBar
@@ -111,6 +112,8 @@ def condense_part(data: ImageData, pool: Pool, job: PartJob, *, remote: bool = F
             part = read_part(job.path)
             if part.condensed.fingerprint not in ("", None, data.fingerprint):
                 raise UserError(f"{job.path} was made of other training images; start again with --overwrite")
+            if scale_of(part.condensed.mean, part.condensed.std) != scale_of(data.mean, data.std):
+                raise UserError(f"{job.path} was made with another mean or std; start again with --overwrite")
             return part
         condense_run(run, data, pool, job.options)
     return read_part(job.path)

@@ -58,12 +58,12 @@ class Pool:
 
     Attributes:
         network: the architecture.
-        made_for: the data set: its name, classes, channels, size, and a digest of its images.
+        made_for: the data set: its name, classes, channels, size, mean and std, and a digest of its images.
         members: the models, each with `params`, `accuracy` and `epochs`; none for methods with fresh networks.
     """
 
     network: NetworkConfig
-    made_for: dict[str, Any]  # dataset, nclass, channels, size, images (a fingerprint)
+    made_for: dict[str, Any]  # dataset, nclass, channels, size, images (a fingerprint), mean, std
     members: tuple[Member, ...]
 
     def __len__(self) -> int:
@@ -127,5 +127,8 @@ def _property_text(key: str, value: Any) -> str:
         return f"images of {'x'.join(map(str, value)) if isinstance(value, list) else value}"
     if key == "space":
         return "images in ZCA space (--zca)" if value else "images normalised by channel"
-    texts = {"dataset": "the data set '{}'", "nclass": "{} classes", "images": "the training images {}"}
+    texts = {
+        **{"dataset": "the data set '{}'", "nclass": "{} classes", "images": "the training images {}"},
+        **{name: f"images normalised by the {name} {{}}" for name in ("mean", "std")},
+    }
     return texts.get(key, "images of {} channels").format(value)

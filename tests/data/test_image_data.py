@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import attar
 from attar.data import arrays
 from attar.data.arrays import crop_plan, stratified
 from attar.data.cache.mapped import InMemoryStore, Mapped
@@ -203,6 +204,30 @@ def test_subset() -> None:
     assert lone.test_images is None and lone.test_labels is None
 
 
+def test_a_scale_that_was_computed_is_computed_again_after_each_step() -> None:
+    """It is that of `load` with the same nclass and size; constants stay, and the order of the steps is free."""
+    data = made(n=60, test=0, h=8, w=8)
+    loaded, first = attar.load(data, test_fraction=0.25), attar.load(data, test_fraction=0.25, nclass=2, size=4)
+    two = loaded.subset(2)
+    assert loaded.mean == data.mean != two.mean, "a split keeps the scale of the whole"
+    then = two.resized(4)
+    assert (then.mean, then.std, then.fingerprint) == (first.mean, first.std, first.fingerprint)
+    held = data.holdout(0.25, 0)
+    assert held.subset(2).mean == data.subset(2).holdout(0.25, 0).mean == data.subset(2).mean
+    alone = held.untested()
+    assert alone.mean == data.mean and alone.subset(2).mean == ImageData(alone.subset(2).images, [0, 1] * 15).mean
+    fixed = made(n=60, test=0, mean=[0.5] * 3, std=[0.5] * 3)
+    assert fixed.holdout(0.25, 0).subset(2).mean == fixed.untested().resized(4).mean == (0.5,) * 3
+
+
+def test_a_scale_that_was_computed_is_computed_again_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`to` changes nothing but the place; here there is one place, with two names."""
+    data = made(n=12, test=6)
+    monkeypatch.setattr(arrays, "usable_device", lambda device: "elsewhere")
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *args, **options: self)
+    assert data.to("elsewhere").subset(2).mean == data.subset(2).mean != data.mean
+
+
 def test_resized() -> None:
     data = made(h=9, w=6)
     condensed = data.resized(4)
@@ -241,6 +266,7 @@ def test_the_same_on_cuda() -> None:
     assert torch.equal(there.images.cpu(), data.images) and torch.equal(there.labels.cpu(), data.labels)
     for one, two in ((there.holdout(0.5, 1), data.holdout(0.5, 1)), (there.subset(2), data.subset(2))):
         assert torch.equal(one.images.cpu(), two.images) and one.mean == two.mean
+    assert there.subset(2).fingerprint == data.subset(2).fingerprint
     assert (there.resized(3).images.cpu().int() - data.resized(3).images.int()).abs().max() <= 1
 
 

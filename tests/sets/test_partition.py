@@ -311,7 +311,7 @@ def test_all_parts_resume(here: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_a_finished_part_of_images_at_another_scale_is_refused(tmp_path: Path) -> None:
     data = attar.load("digits", device="cpu")
-    flags: dict[str, Any] = {"width": 0.05, "niter": 1, "inner_loop": 1, "n_data": 64, "nclass_sub": 5, "method": "dm"}
+    flags: dict[str, Any] = {"width": 0.05, "niter": 1, "inner_loop": 1, "nclass_sub": 5, "method": "dm"}
     attar.condense(data, folder=tmp_path / "whole", **flags)
     (tmp_path / "whole" / run_folder.RESULT).unlink()
     scaled = attar.ImageData(data.images, data.labels, mean=data.mean, std=[0.5], name="digits")

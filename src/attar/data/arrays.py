@@ -256,11 +256,11 @@ def fingerprint(images: Tensor | Mapped, labels: Tensor, classes: Sequence[str])
     return digest.hexdigest()[:12]
 
 
-def statistics(images: Tensor | Mapped) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel in units of [0, 1], from exact counts of the 256 values."""
+def statistics(images: Tensor | Mapped, *more: Tensor | Mapped) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel in units of [0, 1], from exact counts of the 256 values of them all."""
     counts = torch.zeros(images.shape[1], 256, dtype=torch.int64, device=images.device)
-    for part in chunks(images):
-        for channel, values in enumerate(images[part].unbind(1)):
+    for part in (whole[rows] for whole in (images, *more) for rows in chunks(whole)):
+        for channel, values in enumerate(part.unbind(1)):
             counts[channel] += torch.bincount(values.flatten(), minlength=256)
     weight = counts.cpu().double() / counts[0].sum().item()
     level = torch.arange(256, dtype=torch.float64) / 255

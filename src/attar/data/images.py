@@ -51,6 +51,7 @@ class ImageData:
     left_out: LeftOut  # what the source holds besides
     checksums: tuple[np.ndarray, np.ndarray] | None = None  # of training and test images, where they are known
     loaded: Mapping[str, Any] = {}  # the settings of [data] that read them again, other than defaults
+    _of_both = False  # mean and std are those of training and test images: a split of them
     sampled: int | None = None  # so many images of each class were decoded, and stand for all: `attar inspect`
 
     def __init__(
@@ -128,14 +129,12 @@ class ImageData:
         self.left_out = LeftOut()
         self.labels = labels.to(where)
         self.test_labels = None if test_labels is None else test_labels.to(where)
-        self.classes: tuple[str, ...] = classes
-        self.name = name
+        self.classes, self.name = classes, name
         self._rows = [rows.to(where) for rows in host.argsort(stable=True).split(host.bincount().tolist())]
         self._computed = mean is None or std is None
         if mean is None or std is None:
             mean, std = arrays.statistics(images)
-        self.mean: tuple[float, ...] = tuple(mean)
-        self.std: tuple[float, ...] = tuple(std)
+        self.mean, self.std = tuple(mean), tuple(std)
         self._constants = arrays.constants(self.mean, self.std, torch.float32, where)
 
     @property
@@ -224,14 +223,13 @@ class ImageData:
         if where == self.device:
             return self
         test = None if self.test_images is None else self.test_images.to(where)
-        images, own = self.images.to(where), {"mean": self.mean, "std": self.std}
-        moved = self._with({"device": str(where)}, images=images, test_images=test, **own)
+        moved = self._with({"device": str(where)}, rescale=False, images=self.images.to(where), test_images=test)
         if "fingerprint" in vars(self):
             moved.fingerprint = self.fingerprint
         return moved
 
     def subset(self, nclass: int) -> ImageData:
-        """The first nclass classes, two or more. Mean and std that were computed are computed again of what remains."""
+        """The first nclass classes, two or more. Mean and std, if computed, are those of what remains, as in `load`."""
         arrays.check_nclass(nclass, self.nclass, self.name)
         if nclass == self.nclass:
             return self
@@ -258,13 +256,11 @@ class ImageData:
         so networks trained on either see the same scale. Raises `UserError` for a class with a single image.
         """
         arrays.check_holdout(fraction, self.counts, self.classes)
-        new = self.split(*arrays.stratified(self.labels.cpu(), fraction, seed))
-        new.tested_on = HELD_OUT
-        return new
+        return self.split(*arrays.stratified(self.labels.cpu(), fraction, seed), HELD_OUT)
 
     def untested(self) -> ImageData:
         """The training images alone, without test images."""
-        new = self._with(test_images=None, test_labels=None, mean=self.mean, std=self.std)
+        new = self._with(rescale=False, test_images=None, test_labels=None)
         new.fingerprint = self.fingerprint
         return new
 
@@ -274,23 +270,28 @@ class ImageData:
         new.whitening = fitted(self.images, self.name)
         return new
 
-    def split(self, kept: Tensor, out: Tensor) -> ImageData:
+    def split(self, kept: Tensor, out: Tensor, tested_on: str = "") -> ImageData:
         """The training images `kept`, tested on the training images `out` (rows, int64); mean and std stay."""
         kept, out = kept.to(self.device), out.to(self.device)
         changes: dict[str, Any] = {"images": chosen(self.images, kept), "labels": self.labels[kept]}
         changes |= {"test_images": chosen(self.images, out), "test_labels": self.labels[out]}
-        return self._with(**changes, mean=self.mean, std=self.std)
+        new = self._with(rescale=False, **changes)
+        new.tested_on, new._of_both = tested_on or self.tested_on, True
+        return new
 
-    def _with(self, loaded: Mapping[str, Any] | None = None, **changes: Any) -> ImageData:
-        names = ("images", "labels", "test_images", "test_labels", "classes", "name")
-        kept = {name: getattr(self, name) for name in names}
-        kept |= dict.fromkeys(("mean", "std")) if self._computed else {"mean": self.mean, "std": self.std}
+    def _with(self, loaded: Mapping[str, Any] | None = None, *, rescale: bool = True, **changes: Any) -> ImageData:
+        names = ("images", "labels", "test_images", "test_labels", "classes", "name", "mean", "std")
+        values = {name: getattr(self, name) for name in names} | changes
+        if rescale and self._computed:
+            both = [values["test_images"]] if self._of_both and values["test_images"] is not None else []
+            values["mean"], values["std"] = arrays.statistics(values["images"], *both)
         new = ImageData.__new__(ImageData)
-        new._fill(**(kept | changes))
+        new._fill(**values)
+        new._computed, new._of_both = self._computed, self._of_both
         new.tested_on, new.left_out, new.sampled = self.tested_on, self.left_out, self.sampled
         new.loaded = {**self.loaded, **(loaded or {})}
         if self.whitening is not None:
-            new.whitening = self.whitening.to(new.device) if "mean" in changes else fitted(new.images, new.name)
+            new.whitening = self.whitening.to(new.device) if not rescale else fitted(new.images, new.name)
         return new
 
     def __repr__(self) -> str:

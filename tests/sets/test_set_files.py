@@ -179,6 +179,24 @@ def test_initial_images_are_only_taken_from_beside_the_condensed_ones(tmp_path: 
     assert set_files.load_set(tmp_path).initial is None  # of another shape
 
 
+def test_a_set_never_gets_the_initial_images_of_another(tmp_path: Path) -> None:
+    """Of the one before it in the folder, or of one that was copied there."""
+    condensed, beside = example(), tmp_path / set_files.INITIAL
+    set_files.save_set(tmp_path / set_files.CONDENSED, condensed)
+    set_files.save_set(tmp_path / set_files.CONDENSED, replace(condensed, initial=None))
+    assert not beside.exists() and set_files.load_set(tmp_path).initial is None
+    set_files.save_set(beside, condensed.start())
+    assert set_files.load_set(tmp_path).initial is None, "the set has none"
+    assert condensed.initial is not None
+    set_files.save_set(tmp_path / set_files.CONDENSED, condensed)
+    set_files.save_set(beside, replace(condensed, images=1 - condensed.initial))
+    assert set_files.load_set(tmp_path).initial is None, "the set has others"
+    tensors, meta = files.load_tensors(tmp_path / set_files.CONDENSED, "set")
+    del meta["initial"]
+    files.save_tensors(tmp_path / set_files.CONDENSED, tensors, "set", meta)
+    assert set_files.load_set(tmp_path).initial is not None, "an older version wrote no digest"
+
+
 def test_a_strange_layout_in_memory_is_stored_plainly(tmp_path: Path) -> None:
     condensed = example()
     turned = condensed.images.permute(0, 1, 3, 2).contiguous().permute(0, 1, 3, 2).requires_grad_()

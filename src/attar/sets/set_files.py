@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -31,7 +33,7 @@ def save_set(path: str | Path, condensed: SyntheticSet) -> None:
 
     Args:
         path: the file, which is replaced atomically. Beside a file named `condensed.safetensors` the initial images,
-            if the set knows them, are written to `initial.safetensors`.
+            if the set knows them, are written to `initial.safetensors`; else such a file is removed.
         condensed: the set.
 
     Raises:
@@ -42,12 +44,22 @@ def save_set(path: str | Path, condensed: SyntheticSet) -> None:
         small = attar.load_set("small.safetensors")
     """
     path = Path(path)
-    if path.name == CONDENSED and condensed.initial is not None:
+    kept = condensed.initial if path.name == CONDENSED else None
+    if kept is not None:
         save_set(path.with_name(INITIAL), condensed.start())
     tensors = {"images": condensed.images.float(), "labels": condensed.labels}
     if condensed.soft_labels is not None:
         tensors["soft_labels"] = condensed.soft_labels.float()
-    save_tensors(path, tensors, "set", describe(condensed))
+    save_tensors(path, tensors, "set", describe(condensed) | {"initial": "" if kept is None else digest(kept)})
+    if path.name == CONDENSED and kept is None:
+        with suppress(OSError):  # nor would one be read that stays
+            path.with_name(INITIAL).unlink()
+
+
+def digest(images: Tensor) -> str:
+    """Twelve digits that stand for images as they are stored."""
+    values = images.detach().float().cpu().contiguous().numpy()
+    return hashlib.sha256(repr(values.shape).encode() + values.tobytes()).hexdigest()[:12]
 
 
 def describe(condensed: SyntheticSet) -> dict[str, Any]:
@@ -77,7 +89,7 @@ def load_set(path: str | Path) -> SyntheticSet:
         path: its file, or its run folder.
 
     Returns:
-        The set, with its initial images where `initial.safetensors` is beside `condensed.safetensors`.
+        The set, with its initial images where those are in `initial.safetensors` beside `condensed.safetensors`.
 
     Raises:
         MissingError: where the file is missing, or the run is not finished.
@@ -113,7 +125,7 @@ def load_set(path: str | Path) -> SyntheticSet:
         mean=tuple(meta["mean"]),
         std=tuple(meta["std"]),
         source=meta["source"],
-        initial=_initial(path, images),
+        initial=_initial(path, images, meta.get("initial")),
         recipe=meta["recipe"],
         fingerprint=str(meta.get("fingerprint", "")),
         coreset=str(meta.get("coreset", "")),
@@ -179,12 +191,16 @@ def is_teacher(about: Any) -> TypeGuard[dict[str, Any]]:
     return TEMPERATURES[0] <= about["temperature"] <= TEMPERATURES[1]
 
 
-def _initial(path: Path, images: Tensor) -> Tensor | None:
-    """The initial images beside a `condensed.safetensors`, where they are sound and have the shape of `images`."""
+def _initial(path: Path, images: Tensor, expected: Any) -> Tensor | None:
+    """The initial images beside a `condensed.safetensors`, where they are sound and have the shape of `images`.
+
+    expected: their digest, "" where the set has none, None where an older version recorded nothing.
+    """
     beside = path.with_name(INITIAL)
     if path.name != CONDENSED or not beside.is_file():
         return None
     initial = load_tensors(beside, "set")[0].get("images")
     if initial is None or initial.shape != images.shape or not initial.is_floating_point():
         return None
-    return initial.float() if bool(initial.isfinite().all()) else None
+    initial = initial.float()
+    return initial if bool(initial.isfinite().all()) and expected in (None, digest(initial)) else None

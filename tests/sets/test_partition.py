@@ -101,6 +101,28 @@ def test_initial_images_that_one_part_lacks() -> None:
     assert concatenate([a_part([0, 1]), a_part([2, 3], 1, initial=None)]).initial is None
 
 
+SOFT = torch.full((16, 6), 1 / 6)  # of the 16 training images of a part
+TEACHER = {"network": {"net_type": "convnet"}, "pool": {"models": 1, "epochs": 1}, "temperature": 4.0, "accuracy": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"soft_labels": SOFT, "teacher": TEACHER}, "the teacher's labels of the parts are not in the joined set"),
+        ({"soft_labels": SOFT}, "the soft labels that were learned are not in the joined set"),
+    ],
+)
+def test_lost_labels_are_said(changes: dict[str, Any], words: str, caplog: pytest.LogCaptureFixture) -> None:
+    parts = [a_part([0, 1]), a_part([2, 3], 1)]
+    concatenate(parts)
+    assert not caplog.messages
+    for labelled in range(2):
+        caplog.clear()
+        whole = concatenate([replace(part, **(changes if i == labelled else {})) for i, part in enumerate(parts)])
+        assert (whole.soft_labels, whole.teacher) == (None, {})
+        assert len(caplog.messages) == 1 and words in caplog.messages[0] and "attar label" in caplog.messages[0]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

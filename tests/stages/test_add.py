@@ -44,6 +44,17 @@ def test_from_run_to_result(seven: Path) -> None:
     assert json.loads(Path("seven-added/result.json").read_text())["accuracy"]["convnet2"]["n"] == 1
 
 
+def test_lost_labels_are_said(seven: Path, caplog: pytest.LogCaptureFixture) -> None:
+    call("label", "seven", "--models", "1", "--epochs", "1", "--quiet")
+    assert attar.load_set(seven).teacher
+    caplog.clear()
+    after = attar.add("seven")
+    assert (after.soft_labels, after.teacher) == (None, {})
+    (said,) = [line for line in caplog.messages if "attar label" in line]
+    assert said.startswith("the teacher's labels of the parts are not in the joined set")
+    assert attar.load_set(Path("seven-added")).labels.tolist() == list(range(10))
+
+
 def test_a_part_gets_the_classes_that_it_lacks() -> None:
     call("condense", "-d", "digits", "--nclass", "3", "--only", "1", *TINY, "--quiet", "--out", "one")
     call("add", "one", "-d", "digits", "--nclass", "3", "--quiet")

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from attar.errors import UserError, choose
+from attar.errors import UserError, choose, log
 from attar.sets.set_files import as_set
 from attar.sets.synthetic import SyntheticSet
 from attar.settings.condense_config import CondenseConfig
@@ -76,6 +76,7 @@ def concatenate(parts: Sequence[SyntheticSet | str | Path], names: Sequence[str]
     if misfits:
         more = f"; {len(misfits) - MAX_MISFITS_SHOWN} more" if len(misfits) > MAX_MISFITS_SHOWN else ""
         raise UserError("; ".join(misfits[:MAX_MISFITS_SHOWN]) + more)
+    say_labels_are_lost(sets)
     order = torch.cat([part.labels for part in sets]).argsort(stable=True)
     initial = [part.initial for part in sets if part.initial is not None]
     first = min(sets, key=lambda part: int(part.labels.min()))  # so that the order of the parts changes nothing
@@ -88,6 +89,14 @@ def concatenate(parts: Sequence[SyntheticSet | str | Path], names: Sequence[str]
         soft_labels=None,
         teacher={},
     )
+
+
+def say_labels_are_lost(parts: Sequence[SyntheticSet]) -> None:
+    """Log that joined sets have no soft labels, where a part has some."""
+    if any(part.teacher for part in parts):
+        log.warning("the teacher's labels of the parts are not in the joined set; attar label makes them for all")
+    elif any(part.soft_labels is not None for part in parts):
+        log.warning("the soft labels that were learned are not in the joined set; attar label makes a teacher's")
 
 
 def missing_labels(condensed: SyntheticSet) -> list[int]:

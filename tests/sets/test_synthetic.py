@@ -270,6 +270,15 @@ def test_a_set_is_saved_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         condensed.push("mine")
 
 
+def test_a_notebook_shows_the_first_classes_that_are_there() -> None:
+    """A part may hold none of the first labels; of a set of many classes twenty are shown."""
+    images, classes = torch.rand(60, 1, 4, 4), tuple(map(str, range(100)))
+    late, few = (
+        SyntheticSet(images[:n], torch.arange(first, first + n), classes=classes) for n, first in ((60, 30), (20, 30))
+    )
+    assert late._repr_html_().split("<img")[1] == few._repr_html_().split("<img")[1]
+
+
 def test_the_start_of_a_set() -> None:
     first = torch.zeros(2, 3, 6, 6)
     condensed = a_set([0, 1], initial=first)

@@ -199,8 +199,8 @@ class SyntheticSet:
         return push_set(self, name, what=what, private=private)
 
     def _repr_html_(self) -> str:
-        """The picture, of the first classes, for notebooks."""
-        few = self.labels < NOTEBOOK_CLASSES
+        """The picture, of the first classes that have images, for notebooks."""
+        few = torch.isin(self.labels, self.labels.unique()[:NOTEBOOK_CLASSES])
         file = io.BytesIO()
         grid(self.images[few], self.labels[few], self.classes).save(file, format="PNG")
         source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

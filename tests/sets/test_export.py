@@ -332,6 +332,22 @@ def test_a_full_disk_names_the_export(tmp_path: Path, monkeypatch: pytest.Monkey
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("channels", [2, 4, 5])
+def test_channels_that_image_files_cannot_hold(channels: int, tmp_path: Path) -> None:
+    """They would come back as fewer, or not at all; npz and pt hold them."""
+    condensed = make(channels=channels)
+    for to in ("parquet", "imagefolder"):
+        words = f"{to} holds PNG files, of 1 or 3 channels, and the images have {channels}; --to npz or pt"
+        with pytest.raises(attar.UserError, match=words):
+            export_set(condensed, to, tmp_path / "not" / to)
+    assert list(tmp_path.iterdir()) == []
+    for to in ("npz", "pt"):
+        images = np.random.RandomState(0).randint(0, 256, (6, channels, 8, 8), np.uint8)
+        data = ImageData(images, [0, 1, 2] * 2, classes=CLASSES, channels="first")
+        back = foreign.as_set(foreign.read(export_set(condensed, to, tmp_path / to, what="stored")), data)
+        assert torch.equal(eight(back.images), eight(condensed.images))
+
+
 def test_existing_files_are_not_replaced(tmp_path: Path) -> None:
     for to in ("parquet", "npz"):
         out = export_set(make(), to, tmp_path / to)

@@ -31,6 +31,7 @@ from attar.sets.places import without_places
 from attar.sets.synthetic import SyntheticSet
 
 FORMATS = ("parquet", "imagefolder", "npz", "pt")
+PICTURE_CHANNELS = (1, 3)  # grey and colour: a fourth is read as opacity, and dropped
 WHATS = ("stored", "decoded", "both")
 ABOUT = "attar.json"  # the metadata in a folder of PNGs
 KEY = "attar"  # of the metadata in npz and parquet
@@ -62,7 +63,8 @@ def export_set(
         The path of the folder or file.
 
     Raises:
-        UserError: for an unknown format, an `out` that exists already, and "both" in a `.pt` pair.
+        UserError: for an unknown format, an `out` that exists already, "both" in a `.pt` pair, and channels that image
+            files cannot hold.
         MissingError: for parquet without the package pyarrow.
 
     Example:
@@ -74,6 +76,9 @@ def export_set(
     what = choose("what", what or ("both" if to == "parquet" else "decoded"), WHATS)
     if to == "pt" and what == "both":
         raise UserError("a .pt pair holds one set of images: choose --what stored or decoded")
+    if to in ("parquet", "imagefolder") and condensed.images.shape[1] not in PICTURE_CHANNELS:
+        channels = condensed.images.shape[1]
+        raise UserError(f"{to} holds PNG files, of 1 or 3 channels, and the images have {channels}; --to npz or pt")
     if to in ("npz", "pt"):
         out = out if out.suffix == f".{to}" else out.with_name(f"{out.name}.{to}")
     check_free(out, folder=to in ("parquet", "imagefolder"), overwrite=overwrite)
@@ -126,7 +131,7 @@ def _images(condensed: SyntheticSet, what: str) -> ExportedImages:
 
 
 def bytes_of(images: Tensor) -> np.ndarray:
-    """uint8 [n, H, W] or [n, H, W, 3] of images in [0, 1]."""
+    """uint8 [n, H, W] of images in [0, 1] with one channel; else [n, H, W, ch]."""
     values = (images.detach().cpu() * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
     return values[..., 0] if values.shape[-1] == 1 else values
 
@@ -175,7 +180,7 @@ def _whole_folder(out: Path, write: Callable[[Path], None]) -> None:
 
 
 def _npz(file: Path, exported: ExportedImages, condensed: SyntheticSet) -> None:
-    """Arrays `images` uint8 [n, H, W(, 3)] and `labels` int64 [n]; with both kinds of images, the decoded ones are
+    """Arrays `images` uint8 [n, H, W(, ch)] and `labels` int64 [n]; with both kinds of images, the decoded ones are
     `decoded_images` and `decoded_labels`.
     """
     first = next(iter(exported))

@@ -348,6 +348,32 @@ def test_channels_that_image_files_cannot_hold(channels: int, tmp_path: Path) ->
         assert torch.equal(eight(back.images), eight(condensed.images))
 
 
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_the_export_before_stays_where_the_new_one_cannot_come(
+    failure: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where it cannot be put back it is not removed."""
+    out = export_set(make(), "imagefolder", tmp_path / "out")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    rename, failing = Path.rename, ["whole"]
+
+    def fails(self: Path, target: Path) -> Path:
+        if self.name in failing:
+            raise failure
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises((attar.UserError, KeyboardInterrupt)):
+        export_set(make(factor=1), "imagefolder", out, overwrite=True)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert list(tmp_path.iterdir()) == [out]
+    failing.append("before")
+    with pytest.raises((attar.UserError, KeyboardInterrupt)):
+        export_set(make(factor=1), "imagefolder", out, overwrite=True)
+    (kept,) = tmp_path.glob(".out.*/before")
+    assert {out / path.relative_to(kept): path.read_bytes() for path in kept.rglob("*") if path.is_file()} == before
+
+
 def test_existing_files_are_not_replaced(tmp_path: Path) -> None:
     for to in ("parquet", "npz"):
         out = export_set(make(), to, tmp_path / to)

@@ -15,6 +15,7 @@ import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -165,18 +166,23 @@ def _whole_folder(out: Path, write: Callable[[Path], None]) -> None:
     """Write into a new folder beside `out`, which replaces `out` when it is complete. Raises `WriteError`."""
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    before = scratch / "before"
     try:
         (scratch / "whole").mkdir()
         write(scratch / "whole")
         if out.exists():
-            out.rename(scratch / "before")
+            out.rename(before)
         (scratch / "whole").rename(out)
     except UserError:
         raise
     except OSError as error:  # it names a file in the new folder, or none
         raise WriteError(f"{out} cannot be written: {one_line(error)}") from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if before.exists() and not out.exists():
+            with suppress(OSError):
+                before.rename(out)
+        if out.exists() or not before.exists():  # what was there is never removed without a successor
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _npz(file: Path, exported: ExportedImages, condensed: SyntheticSet) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,6 +43,47 @@ def test_each_part_takes_its_classes() -> None:
     begun = attar.condense("digits", init=Path("base"), nclass_sub=4, phase=1, niter=1, inner_loop=1)
     assert begun.initial is not None
     assert torch.equal(begun.initial, base.images[4:8])
+
+
+GRIDS = ("condense", "-d", "digits", *TINY, "-f", "2", "--quiet")
+
+
+def test_a_set_of_grids_is_taken_apart_in_one_way(capsys: pytest.CaptureFixture[str]) -> None:
+    call(*GRIDS, "--decode_type", "multi", "--out", "grids")
+    said = refused(capsys, *GRIDS, "--init", "grids", "--out", "new")
+    assert "grids has decode_type multi; begin with it by --decode_type multi" in said and not Path("new").exists()
+    call(*GRIDS, "--init", "grids", "--decode_type", "multi", "--out", "new")
+    call(*RUN, "--init", "base", "--decode_type", "multi", "--overwrite")  # of no meaning without grids
+
+
+def test_a_set_of_another_space_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, *RUN, "--zca", "--init", "base")
+    assert "base is in unit space, the data in zca; begin with it in one: leave --zca out" in said
+    base = attar.load_set("base")
+    attar.save_set("white.safetensors", replace(base, space="zca"))
+    said = refused(capsys, *RUN, "--init", "white.safetensors")
+    assert "white.safetensors is in zca space, the data in unit; begin with it in one: add --zca" in said
+
+
+def test_values_that_will_be_clamped_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    base = attar.load_set("base")
+    images = base.images.clone()
+    images.flatten()[:64] += 1.5  # one image of ten
+    attar.save_set("wide.safetensors", replace(base, images=images, space="unbounded"))
+    begin: dict[str, Any] = {
+        "init": "wide.safetensors",
+        "width": 0.05,
+        "models": 1,
+        "epochs": 1,
+        "niter": 1,
+        "inner_loop": 1,
+    }
+    attar.condense("digits", **begin)
+    line = "wide.safetensors: 10 % of the values are outside [0, 1]; this run clamps them"
+    assert caplog.messages.count(line) == 1
+    caplog.clear()
+    attar.condense("digits", **begin, clamp=False)
+    assert not [said for said in caplog.messages if "clamps" in said]
 
 
 @pytest.mark.parametrize(

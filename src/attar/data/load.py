@@ -109,29 +109,30 @@ def load(
     idle = ["data_dir"] if data_dir is not None and not known else []
     where = devices.pick(device) if isinstance(device, str) else usable_device(device)
     _check_arguments(nclass, size, channels, test_fraction)
+    reading = Reading(
+        size=size,
+        nclass=nclass,
+        image_column=image_column,
+        label_column=label_column,
+        labels_csv=Path(labels_csv).expanduser() if labels_csv else None,
+        channels=channels,
+        skip_bad=skip_bad,
+        memory=load_memory,
+        sample=sample,
+        root=Path(cache_dir) if cache_dir else None,
+        progress=progress or Silent(),
+        largest_side=LARGEST_SIDE_CPU if where.type == "cpu" else LARGEST_SIDE,
+    )
     if isinstance(source, ImageData):
         data, test_fraction = source, test_fraction or 0
+        idle += [name for name in ("skip_bad", "load_memory", "cache_dir", "sample") if given[name]]
     else:
-        reading = Reading(
-            size=size,
-            nclass=nclass,
-            image_column=image_column,
-            label_column=label_column,
-            labels_csv=Path(labels_csv).expanduser() if labels_csv else None,
-            channels=channels,
-            skip_bad=skip_bad,
-            memory=load_memory,
-            sample=sample,
-            root=Path(cache_dir) if cache_dir else None,
-            progress=progress or Silent(),
-            largest_side=LARGEST_SIDE_CPU if where.type == "cpu" else LARGEST_SIDE,
-        )
         try:
             data = _read(source, data_dir, reading)
         except UserError:
             reading.left_out.say("so far")
             raise
-        idle += reading.unheeded
+    idle += reading.unheeded
     if test_fraction not in (None, 0, TEST_FRACTION) and data.test_images is not None:
         idle.append("test_fraction")
     if idle:
@@ -148,9 +149,14 @@ def load(
     fraction = TEST_FRACTION if test_fraction is None else test_fraction
     if data.test_images is None and fraction > 0:
         data = _with_test(data, fraction, test_seed)
+    elif test_seed:
+        idle.append("test_seed")
+        why = "none are asked for (test_fraction)" if data.test_images is None else "the data have some"
+        log.warning("%s: test_seed draws no test images: %s", data.name, why)
     say_equal_images(data)
     data = data.to(where).whitened() if zca else data.to(where)
-    data.loaded = {**data.loaded, **_settings(given)}
+    heeded = {name: value for name, value in _settings(given).items() if name not in idle}
+    data.loaded = {**data.loaded, **heeded}
     return data
 
 

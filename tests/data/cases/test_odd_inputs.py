@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from attar.data.images import ImageData
 from attar.data.load import load
 from helpers.logs import lines
 from helpers.ways import Pictures, folder, picture, png, read, split_below
@@ -193,6 +194,39 @@ def test_what_was_asked_for_in_vain_is_said(tmp_path: Path, caplog: pytest.LogCa
     images = np.random.RandomState(0).randint(0, 256, (8, 5, 5, 3), np.uint8)
     load((images, np.arange(8) % 2), channels="last")
     assert not any("of no use" in line for line in lines(caplog))
+
+
+def test_what_was_asked_for_in_vain_of_images_in_memory_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    images = np.random.RandomState(0).randint(0, 256, (8, 5, 5, 3), np.uint8)
+    data = ImageData(images, np.arange(8) % 2, name="mine")
+    asked: dict[str, Any] = {
+        "channels": "last",
+        "image_column": "x",
+        "label_column": "y",
+        "labels_csv": "t.csv",
+        "cache_dir": "c",
+    }
+    asked |= {"skip_bad": True, "load_memory": True, "data_dir": "d"}
+    same = load(data, **asked, nclass=2)
+    (line,) = [line for line in lines(caplog) if "of no use" in line]
+    assert set(line.removeprefix("mine: of no use for such data: ").split(" and ")) == asked.keys()
+    assert dict(same.loaded) == {"nclass": 2}, "what does nothing is no setting that reads them again"
+    caplog.clear()
+    load(data, nclass=2)
+    assert not lines(caplog)
+
+
+def test_a_seed_that_draws_no_test_images_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    data = load("digits", test_seed=3)
+    assert "digits: test_seed draws no test images: the data have some" in lines(caplog)
+    assert "test_seed" not in data.loaded
+    caplog.clear()
+    images, labels = np.random.RandomState(0).randint(0, 256, (8, 5, 5, 3), np.uint8), np.arange(8) % 2
+    load((images, labels), test_fraction=0, test_seed=3)
+    assert "data: test_seed draws no test images: none are asked for (test_fraction)" in lines(caplog)
+    caplog.clear()
+    drawn = load((images, labels), test_seed=3)
+    assert not any("draws no test images" in line for line in lines(caplog)) and drawn.loaded["test_seed"] == 3
 
 
 def test_nearly_black_images_and_labels_called_nan_are_said(caplog: pytest.LogCaptureFixture) -> None:

@@ -18,7 +18,7 @@ def soft_labels(teacher: Pool, images: Tensor, data: ImageData, temperature: flo
 
     images: uint8, or float in [0, 1], [n, ch, H, W], not augmented.
     """
-    module, parts = teacher.build().to(data.device).eval(), []
+    module, parts = teacher.build(seed=0).to(data.device).eval(), []
     for batch in images.to(data.device).split(BATCH):
         x = data.scaled(batch) if batch.dtype == torch.uint8 else data.normalize(batch)
         logits = [functional_call(module, {**member.params, **member.buffers}, (x,)) for member in teacher.members]

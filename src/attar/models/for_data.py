@@ -31,10 +31,10 @@ def scale_of(mean: Sequence[float], std: Sequence[float]) -> dict[str, list[floa
     return {name: [float(f"{value:.{SCALE_DIGITS}g}") for value in values] for name, values in both.items()}
 
 
-def build(network: NetworkConfig, made_for: dict[str, Any], seed: int | None) -> models.Network:
+def build(network: NetworkConfig, made_for: dict[str, Any], seed: int) -> models.Network:
     """The network that `network` configures, for data with the properties `made_for` (see `describe`).
 
-    `seed` determines its initial weights; without one torch's global generator does.
+    `seed` determines its initial weights.
     """
     return models.build(
         network.net_type,

@@ -49,8 +49,7 @@ def headline(result: Mapping[str, Any]) -> dict[str, str]:
 
 def percent(entry: Mapping[str, Any]) -> str:
     """Mean ± standard deviation, in percent."""
-    spread = "" if entry.get("std") is None else f" ± {100 * entry['std']:.1f}"
-    return f"{100 * entry['mean']:.1f}{spread} %"
+    return f"{results.spread(entry)} %"
 
 
 def measured(result: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

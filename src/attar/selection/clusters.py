@@ -22,10 +22,10 @@ def representatives(features: Tensor, k: int, generator: Generator) -> Tensor:
     return nearest(features, kmeans(features, k, generator))
 
 
-def kmeans(features: Tensor, k: int, generator: Generator, iterations: int = LLOYD_ITERATIONS) -> Tensor:
+def kmeans(features: Tensor, k: int, generator: Generator) -> Tensor:
     """The centres [k, d] of k clusters: k-means++, then Lloyd's iterations. An empty cluster keeps its centre."""
     centres = features[kmeans_plus_plus(features, k, generator)]
-    for _ in range(iterations):
+    for _ in range(LLOYD_ITERATIONS):
         centres = lloyd(features, centres)
     return centres
 

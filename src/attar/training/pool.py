@@ -69,8 +69,8 @@ class Pool:
     def __len__(self) -> int:
         return len(self.members)
 
-    def build(self, seed: int | None = None) -> models.Network:
-        """A network of the pool's architecture with fresh weights, which `seed` determines; None: torch's own seed."""
+    def build(self, seed: int) -> models.Network:
+        """A network of the pool's architecture with fresh weights, which `seed` determines."""
         return build(self.network, self.made_for, seed)
 
     def draw_index(self, generator: Generator) -> int:

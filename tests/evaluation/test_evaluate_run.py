@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+import attar
 from attar.cli.parser import main
-from attar.evaluation import results
+from attar.evaluation import measure, results
+from attar.evaluation.trained import TrainedNetworks
+from attar.settings.config import EvaluateConfig, NetworkConfig
 from helpers.command import call
 
 QUICK = ("--runs", "2", "--epochs", "2", "--whole_epochs", "1", "--quiet")
@@ -74,6 +77,26 @@ def test_numbers_of_two_protocols_do_not_mix(change: tuple[str, str], here: Path
     assert str(written["protocol"][name]).removesuffix(".0") == value
     assert list(written["accuracy"]) == ["convnet1"]
     assert not {"plain", "initial", "random_real", "whole", "ior", "hlr"} & written.keys()
+
+
+def test_accuracies_on_other_test_images_do_not_mix(here: Path, said: list[str]) -> None:
+    """The same training images, tested on others: what was measured before is replaced, interrupted or not."""
+    data = attar.load("digits")
+    assert data.test_images is not None and data.test_labels is not None
+    few = [
+        attar.ImageData(data.images, data.labels, data.test_images[rows], data.test_labels[rows], name="digits")
+        for rows in (slice(None, 200), slice(200, 400))
+    ]
+    short: dict[str, Any] = {"runs": 1, "epochs": 1, "yardsticks": ()}
+    attar.evaluate("base", few[0], networks=["convnet2"], **short)
+    attar.evaluate("base", few[1], networks=["convnet1"], **short)
+    assert list(result()["accuracy"]) == ["convnet1"]
+    assert any("another protocol" in line for line in said)
+    condensed, trained = attar.load_set("base"), TrainedNetworks()
+    network = NetworkConfig(**condensed.recipe["network"])
+    for one in few:
+        measure.evaluate(condensed, one, EvaluateConfig(**short), network, trained=trained)
+    assert len(trained.results) == 2
 
 
 def test_several_networks_with_either_norm(here: Path) -> None:

@@ -375,12 +375,23 @@ def test_what_accuracies_must_share() -> None:
     same = protocol.protocol_of(free, NETWORK, data)
     assert same == protocol.protocol_of(CONFIG, NETWORK, data)
     assert same != protocol.protocol_of(CONFIG, NETWORK, data.holdout(0.2, 0)), "the same name, other images"
-    scaled = attar.ImageData(data.images, data.labels, mean=data.mean, std=[0.5], name="digits")
+    scaled = data._with(rescale=False)
+    scaled.std = (0.5,)
     assert same != protocol.protocol_of(CONFIG, NETWORK, scaled), "the same images at another scale"
     computed = attar.ImageData(data.images, data.labels, name="digits")
     given = attar.ImageData(data.images, data.labels, mean=computed.mean, std=computed.std)
     one, other = (protocol.protocol_of(CONFIG, NETWORK, data) for data in (computed, given))
     assert one == other, "given or computed, the numbers count"
+    assert data.test_images is not None and data.test_labels is not None
+    halves = [
+        data._with(test_images=data.test_images[rows], test_labels=data.test_labels[rows])
+        for rows in (slice(None, 300), slice(300, None))
+    ]
+    relabelled = data._with(test_labels=data.test_labels.roll(1))
+    digests = {other.test_fingerprint for other in (data, *halves, relabelled)}
+    assert len(digests) == 4 and "" not in digests and len({other.fingerprint for other in (data, *halves)}) == 1
+    assert all(protocol.protocol_of(CONFIG, NETWORK, other) != same for other in (*halves, relabelled))
+    assert data.untested().test_fingerprint == ""
     for config, network in (
         (replace(CONFIG, epochs=3), NETWORK),
         (replace(CONFIG, lr=0.5), NETWORK),

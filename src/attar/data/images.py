@@ -13,7 +13,7 @@ from torch import Tensor
 from attar.data import arrays
 from attar.data.arrays import Array
 from attar.data.cache.mapped import Mapped, chosen
-from attar.data.equal import Equal, equal_images
+from attar.data.equal import Equal, equal_images, stamp
 from attar.data.reading import LeftOut
 from attar.data.torch_dataset import ImageDataset
 from attar.data.whitening import Whitening, fitted
@@ -106,9 +106,8 @@ class ImageData:
         fingerprint: str,
     ) -> ImageData:
         """Images that stay in a file; `computed`: mean and std are those of the images, not constants."""
-        names = arrays.class_names(labels, classes)
         new = cls.__new__(cls)
-        new._fill(images, labels, test_images, test_labels, names, mean, std, name)
+        new._fill(images, labels, test_images, test_labels, arrays.class_names(labels, classes), mean, std, name)
         new._computed, new.fingerprint = computed, fingerprint
         return new
 
@@ -125,8 +124,7 @@ class ImageData:
     ) -> None:
         """Take over checked values, the images being where they shall live, and derive the rest from them."""
         where, host = images.device, labels.cpu()
-        self.images, self.test_images = images, test_images
-        self.left_out = LeftOut()
+        self.images, self.test_images, self.left_out = images, test_images, LeftOut()
         self.labels = labels.to(where)
         self.test_labels = None if test_labels is None else test_labels.to(where)
         self.classes, self.name = classes, name
@@ -172,13 +170,16 @@ class ImageData:
         return "" if self.sampled else arrays.fingerprint(self.images, self.labels, self.classes)
 
     @cached_property
+    def test_fingerprint(self) -> str:
+        """The same for the test images and their labels; empty where there are none, and for a sample."""
+        return "" if self.sampled or self.test_images is None else stamp(*self._tests(), self.checksums)
+
+    @cached_property
     def equal(self) -> Equal:
         """Images that are equal, pixel for pixel; none are looked for in a sample."""
-        if self.sampled:
-            return Equal()
         test = [] if self.test_images is None else [self._tests()]
         images, labels = zip((self.images, self.labels), *test, strict=True)
-        return equal_images(images, labels, self.checksums if test else None)
+        return Equal() if self.sampled else equal_images(images, labels, self.checksums if test else None)
 
     def rows(self, c: int) -> Tensor:
         """Rows of the training images of class c, ascending, int64 [n_c] on the device."""
@@ -224,8 +225,7 @@ class ImageData:
             return self
         test = None if self.test_images is None else self.test_images.to(where)
         moved = self._with({"device": str(where)}, rescale=False, images=self.images.to(where), test_images=test)
-        if "fingerprint" in vars(self):
-            moved.fingerprint = self.fingerprint
+        vars(moved).update({name: value for name, value in vars(self).items() if "fingerprint" in name})
         return moved
 
     def subset(self, nclass: int) -> ImageData:
@@ -287,9 +287,8 @@ class ImageData:
             values["mean"], values["std"] = arrays.statistics(values["images"], *both)
         new = ImageData.__new__(ImageData)
         new._fill(**values)
-        new._computed, new._of_both = self._computed, self._of_both
-        new.tested_on, new.left_out, new.sampled = self.tested_on, self.left_out, self.sampled
-        new.loaded = {**self.loaded, **(loaded or {})}
+        new._computed, new._of_both, new.sampled = self._computed, self._of_both, self.sampled
+        new.tested_on, new.left_out, new.loaded = self.tested_on, self.left_out, {**self.loaded, **(loaded or {})}
         if self.whitening is not None:
             new.whitening = self.whitening.to(new.device) if not rescale else fitted(new.images, new.name)
         return new

@@ -148,10 +148,11 @@ def steps(epochs: int, images: int, batch: int) -> int:
 
 
 def protocol_of(config: EvaluateConfig, network: NetworkConfig, data: ImageData) -> dict[str, Any]:
-    """The settings, and the fingerprint and scale of the data, that two accuracies must share to be comparable."""
+    """The settings, and the fingerprints and scale of the data, that two accuracies must share to be comparable."""
     settings = settings_of(config)
     protocol = {name: settings[name] for name in with_role("evaluate", "protocol")}
     protocol |= {"space": data.space} if data.space == "zca" else {}
+    protocol |= {"tests": data.test_fingerprint} if data.test_fingerprint else {}
     protocol |= {"width": network.width, "norm_type": network.norm_type, "data": data.fingerprint}
     return protocol | scale_of(data.mean, data.std)
 

@@ -19,7 +19,7 @@ from attar.evaluation.teacher import soft_labels
 from attar.evaluation.training_sets import random_real, training_set
 from attar.sets import foreign
 from attar.training import pool_files
-from helpers.command import call, refused
+from helpers.command import POOL, TINY, call, refused
 
 QUICK = ("--runs", "2", "--epochs", "2", "--yardsticks", "random_real", "--quiet")
 
@@ -72,6 +72,45 @@ def test_the_labels_of_the_pool(here: Path, capsys: pytest.CaptureFixture[str]) 
     assert again.soft_labels is not None and torch.equal(again.soft_labels, small.soft_labels)
     sharp = attar.label(small, teacher="pool").soft_labels
     assert sharp is not None and sharp.max(dim=1)[0].mean() > small.soft_labels.max(dim=1)[0].mean()
+
+
+def test_the_pool_that_the_run_names(here: Path, said: list[str]) -> None:
+    """The models that `model_path` named label the set, and random images beside it; not others of the recipe."""
+    pretrain = "pretrain -d digits --depth 2 --width 0.05 --epochs 2 --models 2 --seed 7 --out mine --quiet"
+    call(*pretrain.split())
+    call(
+        "condense",
+        "-d",
+        "digits",
+        "--width",
+        "0.05",
+        *TINY[len(POOL) :],
+        "--model_path",
+        "mine",
+        "--out",
+        "named",
+        "--quiet",
+    )
+    before = sorted(here.glob("pool/**/*"))
+    call("label", "named", "--teacher", "pool", "--quiet")
+    small, data = attar.load_set("named"), attar.load("digits")
+    network = attar.settings.config.NetworkConfig(**small.recipe["network"])
+    mine = pool_files.load([Path("mine")], data, network)
+    assert small.teacher["model_path"] == [str(member.file) for member in mine.members] and len(mine) == 2
+    assert [small.teacher["pool"][name] for name in ("epochs", "seed", "models")] == [2, 7, 2]
+    expected = soft_labels(mine, small.decoded()[0], data, 1.0)
+    assert small.soft_labels is not None and torch.equal(small.soft_labels, expected)
+    call("evaluate", "named", *QUICK)
+    assert sorted(here.glob("pool/**/*")) == before and not any("gives other labels" in line for line in said)
+    one = attar.label(replace(small, soft_labels=None, teacher={}), teacher="pool", models=1)
+    assert one.teacher["model_path"] == small.teacher["model_path"][:1]
+    with pytest.raises(attar.UserError, match="seed belongs to attar pretrain"):
+        attar.label(small, teacher="pool", seed=1)
+    out = attar.export_set("named", "npz", "out")
+    back = foreign.as_set(foreign.read(out), data)
+    assert back.soft_labels is not None and "model_path" not in back.teacher
+    attar.evaluate(out, data, runs=1, epochs=1, yardsticks=())  # trained again by the same settings
+    assert not any("gives other labels" in line for line in said)
 
 
 def test_measured_beside_hard_labels_and_random_images(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

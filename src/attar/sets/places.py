@@ -23,6 +23,7 @@ def without_places(condensed: SyntheticSet) -> SyntheticSet:
     stays, but for plugins, which are found by theirs. Raises `UserError` for a recipe whose sections are no tables.
     """
     defaults, teacher = settings_of(Recipe()), _last_parts(condensed.teacher)
+    teacher.pop("model_path", None)
     recipe = {name: _last_parts(section(condensed, name)) for name in condensed.recipe}
     for name in recipe.keys() & {"data", "condense"}:
         recipe[name] |= {key: defaults[name][key] for key in with_role(name, "place") if key in recipe[name]}

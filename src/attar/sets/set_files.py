@@ -188,6 +188,9 @@ def is_teacher(about: Any) -> TypeGuard[dict[str, Any]]:
         return False
     if not all(isinstance(about.get(name), float) for name in ("temperature", "accuracy")):
         return False
+    paths = about.get("model_path", [])
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        return False
     return TEMPERATURES[0] <= about["temperature"] <= TEMPERATURES[1]
 
 

@@ -71,4 +71,5 @@ def with_labels(condensed: SyntheticSet, soft: Tensor | None, meta: Mapping[str,
     if not known or list(condensed.classes) != meta.get("classes") or not fits_soft_labels(condensed, soft):
         log.warning("%s: its soft labels do not fit its images and the data's classes, and are left out", where)
         return condensed
-    return replace(condensed, soft_labels=soft, teacher=teacher)
+    about = {name: value for name, value in teacher.items() if name != "model_path"}  # a place on another machine
+    return replace(condensed, soft_labels=soft, teacher=about)

@@ -23,8 +23,9 @@ from attar.settings import layers, recipes
 from attar.settings.config import PoolConfig, Recipe
 from attar.settings.schema import settings_of
 from attar.settings.typed import LabelSettings
-from attar.stages.pretrain import default_folder, train_pool
+from attar.stages.pretrain import default_folder, explicit_length, member_files, train_pool
 from attar.stages.shared import given_images, load_data, name_as_setting, recipe_of_set
+from attar.training import pool_files
 from attar.training.pool import Pool
 
 POOL = "pool"  # the teacher: the early-stage models of the run
@@ -81,10 +82,15 @@ def label(
         images = load_data(recipe, progress) if data is None else given_images(data, layer, progress)
         check_set_fits(condensed, images)
         recipe = _recipe_of(teacher, recipe, layer.get("pool", {}))
-        models = train_pool(images, recipe, default_folder(images, recipe), progress)
+        paths = recipe.condense.model_path if teacher == POOL else ()
+        if paths:
+            models, recipe = _named_pool(images, recipe, layer.get("pool", {}))
+        else:
+            models = train_pool(images, recipe, default_folder(images, recipe), progress)
         accuracy = statistics.fmean(member.accuracy or 0.0 for member in models.members)
         about: dict[str, Any] = {"network": settings_of(recipe.network), "pool": settings_of(recipe.pool)}
         about |= {"temperature": float(temperature), "accuracy": accuracy, "tested_on": images.tested_on}
+        about |= {"model_path": list(member_files(models))} if paths else {}
         soft = soft_labels(models, condensed.decoded()[0], images, temperature).to(condensed.images.device)
         log.info("teacher: %s of %s, %.1f %% on average", recipe.pool.in_words, recipe.network.net_type, 100 * accuracy)
         condensed = replace(condensed, soft_labels=soft, teacher=about)
@@ -112,13 +118,31 @@ def _recipe_of(teacher: str | None, recipe: Recipe, asked: Mapping[str, Any]) ->
     return replace(recipe, network=network, pool=PoolConfig(**trained | dict(asked)))
 
 
+def _named_pool(data: ImageData, recipe: Recipe, asked: Mapping[str, Any]) -> tuple[Pool, Recipe]:
+    """The models whose files a run names, `asked` of them; and the recipe with the settings that they were trained by.
+
+    Raises `UserError` for a seed, which the models have.
+    """
+    if "seed" in asked:
+        raise UserError(f"seed belongs to attar pretrain: the run names its models, {recipe.condense.model_path[0]}, …")
+    paths, limit = [Path(name) for name in recipe.condense.model_path], asked.get("models")
+    models = pool_files.load(paths, data, recipe.network, length=explicit_length(recipe, asked), limit=limit)
+    known = settings_of(recipe.pool).keys() & models.members[0].settings.keys()
+    trained = {name: models.members[0].settings[name] for name in known} | {"models": len(models)}
+    return models, recipes.overlay(recipe, {"pool": trained})
+
+
 def teacher_of(condensed: SyntheticSet, data: ImageData, progress: Progress) -> Pool | None:
-    """The models that labelled a set, from their pool folder, or trained again; None for a set without a teacher."""
+    """The models that labelled a set, from their files or trained again; None for a set without a teacher."""
     about = condensed.teacher
     if not about or condensed.soft_labels is None:
         return None
     recipe = recipes.of_file({name: about[name] for name in ("network", "pool")}, "the set's teacher")
-    models = train_pool(data, recipe, default_folder(data, recipe), progress)
+    paths = [Path(name) for name in about.get("model_path", ())]
+    if paths and all(path.is_file() for path in paths):
+        models = pool_files.load(paths, data, recipe.network)
+    else:
+        models = train_pool(data, recipe, default_folder(data, recipe), progress)
     labels = soft_labels(models, condensed.decoded()[0], data, about["temperature"])
     off = float((labels.cpu() - condensed.soft_labels.cpu()).abs().max())
     if off > OTHERWISE:

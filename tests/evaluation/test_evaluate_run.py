@@ -15,7 +15,7 @@ from attar.cli.parser import main
 from attar.evaluation import measure, results
 from attar.evaluation.trained import TrainedNetworks
 from attar.settings.config import EvaluateConfig, NetworkConfig
-from helpers.command import call
+from helpers.command import TINY, call
 
 QUICK = ("--runs", "2", "--epochs", "2", "--whole_epochs", "1", "--quiet")
 NONE = ("--yardsticks", "none")
@@ -97,6 +97,27 @@ def test_accuracies_on_other_test_images_do_not_mix(here: Path, said: list[str])
     for one in few:
         measure.evaluate(condensed, one, EvaluateConfig(**short), network, trained=trained)
     assert len(trained.results) == 2
+
+
+FEW: dict[str, Any] = {"runs": 1, "whole_epochs": 1, "yardsticks": ()}
+
+
+@pytest.mark.parametrize("to", ["run", "npz"])
+def test_a_file_of_settings_goes_on_top_of_those_of_the_set(to: str, here: Path) -> None:
+    """Only the one setting changes, of a run as of an export; a file that names a recipe starts from that."""
+    call("condense", "-d", "digits", *TINY, "--depth", "3", "--out", "deep", "--quiet")
+    where = "deep" if to == "run" else attar.export_set("deep", to, "out")
+    Path("e.toml").write_text("[evaluate]\nepochs = 1\n", encoding="utf-8")
+    result = attar.evaluate(where, recipe="e.toml", **FEW).to_dict()
+    assert list(result["accuracy"]) == ["convnet3"]
+    assert (result["accuracy"]["convnet3"]["epochs"], result["accuracy"]["convnet3"]["width"]) == (1, 0.05)
+    assert attar.evaluate(where, recipe="e.toml", epochs=2, **FEW).to_dict()["accuracy"]["convnet3"]["epochs"] == 2
+    given = attar.evaluate(where, attar.load("digits"), recipe=Path("e.toml"), **FEW).to_dict()
+    assert list(given["accuracy"]) == ["convnet3"] and given["accuracy"]["convnet3"]["epochs"] == 1
+    Path("e.toml").write_text("[evaluate]\nepochs = 1\n[network]\nnet_type = 'resnet'\n", encoding="utf-8")
+    assert "resnet10" in attar.evaluate(where, recipe="e.toml", **FEW).measured["accuracy"]
+    Path("e.toml").write_text("recipe = 'digits'\nwidth = 0.05\n[evaluate]\nepochs = 1\n", encoding="utf-8")
+    assert list(attar.evaluate(where, recipe="e.toml", **FEW).measured["accuracy"]) == ["convnet2"]
 
 
 def test_several_networks_with_either_norm(here: Path) -> None:

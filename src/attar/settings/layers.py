@@ -104,6 +104,24 @@ def _recipe_file(name: str) -> tuple[str, dict[str, Any], str | None]:
     return name, values, start
 
 
+def on_top(recipe: str, flags: Mapping[str, tuple[str, str]]) -> tuple[str | None, Layer]:
+    """What a recipe means for a set that has settings already: (the recipe to start from, settings on top of these).
+
+    A recipe that is named, by the caller or by a file, is started from; a file that names none lies on top.
+    """
+    if recipe in RECIPES:
+        return recipe, {}
+    path, values, start = _recipe_file(recipe)
+    return (None, by_section(flags, values, f"{path}: ")) if start is None else (recipe, {})
+
+
+def laid_over(recipe: Recipe, layer: Mapping[str, Mapping[str, Any]]) -> Recipe:
+    """A copy of a recipe with a layer on top."""
+    sections = settings_of(recipe)
+    merge_layer(sections, layer)
+    return overlay(recipe, sections)
+
+
 def names_data(recipe: str | None) -> bool:
     """Whether a recipe, by its name or its file, says which data it is for."""
     if recipe is None or recipe in RECIPES:

@@ -62,7 +62,8 @@ def evaluate(
         condensed: a set, a run folder (its result.json and report.html are updated), a condensed file, or images that
             were exported or made by another tool, on disk or as USER/NAME on the Hugging Face hub.
         data: an `ImageData`, or what `attar.load` takes; by default the data that the set was made from.
-        recipe: the name of a recipe, or a TOML file of settings; by default the settings of the run that made the set.
+        recipe: the name of a recipe, or a TOML file of settings, which go on top of those of the run that made the set
+            unless the file says `recipe = "name"`.
         factor, decode_type, normalized: for images made by another tool: how they are decoded, and whether their values
             are normalised instead of in [0, 1].
         quick: one seed, and not on the whole set.
@@ -88,6 +89,11 @@ def evaluate(
     path = None if isinstance(condensed, SyntheticSet) else found(Path(condensed))
     data, asked, flags = name_as_setting("evaluate", data, asked)
     layer = layers.by_section(flags, asked)
+    if recipe is not None:
+        recipe, of_file = layers.on_top(str(recipe), FLAGS["evaluate"])
+        if data is not None:  # the images are there
+            of_file.pop("data", None)
+        layer = {name: of_file.get(name, {}) | layer.get(name, {}) for name in of_file | layer}
     is_foreign_set = path is not None and foreign.is_foreign(path)
     if not is_foreign_set and (factor is not None or decode_type is not None or normalized):
         raise UserError(f"{path} says itself how it is decoded; factor, decode_type and normalized are for other sets")
@@ -139,7 +145,7 @@ def _attar_set(
     condensed: SyntheticSet | str | Path,
     data: Any,
     recipe: str | Path | None,
-    layer: Layer,  # what the caller set
+    layer: Layer,  # what the caller set, in a file too
     progress: Progress,
 ) -> EvaluationInputs:
     where, condensed = condensed, set_files.as_set(condensed)
@@ -147,7 +153,7 @@ def _attar_set(
         base = layers.resolve(FLAGS["evaluate"], {}, recipe=str(recipe))
     else:
         base = recipe_of_set(condensed, where)
-    resolved = recipes.overlay(base, layer)
+    resolved = layers.laid_over(base, layer)
     images = load_data(resolved, progress) if data is None else given_images(data, layer, progress)
     return EvaluationInputs(condensed, images, resolved, condensed.fingerprint)
 
@@ -156,7 +162,7 @@ def _foreign_set(
     path: Path,
     data: Any,
     recipe: str | Path | None,
-    layer: Layer,  # what the caller set
+    layer: Layer,  # what the caller set, in a file too
     factor: int | None,
     decode_type: str | None,
     normalized: bool,
@@ -168,13 +174,13 @@ def _foreign_set(
     names_data = isinstance(stored, Mapping) and "dataset" in stored
     if data is None and not names_data and "dataset" not in layer.get("data", {}):
         raise UserError(f"{path} does not say which data it stands for; name the real data with -d")
-    resolved = recipes.overlay(recipes.of_file(foreign_set.recipe, path, handed_on=True), layer)
+    resolved = layers.laid_over(recipes.of_file(foreign_set.recipe, path, handed_on=True), layer)
     images = load_data(resolved, progress) if data is None else given_images(data, layer, progress)
     if recipe is not None:
-        resolved = recipes.overlay(layers.resolve(FLAGS["evaluate"], {}, recipe=str(recipe)), layer)
+        resolved = layers.laid_over(layers.resolve(FLAGS["evaluate"], {}, recipe=str(recipe)), layer)
     elif not foreign_set.recipe:
         fitting = recipes.for_data(images.name, images.nclass, shape=auto.shape_of(images))
-        resolved = recipes.overlay(fitting, layer)
+        resolved = layers.laid_over(fitting, layer)
     condensed = foreign.as_set(foreign_set, images, factor=factor, decode_type=decode_type, normalized=normalized)
     logger.info(
         "%s: %s, factor %d, decode type %s",

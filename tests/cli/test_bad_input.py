@@ -522,7 +522,9 @@ def test_damaged_files_of_a_run_are_refused_before_the_work(
         ("condense --ipc 1 --ipc 2", "--ipc specified multiple times"),
         ("condense --perturb=maybe", 'Invalid value for --perturb: unable to convert "maybe" into bool'),
         ("evaluate", "attar evaluate needs RUN; attar evaluate --help shows examples"),
-        ("resume base", "a run goes on where it stopped when its own command is given again"),
+        ("recipes cifar10 --methods", "cifar10 and --methods are 2 questions; ask one at a time"),
+        ("recipes --methods --networks", "--methods and --networks are 2 questions"),
+        ("resume base", "attar condense --resume RUN goes on with a run"),
         ("distill -d digits", "the verb is condense: attar condense -d path/to/images"),
         ("evaluat base", 'Unknown command "evaluat". Did you mean "evaluate"?'),
         ("pretrain --lr_img 1", "Unknown option: --lr_img"),  # of another verb
@@ -594,3 +596,38 @@ def test_debug_shows_the_traceback(run_attar: Callable[..., Any], tmp_path: Path
 )
 def test_exports_and_sets_of_others(command: str, words: str, refused: Callable[..., str]) -> None:
     assert words in refused(*command.split())
+
+
+@pytest.fixture
+def untested(tmp_path: Path) -> Path:
+    """A folder of two classes of three images each, without test images (--test_fraction 0)."""
+    for name in ("a", "b"):
+        (tmp_path / "few" / name).mkdir(parents=True)
+        for number in range(3):
+            pixels = np.full((8, 8), 80 * number + 10 * (name == "b"), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "few" / name / f"{number}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_what_cannot_be_evaluated_is_refused_before_the_work(
+    resumed: bool, untested: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(untested)
+    new = ["-d", "few", "--test_fraction", "0", "--ipc", "1", *POOL, "--niter", "1", "--inner_loop", "2"]
+    if resumed:
+        call("condense", *new, "--out", "run", "--quiet")
+        new = ["--resume", "run", "--niter", "2"]
+    else:
+        new += ["--out", "run"]
+    before = sorted(untested.rglob("*"))
+    with pytest.raises(SystemExit) as stop:
+        main(["condense", *new, "--evaluate"])
+    assert stop.value.code == 2 and "few has no test images" in capsys.readouterr().err
+    assert sorted(untested.rglob("*")) == before
+
+
+@pytest.mark.parametrize("options", [{"ray_cpus": 3}, {"ray": "local"}])
+def test_a_cluster_is_refused_in_memory(options: dict[str, Any]) -> None:
+    with pytest.raises(attar.UserError, match="leave ray and ray_cpus out"):
+        attar.condense("digits", depth=2, width=0.05, epochs=1, models=1, niter=1, inner_loop=1, n_data=64, **options)

@@ -77,7 +77,6 @@ def condense(*, flags: Flags, settings: Settings) -> None:
     from attar.cli import printing
     from attar.errors import UserError
     from attar.stages import condense as stage
-    from attar.stages.evaluate import evaluate_set
     from attar.stages.shared import DEFAULT_FOLDER
     from attar.stages.show import show
 
@@ -103,9 +102,9 @@ def condense(*, flags: Flags, settings: Settings) -> None:
             for name in ("out", "recipe", "reproduce", "minutes"):
                 if getattr(flags, name):
                     raise UserError(f"--{name} cannot change what a run was begun with; leave it out beside --resume")
-            condensed = stage.resume_run(flags.resume, progress=progress, **options, **settings)
-            if flags.evaluate:
-                evaluate_set(flags.resume, progress=progress)
+            condensed = stage.resume_run(
+                flags.resume, evaluate=flags.evaluate, progress=progress, **options, **settings
+            )
     if flags.evaluate:
         printing.print_shown(flags, show(str(condensed.folder)))
     else:

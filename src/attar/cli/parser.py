@@ -41,7 +41,7 @@ HELP_ALL = ("--help-all", "--help_all")
 COMPLETION = "--install-completion"
 OF_DATA = ("condense", "pretrain")  # verbs that take nothing without a flag
 OTHER_WORDS = {  # for what is no verb, and what does it
-    **dict.fromkeys(("resume", "continue"), "a run goes on where it stopped when its own command is given again"),
+    **dict.fromkeys(("resume", "continue"), "attar condense --resume RUN goes on with a run"),
     **dict.fromkeys(("distill", "distil"), "the verb is condense: attar condense -d path/to/images"),
 }
 MISSING = re.compile(r'Command "(\w+)" parameter "?(\w+)"? requires an argument')

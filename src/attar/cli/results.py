@@ -210,6 +210,9 @@ def recipes(name: str | None = None, /, *, flags: Flags, settings: Settings) -> 
     from attar.settings.recipes import RECIPES
 
     ipc = settings.get("ipc")
+    asked = [word for word in (name, "--methods" * flags.methods, "--networks" * flags.networks) if word]
+    if len(asked) > 1:
+        raise UserError(f"{' and '.join(asked)} are {len(asked)} questions; ask one at a time")
     if name not in (None, "methods", "networks"):
         print(to_toml(name, ipc))
     elif ipc is not None:

@@ -28,6 +28,7 @@ from attar.evaluation.protocol import (
     RANDOM_SOFT,
     SOFT,
     check_set_fits,
+    check_tests,
     chosen_networks,
     config_of,
     entry,
@@ -103,11 +104,8 @@ def evaluate(
         UserError: where set and data do not fit each other, or a network cannot be built for the data.
     """
     check_set_fits(condensed, data)
-    check_precision(config.precision, data.device)
+    networks = check_evaluation(data, config, network)
     assert data.test_labels is not None
-    networks = chosen_networks(config, network)
-    for settings in networks.values():
-        build(settings, describe(data), 0)
     kinds = list(config.yardsticks) if yardsticks_only else kinds_of(condensed, config)
     if LEARNED in kinds and condensed.lr is not None:
         log.info(
@@ -138,6 +136,16 @@ def evaluate(
         if kind in (SOFT, RANDOM_SOFT):
             entries[kind][label]["teacher"] = condensed.teacher["accuracy"]
     return entries
+
+
+def check_evaluation(data: ImageData, config: EvaluateConfig, network: NetworkConfig) -> dict[str, NetworkConfig]:
+    """The networks by their labels. Raises `UserError` for data that none of them can be tested on, without a set."""
+    check_tests(data)
+    check_precision(config.precision, data.device)
+    networks = chosen_networks(config, network)
+    for settings in networks.values():
+        build(settings, describe(data), 0)
+    return networks
 
 
 @dataclass(frozen=True, eq=False)

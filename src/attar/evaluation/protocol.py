@@ -165,14 +165,20 @@ def check_space(condensed: SyntheticSet, data: ImageData) -> None:
         raise UserError(f"{data.name} is whitened (--zca), and the set is not in ZCA space; leave --zca out")
 
 
+def check_tests(data: ImageData) -> None:
+    """Raise `UserError` for data without test images."""
+    if data.test_images is None:
+        where = "put them in a folder test/<class>/* beside train/, or name data that have some with -d"
+        raise UserError(f"{data.name} has no test images; {where}")
+
+
 def check_set_fits(condensed: SyntheticSet, data: ImageData, *, tested: bool = True) -> None:
     """Raise `UserError` unless the set has the image shape, space and all classes of the data, and they a test set.
 
     tested: False where no test set is needed.
     """
-    if tested and data.test_images is None:
-        where = "put them in a folder test/<class>/* beside train/, or name data that have some with -d"
-        raise UserError(f"{data.name} has no test images; {where}")
+    if tested:
+        check_tests(data)
     if condensed.classes != data.classes:
         raise UserError(
             f"the set was made for other classes than {data.name} has: {different_classes(condensed, data)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -27,7 +26,14 @@ from attar.settings.typed import CondenseSettings
 from attar.stages import schedule
 from attar.stages.clock import TimeLimit
 from attar.stages.evaluate import evaluate_set
-from attar.stages.parts import PARTS, check_spread, condense_parts, discard_parts, settings_of_parts
+from attar.stages.parts import (
+    PARTS,
+    check_callback,
+    condense_parts,
+    discard_parts,
+    settings_of_parts,
+    workers_for_parts,
+)
 from attar.stages.pretrain import check_pool_settings, describe_pool, find_pool, member_files, models_there, warn_chance
 from attar.stages.run import Event, RunOptions, condense_in_memory, condense_run, run_options
 from attar.stages.shared import (
@@ -36,8 +42,9 @@ from attar.stages.shared import (
     Inputs,
     Stopwatch,
     about_run,
+    check_evaluated,
     check_inputs,
-    cluster_workers,
+    check_moments,
     load_data,
     named_folder,
     resolve_inputs,
@@ -111,10 +118,12 @@ def condense(
     if pool is not None:
         check_pool_settings(pool, inputs)
         inputs = inputs.with_recipe(replace(inputs.recipe, network=pool.network))
-    if evaluate and (folder is None or inputs.recipe.condense.phase is not None):
-        raise UserError("evaluate needs a run folder with all classes; name a folder, or leave evaluate out")
+    if evaluate:
+        check_evaluated(inputs, in_folder=folder is not None)
     if folder is None:
-        return _in_memory(inputs, pool, limit, options, ray)
+        if ray is not None or ray_cpus is not None:
+            raise UserError("ray condenses parts in run folders; name a folder, or leave ray and ray_cpus out")
+        return _in_memory(inputs, pool, limit, options)
     is_default = folder is DEFAULT_FOLDER
     path = RUN_ROOT / run_name(inputs.data, inputs.recipe) if is_default else named_folder(folder, inputs.recipe)
     with workers_for_parts(ray, ray_cpus, inputs, options) as workers:
@@ -132,6 +141,7 @@ def resume_run(
     folder: str | Path,
     *,
     save_every: str = checkpoint.DEFAULT_INTERVAL,
+    evaluate: bool = False,
     log: str | Sequence[str] = (),
     ray: str | None = None,
     ray_cpus: int | None = None,
@@ -143,8 +153,8 @@ def resume_run(
 
     Args:
         folder: the run folder.
-        save_every, log, ray, ray_cpus, progress, callback: as for `condense`.
-        settings: what may change in a resumed run: its length (`niter`, …), places and speed.
+        save_every, evaluate, log, ray, ray_cpus, progress, callback: as for `condense`.
+        settings: what may change in a resumed run: its length (`niter`, …), `eval_at`, places and speed.
 
     Returns the condensed set. Raises `UserError` where there is no run, or for a setting that cannot change.
     """
@@ -153,27 +163,17 @@ def resume_run(
     explicit = layers.by_section(FLAGS["condense"], settings)
     for section, values in explicit.items():
         for name in values:
-            if name not in with_role(section, "length", "place", "speed") or name == "model_path":
+            if name not in with_role(section, "length", "place", "speed", "scope") or name == "model_path":
                 raise UserError(f"--{name} cannot change what a run was begun with; leave it out beside --resume")
     recipe = recipes.overlay(existing.saved_recipe(RunFolder(path)), explicit)
     inputs = Inputs(recipe, load_data(recipe, options.progress), explicit, "")
+    if evaluate:
+        check_evaluated(inputs, in_folder=True)
     with workers_for_parts(ray, ray_cpus, inputs, options) as workers:
-        return _resume(path, inputs, None, options, workers)
-
-
-def workers_for_parts(
-    ray: str | None, cpus: int | None, inputs: Inputs, options: RunOptions
-) -> AbstractContextManager[ThreadWorkers | None]:
-    """Workers on a Ray cluster, see `cluster_workers`. Raises `UserError` for a run without parts."""
-    _check_callback(inputs, options)
-    if ray is not None:
-        check_spread(inputs.recipe.condense)
-    return cluster_workers(ray, inputs.data.device, cpus)
-
-
-def _check_callback(inputs: Inputs, options: RunOptions) -> None:
-    if options.callback is not None and inputs.recipe.condense.is_split:
-        raise UserError("callback follows one run, and nclass_sub makes several; give phase, or leave callback out")
+        condensed = _resume(path, inputs, None, options, workers)
+    if evaluate:
+        evaluate_set(path, inputs.data, progress=options.progress)
+    return condensed
 
 
 # ---- settings, data and pool of a run ----
@@ -226,14 +226,10 @@ def _pool_for(
 # ---- a run in memory, a new one in a folder, one that is resumed ----
 
 
-def _in_memory(
-    inputs: Inputs, pool: Pool | None, limit: TimeLimit, options: RunOptions, ray: str | None
-) -> SyntheticSet:
-    if ray is not None:
-        raise UserError("ray condenses parts in run folders; name a folder, or leave ray out")
+def _in_memory(inputs: Inputs, pool: Pool | None, limit: TimeLimit, options: RunOptions) -> SyntheticSet:
     if options.logs:
         raise UserError("log writes into the run folder; name a folder, or leave log out")
-    _check_callback(inputs, options)
+    check_callback(inputs, options)
     inputs = _checked(inputs, pool, limit, keep=False)
     pool, _ = _pool_for(inputs, pool, options, keep=False)
     recipe = replace(inputs.recipe, network=pool.network)
@@ -278,6 +274,7 @@ def _resume(
         names = existing.saved_recipe(folder).condense.model_path  # the same models, whatever the pool holds by now
         requested = replace(inputs.recipe, condense=replace(inputs.recipe.condense, model_path=names))
         run = existing.open_or_create(folder, requested, about_run(inputs.data))
+        check_moments(inputs.data, run.recipe, timed="clock" in run.about)
         length = run.recipe.condense.outer_iterations
         if run.finished:
             logger.info("%s is done: %s; a larger --niter makes it longer", path, counted(length, "outer iteration"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from attar.signals import Interrupted
 from attar.stages.merge import Part, join_parts, merge_into, read_part
 from attar.stages.pretrain import describe_pool
 from attar.stages.run import RunOptions, condense_run
-from attar.stages.shared import about_run
+from attar.stages.shared import Inputs, about_run, cluster_workers
 from attar.training.pool import Pool
 
 PARTS = "parts"  # folder of the parts, inside the run folder
@@ -50,6 +50,22 @@ def check_spread(config: CondenseConfig) -> None:
         )
     if not config.is_split:
         raise UserError("--ray spreads the parts of a partition: give --nclass_sub, and no --phase")
+
+
+def workers_for_parts(
+    ray: str | None, cpus: int | None, inputs: Inputs, options: RunOptions
+) -> AbstractContextManager[ThreadWorkers | None]:
+    """Workers on a Ray cluster, see `cluster_workers`. Raises `UserError` for a run without parts."""
+    check_callback(inputs, options)
+    if ray is not None:
+        check_spread(inputs.recipe.condense)
+    return cluster_workers(ray, inputs.data.device, cpus)
+
+
+def check_callback(inputs: Inputs, options: RunOptions) -> None:
+    """Raise `UserError` for a callback of a run in parts."""
+    if options.callback is not None and inputs.recipe.condense.is_split:
+        raise UserError("callback follows one run, and nclass_sub makes several; give phase, or leave callback out")
 
 
 def settings_of_parts(data: ImageData, recipe: Recipe) -> list[Recipe]:

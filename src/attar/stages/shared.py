@@ -20,7 +20,7 @@ from attar.data.sources import written
 from attar.engine.precision import check_precision
 from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError, counted, log
-from attar.evaluation import protocol
+from attar.evaluation import measure, protocol
 from attar.runs import run_folder
 from attar.runs.progress import Progress
 from attar.sets.synthetic import SyntheticSet
@@ -170,7 +170,17 @@ def check_inputs(data: ImageData, recipe: Recipe) -> None:
     images_of_set(data, recipe.condense, check_data(data, recipe.condense))  # raises for one that does not fit
     check_precision(recipe.condense.precision, data.device)
     protocol.chosen_networks(recipe.evaluate, recipe.network)
+    check_moments(data, recipe)
+
+
+def check_moments(data: ImageData, recipe: Recipe, *, timed: bool = False) -> None:
+    """Raise `UserError` for moments of evaluation that never come, or that nothing can be measured at.
+
+    timed: whether the run ends by the clock.
+    """
     total = recipe.condense.outer_iterations
+    if timed and recipe.condense.eval_at:
+        raise UserError("eval_at and minutes exclude each other: evaluations take time that is not known before")
     if max(recipe.condense.eval_at, default=0) > total:
         length = counted(total, "outer iteration")
         raise UserError(f"eval_at {max(recipe.condense.eval_at)} never comes: the run has {length}")
@@ -178,6 +188,14 @@ def check_inputs(data: ImageData, recipe: Recipe) -> None:
         raise UserError(f"eval_at needs test images, and {data.name} has none; leave it out")
     if recipe.condense.eval_at and recipe.condense.nclass_sub is not None:
         raise UserError("eval_at needs all classes, and a part has some of them; leave it out")
+
+
+def check_evaluated(inputs: Inputs, *, in_folder: bool) -> None:
+    """Raise `UserError`, before the work starts, for a run that cannot be evaluated at its end."""
+    condense = inputs.recipe.condense
+    if not in_folder or condense.phase is not None or condense.only:
+        raise UserError("evaluate needs a run folder with all classes; name a folder, or leave evaluate out")
+    measure.check_evaluation(inputs.data, inputs.recipe.evaluate, inputs.recipe.network)
 
 
 def about_run(data: ImageData, command: str | None = None) -> dict[str, Any]:

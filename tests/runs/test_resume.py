@@ -537,6 +537,24 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return said.err.removeprefix("attar: error: ").rstrip("\n")
 
 
+def test_other_moments_of_evaluation_change_no_image(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--eval_at` and `--curve` are free when a run goes on, by either way; what never comes is refused there too."""
+    file = "inner_loop = 2\nn_data = 64\nepochs = 1\nmodels = 2\nwidth = 0.05\n[evaluate]\nepochs = 1\nruns = 1\n"
+    Path("mine.toml").write_text(file, encoding="utf-8")
+    same = ("condense", "-d", "digits", "--recipe", "mine.toml", "--quiet")
+    call(*same, "--niter", "3", "--out", "once")
+    call(*same, "--niter", "1", "--out", "run")
+    call(*same, "--niter", "2", "--eval_at", "2", "--no_curve", "--out", "run", "--resume", "auto")
+    call("condense", "--resume", "run", "--niter", "3", "--eval_at", "3", "--curve", "--quiet")
+    lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert [line["outer"] for line in lines if line.get("event") == "evaluation"] == [2, 3]
+    assert json.loads(Path("run/config.json").read_text())["condense"]["eval_at"] == [3]
+    assert torch.equal(attar.load_set("run").images, attar.load_set("once").images)
+    with pytest.raises(SystemExit) as stop:
+        main(["condense", "--resume", "run", "--niter", "4", "--eval_at", "9", "--quiet"])
+    assert stop.value.code == 2 and "eval_at 9 never comes" in capsys.readouterr().err
+
+
 def test_what_is_refused_beside_resume(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for flags, words in (
         (("--lr_img", "1"), "--lr_img cannot change what a run was begun with; leave it out beside --resume"),

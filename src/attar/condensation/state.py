@@ -211,7 +211,7 @@ def check_images(values: SavedState, data: ImageData) -> None:
 def check_same(values: SavedState, setup: Setup) -> None:
     """Raise `UserError` when a saved state belongs to other settings, data, pool or another kind of device."""
     config = settings_of(setup.config)
-    changeable = with_role("condense", "length", "speed", "place")  # the pool is compared by its digests
+    changeable = with_role("condense", "length", "speed", "place", "scope")  # the pool is compared by its digests
     for name, saved in values["config"].items():
         if name not in changeable and config.get(name) != saved:
             raise UserError(f"the checkpoint was made with {name} {saved}, not {config.get(name)}")

@@ -85,7 +85,7 @@ def begin(run: Run) -> None:
 def _existing(folder: RunFolder, requested: Recipe) -> Run:
     saved_settings = saved_recipe(folder)
     check_same_run(folder, saved_settings, requested)
-    changed = {section: with_role(section, "place", "speed") for section in ("data", "condense")}
+    changed = {section: with_role(section, "place", "speed", "scope") for section in ("data", "condense")}
     about = folder.read(run_folder.CONFIG, "attar").get("attar", {})
     if requested.condense.outer_iterations != saved_settings.condense.outer_iterations:
         changed["condense"] += with_role("condense", "length")
@@ -107,7 +107,7 @@ def check_same_run(folder: RunFolder, saved: Recipe, requested: Recipe) -> None:
     """Raise `UserError` where `requested` is another run than the one in the folder (`saved`), or a shorter one."""
     now, before = settings_of(requested), settings_of(saved)
     for section in ("data", "network", "pool", "condense"):
-        free = with_role(section, "length", "place", "speed")
+        free = with_role(section, "length", "place", "speed", "scope")
         for name, value in before[section].items():
             if name not in free and now[section][name] != value:
                 raise UserError(

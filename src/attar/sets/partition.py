@@ -154,7 +154,7 @@ def _settings(part: SyntheticSet) -> dict[str, Any]:
     for section, values in part.recipe.items():
         if section in SECTIONS and section != "evaluate" and isinstance(values, Mapping):
             # Where the real images come from may differ: the fingerprint shows whether they are the same.
-            ignored = with_role(section, "source", "part", "place", "speed")
+            ignored = with_role(section, "source", "part", "place", "speed", "scope")
             for name, value in values.items():
                 if name not in ignored:
                     settings[f"[{section}] {name}"] = tuple(value) if isinstance(value, list) else value

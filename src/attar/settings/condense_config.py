@@ -45,8 +45,15 @@ class CondenseConfig(TrajectoryConfig, MatchingConfig, ImagesConfig):  # the fie
         needs=("network_init", ("fresh",)),
     )
     perturb: bool = setting(True, "perturb the weights of the network that is taken", of_method=True)
-    vmin: float = setting(0.01, "smallest size of a perturbation", limits=AT_LEAST_ZERO, needs=("perturb", (True,)))
-    vmax: float = setting(0.09, "largest size of a perturbation", limits=AT_LEAST_ZERO, needs=("perturb", (True,)))
+    vmin: float = setting(
+        0.01,
+        "smallest perturbation, as a share of each filter's norm",
+        limits=AT_LEAST_ZERO,
+        needs=("perturb", (True,)),
+    )
+    vmax: float = setting(
+        0.09, "largest perturbation, as a share of each filter's norm", limits=AT_LEAST_ZERO, needs=("perturb", (True,))
+    )
     update: str = setting(
         "real",
         "what trains the network after each sweep: real images, the synthetic set, none",
@@ -130,6 +137,7 @@ class CondenseConfig(TrajectoryConfig, MatchingConfig, ImagesConfig):  # the fie
     eval_at: tuple[int, ...] = setting(
         (),
         "evaluate after these outer iterations (0: as initialised)",
+        role="scope",
         limits=AT_LEAST_ZERO,
         not_compared="an evaluation during the run would count as time of the run",
     )

@@ -29,7 +29,7 @@ LARGEST_NUMBER = 2**53
 #   speed     how fast a run is, up to rounding; may change when it is resumed
 #   place     where files and devices are; may change when a run is resumed
 #   protocol  how an accuracy is measured; accuracies that are compared must share it
-#   scope     which accuracies are measured, and how often
+#   scope     which accuracies are measured, and how often; may change when a run is resumed
 ROLES = ("set", "images", "source", "part", "length", "speed", "place", "protocol", "scope")
 
 

@@ -631,3 +631,26 @@ def test_what_cannot_be_evaluated_is_refused_before_the_work(
 def test_a_cluster_is_refused_in_memory(options: dict[str, Any]) -> None:
     with pytest.raises(attar.UserError, match="leave ray and ray_cpus out"):
         attar.condense("digits", depth=2, width=0.05, epochs=1, models=1, niter=1, inner_loop=1, n_data=64, **options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            "random --epochs 9 --models 7 --pt_fraction 0.5 -n resnet18 --width 3",
+            "random asks no model and takes no net_type, width, epochs, fraction, models; leave them out",
+        ),
+        ("random --features early", "random asks no model and takes no features; leave it out"),
+        ("random --features pixels", "random asks no model and takes no features; leave it out"),
+        ("herding --features pixels --epochs 2", "herding by pixels asks no model and takes no epochs; leave it out"),
+        *((f"{name} --models 3", f"{name} asks one model and takes no models") for name in ("kcenter", "rded", "ccs")),
+    ],
+)
+def test_settings_that_do_nothing_for_a_core_set(
+    arguments: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["select", "-d", "digits", *arguments.split()])
+    assert stop.value.code == 2 and words in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

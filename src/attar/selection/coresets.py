@@ -16,7 +16,7 @@ from attar.selection.clusters import distances
 from attar.selection.embeddings import Embed, by_network, embed_rows, pixels
 from attar.sets.decode import mix
 from attar.sets.synthetic import SyntheticSet
-from attar.settings.choices import CORESET_NAMES, EPOCH_SCORE_NAMES, SCORE_NAMES
+from attar.settings.choices import CORESET_NAMES, EPOCH_SCORE_NAMES, MEAN_SCORE_NAMES, SCORE_NAMES
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import Recipe, with_role
 from attar.settings.schema import settings_of
@@ -38,7 +38,7 @@ def coreset_recipe(recipe: Recipe, kind: str) -> Recipe:
     """
     factor = recipe.condense.factor if kind == "rded" else 1
     condense = CondenseConfig(ipc=recipe.condense.ipc, factor=factor, init="random", seed=recipe.condense.seed)
-    models, epochs = recipe.pool.models if kind in ("el2n", "grand") else 1, kind in EPOCH_SCORE_NAMES
+    models, epochs = recipe.pool.models if kind in MEAN_SCORE_NAMES else 1, kind in EPOCH_SCORE_NAMES
     pool = replace(recipe.pool, models=models, seed=condense.seed, keep_epochs=epochs)
     return replace(recipe, condense=condense, pool=pool)
 

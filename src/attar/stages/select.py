@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -17,11 +18,11 @@ from attar.runs.run_folder import RunFolder
 from attar.selection import coresets, scores
 from attar.sets import pictures, set_files
 from attar.sets.synthetic import SyntheticSet
-from attar.settings.choices import CORESET_NAMES, EPOCH_SCORE_NAMES, SCORE_NAMES
+from attar.settings.choices import CORESET_NAMES, EPOCH_SCORE_NAMES, MEAN_SCORE_NAMES, SCORE_NAMES
 from attar.settings.config import Recipe
 from attar.settings.recipes import RECIPES
 from attar.settings.typed import SelectSettings
-from attar.stages.pretrain import default_folder, explicit_length, train_pool
+from attar.stages.pretrain import check_pool_settings, default_folder, explicit_length, train_pool
 from attar.stages.shared import (
     DEFAULT_FOLDER,
     RUN_ROOT,
@@ -81,11 +82,12 @@ def select(
     choose("core-set", method, CORESET_NAMES)
     if isinstance(pool, str | Path):
         features, pool = pool, None
+    asks_features = features is not None
     features = check_features(None if features is None else str(features))
     whole: dict[str, Any] = {"factor": 1, "condense": {"match": "grad", "init": "random"}}  # others depend on these
     whole = {} if method == "rded" else whole
     inputs = resolve_inputs("select", data, {**whole, **settings}, recipe=recipe, progress=progress)
-    check_takes(method, features, inputs)
+    check_takes(method, features, inputs, pool=pool, asks_features=asks_features)
     recipe_of_method = coresets.coreset_recipe(inputs.recipe, method)
     if method in EPOCH_SCORE_NAMES and (recipe is None or str(recipe) in RECIPES):
         asked, pool_settings = inputs.explicit.get("pool", {}), recipe_of_method.pool
@@ -116,12 +118,31 @@ def select(
         return select_into(opened, inputs.data, method, inputs.recipe, models, progress, seconds)
 
 
-def check_takes(method: str, features: str, inputs: Inputs) -> None:
-    """Raise `UserError` for a factor or features that have no effect on a method."""
+def check_takes(
+    method: str, features: str, inputs: Inputs, *, pool: Pool | None = None, asks_features: bool = False
+) -> None:
+    """Raise `UserError` for a factor, features or settings of models that have no effect on a method.
+
+    asks_features: whether the caller named the features, or the pool.
+    """
     if method != "rded" and inputs.recipe.condense.factor != 1:
         raise UserError(f"{method} selects whole images and takes no factor; leave it out")
     if method in (*SCORE_NAMES, "rded") and features == "pixels":
         raise UserError(f"{method} asks early-stage models, not pixels; leave features out, or name a pool")
+    asked = [name for section in ("network", "pool") for name in inputs.explicit.get(section, {})]
+    asked += ["features"] * (asks_features and method == "random")
+    how = "random" if method == "random" else f"{method} by pixels"
+    if asked and (method == "random" or features == "pixels"):
+        raise UserError(f"{how} asks no model and takes no {', '.join(asked)}; leave {those(asked)} out")
+    if "models" in asked and method not in MEAN_SCORE_NAMES:
+        raise UserError(f"{method} asks one model and takes no models; leave it out")
+    if pool is not None:
+        check_pool_settings(pool, inputs)
+
+
+def those(names: Sequence[str]) -> str:
+    """What stands for names that were named before: it or them."""
+    return "it" if len(names) == 1 else "them"
 
 
 def choose_images(data: ImageData, method: str, recipe: Recipe, pool: Pool, progress: Progress) -> SyntheticSet:

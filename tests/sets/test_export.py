@@ -22,6 +22,7 @@ from PIL import Image
 import attar
 from attar.cli.parser import main
 from attar.data.images import ImageData
+from attar.data.sources import hub
 from attar.sets import foreign, set_files, soft_files, sources
 from attar.sets.export import bytes_of, export_set, folder_names
 from attar.sets.places import without_places
@@ -558,6 +559,27 @@ def test_a_set_that_does_not_name_its_data(tmp_path: Path, capsys: pytest.Captur
         main(["evaluate", str(tmp_path / "a.pt")])
     assert stop.value.code == 2
     assert "does not say which data it stands for; name the real data with -d" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_called_as_a_data_set_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays a folder where it is not: no card names the hub, and nothing asks it."""
+    for name in ("a", "b"):
+        (tmp_path / "data/flowers" / name).mkdir(parents=True)
+        for number in range(5):
+            pixels = np.full((8, 8), 40 * number + 10 * (name == "b"), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data/flowers" / name / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    attar.select("data/flowers", "random", ipc=1, folder="run")
+    assert attar.load_set("run").recipe["data"]["dataset"] == "./data/flowers"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    out = Path(attar.export_set(tmp_path / "run", "parquet", "out"))
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "made from `flowers`:" in card and "data/flowers" not in card and str(tmp_path) not in card
+    assert "dataset" not in foreign.read(out).recipe.get("data", {})
+    monkeypatch.setattr(hub, "load", lambda *_: pytest.fail("the hub was asked"))
+    with pytest.raises(attar.UserError, match="data/flowers"):
+        attar.evaluate(tmp_path / "run")
 
 
 # ---- the hub ----

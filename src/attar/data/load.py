@@ -180,8 +180,13 @@ def say_equal_images(data: ImageData) -> None:
 
 
 def as_setting(source: str | os.PathLike[str]) -> str:
-    """A data set as the setting; a path that is called as a known one is written ./digits, to stay a path."""
-    return f"./{source}" if not isinstance(source, str) and str(source) in KNOWN else str(source)
+    """A data set as the setting; a path is written ./digits or ./data/images where it is called as others are.
+
+    So it stays a path, wherever the setting is read.
+    """
+    text = str(source)
+    on_hub = hub.is_name(text) and os.path.exists(text)
+    return f"./{text}" if on_hub or (not isinstance(source, str) and text in KNOWN) else text
 
 
 def _settings(given: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from attar.data.load import KNOWN
+from attar.data.sources import hub
 from attar.data.sources.unzipped import UNZIPPED
 from attar.sets.card_code import section
 from attar.sets.synthetic import SyntheticSet
@@ -30,7 +31,7 @@ def without_places(condensed: SyntheticSet) -> SyntheticSet:
     if "plugin" in recipe.get("condense", {}):
         recipe["condense"]["plugin"] = section(condensed, "condense")["plugin"]
     dataset = section(condensed, "data").get("dataset")
-    if dataset not in (None, *KNOWN, *UNZIPPED) and _is_here(str(dataset)):
+    if dataset not in (None, *KNOWN, *UNZIPPED) and (not hub.is_name(str(dataset)) or _is_here(str(dataset))):
         del recipe["data"]["dataset"]
     return replace(condensed, recipe=recipe, teacher=teacher)
 

@@ -59,7 +59,7 @@ def mean_logits(setup: Setup, images: Tensor) -> Tensor:
 
 
 def check_moved(expert: Member, config: CondenseConfig) -> None:
-    """Raise `UserError` where an expert is the same after two epochs: the loss is relative to how far it moved."""
+    """Raise `UserError` where an expert is the same at two of its epochs: the loss is relative to how far it moved."""
     for first in range(config.min_start_epoch, config.max_start_epoch):
         last = first + config.expert_epochs
         points = [(v[first].float(), v[last].float()) for v in expert.epochs.values() if last < len(v)]

@@ -37,7 +37,7 @@ class ImageOptimizer:
     mean: Tensor | None = None  # [ch, 1, 1] for steps in normalised pixels, otherwise None
     std: Tensor | None = None  # likewise
     whitening: Whitening | None = None  # for steps in whitened pixels
-    patience: int = 0  # halve the learning rate after more sweeps in a row without a lower loss; 0: never
+    patience: int = 0  # halve the learning rate after more than this many sweeps without a lower loss; 0: never
 
 
 def start(images: Tensor, optimizer: ImageOptimizer) -> OptimizerState:

@@ -21,7 +21,7 @@ SHORT = {"niter": 1, "inner_loop": 1}
 POOL = {"epochs": 1, "models": 1, "width": 0.05}
 TINY: dict[str, dict[str, Any]] = {  # in place of what an example says, or leaves out
     "condense": SHORT | POOL,
-    "select": {"width": 0.05},
+    "select": {"seed": 1},
     "evaluate": {"epochs": 1, "runs": 1, "whole_epochs": 1, "width": 0.05},
     "train": {"epochs": 1, "width": 0.05},
     "label": {"epochs": 1},

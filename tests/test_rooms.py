@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -87,6 +88,19 @@ def rooms(names: set[tuple[str, ...]], own: str) -> set[str]:
 
 def test_every_room_is_in_the_list() -> None:
     assert {module_of(path)[0] for path in FILES} == set(ORDER)
+
+
+def test_the_page_of_the_house_names_every_module() -> None:
+    """docs/architecture.md, at the room; those of the method in its table too."""
+    page = (SOURCE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    house = page.partition("## How a use runs")[0]
+    parts = re.split(r"^  (\w+)/ ", house, flags=re.MULTILINE)
+    said = {room: set(re.findall(r"\w+", text)) for room, text in zip(parts[1::2], parts[2::2], strict=True)}
+    said["condensation"] |= set(re.findall(r"\w+", page.partition("## One inner iteration")[2]))
+    for path in FILES:
+        room, *names = module_of(path)
+        if len(names) == 1 and names != ["__init__"]:
+            assert names[0] in said[room], f"{room}/{names[0]}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SOURCE).as_posix())

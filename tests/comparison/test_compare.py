@@ -330,16 +330,20 @@ def test_another_spec_is_refused(
     assert stamps(done) == before
 
 
-def test_images_at_another_scale_are_another_comparison(again: Path, tmp_path: Path) -> None:
+def test_other_images_are_another_comparison(again: Path, tmp_path: Path) -> None:
     plan, data = run.prepare(changed(tmp_path), Progress())
     record.check_same(again, plan, data)
-    scaled = attar.ImageData(data.images, data.labels, mean=data.mean, std=[0.5], name="digits")
-    with pytest.raises(UserError, match="on images of another mean or std than digits has now"):
-        record.check_same(again, plan, scaled)
-    about = json.loads((again / record.COMPARISON_FILE).read_text())
-    del about["scale"]
-    (again / record.COMPARISON_FILE).write_text(json.dumps(about))
-    record.check_same(again, plan, data)  # an older version recorded no scale
+    assert data.test_images is not None and data.test_labels is not None
+    given = {"images": data.images, "labels": data.labels, "mean": data.mean, "std": data.std, "name": "digits"}
+    given |= {"test_images": data.test_images, "test_labels": data.test_labels, "classes": data.classes}
+    for words, changes in {
+        "images of another mean or std": {"std": [0.5]},
+        "other test images": {"test_images": data.test_images.flip(3)},
+        "other images": {"images": data.images.flip(3)},
+    }.items():
+        with pytest.raises(UserError, match=f"holds a comparison on {words} than digits has"):
+            record.check_same(again, plan, attar.ImageData(**given | changes))
+    record.check_same(again, plan, attar.ImageData(**given))
 
 
 @pytest.mark.parametrize(

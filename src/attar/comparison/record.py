@@ -2,7 +2,7 @@
 
 | file | content |
 |---|---|
-| `comparison.json` | the resolved spec, fingerprint, mean and std of the training images, and the machines |
+| `comparison.json` | the resolved spec, fingerprints of training and test images, mean and std, and the machines |
 | `results.jsonl` | one line per finished cell and per yardstick |
 | `evaluation.jsonl` | the accuracy of every network that was trained: cells that need the same one share it |
 | `cells/`, `pools/` | a run folder per cell; early-stage models with their seconds |
@@ -30,6 +30,7 @@ from attar.settings.config import SECTIONS, Recipe, with_role
 from attar.settings.schema import settings_of
 
 COMPARISON_FILE = "comparison.json"
+OF_DATA = {"images": "other images", "tests": "other test images", "scale": "images of another mean or std"}
 RESULTS_FILE = "results.jsonl"
 NETWORKS_FILE = "evaluation.jsonl"
 CELLS_FOLDER, POOLS_FOLDER = "cells", "pools"
@@ -95,18 +96,16 @@ def check_same(out: Path, plan: ComparisonPlan, data: ImageData) -> None:
                 f"{out} holds a comparison with {change}; entries, values of a list and seeds can be added, the rest "
                 f"stays; name another folder with --out"
             )
-        same_images = before["images"] == data.fingerprint
-        scale = scale_of(data.mean, data.std)
-        same_scale = before.get("scale", scale) == scale  # an older version recorded none
+        others = [what for name, what in OF_DATA.items() if before[name] != about(data)[name]]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{out / COMPARISON_FILE} is damaged; name another folder with --out") from error
-    if not same_images:
-        raise UserError(f"{out} holds a comparison on other images of {data.name}; name another folder with --out")
-    if not same_scale:
-        raise UserError(
-            f"{out} holds a comparison on images of another mean or std than {data.name} has now; name another folder "
-            f"with --out"
-        )
+    if others:
+        raise UserError(f"{out} holds a comparison on {others[0]} than {data.name} has; name another folder with --out")
+
+
+def about(data: ImageData) -> dict[str, Any]:
+    """What numbers of one comparison share of the data."""
+    return {"images": data.fingerprint, "tests": data.test_fingerprint, "scale": scale_of(data.mean, data.std)}
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
@@ -154,8 +153,7 @@ def create(out: Path, plan: ComparisonPlan, data: ImageData) -> None:
     files.clean(out, *REPLACED_FILES)
     for name in (RESULTS_FILE, NETWORKS_FILE):
         files.mend(out / name)
-    about = {"images": data.fingerprint, "scale": scale_of(data.mean, data.std), "hosts": hosts(out)}
-    files.write_json(out / COMPARISON_FILE, about | as_json(plan))
+    files.write_json(out / COMPARISON_FILE, about(data) | {"hosts": hosts(out)} | as_json(plan))
 
 
 def hosts(out: Path) -> list[ResultLine]:

@@ -53,7 +53,7 @@ def choose(kind: str, name: str, options: Iterable[str]) -> str:
     """Return `name` if it is one of `options`; raise `UserError` with the nearest valid name if not."""
     names = list(options)
     if name not in names:
-        raise UserError(f"unknown {kind} '{name}'; {nearest(name, names)}")
+        raise UserError(f"unknown {kind} '{name}'; {nearest(str(name), names)}")
     return name
 
 

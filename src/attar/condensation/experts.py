@@ -8,13 +8,15 @@ from torch import Generator, Tensor
 from torch.func import functional_call
 
 from attar.condensation.setup import Setup
+from attar.condensation.trajectory import span
 from attar.engine.device import send_all
 from attar.errors import UserError
+from attar.settings.choices import layer_range
 from attar.settings.condense_config import CondenseConfig
 from attar.training.pool import Member
 
 AT_ONCE = 256  # real images that are looked at together
-STILL = 1e-5  # of a parameter's norm, and of 1: an expert that moves less has not moved
+STILL = 1e-5  # of the norm of its parameters, and of 1: an expert that moves less has not moved
 
 
 @torch.no_grad()
@@ -59,11 +61,18 @@ def mean_logits(setup: Setup, images: Tensor) -> Tensor:
 
 
 def check_moved(expert: Member, config: CondenseConfig) -> None:
-    """Raise `UserError` where an expert is the same at two of its epochs: the loss is relative to how far it moved."""
+    """Raise `UserError` where an expert is the same at two of its epochs: the loss is relative to how far it moved.
+
+    Only the layers that are compared count (`match_layers`).
+    """
+    values = list(expert.epochs.values())
+    compared = slice(*span({name: v.shape[1:] for name, v in expert.epochs.items()}, layer_range(config.match_layers)))
     for first in range(config.min_start_epoch, config.max_start_epoch):
         last = first + config.expert_epochs
-        points = [(v[first].float(), v[last].float()) for v in expert.epochs.values() if last < len(v)]
-        if points and all(float((end - start).norm()) < STILL * (1 + float(start.norm())) for start, end in points):
+        if any(last >= len(v) for v in values):
+            continue
+        start, end = (torch.cat([v[k].float().flatten() for v in values])[compared] for k in (first, last))
+        if float((end - start).norm()) < STILL * (1 + float(start.norm())):
             raise UserError(
                 f"the expert {expert.name} hardly moved between its epochs {first} and {last}, so a student has "
                 f"nothing to follow; train experts with a higher lr (theirs is {expert.settings.get('lr')}), or raise "

@@ -177,7 +177,8 @@ def network_tensors(model: TrainState | None) -> dict[str, dict[str, Tensor]] | 
 def belongs_to(setup: Setup) -> dict[str, Any]:
     """The data, their scale, classes, pool and kind of device that a state belongs to."""
     return {
-        **{"data": setup.data.fingerprint, **scale_of(setup.data.mean, setup.data.std)},
+        "data": setup.data.fingerprint,
+        **scale_of(setup.data.mean, setup.data.std),
         "classes": setup.labels,
         "pool": [member.digest for member in setup.pool.members],
         "device": setup.data.device.type,
@@ -201,10 +202,10 @@ def check_images(values: SavedState, data: ImageData) -> None:
     before = values.get("belongs_to", {})
     for name, now in {"data": data.fingerprint, **scale_of(data.mean, data.std)}.items():
         if (then := before.get(name, now)) != now:
-            what = "fingerprint" if name == "data" else name
+            what = "other training images (fingerprint" if name == "data" else f"images at another scale ({name}"
             raise UserError(
-                f"the checkpoint was made for other training images ({what} {then}) than {data.name} has now ({now}); "
-                f"go on with what the run began with"
+                f"the checkpoint was made for {what} {then}) than {data.name} has now ({now}); go on with what the run "
+                f"began with"
             )
 
 
@@ -217,7 +218,8 @@ def check_same(values: SavedState, setup: Setup) -> None:
             raise UserError(f"the checkpoint was made with {name} {saved}, not {config.get(name)}")
     now = belongs_to(setup)
     differences = {
-        **dict.fromkeys(("data", "mean", "std"), "for other training images"),
+        "data": "for other training images",
+        **dict.fromkeys(("mean", "std"), "for images at another scale"),
         "classes": "for other classes",
         "pool": "with another pool",
         "device": f"on another kind of device ({values['belongs_to']['device']}, not {now['device']})",

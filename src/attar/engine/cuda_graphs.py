@@ -66,7 +66,7 @@ class CudaGraph:
         if fits:
             self._copy(flat)
         else:  # from the first call on in memory of its own: code is compiled for the strides that are recorded
-            self.static = [value.clone() if isinstance(value, Tensor) else value for value in flat]
+            self.static, self.calls = [value.clone() if isinstance(value, Tensor) else value for value in flat], 0
         self.calls += 1
         if self.calls <= GRAPH_WARMUP:
             return self._warm_up(structure)

@@ -152,6 +152,7 @@ def protocol_of(config: EvaluateConfig, network: NetworkConfig, data: ImageData)
     settings = settings_of(config)
     protocol = {name: settings[name] for name in with_role("evaluate", "protocol")}
     protocol |= {"space": data.space} if data.space == "zca" else {}
+    protocol |= {"precision": config.precision} if config.precision != "float32" else {}
     protocol |= {"tests": data.test_fingerprint} if data.test_fingerprint else {}
     protocol |= {"width": network.width, "norm_type": network.norm_type, "data": data.fingerprint}
     return protocol | scale_of(data.mean, data.std)

@@ -79,7 +79,9 @@ def export_set(
         raise UserError("a .pt pair holds one set of images: choose --what stored or decoded")
     if to in ("parquet", "imagefolder") and condensed.images.shape[1] not in PICTURE_CHANNELS:
         channels = condensed.images.shape[1]
-        raise UserError(f"{to} holds PNG files, of 1 or 3 channels, and the images have {channels}; --to npz or pt")
+        raise UserError(
+            f"{to} holds PNG files, of 1 or 3 channels, and the images have {channels}; attar export --to npz or pt"
+        )
     if to in ("npz", "pt"):
         out = out if out.suffix == f".{to}" else out.with_name(f"{out.name}.{to}")
     check_free(out, folder=to in ("parquet", "imagefolder"), overwrite=overwrite)

@@ -49,6 +49,7 @@ from attar.stages.shared import (
     named_folder,
     resolve_inputs,
     run_name,
+    say_past,
 )
 from attar.training import early_stage
 from attar.training.pool import Pool
@@ -271,18 +272,20 @@ def _resume(
 ) -> SyntheticSet:
     """Resume the run in a folder, or extend it; read it where it is finished."""
     with run_folder.open_run_folder(path) as folder:
-        names = existing.saved_recipe(folder).condense.model_path  # the same models, whatever the pool holds by now
+        begun = existing.saved_recipe(folder).condense
+        names = begun.model_path  # the same models, whatever the pool holds by now
         requested = replace(inputs.recipe, condense=replace(inputs.recipe.condense, model_path=names))
         run = existing.open_or_create(folder, requested, about_run(inputs.data))
         check_moments(inputs.data, run.recipe, timed="clock" in run.about)
         length = run.recipe.condense.outer_iterations
+        finished = length if run.finished else run.saved["outer"] if run.saved is not None else 0
+        say_past(set(run.recipe.condense.eval_at) - set(begun.eval_at), finished, ended=run.finished)
         if run.finished:
             logger.info("%s is done: %s; a larger --niter makes it longer", path, counted(length, "outer iteration"))
             return set_files.load_set(path)
         if run.recipe.condense.is_split:
             logger.info("going on with the parts in %s", path / PARTS)
         else:
-            finished = run.saved["outer"] if run.saved is not None else 0
             logger.info("going on with %s after %d of %s", path, finished, counted(length, "outer iteration"))
         if run.saved is not None:
             check_images(run.saved, inputs.data)

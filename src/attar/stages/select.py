@@ -135,7 +135,7 @@ def check_takes(
     if asked and (method == "random" or features == "pixels"):
         raise UserError(f"{how} asks no model and takes no {', '.join(asked)}; leave {those(asked)} out")
     if "models" in asked and method not in MEAN_SCORE_NAMES:
-        raise UserError(f"{method} asks one model and takes no models; leave it out")
+        raise UserError(f"{method} asks one model, so the number of models does nothing; leave models out")
     if pool is not None:
         check_pool_settings(pool, inputs)
 

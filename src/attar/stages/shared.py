@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -188,6 +188,13 @@ def check_moments(data: ImageData, recipe: Recipe, *, timed: bool = False) -> No
         raise UserError(f"eval_at needs test images, and {data.name} has none; leave it out")
     if recipe.condense.eval_at and recipe.condense.nclass_sub is not None:
         raise UserError("eval_at needs all classes, and a part has some of them; leave it out")
+
+
+def say_past(moments: Iterable[int], finished: int, *, ended: bool) -> None:
+    """Say which moments of evaluation, asked for when a run goes on, are past; of one that has ended all are."""
+    if past := [str(moment) for moment in sorted(moments) if ended or moment < finished]:
+        done = counted(finished, "outer iteration")
+        log.warning("eval_at %s is past: the run has done %s", ", ".join(past), done)
 
 
 def check_evaluated(inputs: Inputs, *, in_folder: bool) -> None:

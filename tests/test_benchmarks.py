@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 import attar
@@ -21,7 +23,7 @@ from attar.comparison import run
 from attar.engine.device import tensor_cores
 from attar.errors import log
 from attar.runs.progress import Progress
-from benchmarks import common, curves, step
+from benchmarks import common, curves, shares, step
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]
@@ -124,3 +126,27 @@ def test_a_curve_begins_with_the_initial_images_and_ends_with_the_set(tmp_path: 
     snapshots.unlink()
     with pytest.raises(SystemExit, match="no snapshots of all its images"):
         list(curves.points(plan, data, tmp_path / "out"))
+
+
+@given(
+    weights=st.lists(st.floats(0.01, 100), min_size=2, max_size=8),
+    sizes=st.data(),
+    per_class=st.integers(shares.LEAST, 12),
+)
+def test_images_are_shared_by_weight(weights: list[float], sizes: st.DataObject, per_class: int) -> None:
+    """All of them, none below the least or above what a class has, and more only for who weighs as much."""
+    count = len(weights)
+    most = sizes.draw(st.lists(st.integers(per_class, 60), min_size=count, max_size=count))
+    actual = shares.shared(per_class * count, torch.tensor(weights), torch.tensor(most))
+    assert sum(actual) == per_class * count
+    assert all(shares.LEAST <= one <= own for one, own in zip(actual, most, strict=True))
+    for one, weight, own in zip(actual, weights, most, strict=True):
+        assert all(one >= other for other, less in zip(actual, weights, strict=True) if less < weight and one < own)
+
+
+def test_a_long_tail_keeps_images_and_scale() -> None:
+    data = attar.load("digits")
+    tail = shares.long_tail(data)
+    assert tail.counts[0] == data.counts[0] and tail.counts == sorted(tail.counts, reverse=True)
+    assert tail.counts[-1] == round(data.counts[-1] / shares.TAIL) and (tail.mean, tail.std) == (data.mean, data.std)
+    assert torch.equal(tail.images[tail.rows(9)], data.images[data.rows(9)[: tail.counts[-1]]])

@@ -116,7 +116,11 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], kind: str, meta: Map
 
 
 def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_tensors` wrote. A missing, corrupt or foreign file raises `MissingError` or `UserError`."""
+    """Read what `save_tensors` wrote. A missing, corrupt or foreign file raises `MissingError` or `UserError`.
+
+    The tensors lie in the file, which is mapped into memory, at places that depend on the length of its metadata; the
+    CPU's kernels round otherwise where memory is not aligned. So what is computed with them has to be a copy.
+    """
     if not path.is_file():
         raise MissingError(f"there is no file {path}")
     try:

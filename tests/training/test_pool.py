@@ -435,3 +435,18 @@ def test_other_images_under_the_same_name_need_another_pool(tmp_path: Path) -> N
         second = early_stage.fill(other, config, network, tmp_path)
         assert second.members[0].name != first.members[0].name
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("length", [0, 8, 16, 24])
+def test_what_is_read_lies_in_aligned_memory(length: int, digits: ImageData, tmp_path: Path) -> None:
+    """Kernels of a CPU round otherwise elsewhere, so a run would depend on how long a file's metadata are."""
+    config = replace(CONFIG, models=1, keep_epochs=True, keep_as="float32")
+    (member,) = early_stage.pretrain(digits, config, NETWORK, folder=tmp_path).members
+    assert member.file is not None
+    tensors, meta = files.load_tensors(member.file, "member")
+    files.save_tensors(member.file, tensors, "member", {**meta, "more": length * "x"})
+    made = pool_files.load([member.file], digits, NETWORK)
+    read = made.members[0]
+    for values in (read.params, read.buffers, made.at(0, 0), made.at(0, 1)):
+        assert all(value.data_ptr() % 64 == 0 for value in values.values())
+    assert same(read, member) and all(torch.equal(made.at(0, 1)[name], value) for name, value in read.params.items())

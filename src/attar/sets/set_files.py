@@ -105,7 +105,8 @@ def load_set(path: str | Path) -> SyntheticSet:
         if not (path / CONDENSED).is_file():
             raise MissingError(f"{path} is no run folder, or its run is not finished: it has no {CONDENSED}")
         path = path / CONDENSED
-    tensors, meta = load_tensors(path, "set")
+    mapped, meta = load_tensors(path, "set")
+    tensors = {name: value.clone() for name, value in mapped.items()}
     for key, expected in METADATA_TYPES.items():
         if not isinstance(meta.get(key), expected):
             raise UserError(f"{path} is no condensed set: its '{key}' is missing or damaged")
@@ -205,5 +206,5 @@ def _initial(path: Path, images: Tensor, expected: Any) -> Tensor | None:
     initial = load_tensors(beside, "set")[0].get("images")
     if initial is None or initial.shape != images.shape or not initial.is_floating_point():
         return None
-    initial = initial.float()
+    initial = initial.float().clone()
     return initial if bool(initial.isfinite().all()) and expected in (None, digest(initial)) else None

@@ -101,7 +101,7 @@ class Pool:
             params = {name: values[epoch] for name, values in member.epochs.items()}
             if not all(bool(value.isfinite().all()) for value in params.values()):
                 raise UserError(f"{member.file or member.name} is damaged: epoch {epoch} is not finite")
-        return {name: send(params[name], end.device).to(end.dtype) for name, end in member.params.items()}
+        return {name: send(params[name], end.device).to(end.dtype, copy=True) for name, end in member.params.items()}
 
     def check(self, data: ImageData) -> None:
         """Raise `UserError` when the pool was made for other images than `data`."""

@@ -44,8 +44,8 @@ def load_member(path: Path, device: torch.device | str = "cpu") -> tuple[Member,
     weights: dict[str, dict[str, Tensor]] = {"params": {}, "buffers": {}, "epochs": {}}
     for key, value in tensors.items():
         kind, _, name = key.partition(".")
-        if kind in weights:  # epochs stay in the file, which is mapped into memory
-            weights[kind][name] = value if kind == "epochs" else value.to(device)
+        if kind in weights:  # epochs stay in the file; what is computed with has memory of its own, see `load_tensors`
+            weights[kind][name] = value if kind == "epochs" else value.to(device, copy=True)
     for key, expected_type in (("settings", dict), ("network", dict), ("made_for", dict), ("accuracy", float | None)):
         if key not in meta or not isinstance(meta[key], expected_type):
             raise UserError(f"{path} is no early-stage model: its '{key}' is missing or damaged")

@@ -338,7 +338,7 @@ def test_channels_that_image_files_cannot_hold(channels: int, tmp_path: Path) ->
     """They would come back as fewer, or not at all; npz and pt hold them."""
     condensed = make(channels=channels)
     for to in ("parquet", "imagefolder"):
-        words = f"{to} holds PNG files, of 1 or 3 channels, and the images have {channels}; --to npz or pt"
+        words = f"{to} holds PNG files, of 1 or 3 channels, and the images have {channels}; attar export --to npz or pt"
         with pytest.raises(attar.UserError, match=words):
             export_set(condensed, to, tmp_path / "not" / to)
     assert list(tmp_path.iterdir()) == []

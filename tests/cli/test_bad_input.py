@@ -643,7 +643,10 @@ def test_a_cluster_is_refused_in_memory(options: dict[str, Any]) -> None:
         ("random --features early", "random asks no model and takes no features; leave it out"),
         ("random --features pixels", "random asks no model and takes no features; leave it out"),
         ("herding --features pixels --epochs 2", "herding by pixels asks no model and takes no epochs; leave it out"),
-        *((f"{name} --models 3", f"{name} asks one model, so the number of models does nothing") for name in ("kcenter", "rded", "ccs")),
+        *(
+            (f"{name} --models 3", f"{name} asks one model, so the number of models does nothing")
+            for name in ("kcenter", "rded", "ccs")
+        ),
     ],
 )
 def test_settings_that_do_nothing_for_a_core_set(

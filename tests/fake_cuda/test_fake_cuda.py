@@ -128,10 +128,12 @@ def test_the_budget_of_an_iteration_is_kept() -> None:
         assert actual["published"] == kept["published"], "what is compared with stays as it is"
     launched = {name: figures["launches beside"] for name, figures in actual["figures"].items()}
     assert all(count <= MOST_LAUNCHES for name, count in launched.items() if name not in ("mtt", "datm")), launched
-    if not compiled:
+    if not compiled:  # the rest is checked above; an index may lack triton, but CI has to install the right one
         there = f"torch {actual['torch']} and triton {actual['triton']}"
         reason = f"compiled code is counted with torch {kept['torch']} and triton {kept['triton']}, not {there}"
-        pytest.fail(reason) if os.environ.get("CI") and actual["triton"] else pytest.skip(reason)
+        if os.environ.get("CI") and actual["triton"]:
+            pytest.fail(reason)
+        pytest.skip(reason)
     own = actual["figures"]["accdd"]
     for what in ("operations", "grouped_convolutions"):
         own[f"compiled, {what}"] = sum(own[f"compiled {part}, {what}"] for part in ("sweep", "update"))

@@ -96,7 +96,7 @@ def check_same(out: Path, plan: ComparisonPlan, data: ImageData) -> None:
                 f"{out} holds a comparison with {change}; entries, values of a list and seeds can be added, the rest "
                 f"stays; name another folder with --out"
             )
-        others = [what for name, what in OF_DATA.items() if before[name] != about(data)[name]]
+        others = [OF_DATA[name] for name, value in about(data).items() if before[name] != value]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{out / COMPARISON_FILE} is damaged; name another folder with --out") from error
     if others:

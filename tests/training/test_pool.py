@@ -17,6 +17,7 @@ from attar.errors import MissingError, UserError
 from attar.models import for_data
 from attar.settings.config import NetworkConfig, PoolConfig
 from attar.training import early_stage, pool, pool_files
+from attar.training.train_state import start_fresh
 
 NETWORK = NetworkConfig(depth=2, width=0.05)
 CONFIG = PoolConfig(epochs=1, models=2, aug_type="none", mix_p=0.0)
@@ -79,6 +80,7 @@ def test_the_same_seed_gives_the_same_bits(digits: ImageData) -> None:
         {"optimizer": "adam"},
         {"aug_type": "color"},
         {"mix_p": 1.0},
+        {"precision": "bf16"},
     ],
 )
 def test_every_setting_changes_the_member_and_its_file(change: dict[str, Any], digits: ImageData, folder: Path) -> None:
@@ -133,6 +135,25 @@ def test_a_diverged_member_is_refused_and_not_kept(digits: ImageData, tmp_path: 
 def test_a_network_that_does_not_fit_leaves_no_folder(digits: ImageData, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the largest depth is 3"):
         early_stage.pretrain(digits, CONFIG, NetworkConfig(depth=9), folder=tmp_path / "pool")
+    assert not (tmp_path / "pool").exists()
+
+
+def flat(params: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([value.detach().flatten() for value in params.values()])
+
+
+def test_models_that_are_trained_in_bf16(digits: ImageData, tmp_path: Path) -> None:
+    """Steps are those of float32 up to rounding, parameters stay float32; a device that cannot says so at once."""
+    one = replace(CONFIG, models=1)
+    start = flat(start_fresh(NETWORK, digits, one, one.seed).params)
+    trained = [
+        flat(early_stage.train_member(digits, replace(one, precision=precision), NETWORK).params)
+        for precision in ("float32", "bf16")
+    ]
+    assert trained[1].dtype == torch.float32
+    assert 1e-4 < float((trained[1] - trained[0]).norm() / (trained[0] - start).norm()) < 0.2
+    with pytest.raises(UserError, match="tf32 exists on NVIDIA GPUs only"):
+        early_stage.pretrain(digits, replace(one, precision="tf32"), NETWORK, folder=tmp_path / "pool")
     assert not (tmp_path / "pool").exists()
 
 

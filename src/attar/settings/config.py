@@ -158,6 +158,7 @@ class PoolConfig:
     mix_p: float = setting(
         0.5, "probability of CutMix in a batch; 0 turns it off", limits=PROBABILITY, fitted_to=("data",)
     )
+    precision: str = setting("float32", "float32, tf32 (NVIDIA GPUs) or bf16", choices=PRECISION_NAMES)
     keep_epochs: bool = setting(False, "keep each model's start and every epoch: a trajectory, for mtt and its kin")
     keep_as: str = setting("bf16", "keep them as bf16 or float32", choices=KEPT_NAMES, needs=("keep_epochs", (True,)))
 

@@ -174,6 +174,7 @@ class PretrainSettings(DataSettings, total=False):
     lr_decay: bool
     aug_type: str
     mix_p: float
+    precision: str
     keep_epochs: bool
     keep_as: str
     method: str

@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from attar import files
 from attar.data.images import ImageData
+from attar.engine.precision import check_precision, matmul_precision
 from attar.engine.workers import ThreadWorkers
 from attar.errors import Diverged, counted, log
 from attar.models.for_data import build, describe
@@ -42,7 +43,7 @@ def pretrain(
     A member with the same settings that is in the folder already is read instead. workers: train the members; by
     default threads of this process.
     """
-    build(network, describe(data), 0)  # raise for a network that does not fit before anything is written
+    _check(data, config, network)
     workers = workers or ThreadWorkers(data.device)
 
     def find(member_config: PoolConfig) -> Member:
@@ -66,7 +67,7 @@ def fill(
     Those with the seeds of `config` come first, so that other files in the folder do not change a pool that is
     complete. Members of other settings are left alone, and a line says so where that means training.
     """
-    build(network, describe(data), 0)
+    _check(data, config, network)
     there, others = pool_files.members_there(folder, data, config, network)
     asked = range(config.seed, config.seed + config.models)
     missing = [seed for seed in asked if seed not in there][: max(0, config.models - len(there))]
@@ -89,6 +90,12 @@ def fill(
         return there[seed]
 
     return Pool(network, describe(data), tuple(workers.map(find, enumerate(seeds[: config.models]))))
+
+
+def _check(data: ImageData, config: PoolConfig, network: NetworkConfig) -> None:
+    """Raise `UserError` for a network or a precision that does not fit, before anything is written."""
+    build(network, describe(data), 0)
+    check_precision(config.precision, data.device)
 
 
 def _in_words(number: int, config: PoolConfig, seed: int) -> str:
@@ -170,7 +177,8 @@ def train_member(
 
     keep()
     schedule = decay if config.lr_decay else lambda epoch, epochs: 1.0
-    fit(trainer, epoch_batches, sampler.draw_rows, config.epochs, after_epoch=after_epoch, decay=schedule)
+    with matmul_precision(config.precision, data.device):
+        fit(trainer, epoch_batches, sampler.draw_rows, config.epochs, after_epoch=after_epoch, decay=schedule)
     params = {key: value.detach() for key, value in model.params.items()}
     if not all(bool(value.isfinite().all()) for value in params.values()):
         raise Diverged(f"{name} diverged in training; lower the learning rate (lr is {config.lr:g})")

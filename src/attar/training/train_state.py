@@ -76,11 +76,9 @@ def start_training(
 def start_fresh(network: NetworkConfig, data: ImageData, config: PoolConfig | EvaluateConfig, seed: int) -> TrainState:
     """A fresh network for some data on their device, about to be trained as a section of settings says."""
     module = build(network, describe(data), seed).to(data.device)
-    optimizer, gsam, precision = "sgd", (0.0, 0.0), "float32"
+    optimizer, gsam = "sgd", (0.0, 0.0)
     if isinstance(config, PoolConfig):
         optimizer, gsam = config.optimizer, (config.gsam_rho, config.gsam_alpha)
-    else:
-        precision = config.precision
     model = start_training(
         module,
         parameters_of(module),
@@ -91,7 +89,7 @@ def start_fresh(network: NetworkConfig, data: ImageData, config: PoolConfig | Ev
         optimizer=optimizer,
         gsam=gsam,
     )
-    model.precision = precision
+    model.precision = config.precision
     return model
 
 

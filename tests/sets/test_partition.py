@@ -110,17 +110,19 @@ TEACHER = {"network": {"net_type": "convnet"}, "pool": {"models": 1, "epochs": 1
     [
         ({"soft_labels": SOFT, "teacher": TEACHER}, "the teacher's labels of the parts are not in the joined set"),
         ({"soft_labels": SOFT}, "the soft labels that were learned are not in the joined set"),
+        ({"lr": 0.02}, "the learning rates that were learned with the parts are not in the joined set"),
     ],
 )
-def test_lost_labels_are_said(changes: dict[str, Any], words: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_a_joined_set_lacks_is_said(changes: dict[str, Any], words: str, caplog: pytest.LogCaptureFixture) -> None:
     parts = [a_part([0, 1]), a_part([2, 3], 1)]
     concatenate(parts)
     assert not caplog.messages
     for labelled in range(2):
         caplog.clear()
         whole = concatenate([replace(part, **(changes if i == labelled else {})) for i, part in enumerate(parts)])
-        assert (whole.soft_labels, whole.teacher) == (None, {})
-        assert len(caplog.messages) == 1 and words in caplog.messages[0] and "attar label" in caplog.messages[0]
+        assert (whole.soft_labels, whole.teacher, whole.lr) == (None, {}, None)
+        assert len(caplog.messages) == 1 and words in caplog.messages[0]
+        assert ("attar label" in caplog.messages[0]) == ("lr" not in changes)
 
 
 @pytest.mark.parametrize(

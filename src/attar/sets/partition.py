@@ -59,7 +59,7 @@ def concatenate(parts: Sequence[SyntheticSet | str | Path], names: Sequence[str]
 
     Returns:
         A set ordered by label, whose recipe is that of the parts without a phase. It may lack classes, see
-        `missing_labels`. It has initial images if all parts have them.
+        `missing_labels`. It has initial images if all parts have them, and hard labels only.
 
     Raises:
         UserError: where parts differ in data, form or settings, or a class is in two of them.
@@ -76,27 +76,27 @@ def concatenate(parts: Sequence[SyntheticSet | str | Path], names: Sequence[str]
     if misfits:
         more = f"; {len(misfits) - MAX_MISFITS_SHOWN} more" if len(misfits) > MAX_MISFITS_SHOWN else ""
         raise UserError("; ".join(misfits[:MAX_MISFITS_SHOWN]) + more)
-    say_labels_are_lost(sets)
+    say_what_is_lost(sets)
     order = torch.cat([part.labels for part in sets]).argsort(stable=True)
     initial = [part.initial for part in sets if part.initial is not None]
     first = min(sets, key=lambda part: int(part.labels.min()))  # so that the order of the parts changes nothing
     return replace(
-        first,
+        first.with_hard_labels(),
         images=torch.cat([part.images for part in sets])[order],
         labels=torch.cat([part.labels for part in sets])[order],
         initial=torch.cat(initial)[order] if len(initial) == len(sets) else None,
         recipe=without_phase(first.recipe),
-        soft_labels=None,
-        teacher={},
     )
 
 
-def say_labels_are_lost(parts: Sequence[SyntheticSet]) -> None:
-    """Log that joined sets have no soft labels, where a part has some."""
+def say_what_is_lost(parts: Sequence[SyntheticSet]) -> None:
+    """Log what parts have beside images and hard labels, none of which a joined set has."""
     if any(part.teacher for part in parts):
         log.warning("the teacher's labels of the parts are not in the joined set; attar label makes them for all")
-    elif any(part.soft_labels is not None for part in parts):
+    if any(part.learned_labels is not None for part in parts):
         log.warning("the soft labels that were learned are not in the joined set; attar label makes a teacher's")
+    if any(part.lr is not None for part in parts):
+        log.warning("the learning rates that were learned with the parts are not in the joined set")
 
 
 def missing_labels(condensed: SyntheticSet) -> list[int]:

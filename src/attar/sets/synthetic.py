@@ -215,7 +215,11 @@ class SyntheticSet:
         """The set as it was before it was optimised. Raises `UserError` where its initial images are not known."""
         if self.initial is None:
             raise UserError("this set does not hold its initial images")
-        return replace(self, images=self.initial, lr=None, soft_labels=None, teacher={})
+        return replace(self.with_hard_labels(), images=self.initial)
+
+    def with_hard_labels(self) -> SyntheticSet:
+        """The set without soft labels and a learning rate that was learned, which belong to exactly these images."""
+        return replace(self, lr=None, soft_labels=None, teacher={})
 
 
 @dataclass(frozen=True, eq=False)

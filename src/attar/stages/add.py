@@ -15,7 +15,7 @@ from attar.errors import MissingError, UserError, log
 from attar.evaluation.protocol import check_space
 from attar.runs import checkpoint, run_folder
 from attar.runs.progress import Progress, shows_progress
-from attar.sets.partition import say_labels_are_lost, without_phase
+from attar.sets.partition import say_what_is_lost, without_phase
 from attar.sets.synthetic import SyntheticSet
 from attar.settings import layers, own_code, recipes
 from attar.settings.config import Recipe
@@ -130,7 +130,7 @@ def relabelled(part: Part, data: ImageData) -> Part:
 def joined(parts: list[Part]) -> SyntheticSet:
     """One set of the images of two parts, in the order of their labels, with what the second one says of the data."""
     sets = [part.condensed for part in parts]
-    say_labels_are_lost(sets)
+    say_what_is_lost(sets)
     order = torch.cat([one.labels for one in sets]).argsort(stable=True)
 
     def of_all(tensors: list[Tensor]) -> Tensor:
@@ -138,13 +138,11 @@ def joined(parts: list[Part]) -> SyntheticSet:
 
     initial = [one.initial for one in sets if one.initial is not None]
     return replace(
-        sets[1],
+        sets[1].with_hard_labels(),
         images=of_all([one.images for one in sets]),
         labels=of_all([one.labels for one in sets]),
         initial=of_all(initial) if len(initial) == len(sets) else None,
         recipe=without_phase(sets[1].recipe),
-        soft_labels=None,
-        teacher={},
     )
 
 

@@ -199,6 +199,5 @@ def say_skipped(state: State, setup: Setup) -> None:
 def quick_accuracy(condensed: SyntheticSet, data: ImageData, recipe: Recipe) -> dict[str, float]:
     """{network: accuracy} of one network of the kind that the run matches on, a fraction."""
     quick = replace(recipe.evaluate, runs=1, yardsticks=(), networks=())
-    hard = replace(condensed, lr=None, soft_labels=None, teacher={})
-    measured = measure.evaluate(hard, data, quick, recipe.network)
+    measured = measure.evaluate(condensed.with_hard_labels(), data, quick, recipe.network)
     return {name: entry["mean"] for name, entry in measured[CONDENSED].items()}

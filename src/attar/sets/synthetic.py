@@ -40,7 +40,7 @@ class SyntheticSet:
         initial: the images before any optimisation, float32 [N, ch, H, W], or None where they are not known.
         recipe: the settings that made the set, by section.
         fingerprint: a digest of the real images; empty where it is not known.
-        coreset: how real images were selected ("random", "herding", "kcenter"); empty for synthetic images.
+        coreset: how real images were selected, such as "herding"; empty for synthetic images.
         space: the pixels that were optimised: "unit" ([0, 1]), "unbounded" (by mean and std) or "zca" (whitened).
             Images are in units of [0, 1] in any case, and only the first do not leave it.
         soft_labels: class probabilities of each training image, float32 [n, C], in the order of `decoded`: learned with
@@ -152,8 +152,7 @@ class SyntheticSet:
             An iterable; each iteration over it is one epoch.
 
         Raises:
-            UserError: for an unknown strategy, for augmentation of images that are not normalised, and for soft labels
-                of a set that has none.
+            UserError: for an unknown strategy, augmented images that are not normalised, and soft labels that are not there.
 
         Example:
             for images, labels in small.loader(batch_size=10, augment="crop_flip"):

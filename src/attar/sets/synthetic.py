@@ -152,7 +152,7 @@ class SyntheticSet:
             An iterable; each iteration over it is one epoch.
 
         Raises:
-            UserError: for an unknown strategy, augmented images that are not normalised, and soft labels that are not there.
+            UserError: for an unknown strategy, augmented images not normalised, and soft labels that are not there.
 
         Example:
             for images, labels in small.loader(batch_size=10, augment="crop_flip"):

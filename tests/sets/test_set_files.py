@@ -191,10 +191,6 @@ def test_a_set_never_gets_the_initial_images_of_another(tmp_path: Path) -> None:
     set_files.save_set(tmp_path / set_files.CONDENSED, condensed)
     set_files.save_set(beside, replace(condensed, images=1 - condensed.initial))
     assert set_files.load_set(tmp_path).initial is None, "the set has others"
-    tensors, meta = files.load_tensors(tmp_path / set_files.CONDENSED, "set")
-    del meta["initial"]
-    files.save_tensors(tmp_path / set_files.CONDENSED, tensors, "set", meta)
-    assert set_files.load_set(tmp_path).initial is not None, "an older version wrote no digest"
 
 
 def test_a_strange_layout_in_memory_is_stored_plainly(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def hosts(out: Path) -> list[ResultLine]:
 def add_machine(out: Path, host: ResultLine) -> None:
     """Record a machine before it begins: even an unfinished run contains seconds of it."""
     recorded = hosts(out)
-    if not any(one.items() <= host.items() for one in recorded):  # an older version recorded less
+    if host not in recorded:
         files.write_json(out / COMPARISON_FILE, files.read_json(out / COMPARISON_FILE) | {"hosts": [*recorded, host]})
 
 

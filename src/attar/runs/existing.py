@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from attar.condensation.state import SavedState
-from attar.data.load import as_setting
 from attar.errors import MissingError, UserError, counted, log, say_once
 from attar.runs import checkpoint, run_folder
 from attar.runs.run_folder import RunFolder
@@ -107,7 +106,6 @@ def _existing(folder: RunFolder, requested: Recipe) -> Run:
 def check_same_run(folder: RunFolder, saved: Recipe, requested: Recipe) -> None:
     """Raise `UserError` where `requested` is another run than the one in the folder (`saved`), or a shorter one."""
     now, before = settings_of(requested), settings_of(saved)
-    before["data"]["dataset"] = as_setting(before["data"]["dataset"])  # a run of an older version
     for section in ("data", "network", "pool", "condense"):
         free = with_role(section, "length", "place", "speed", "scope")
         for name, value in before[section].items():

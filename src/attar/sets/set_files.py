@@ -198,7 +198,7 @@ def is_teacher(about: Any) -> TypeGuard[dict[str, Any]]:
 def _initial(path: Path, images: Tensor, expected: Any) -> Tensor | None:
     """The initial images beside a `condensed.safetensors`, where they are sound and have the shape of `images`.
 
-    expected: their digest, "" where the set has none, None where an older version recorded nothing.
+    expected: their digest, "" where the set has none.
     """
     beside = path.with_name(INITIAL)
     if path.name != CONDENSED or not beside.is_file():
@@ -207,4 +207,4 @@ def _initial(path: Path, images: Tensor, expected: Any) -> Tensor | None:
     if initial is None or initial.shape != images.shape or not initial.is_floating_point():
         return None
     initial = initial.float().clone()
-    return initial if bool(initial.isfinite().all()) and expected in (None, digest(initial)) else None
+    return initial if bool(initial.isfinite().all()) and expected == digest(initial) else None

@@ -32,7 +32,7 @@ from attar.settings.config import FLAGS as SETTINGS
 from attar.settings.config import NetworkConfig
 from attar.stages import condense as stage
 from attar.training.pool import Member, Pool
-from helpers.command import POOL, TINY, call
+from helpers.command import POOL, TINY, call, refused
 from helpers.forked import Forked
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -277,6 +277,18 @@ def test_a_config_runs_again_where_no_pool_is(copied: Path) -> None:
     shutil.rmtree("pool")
     call("condense", "--recipe", "base/config.json", "--out", "again", "--quiet")
     assert same_images("base", "again")
+
+
+def test_what_takes_the_models(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By itself a condensation finds only those that it would train."""
+    flags = ["-d", "digits", "--width", "0.05"]
+    call("pretrain", *flags, "--quiet")
+    assert capsys.readouterr().out.endswith("the same data, network and method takes these models\n")
+    call("pretrain", *flags, "--epochs", "1", "--models", "1", "--precision", "bf16", "--quiet")
+    made = max(Path(FOLDER).glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+    assert capsys.readouterr().out.endswith(f"takes these models by --model_path {made}\n")
+    call("pretrain", "-d", "digits", *POOL, "--out", "mine", "--quiet")
+    assert capsys.readouterr().out.endswith("takes these models by --model_path mine\n")
 
 
 def test_a_config_remembers_the_pool_that_was_named(copied: Path) -> None:
@@ -533,6 +545,12 @@ def test_runs_are_listed_and_shown(copied: Path, capsys: pytest.CaptureFixture[s
     assert "next: attar condense --resume runs/one" in capsys.readouterr().out
     call("runs", "--json")
     assert {actual["run"] for actual in json.loads(capsys.readouterr().out)["runs"]} == {"runs/one", "runs/two"}
+    Path("runs/two/condensed.safetensors").unlink()
+    call("runs")
+    seen = capsys.readouterr()
+    assert "│ two" not in seen.out and "has lost its set" in seen.err and "--resume runs/two makes it again" in seen.err
+    Path("runs/two/condensed.safetensors").write_bytes(b"no set")
+    assert "damaged or no safetensors file" in refused(capsys, "show", "runs/two")
     for words, said in (("inspect runs/two", "`attar show runs/two` shows it"), ("show base/no", "`attar runs` lists")):
         with pytest.raises(SystemExit):
             main(words.split())

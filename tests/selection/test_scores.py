@@ -161,6 +161,18 @@ def test_rded_keeps_the_easiest_crop_of_the_easiest_images(
         torch.testing.assert_close(stored[image, :, y : y + side, x : x + side], best[cell][1], rtol=0, atol=1e-6)
 
 
+def test_rded_takes_no_crop_twice(digits: ImageData, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where images are fewer than cells, all of them come before the next crop of any, however many are needed."""
+    rows = torch.cat([digits.rows(label)[:3] for label in range(10)])
+    few, said = ImageData(digits.images[rows], digits.labels[rows]), list[str]()
+    monkeypatch.setattr(rded, "say_once", said.append)
+    for count in (2, 3, 8, 20):
+        said.clear()
+        crops = rded.best_crops(few, 4, count, 2, pool, Generator().manual_seed(0))
+        assert len({tuple(crop.flatten().tolist()) for crop in crops}) == len(crops) == count
+        assert ["fewer images than crops" in line for line in said] == [True] * (count > 3)
+
+
 @pytest.mark.parametrize("kind", [*SCORE_NAMES, "rded", "moderate"])
 def test_runs_begin_with_them(kind: str, digits: ImageData, pool: Pool) -> None:
     """`--init KIND`: the same images in the cells as a selection of so many gives."""

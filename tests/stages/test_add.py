@@ -123,3 +123,11 @@ def test_only_some_classes(capsys: pytest.CaptureFixture[str]) -> None:
     call("condense", "-d", "digits", *TINY, "--only", "4", "2", "--quiet", "--out", "two")
     assert attar.load_set(Path("two")).labels.tolist() == [2, 4]
     assert "the set is a part: it holds 2 of 10 classes" in refused(capsys, "evaluate", "two", "--quiet")
+
+
+def test_the_run_itself_is_never_replaced(seven: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {path: path.read_bytes() for path in seven.iterdir() if path.is_file()}
+    for run in ("seven", "seven/condensed.safetensors", "../" + Path.cwd().name + "/seven"):
+        said = refused(capsys, "add", run, "--out", "seven", "--overwrite", "--quiet")
+        assert "name another folder with --out" in said or "no run folder" in said
+    assert {path: path.read_bytes() for path in seven.iterdir() if path.is_file()} == files

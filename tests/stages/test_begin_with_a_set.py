@@ -99,3 +99,11 @@ def test_values_that_will_be_clamped_are_said(caplog: pytest.LogCaptureFixture) 
 def test_refused(flags: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert words in refused(capsys, *RUN, *flags)
     assert not Path("new").exists()
+
+
+@pytest.mark.parametrize("what", ["base", "./base/", "base/condensed.safetensors"])
+def test_the_set_that_a_run_begins_with_is_not_replaced_by_it(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.read_bytes() for path in Path("base").rglob("*") if path.is_file()}
+    said = refused(capsys, "condense", "-d", "digits", *TINY, "--init", what, "--out", "base", "--overwrite", "--quiet")
+    assert "base holds what the new run is made of" in said
+    assert {path: path.read_bytes() for path in Path("base").rglob("*") if path.is_file()} == before

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import attar
 from attar import models
 from attar.sets.synthetic import SyntheticSet
+from attar.stages.export import export
 from benchmarks import train_page
 from helpers.command import call, refused
 
@@ -38,6 +39,20 @@ def test_the_network_of_the_evaluation(small: SyntheticSet) -> None:
     for seed, expected in enumerate(measured["accuracy"]["convnet2"]["runs"]):
         network = attar.train(small, "convnet2", seed=seed, **QUICK)
         assert not network.training and accuracy_of(network) == pytest.approx(expected)
+
+
+def test_images_of_another_brightness(small: SyntheticSet) -> None:
+    """The network sees what the set's `normalize` makes, whatever real images it is tested on."""
+    digits = attar.load("digits")
+    assert digits.test_images is not None
+
+    def darker(images: Any) -> Tensor:
+        return (images.float() * 0.4 + 150).to(torch.uint8)
+
+    other = attar.ImageData(darker(digits.images), digits.labels, digits.test_images, digits.test_labels, name="other")
+    assert other.mean != small.mean
+    networks = [attar.train(small, "convnet2", data, **QUICK).state_dict() for data in (digits, other)]
+    assert all(torch.equal(value, networks[1][name]) for name, value in networks[0].items())
 
 
 class Mine(nn.Sequential):
@@ -101,6 +116,19 @@ def test_without_the_real_images(small: SyntheticSet, tmp_path: Path, said: list
         attar.train(alone, Mine, "nowhere/at-all", epochs=2)
     with pytest.raises(attar.UserError, match="elsewhere"):
         attar.train(alone, Mine, data_dir="nowhere", epochs=2)
+
+
+def test_no_file_of_a_run_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    attar.select("digits", "random", ipc=1, folder="run")
+    before = {path: path.read_bytes() for path in Path("run").iterdir() if path.is_file()}
+    words = "is a file of the run in run; name another file"
+    for name in ("condensed.safetensors", "config.json"):
+        with pytest.raises(attar.UserError, match=words):
+            attar.train("run", "convnet2", out=f"run/{name}", overwrite=True, **QUICK)
+        with pytest.raises(attar.UserError, match=words):
+            export("run", "pt", out=f"run/{name}", overwrite=True)
+    assert {path: path.read_bytes() for path in Path("run").iterdir() if path.is_file()} == before
 
 
 def test_where_nothing_can_be_written_nothing_is_trained(

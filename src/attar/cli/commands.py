@@ -50,13 +50,13 @@ def pretrain(*, flags: Flags, settings: Settings) -> None:
     attar condense -d digits --model_path pool/digits-convnet2-w0.5
     """
     from attar.cli import printing
-    from attar.stages.pretrain import pretrain as stage
+    from attar.stages import pretrain as stage
     from attar.stages.shared import DEFAULT_FOLDER
 
     with printing.shown_progress(flags) as progress:
         folder = DEFAULT_FOLDER if flags.out is None else flags.out
-        pool = stage(recipe=flags.recipe, folder=folder, ray=flags.ray, progress=progress, **settings)
-    printing.print_pool(flags, pool)
+        pool = stage.pretrain(recipe=flags.recipe, folder=folder, ray=flags.ray, progress=progress, **settings)
+    printing.print_pool(flags, pool, stage.how_to_take(pool, flags.out, settings))
 
 
 @takes(

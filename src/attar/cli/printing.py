@@ -95,8 +95,8 @@ def print_run(flags: Flags, condensed: SyntheticSet) -> None:
     print_result(flags, with_files(path, RunFolder(path).read(run_folder.RESULT)), lambda: print(text))
 
 
-def print_pool(flags: Flags, trained: Pool) -> None:
-    """Print how long each model was trained, its seed and its accuracy."""
+def print_pool(flags: Flags, trained: Pool, next_command: str) -> None:
+    """Print how long each model was trained, its seed and its accuracy, and what takes them."""
     folder = str(file.parent) if (file := trained.members[0].file) else ""
     members = [{"name": one.name, "accuracy": one.accuracy, "settings": one.settings} for one in trained.members]
 
@@ -107,7 +107,7 @@ def print_pool(flags: Flags, trained: Pool) -> None:
             epochs = str(settings["epochs"]) + (f" x {fraction:g}" if fraction < 1 else "")
             table.add_row(member.name, epochs, str(settings["seed"]), early_stage.format_accuracy(member.accuracy))
         print_table(folder, table)
-        print("next: `attar condense` with the same data, network and method takes these models")
+        print(f"next: {next_command}")
 
     print_result(flags, {"folder": folder, "members": members}, print_models)
 

@@ -23,6 +23,7 @@ from attar.errors import UserError
 
 GREY_MODES = frozenset(("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"))
 CLEAR_MODES = frozenset(("LA", "La", "PA", "RGBA", "RGBa"))  # with transparency
+TIFF_BITS = 258  # the tag of a TIFF that has them
 RANGES = (8, 10, 12, 14, 16)  # bits that cameras and scanners have
 FULL_RANGE = 16
 LARGE_PIXELS = 1 << 24  # images of more pixels are decoded one at a time
@@ -249,13 +250,18 @@ def _convert(image: Image.Image, mode: str, name: str, bits: int) -> tuple[Image
     if image.mode.startswith("I"):  # PIL clips 16-bit values at 255 when it converts
         values = np.asarray(image)
         highest = int(values.max())
-        if values.min() < 0 or highest > 65535:
+        if values.min() < 0 or highest > 65535 or _stored_bits(image) > FULL_RANGE:
             raise BadImage(f"{name} has 32-bit pixels; save it with 8 or 16 bits a channel")
         grey = np.rint(np.arange(1 << FULL_RANGE) * (255 / (2**bits - 1))).clip(0, 255).astype(np.uint8)
         return Image.fromarray(grey[values]).convert(mode), highest
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # directly to RGB PIL warns
     return image.convert(mode), 0
+
+
+def _stored_bits(image: Image.Image) -> int:
+    """The bits of a grey value in a TIFF, which may be fewer than Pillow reads; 0 for other images."""
+    return int(getattr(image, "tag_v2", {}).get(TIFF_BITS, (0,))[0])
 
 
 def bits_of(highest: int) -> int:

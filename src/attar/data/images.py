@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from attar.data import arrays
-from attar.data.arrays import Array
 from attar.data.cache.mapped import Mapped, chosen
 from attar.data.equal import Equal, equal_images, stamp
 from attar.data.reading import LeftOut
@@ -56,10 +55,10 @@ class ImageData:
 
     def __init__(
         self,
-        images: Array,
-        labels: Array | Sequence[int],
-        test_images: Array | None = None,
-        test_labels: Array | Sequence[int] | None = None,
+        images: arrays.Array,
+        labels: arrays.Array | Sequence[int],
+        test_images: arrays.Array | None = None,
+        test_labels: arrays.Array | Sequence[int] | None = None,
         *,
         classes: Sequence[str] | None = None,
         mean: Sequence[float] | None = None,
@@ -85,8 +84,8 @@ class ImageData:
             if shape != test_shape:
                 raise UserError(f"training and test images must have one [ch, H, W], found {shape} and {test_shape}")
         if mean is not None and std is not None:
-            mean = arrays.per_channel(mean, "mean", pixels.shape[1])
-            std = arrays.per_channel(std, "std", pixels.shape[1])
+            count = pixels.shape[1]
+            mean, std = arrays.per_channel(mean, "mean", count), arrays.per_channel(std, "std", count)
             arrays.check_positive(std)
         self._fill(pixels, host, test_pixels, test_host, names, mean, std, name)
 
@@ -125,8 +124,7 @@ class ImageData:
         """Take over checked values, the images being where they shall live, and derive the rest from them."""
         where, host = images.device, labels.cpu()
         self.images, self.test_images, self.left_out = images, test_images, LeftOut()
-        self.labels = labels.to(where)
-        self.test_labels = None if test_labels is None else test_labels.to(where)
+        self.labels, self.test_labels = labels.to(where), None if test_labels is None else test_labels.to(where)
         self.classes, self.name = classes, name
         self._rows = [rows.to(where) for rows in host.argsort(stable=True).split(host.bincount().tolist())]
         self._computed = mean is None or std is None
@@ -250,10 +248,9 @@ class ImageData:
         return self._with({"size": size}, images=arrays.resample(self.images, size), test_images=test)
 
     def holdout(self, fraction: float, seed: int) -> ImageData:
-        """Data whose test set is a stratified part of the training images; the real test set is left out.
+        """Data tested on a stratified part of the training images, at the same mean and std, not on the real test set.
 
-        `fraction` of each class, inside (0, 1), which `seed` draws. Mean, std and class names stay those of the whole,
-        so networks trained on either see the same scale. Raises `UserError` for a class with a single image.
+        `fraction` of each class, inside (0, 1), which `seed` draws. Raises `UserError` for a class with a single image.
         """
         arrays.check_holdout(fraction, self.counts, self.classes)
         return self.split(*arrays.stratified(self.labels.cpu(), fraction, seed), HELD_OUT)
@@ -263,6 +260,10 @@ class ImageData:
         new = self._with(rescale=False, test_images=None, test_labels=None)
         new.fingerprint = self.fingerprint
         return new
+
+    def at_scale(self, mean: Sequence[float], std: Sequence[float]) -> ImageData:
+        """The same images, normalised by these mean and std of each channel."""
+        return self if (self.mean, self.std) == (mean, std) else self._with(rescale=False, mean=mean, std=std)
 
     def whitened(self) -> ImageData:
         """The same images, which `normalize` whitens by ZCA. Raises UserError for images that are too large."""

@@ -7,7 +7,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,9 +150,15 @@ def open_run_folder(path: Path, *, wait: bool = False) -> Iterator[RunFolder]:
         yield RunFolder(path)
 
 
-def check_free(path: Path, *, overwrite: bool) -> None:
-    """Raise `UserError` when `path` cannot become a run folder."""
+def check_free(path: Path, *, overwrite: bool, reads: Iterable[str | Path] = ()) -> None:
+    """Raise `UserError` when `path` cannot become a run folder.
+
+    reads: files and run folders that the new run is made of, which cannot be in the run that it replaces.
+    """
     check_folder(path)
+    for source in map(Path, reads):
+        if path.resolve() in (source.resolve(), source.resolve().parent):
+            raise UserError(f"{path} holds what the new run is made of ({source}); name another folder with --out")
     run_files = [name for name in (*FILES, *checkpoint.FOLDERS) if (path / name).exists()]
     if run_files and not overwrite:
         if files.is_held(path):
@@ -161,6 +167,12 @@ def check_free(path: Path, *, overwrite: bool) -> None:
             f"{path} already holds a run ({run_files[0]}); go on with it with --resume auto, name another folder with "
             f"--out, or add --overwrite"
         )
+
+
+def check_no_run_file(path: Path) -> None:
+    """Raise `UserError` for the name of a file of a run, which nothing else may replace."""
+    if path.name in FILES and (path.parent / CONFIG).exists():
+        raise UserError(f"{path} is a file of the run in {path.parent}; name another file with --out")
 
 
 def check_folder(path: Path) -> None:

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from attar.data.images import ImageData
 from attar.engine.device import send_all
-from attar.errors import UserError
+from attar.errors import UserError, say_once
 from attar.selection.embeddings import batch_size, by_network
 from attar.sets.decode import patch_side, tile
 from attar.training.augment import apply
@@ -27,21 +27,27 @@ def best_crops(data: ImageData, label: int, count: int, factor: int, pool: Pool,
     """The crops [count, ch, H, W] of a class, enlarged to whole images, that a model finds easiest (RDED section 4.1).
 
     Of each candidate the crop with the lowest cross-entropy under the pool's first model, seen as in a cell, of those
-    the lowest `count`. Raises `UserError` for an empty pool.
+    the lowest `count`. Where there are fewer images than crops, the second-best crops of all follow, and so on. Raises
+    `UserError` for an empty pool.
     """
     if not len(pool):
         raise UserError("rded needs an early-stage model, and there is none")
     rows = data.rows(label)
     rows = rows[torch.randperm(len(rows), generator=generator, device=rows.device)[: max(CANDIDATES, count)]]
+    rank = -(-count // len(rows))  # so many crops of each image
+    if rank > 1:
+        say_once("rded: some classes have fewer images than crops are needed; several of one image are taken")
     best, losses = [], []
     for part in rows.split(CANDIDATES):
-        draws = [draw(("resize",), len(part), data.size, generator, batch=1) for _ in range(CROPS)]
+        draws = [draw(("resize",), len(part), data.size, generator, batch=1) for _ in range(max(CROPS, rank))]
         crops = torch.stack([apply(data.images[part].float() / 255, drawn).clamp(0, 1) for drawn in draws])
-        loss = torch.stack([cross_entropy(data, label, pool, cells(one, factor)) for one in crops])  # [CROPS, n]
-        best.append(crops[loss.argmin(dim=0), torch.arange(len(part), device=part.device)])
-        losses.append(loss.amin(dim=0))
-    chosen = torch.cat(best)[torch.cat(losses).argsort(stable=True)]
-    return chosen.repeat(-(-count // len(chosen)), 1, 1, 1)[:count]
+        loss = torch.stack([cross_entropy(data, label, pool, cells(one, factor)) for one in crops])  # [crops, n]
+        easiest = loss.argsort(dim=0, stable=True)[:rank]  # [rank, n]
+        best.append(crops[easiest, torch.arange(len(part), device=part.device)])
+        losses.append(loss.gather(0, easiest))
+    crops, loss = torch.cat(best, dim=1), torch.cat(losses, dim=1)
+    order = loss.argsort(dim=1, stable=True)
+    return torch.cat([one[rows] for one, rows in zip(crops, order, strict=True)])[:count]
 
 
 def cells(crops: Tensor, factor: int) -> Tensor:

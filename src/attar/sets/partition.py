@@ -68,6 +68,8 @@ def concatenate(parts: Sequence[SyntheticSet | str | Path], names: Sequence[str]
         parts = [attar.condense("digits", ipc=1, nclass_sub=5, phase=phase) for phase in (0, 1)]
         whole = attar.concatenate(parts)
     """
+    if isinstance(parts, str | Path | SyntheticSet):
+        raise UserError("parts is a list of sets, files or run folders; put this one in a list")
     if not parts:
         raise UserError("there are no parts to join; name two or more")
     sets = [as_set(part) for part in parts]

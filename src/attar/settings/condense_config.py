@@ -171,6 +171,11 @@ class CondenseConfig(TrajectoryConfig, MatchingConfig, ImagesConfig):  # the fie
         return choices.takes_pool(self.network_init, self.keep, self.init)
 
     @property
+    def begins_with(self) -> tuple[str, ...]:
+        """What a run is made of beside the data: files and folders of models, and the set that it begins with."""
+        return self.model_path + (() if self.init in choices.INIT_NAMES else (self.init,))
+
+    @property
     def outer_iterations(self) -> int:
         """Outer iterations: `niter`, or the published number divided by `speedup` (Acc-DD section 4.1)."""
         return self.niter or max(1, self.full_niter // self.speedup)

@@ -78,7 +78,7 @@ def add(
         raise UserError(f"{run} is whitened (--zca) by its own images, not by those added; condense all classes again")
     new = new_classes(before, images)
     path = named_folder(folder if folder is not None else f"{os.fspath(run).rstrip(os.sep)}-added", asked)
-    run_folder.check_free(path, overwrite=overwrite)
+    run_folder.check_free(path, overwrite=overwrite, reads=[run])
     log.info("%d of %d classes are new: %s", len(new), images.nclass, ", ".join(new))
     own = recipe["condense"]
     changes: dict[str, Any] = {"only": new, "nclass_sub": None, "phase": None, "eval_at": ()}

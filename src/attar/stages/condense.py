@@ -252,7 +252,7 @@ def _start(
     overwrite: bool,
 ) -> SyntheticSet:
     """Begin a run in a folder, and carry it out. All that can be refused is refused before the folder is made."""
-    run_folder.check_free(path, overwrite=overwrite)
+    run_folder.check_free(path, overwrite=overwrite, reads=inputs.recipe.condense.begins_with)
     inputs = _checked(inputs, pool, limit, keep=True)
     with Stopwatch() as pretraining:
         pool, recipe = _pool_for(inputs, pool, options, workers)

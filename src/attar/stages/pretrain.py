@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -16,7 +16,8 @@ from attar.engine.workers import ThreadWorkers
 from attar.errors import UserError, counted, log
 from attar.runs import run_folder
 from attar.runs.progress import Progress, shows_progress
-from attar.settings.config import Recipe
+from attar.settings import layers
+from attar.settings.config import FLAGS, Recipe
 from attar.settings.typed import PretrainSettings
 from attar.stages.shared import DEFAULT_FOLDER, POOL_ROOT, Inputs, cluster_workers, named_folder, resolve_inputs
 from attar.training import early_stage, pool_files
@@ -71,6 +72,20 @@ def pretrain(
         if inputs.fitted:
             log.info(inputs.fitted)
         return train_pool(images, config, path, progress, workers=workers)
+
+
+def how_to_take(pool: Pool, out: str | None, settings: Mapping[str, Any]) -> str:
+    """What makes `attar condense` take a pool, in words: it finds only the models that it would train itself.
+
+    out: the folder that the caller named; settings: those that the caller named.
+    """
+    same = "the same data, network and method"
+    if out is None and not layers.by_section(FLAGS["pretrain"], settings).get("pool"):
+        return f"`attar condense` with {same} takes these models"
+    paths = [member.file for member in pool.members if member.file is not None]
+    alone = len(list(paths[0].parent.glob(f"*{files.SUFFIX}"))) == len(paths)
+    named = paths[0].parent if alone else " ".join(map(str, paths))
+    return f"`attar condense` with {same} takes these models by --model_path {named}"
 
 
 def default_folder(data: ImageData, recipe: Recipe) -> Path:

@@ -37,9 +37,19 @@ def show(path: str | Path) -> Shown:
         raise MissingError(f"{path} holds no run; `attar runs` lists those in {RUN_ROOT}")
     folder = RunFolder(path)
     result = folder.read(run_folder.RESULT, "seconds", "accuracy")
+    if result:
+        _check_set(path)
     running = files.is_held(path)
     stopped = not result and not running and checkpoint.exists(path)
     return Shown(path, result, folder.read(run_folder.CONFIG, "condense"), running, stopped)
+
+
+def _check_set(path: Path) -> None:
+    """Raise `UserError` where the set of a finished run is missing or damaged."""
+    if not (path / set_files.CONDENSED).is_file():
+        again = f"attar condense --resume {path} makes it again" if checkpoint.exists(path) else "make the run again"
+        raise UserError(f"{path} has lost its set, {set_files.CONDENSED}; {again}")
+    files.load_tensors(path / set_files.CONDENSED, "set")
 
 
 def runs(root: str | Path | None = None) -> list[Shown]:

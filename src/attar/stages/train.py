@@ -28,6 +28,7 @@ from attar.evaluation.protocol import (
 )
 from attar.evaluation.training_sets import training_set
 from attar.models import OwnNetwork
+from attar.runs import run_folder
 from attar.runs.progress import Progress, shows_progress
 from attar.sets import foreign, set_files
 from attar.sets.synthetic import SyntheticSet
@@ -92,6 +93,8 @@ def train_set(
     """As `train`; returns the network, and the metadata of its file: what it is and how it was trained."""
     assert isinstance(progress, Progress)  # see `shows_progress`
     path = None if out is None else Path(out)
+    if path is not None:
+        run_folder.check_no_run_file(path)
     if path is not None and (path.is_dir() or (path.exists() and not overwrite)):
         what = "is a folder" if path.is_dir() else "exists"
         raise UserError(
@@ -108,6 +111,8 @@ def train_set(
     recipe = recipes.overlay(recipes.overlay(recipe_of_set(condensed, where), layer), of_network)
     images = _real_images(condensed, recipe, layer, data, progress)
     check_set_fits(condensed, images, tested=images.test_images is not None)
+    if condensed.space != "zca":  # as the caller, who has the set, will normalise
+        images = images.at_scale(condensed.mean, condensed.std)
     ((label, chosen),) = chosen_networks(recipe.evaluate, recipe.network).items()
     epochs = epochs_for(condensed, images, recipe.evaluate)
     kind = SOFT if condensed.teacher else LEARNED if condensed.has_learned else CONDENSED

@@ -65,14 +65,14 @@ def fill(
     """Read `config.models` members from `folder` that were trained as `config` says, and train missing ones.
 
     Those with the seeds of `config` come first, so that other files in the folder do not change a pool that is
-    complete. Members of other settings are left alone, and a line says so where that means training.
+    complete. Members of other settings are left alone, and a line says so.
     """
     _check(data, config, network)
     there, others = pool_files.members_there(folder, data, config, network)
     asked = range(config.seed, config.seed + config.models)
     missing = [seed for seed in asked if seed not in there][: max(0, config.models - len(there))]
     words = f"pool: {config.in_words} in {folder}, {len(missing)} to train"
-    if missing and others:
+    if others:
         settings = pool_files.differing([settings_of(config), *(member.settings for member in others)])
         words += f"; {counted(len(others), 'model')} of other settings there ({settings}): only by --model_path"
     log.info(words)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from attar.data.load import load
+from attar.errors import UserError
 from helpers.logs import lines
 from helpers.ways import WAYS, Pictures, Way, arrays, class_labels, folder, read
 
@@ -158,3 +162,19 @@ def test_any_names_in_any_order(
         place = tmp_path_factory.mktemp("set")
         actual = read(load(way(place, {"train": train, "test": test})))
         assert actual["train"] == train and actual["test"] == {name: test[name] for name in actual["test"]}
+
+
+def test_a_dict_of_all_images_and_all_labels() -> None:
+    images, labels = np.arange(8 * 16, dtype=np.uint8).reshape(8, 4, 4), [0, 1] * 4
+    for made in ({"images": images, "labels": labels}, {"y": labels, "x": images}):
+        assert torch.equal(load(made).images, load((images, labels)).images)
+        split = load({"train": made, "test": made})
+        assert split.test_images is not None and torch.equal(split.test_images, split.images)
+
+
+def test_what_is_read_once_or_by_columns() -> None:
+    images, labels = np.zeros((4, 4, 4), np.uint8), [0, 1] * 2
+    with pytest.raises(UserError, match=r"found generator; give list\(…\) of it"):
+        load(pair for pair in zip(images, labels, strict=True))
+    with pytest.raises(UserError, match="write it by to_parquet, or give"):
+        load(import_module("pandas").DataFrame({"image": list(images), "label": labels}))

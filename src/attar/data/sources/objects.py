@@ -46,7 +46,7 @@ def load(source: Any, reading: Reading) -> ImageData:
     if _is_two_splits(source):
         log.info("two pairs of arrays: the first is taken for training, the second as the test set")
         source = {"train": source[0], "test": source[1]}
-    parts = dict(source) if isinstance(source, Mapping) else {"train": source}
+    parts = dict(source) if isinstance(source, Mapping) and _columns(source) is None else {"train": source}
     read = {str(key): _read(part, reading, str(key)) for key, part in parts.items()}
     if len({isinstance(part.images, Pictures) for part in read.values()}) > 1:
         raise UserError("the splits of the data are arrays and data sets; give one kind for all")
@@ -86,6 +86,14 @@ def _is_two_splits(source: object) -> bool:
     )
 
 
+def _columns(source: object) -> tuple[Any, Any] | None:
+    """Images and labels of a dict that holds all of both, such as {"images": …, "labels": …}."""
+    if not isinstance(source, Mapping) or len(source) != 2:
+        return None
+    images, marks = ([key for key in source if key in names] for names in (IMAGE_KEYS, LABEL_KEYS))
+    return (source[images[0]], source[marks[0]]) if len(images) == len(marks) == 1 else None
+
+
 def _is_list(source: object) -> bool:
     """Whether it is a list of (image, label), or of dicts."""
     return (
@@ -97,6 +105,10 @@ def _is_list(source: object) -> bool:
 
 def _read(source: Any, reading: Reading, split: str) -> Split:
     """Images and labels of one split."""
+    if (columns := _columns(source)) is not None:
+        source = columns
+    if type(source).__module__.partition(".")[0] == "pandas":
+        raise UserError("a table of pandas is read from a file: write it by to_parquet, or give (images, labels)")
     if _is_list(source):
         return _read_items(source, reading, split)
     if isinstance(source, tuple | list):
@@ -110,7 +122,8 @@ def _read(source: Any, reading: Reading, split: str) -> Split:
         inner = type(source[0]).__name__ if len(source) else "nothing"
         raise UserError(f"a data set is {ACCEPTED}; found a {type(source).__name__} of {len(source)}, first {inner}")
     if not hasattr(source, "__getitem__") or not hasattr(source, "__len__") or isinstance(source, str):
-        raise UserError(f"a data set is {ACCEPTED}; found {type(source).__name__}")
+        advice = "" if isinstance(source, str) or not hasattr(source, "__iter__") else "; give list(…) of it"
+        raise UserError(f"a data set is {ACCEPTED}; found {type(source).__name__}{advice}")
     return _read_items(source, reading, split)
 
 

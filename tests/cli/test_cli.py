@@ -698,9 +698,10 @@ def test_pretrain_shows_and_keeps_each_member(here: Path, capsys: pytest.Capture
 def test_a_share_of_an_epoch_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     settings = [{"epochs": 1, "seed": 3, "fraction": 0.25}, {"epochs": 1, "seed": 4, "fraction": 1.0}]
     members = tuple(Member({}, {}, values, 0.5, f"model{values['seed']}") for values in settings)
-    printing.print_pool(SimpleNamespace(json=False), Pool(NetworkConfig(), {}, members))
+    printing.print_pool(SimpleNamespace(json=False), Pool(NetworkConfig(), {}, members), "more")
     said = capsys.readouterr().out
     assert re.search(r"model3 +│ 1 x 0\.25 +│ 3 +│ 50\.0 %", said) and re.search(r"model4 +│ 1 +│ 4 +│ 50\.0 %", said)
+    assert said.endswith("next: more\n")
 
 
 def test_one_seed_is_one_member(here: Path) -> None:

@@ -283,12 +283,12 @@ def test_what_takes_the_models(copied: Path, capsys: pytest.CaptureFixture[str])
     """By itself a condensation finds only those that it would train."""
     flags = ["-d", "digits", "--width", "0.05"]
     call("pretrain", *flags, "--quiet")
-    assert capsys.readouterr().out.endswith("the same data, network and method takes these models\n")
+    assert capsys.readouterr().out.endswith("the same data, recipe, network and method takes these models\n")
     call("pretrain", *flags, "--epochs", "1", "--models", "1", "--precision", "bf16", "--quiet")
     made = max(Path(FOLDER).glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
     assert capsys.readouterr().out.endswith(f"takes these models by --model_path {made}\n")
-    call("pretrain", "-d", "digits", *POOL, "--out", "mine", "--quiet")
-    assert capsys.readouterr().out.endswith("takes these models by --model_path mine\n")
+    call("pretrain", "-d", "digits", *POOL, "--out", "my pool", "--quiet")
+    assert capsys.readouterr().out.endswith("takes these models by --model_path 'my pool'\n")
 
 
 def test_a_config_remembers_the_pool_that_was_named(copied: Path) -> None:

@@ -399,7 +399,7 @@ def test_what_is_next_after_a_phase(here: Path, capsys: pytest.CaptureFixture[st
         ("part0 part1 part1 part2", "class '4' is in both part1 and part1"),
         ("part0 part1 nowhere", "there is no run folder or file nowhere"),
         ("part0 part1 part2 whole", "class '0' is in both part0 and whole"),
-        ("part0 part1 part2 --out part0", "part0 holds what the new run is made of (part0); name another folder"),
+        ("part0 part1 part2 --out part0", "part0 is one of the parts; name another folder with --out"),
         ("part0 part1 wide", "wide does not fit part0: [network] width is 0.1, not 0.05"),
         ("part0 part1 damaged", "damaged or no safetensors file"),
         ("part0 part1 pool", "is no run folder, or its run is not finished"),

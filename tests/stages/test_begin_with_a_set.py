@@ -107,3 +107,14 @@ def test_the_set_that_a_run_begins_with_is_not_replaced_by_it(what: str, capsys:
     said = refused(capsys, "condense", "-d", "digits", *TINY, "--init", what, "--out", "base", "--overwrite", "--quiet")
     assert "base holds what the new run is made of" in said
     assert {path: path.read_bytes() for path in Path("base").rglob("*") if path.is_file()} == before
+
+
+def test_a_part_that_a_run_begins_with_is_not_replaced_by_it(capsys: pytest.CaptureFixture[str]) -> None:
+    call("condense", "-d", "digits", *TINY, "--nclass_sub", "5", "--out", "halves", "--quiet")
+    before = {path: path.read_bytes() for path in Path("halves").rglob("*.safetensors")}
+    again = ("condense", "-d", "digits", *TINY, "--out", "halves", "--overwrite", "--quiet")
+    assert "name another folder" in refused(capsys, *again, "--only", "0 1 2 3 4", "--init", "halves/parts/0")
+    assert "name another folder" in refused(
+        capsys, "add", "halves/parts/1", "--out", "halves", "--overwrite", "--quiet"
+    )
+    assert {path: path.read_bytes() for path in Path("halves").rglob("*.safetensors")} == before

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 import attar
 from attar import models
 from attar.sets.synthetic import SyntheticSet
-from attar.stages.export import export
 from benchmarks import train_page
 from helpers.command import call, refused
 
@@ -118,17 +117,18 @@ def test_without_the_real_images(small: SyntheticSet, tmp_path: Path, said: list
         attar.train(alone, Mine, data_dir="nowhere", epochs=2)
 
 
-def test_no_file_of_a_run_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_input_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     attar.select("digits", "random", ipc=1, folder="run")
     before = {path: path.read_bytes() for path in Path("run").iterdir() if path.is_file()}
-    words = "is a file of the run in run; name another file"
     for name in ("condensed.safetensors", "config.json"):
-        with pytest.raises(attar.UserError, match=words):
+        with pytest.raises(attar.UserError, match="is a file of the run in run; name another file"):
             attar.train("run", "convnet2", out=f"run/{name}", overwrite=True, **QUICK)
-        with pytest.raises(attar.UserError, match=words):
-            export("run", "pt", out=f"run/{name}", overwrite=True)
     assert {path: path.read_bytes() for path in Path("run").iterdir() if path.is_file()} == before
+    attar.load_set("run").save("alone.safetensors")
+    with pytest.raises(attar.UserError, match="is the set that is trained on"):
+        attar.train("alone.safetensors", "convnet2", out="./alone.safetensors", overwrite=True, **QUICK)
+    assert attar.load_set("alone.safetensors").ipc == 1
 
 
 def test_where_nothing_can_be_written_nothing_is_trained(

@@ -263,7 +263,7 @@ class ImageData:
 
     def at_scale(self, mean: Sequence[float], std: Sequence[float]) -> ImageData:
         """The same images, normalised by these mean and std of each channel."""
-        return self if (self.mean, self.std) == (mean, std) else self._with(rescale=False, mean=mean, std=std)
+        return self._with(rescale=False, mean=mean, std=std)
 
     def whitened(self) -> ImageData:
         """The same images, which `normalize` whitens by ZCA. Raises UserError for images that are too large."""

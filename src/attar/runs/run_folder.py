@@ -7,7 +7,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ RESULT = "result.json"
 IMAGES = "images.png"
 REPORT = "report.html"
 SNAPSHOTS = "snapshots.safetensors"
+PARTS = "parts"  # folder of the parts of a run, inside its own
 FILES = (CONFIG, METRICS, SNAPSHOTS, RESULT, IMAGES, REPORT, TRAINED_NETWORKS, set_files.CONDENSED, set_files.INITIAL)
 
 
@@ -150,15 +151,17 @@ def open_run_folder(path: Path, *, wait: bool = False) -> Iterator[RunFolder]:
         yield RunFolder(path)
 
 
-def check_free(path: Path, *, overwrite: bool, reads: Iterable[str | Path] = ()) -> None:
-    """Raise `UserError` when `path` cannot become a run folder.
+def check_not_made_of(path: Path, source: str | Path) -> None:
+    """Raise `UserError` where a run in `path`, or a part of it, is or holds the set that a new run there is made of."""
+    read, own = Path(source).resolve(), path.resolve()
+    of_run = read.parent == own and read.name in FILES
+    if read == own or of_run or (own / PARTS) in (read, *read.parents):
+        raise UserError(f"{path} holds what the new run is made of ({source}); name another folder with --out")
 
-    reads: files and run folders that the new run is made of, which cannot be in the run that it replaces.
-    """
+
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Raise `UserError` when `path` cannot become a run folder."""
     check_folder(path)
-    for source in map(Path, reads):
-        if path.resolve() in (source.resolve(), source.resolve().parent):
-            raise UserError(f"{path} holds what the new run is made of ({source}); name another folder with --out")
     run_files = [name for name in (*FILES, *checkpoint.FOLDERS) if (path / name).exists()]
     if run_files and not overwrite:
         if files.is_held(path):
@@ -171,7 +174,7 @@ def check_free(path: Path, *, overwrite: bool, reads: Iterable[str | Path] = ())
 
 def check_no_run_file(path: Path) -> None:
     """Raise `UserError` for the name of a file of a run, which nothing else may replace."""
-    if path.name in FILES and (path.parent / CONFIG).exists():
+    if path.name in FILES and any((path.parent / name).exists() for name in (CONFIG, set_files.CONDENSED)):
         raise UserError(f"{path} is a file of the run in {path.parent}; name another file with --out")
 
 

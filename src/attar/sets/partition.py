@@ -84,6 +84,7 @@ def concatenate(parts: Sequence[SyntheticSet | str | Path], names: Sequence[str]
     first = min(sets, key=lambda part: int(part.labels.min()))  # so that the order of the parts changes nothing
     return replace(
         first.with_hard_labels(),
+        folder=None,
         images=torch.cat([part.images for part in sets])[order],
         labels=torch.cat([part.labels for part in sets])[order],
         initial=torch.cat(initial)[order] if len(initial) == len(sets) else None,
@@ -141,7 +142,7 @@ def _compared(part: SyntheticSet, other: SyntheticSet) -> Iterator[tuple[str, An
     for what in ("source", "fingerprint", "classes", "mean", "std"):
         yield FIELD_NAMES.get(what, what), getattr(part, what) or "unknown", getattr(other, what) or "unknown"
     yield "the image shape", list(part.images.shape[1:]), list(other.images.shape[1:])
-    for what in ("ipc", "factor", "decode_type", "space"):
+    for what in ("ipc", "factor", "decode_type", "space", "coreset"):
         yield what, getattr(part, what), getattr(other, what)
     counts = [count for count in torch.bincount(part.labels).tolist() if count]
     yield "the number of images per class", sorted(set(counts)), [other.ipc]

@@ -171,9 +171,9 @@ class CondenseConfig(TrajectoryConfig, MatchingConfig, ImagesConfig):  # the fie
         return choices.takes_pool(self.network_init, self.keep, self.init)
 
     @property
-    def begins_with(self) -> tuple[str, ...]:
-        """What a run is made of beside the data: files and folders of models, and the set that it begins with."""
-        return self.model_path + (() if self.init in choices.INIT_NAMES else (self.init,))
+    def set_at_first(self) -> str | None:
+        """The set that a run begins with, a file or folder; None where it makes its first images."""
+        return None if self.init in choices.INIT_NAMES else self.init
 
     @property
     def outer_iterations(self) -> int:

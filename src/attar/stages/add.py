@@ -22,7 +22,6 @@ from attar.settings.config import Recipe
 from attar.settings.typed import DataSettings
 from attar.stages.condense import condense
 from attar.stages.merge import Part, merge_into, read_part
-from attar.stages.parts import PARTS
 from attar.stages.shared import given_images, load_data, name_as_setting, named_folder
 
 ADDED = "added"  # the run of the new classes, in the folder of parts
@@ -78,13 +77,14 @@ def add(
         raise UserError(f"{run} is whitened (--zca) by its own images, not by those added; condense all classes again")
     new = new_classes(before, images)
     path = named_folder(folder if folder is not None else f"{os.fspath(run).rstrip(os.sep)}-added", asked)
-    run_folder.check_free(path, overwrite=overwrite, reads=[run])
+    run_folder.check_not_made_of(path, run)
+    run_folder.check_free(path, overwrite=overwrite)
     log.info("%d of %d classes are new: %s", len(new), images.nclass, ", ".join(new))
     own = recipe["condense"]
     changes: dict[str, Any] = {"only": new, "nclass_sub": None, "phase": None, "eval_at": ()}
     changes |= {"model_path": ()} if own.get("model_path") else {}  # of the classes before
     changes |= {"init": "mix"} if os.sep in own["init"] else {}  # a set without these classes
-    part_folder = path / PARTS / ADDED
+    part_folder = path / run_folder.PARTS / ADDED
     condense(
         images,
         recipe=Path(run) / run_folder.CONFIG,

@@ -26,14 +26,7 @@ from attar.settings.typed import CondenseSettings
 from attar.stages import schedule
 from attar.stages.clock import TimeLimit
 from attar.stages.evaluate import evaluate_set
-from attar.stages.parts import (
-    PARTS,
-    check_callback,
-    condense_parts,
-    discard_parts,
-    settings_of_parts,
-    workers_for_parts,
-)
+from attar.stages.parts import check_callback, condense_parts, discard_parts, settings_of_parts, workers_for_parts
 from attar.stages.pretrain import check_pool_settings, describe_pool, find_pool, member_files, models_there, warn_chance
 from attar.stages.run import Event, RunOptions, condense_in_memory, condense_run, run_options
 from attar.stages.shared import (
@@ -252,7 +245,9 @@ def _start(
     overwrite: bool,
 ) -> SyntheticSet:
     """Begin a run in a folder, and carry it out. All that can be refused is refused before the folder is made."""
-    run_folder.check_free(path, overwrite=overwrite, reads=inputs.recipe.condense.begins_with)
+    if (begins_with := inputs.recipe.condense.set_at_first) is not None:
+        run_folder.check_not_made_of(path, begins_with)
+    run_folder.check_free(path, overwrite=overwrite)
     inputs = _checked(inputs, pool, limit, keep=True)
     with Stopwatch() as pretraining:
         pool, recipe = _pool_for(inputs, pool, options, workers)
@@ -284,7 +279,7 @@ def _resume(
             logger.info("%s is done: %s; a larger --niter makes it longer", path, counted(length, "outer iteration"))
             return set_files.load_set(path)
         if run.recipe.condense.is_split:
-            logger.info("going on with the parts in %s", path / PARTS)
+            logger.info("going on with the parts in %s", path / run_folder.PARTS)
         else:
             logger.info("going on with %s after %d of %s", path, finished, counted(length, "outer iteration"))
         if run.saved is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from attar.errors import UserError, choose
-from attar.runs import run_folder
 from attar.sets import set_files
 from attar.sets.export import FORMATS, export_set, in_words
 from attar.sets.places import without_places
@@ -31,8 +30,6 @@ def export(
     condensed = set_files.load_set(run)
     if out is not None and not str(out).strip():
         raise UserError("out must name a file or folder, and it is empty")
-    if out is not None:
-        run_folder.check_no_run_file(Path(out))
     home = Path(run) if Path(run).is_dir() else Path(run).parent
     path = export_set(condensed, to, Path(out) if out else home / f"export-{to}", what=what, overwrite=overwrite)
     own = condensed.recipe.get("data", {}).keys() != without_places(condensed).recipe.get("data", {}).keys()

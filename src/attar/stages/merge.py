@@ -78,7 +78,10 @@ def merge(parts: Sequence[str | Path], *, folder: str | Path | None = None, over
     read_parts = [read_part(Path(path)) for path in parts]
     condensed = join_parts(read_parts)
     path = named_folder(folder) if folder is not None else RUN_ROOT / f"{condensed.source}-ipc{condensed.ipc}"
-    run_folder.check_free(path, overwrite=True, reads=[part.path for part in read_parts])
+    for part in read_parts:
+        if path.is_dir() and path.samefile(part.path if part.path.is_dir() else part.path.parent):
+            raise UserError(f"{path} is one of the parts; name another folder with --out")
+    run_folder.check_folder(path)
     is_merged = "parts" in RunFolder(path).read(run_folder.CONFIG, "attar").get("attar", {})
     unfinished = is_merged and not (path / run_folder.RESULT).exists()
     is_complete = is_merged and not unfinished

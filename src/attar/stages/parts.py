@@ -29,8 +29,6 @@ from attar.stages.run import RunOptions, condense_run
 from attar.stages.shared import Inputs, about_run, cluster_workers
 from attar.training.pool import Pool
 
-PARTS = "parts"  # folder of the parts, inside the run folder
-
 
 @dataclass(frozen=True)
 class PartJob:
@@ -81,7 +79,7 @@ def condense_parts(
     path = run.folder.path
     command = options.command or run_folder.command_line()
     jobs = [
-        PartJob(part, path / PARTS / str(phase), replace(options, command=command, name=f"part {phase}"))
+        PartJob(part, path / run_folder.PARTS / str(phase), replace(options, command=command, name=f"part {phase}"))
         for phase, part in enumerate(settings_of_parts(data, run.recipe))
     ]
     with matmul_precision(run.recipe.condense.precision, data.device):
@@ -106,7 +104,7 @@ def condense_parts(
 
 def discard_parts(path: Path) -> None:
     """Remove the run folders of the parts, as part of a run that is replaced."""
-    for old in (path / PARTS).glob("*"):
+    for old in (path / run_folder.PARTS).glob("*"):
         if old.is_dir():
             with run_folder.open_run_folder(old) as folder:
                 folder.discard()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import statistics
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -79,12 +80,12 @@ def how_to_take(pool: Pool, out: str | None, settings: Mapping[str, Any]) -> str
 
     out: the folder that the caller named; settings: those that the caller named.
     """
-    same = "the same data, network and method"
+    same = "the same data, recipe, network and method"
     if out is None and not layers.by_section(FLAGS["pretrain"], settings).get("pool"):
         return f"`attar condense` with {same} takes these models"
     paths = [member.file for member in pool.members if member.file is not None]
     alone = len(list(paths[0].parent.glob(f"*{files.SUFFIX}"))) == len(paths)
-    named = paths[0].parent if alone else " ".join(map(str, paths))
+    named = shlex.join(map(str, [paths[0].parent] if alone else paths))
     return f"`attar condense` with {same} takes these models by --model_path {named}"
 
 

@@ -47,7 +47,8 @@ def show(path: str | Path) -> Shown:
 def _check_set(path: Path) -> None:
     """Raise `UserError` where the set of a finished run is missing or damaged."""
     if not (path / set_files.CONDENSED).is_file():
-        again = f"attar condense --resume {path} makes it again" if checkpoint.exists(path) else "make the run again"
+        goes_on = checkpoint.exists(path) or (path / run_folder.PARTS).is_dir()
+        again = f"attar condense --resume {path} makes it again" if goes_on else "make the run again"
         raise UserError(f"{path} has lost its set, {set_files.CONDENSED}; {again}")
     files.load_tensors(path / set_files.CONDENSED, "set")
 

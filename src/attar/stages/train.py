@@ -60,8 +60,8 @@ def train(
         network: a name such as "resnet18", a function or class `(channels, classes, (height, width))` that makes a
             network, `"module:function"`, or a network, of which a copy is trained from the weights it has. By default
             the network of the run that made the set.
-        data: the real images whose test images it is tested on: an `ImageData`, or what `attar.load` takes. By default
-            those that the set was made from, where they are there; without them it is not tested.
+        data: the real images whose test images it is tested on, at the set's mean and std: an `ImageData`, or what
+            `attar.load` takes. By default those that the set was made from, if they are there; else it is not tested.
         out: a safetensors file for the weights; `overwrite` replaces one.
         progress: True shows a bar, and the accuracy; nothing is shown by default.
         settings: fields of `EvaluateConfig` such as epochs=300 and seed=1, width and norm_type, fields of `DataConfig`.
@@ -95,6 +95,8 @@ def train_set(
     path = None if out is None else Path(out)
     if path is not None:
         run_folder.check_no_run_file(path)
+    if path is not None and not isinstance(condensed, SyntheticSet) and path.resolve() == Path(condensed).resolve():
+        raise UserError(f"{path} is the set that is trained on; name another file with --out")
     if path is not None and (path.is_dir() or (path.exists() and not overwrite)):
         what = "is a folder" if path.is_dir() else "exists"
         raise UserError(
@@ -111,8 +113,9 @@ def train_set(
     recipe = recipes.overlay(recipes.overlay(recipe_of_set(condensed, where), layer), of_network)
     images = _real_images(condensed, recipe, layer, data, progress)
     check_set_fits(condensed, images, tested=images.test_images is not None)
-    if condensed.space != "zca":  # as the caller, who has the set, will normalise
-        images = images.at_scale(condensed.mean, condensed.std)
+    if condensed.space != "zca" and (images.mean, images.std) != (condensed.mean, condensed.std):
+        log.info("images are normalised by the set's mean and std, not by those of %s", images.name)
+        images = images.at_scale(condensed.mean, condensed.std)  # as the caller, who has the set, will normalise
     ((label, chosen),) = chosen_networks(recipe.evaluate, recipe.network).items()
     epochs = epochs_for(condensed, images, recipe.evaluate)
     kind = SOFT if condensed.teacher else LEARNED if condensed.has_learned else CONDENSED

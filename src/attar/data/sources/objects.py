@@ -24,7 +24,7 @@ from attar.errors import UserError, log, say_once
 
 ACCEPTED = (
     "a name, a folder, a file (parquet, npz, zip, tar), a Hugging Face or torch data set, (images, labels), a list of "
-    "(image, label), a dict of these with train and test, or an ImageData"
+    "(image, label), a dict of images and labels, a dict of these with train and test, or an ImageData"
 )
 IMAGE_KEYS = ("image", "images", "img", "pixel_values", "picture", "x", "input", "data")
 LABEL_KEYS = ("label", "labels", "target", "targets", "class", "y", "fine_label")
@@ -122,7 +122,8 @@ def _read(source: Any, reading: Reading, split: str) -> Split:
         inner = type(source[0]).__name__ if len(source) else "nothing"
         raise UserError(f"a data set is {ACCEPTED}; found a {type(source).__name__} of {len(source)}, first {inner}")
     if not hasattr(source, "__getitem__") or not hasattr(source, "__len__") or isinstance(source, str):
-        advice = "" if isinstance(source, str) or not hasattr(source, "__iter__") else "; give list(…) of it"
+        once = hasattr(source, "__iter__") and not isinstance(source, str)
+        advice = "; give its .dataset" if hasattr(source, "dataset") else "; give list(…) of it" if once else ""
         raise UserError(f"a data set is {ACCEPTED}; found {type(source).__name__}{advice}")
     return _read_items(source, reading, split)
 

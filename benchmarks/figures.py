@@ -1,7 +1,7 @@
 """Draw the figures of docs/ again, from the committed results of their comparisons.
 
     python -m benchmarks.figures                  # all that a page shows
-    python -m benchmarks.figures figure-cpu
+    python -m benchmarks.figures fashion-cpu-figure
 
 Where a page docs/results*.md shows NAME.png or links to NAME.html, that file is made anew from
 benchmarks/compare/NAME.toml and benchmarks/results/compare-NAME/results.jsonl: nothing is computed again.

@@ -165,7 +165,7 @@ def test_published_tables_are_those_of_the_comparisons() -> None:
 def test_figures_are_those_of_the_committed_results(tmp_path: Path) -> None:
     """Pages byte by byte; pictures nearly, as their bytes differ between versions of matplotlib."""
     files = figures.shown()
-    assert {"figure-cpu.png", "figure-cpu.html", "digits.png"} <= {*files}
+    assert {"fashion-cpu-figure.png", "fashion-cpu-figure.html", "digits.png"} <= {*files}
     for file in files:
         figures.draw(tmp_path / file)
         if file.endswith(".html"):

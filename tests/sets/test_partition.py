@@ -101,6 +101,14 @@ def test_initial_images_that_one_part_lacks() -> None:
     assert concatenate([a_part([0, 1]), a_part([2, 3], 1, initial=None)]).initial is None
 
 
+def test_core_sets_of_two_kinds_are_no_parts_of_one() -> None:
+    parts = [replace(a_part(labels, phase), coreset="random") for phase, labels in enumerate(([0, 1], [2, 3]))]
+    whole = concatenate([replace(part, folder=Path("part")) for part in parts])
+    assert (whole.coreset, whole.folder) == ("random", None)
+    with pytest.raises(UserError, match="part 2 does not fit part 1: coreset is herding, not random"):
+        concatenate([parts[0], replace(parts[1], coreset="herding")])
+
+
 def test_one_set_is_no_list_of_parts() -> None:
     for one in ("runs/whole", Path("whole"), a_part([0, 1])):
         with pytest.raises(UserError, match="put this one in a list"):

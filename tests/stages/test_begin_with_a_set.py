@@ -111,6 +111,9 @@ def test_the_set_that_a_run_begins_with_is_not_replaced_by_it(what: str, capsys:
 
 def test_a_part_that_a_run_begins_with_is_not_replaced_by_it(capsys: pytest.CaptureFixture[str]) -> None:
     call("condense", "-d", "digits", *TINY, "--nclass_sub", "5", "--out", "halves", "--quiet")
+    Path("halves/condensed.safetensors").rename("kept")
+    assert "attar condense --resume halves makes it again" in refused(capsys, "show", "halves")
+    Path("kept").rename("halves/condensed.safetensors")
     before = {path: path.read_bytes() for path in Path("halves").rglob("*.safetensors")}
     again = ("condense", "-d", "digits", *TINY, "--out", "halves", "--overwrite", "--quiet")
     assert "name another folder" in refused(capsys, *again, "--only", "0 1 2 3 4", "--init", "halves/parts/0")

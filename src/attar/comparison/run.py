@@ -149,6 +149,7 @@ def check(plan: ComparisonPlan, data: ImageData, where: str) -> None:
             check_data(data, point.recipe.condense)
             check_planned(point.recipe.pool, point.recipe.condense)
             check_precision(point.recipe.condense.precision, data.device)
+            check_precision(point.recipe.pool.precision, data.device)
         except UserError as error:
             raise UserError(f"{where}entry '{point.entry}': {error}") from error
 

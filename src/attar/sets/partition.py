@@ -143,7 +143,7 @@ def _compared(part: SyntheticSet, other: SyntheticSet) -> Iterator[tuple[str, An
         yield FIELD_NAMES.get(what, what), getattr(part, what) or "unknown", getattr(other, what) or "unknown"
     yield "the image shape", list(part.images.shape[1:]), list(other.images.shape[1:])
     for what in ("ipc", "factor", "decode_type", "space", "coreset"):
-        yield what, getattr(part, what), getattr(other, what)
+        yield what, getattr(part, what) or "none", getattr(other, what) or "none"
     counts = [count for count in torch.bincount(part.labels).tolist() if count]
     yield "the number of images per class", sorted(set(counts)), [other.ipc]
     settings, others = _settings(part), _settings(other)

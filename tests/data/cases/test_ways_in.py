@@ -176,5 +176,7 @@ def test_what_is_read_once_or_by_columns() -> None:
     images, labels = np.zeros((4, 4, 4), np.uint8), [0, 1] * 2
     with pytest.raises(UserError, match=r"found generator; give list\(…\) of it"):
         load(pair for pair in zip(images, labels, strict=True))
+    with pytest.raises(UserError, match=r"found DataLoader; give its \.dataset"):
+        load(torch.utils.data.DataLoader([(torch.zeros(1, 4, 4), 0)]))
     with pytest.raises(UserError, match="write it by to_parquet, or give"):
         load(import_module("pandas").DataFrame({"image": list(images), "label": labels}))

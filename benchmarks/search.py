@@ -8,8 +8,8 @@ command goes on.
 
 The file has `rounds`, the seeds of each round; [shared], what all comparisons share, with `holdout`; a [data.NAME] for
 each data set, with its keys of a comparison and its outer iterations `niter`; and a [[candidate]] each with `family`,
-`name`, `niter_share` (its part of the data set's iterations, so that all take about equal time; 1 where not given) and
-its settings. Families have equally many candidates: nobody gets more tries.
+`name`, `niter_share` (its part of the data set's iterations, so that all take about equal time; 1 where not given, a
+table where it differs from one data set to the next) and its settings. Families have equally many candidates: nobody gets more tries.
 """
 
 from __future__ import annotations
@@ -41,8 +41,13 @@ def comparison(search: dict[str, Any], data: str, candidates: list[dict[str, Any
     """The file of one round on one data set."""
     own = dict(search["data"][data])
     niter = own.pop("niter")
+
+    def share(candidate: dict[str, Any]) -> float:
+        shares = candidate.get("niter_share", 1)
+        return shares[data] if isinstance(shares, dict) else shares
+
     entries = [
-        {"name": candidate["name"], "niter": max(1, round(niter * candidate.get("niter_share", 1)))}
+        {"name": candidate["name"], "niter": max(1, round(niter * share(candidate)))}
         | {key: value for key, value in candidate.items() if key not in OWN_KEYS}
         for candidate in candidates
     ]

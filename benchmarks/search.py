@@ -9,7 +9,8 @@ command goes on.
 The file has `rounds`, the seeds of each round; [shared], what all comparisons share, with `holdout`; a [data.NAME] for
 each data set, with its keys of a comparison and its outer iterations `niter`; and a [[candidate]] each with `family`,
 `name`, `niter_share` (its part of the data set's iterations, so that all take about equal time; 1 where not given, a
-table where it differs from one data set to the next) and its settings. Families have equally many candidates: nobody gets more tries.
+table where it differs from one data set to the next) and its settings.
+Families have equally many candidates: nobody gets more tries.
 """
 
 from __future__ import annotations

@@ -50,6 +50,8 @@ def test_a_folder_and_nothing_else(pets: Path, capsys: pytest.CaptureFixture[str
     said = capsys.readouterr().err
     assert "pets has no test set: 7 of its 32 images are taken for one, 0.2 of each class (seed 0" in said
     assert "chosen for 3 classes of colour images, 16x16: convnet2 of width 0.05, factor 2, ncf matching" in said
+    repeats = "repeat some in 2 of 3 classes: 2 grids of 2 x 2 take 8 images of a class, and 'eel' has 2; factor 1"
+    assert repeats in said
     condensed = attar.load_set(Path("runs/pets-ncfm-ipc2"))
     assert condensed.images.shape == (6, 3, 16, 16) and condensed.recipe["network"]["depth"] == 2
     call("evaluate", "runs/pets-ncfm-ipc2", "--runs", "1", "--epochs", "1", "--whole_epochs", "1")

@@ -148,3 +148,19 @@ def check_ipc(classes: Sequence[str], counts: Sequence[int], labels: Iterable[in
         there, least = counted(counts[few[0]], "image"), min(few, key=counts.__getitem__)
         most = f"{counts[least]} at most" + ("" if least == few[0] else f", as many as class '{classes[least]}' has")
         raise UserError(f"class '{classes[few[0]]}' has {there}, fewer than ipc {ipc}; ipc can be {most}")
+
+
+def say_repeated(classes: Sequence[str], counts: Sequence[int], labels: Sequence[int], ipc: int, factor: int) -> None:
+    """Say where one of the classes `labels` has too few images for `ipc` grids of factor² different ones."""
+    cells = ipc * factor**2
+    if few := [label for label in labels if counts[label] < cells]:
+        least = min(few, key=counts.__getitem__)
+        fits = counts[least] // factor**2
+        log.info(
+            "the first images repeat some in %d of %s: %s of %d x %d take %d images of a class, and '%s' has %d; %s",
+            len(few),
+            counted(len(labels), "class"),
+            counted(ipc, "grid"),
+            *(factor, factor, cells, classes[least], counts[least]),
+            f"ipc {fits} or factor 1 repeats none" if fits else "factor 1 repeats none",
+        )

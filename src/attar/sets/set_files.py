@@ -103,7 +103,8 @@ def load_set(path: str | Path) -> SyntheticSet:
         raise MissingError(f"there is no run folder or file {path}")
     if path.is_dir():
         if not (path / CONDENSED).is_file():
-            raise MissingError(f"{path} is no run folder, or its run is not finished: it has no {CONDENSED}")
+            there = f"{path} is no run folder, or its run is not finished: it has no {CONDENSED}"
+            raise MissingError(f"{there}; attar condense --resume {path} finishes a run")
         path = path / CONDENSED
     mapped, meta = load_tensors(path, "set")
     tensors = {name: value.clone() for name, value in mapped.items()}

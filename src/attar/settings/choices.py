@@ -32,6 +32,7 @@ SCORE_NAMES = (*MEAN_SCORE_NAMES, *EPOCH_SCORE_NAMES)
 FEATURED_NAMES = ("herding", "kcenter", "moderate")
 CORESET_NAMES = ("random", *FEATURED_NAMES, *SCORE_NAMES, "rded")
 MODEL_INIT_NAMES = ("correct", *SCORE_NAMES, "rded")  # first images that early-stage models choose
+GRID_NAMES = ("mix", *FEATURED_NAMES, *SCORE_NAMES)  # first images that are grids of real images
 INIT_NAMES = ("mix", "random", "noise", "correct", *CORESET_NAMES[1:])
 SELECT_NAMES = ("random", "cluster")
 DECODE_TYPE_NAMES = ("single", "multi", "bound")

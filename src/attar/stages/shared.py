@@ -13,6 +13,7 @@ import torch
 
 from attar.condensation.given_images import images_of_set
 from attar.condensation.setup import check_data
+from attar.data.classes import say_repeated
 from attar.data.images import ImageData
 from attar.data.load import as_setting, say_equal_images
 from attar.data.load import load as load_images
@@ -25,6 +26,7 @@ from attar.runs import run_folder
 from attar.runs.progress import Progress
 from attar.sets.synthetic import SyntheticSet
 from attar.settings import auto, layers, recipes, schema
+from attar.settings.choices import GRID_NAMES
 from attar.settings.config import FLAGS, DataConfig, Recipe
 from attar.settings.schema import settings_of
 
@@ -166,8 +168,11 @@ def run_name(data: ImageData, recipe: Recipe) -> str:
 
 
 def check_inputs(data: ImageData, recipe: Recipe) -> None:
-    """Raise `UserError` for everything that can be refused before a network is trained."""
-    images_of_set(data, recipe.condense, check_data(data, recipe.condense))  # raises for one that does not fit
+    """Raise `UserError` for everything that can be refused before a network is trained; say where images repeat."""
+    condense, labels = recipe.condense, check_data(data, recipe.condense)
+    images_of_set(data, condense, labels)  # raises for one that does not fit
+    if condense.init in GRID_NAMES and condense.match != "pairs":
+        say_repeated(data.classes, data.counts, labels, condense.ipc, condense.factor)
     check_precision(recipe.condense.precision, data.device)
     protocol.chosen_networks(recipe.evaluate, recipe.network)
     check_moments(data, recipe)

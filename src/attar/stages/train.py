@@ -28,6 +28,7 @@ from attar.evaluation.protocol import (
 )
 from attar.evaluation.training_sets import training_set
 from attar.models import OwnNetwork
+from attar.models.for_data import scale_of
 from attar.runs import run_folder
 from attar.runs.progress import Progress, shows_progress
 from attar.sets import foreign, set_files
@@ -113,9 +114,11 @@ def train_set(
     recipe = recipes.overlay(recipes.overlay(recipe_of_set(condensed, where), layer), of_network)
     images = _real_images(condensed, recipe, layer, data, progress)
     check_set_fits(condensed, images, tested=images.test_images is not None)
-    if condensed.space != "zca" and (images.mean, images.std) != (condensed.mean, condensed.std):
-        log.info("images are normalised by the set's mean and std, not by those of %s", images.name)
-        images = images.at_scale(condensed.mean, condensed.std)  # as the caller, who has the set, will normalise
+    scale, own = (condensed.mean, condensed.std), (images.mean, images.std)
+    if condensed.space != "zca" and own != scale:
+        if scale_of(*own) != scale_of(*scale):  # beyond rounding
+            log.info("images are normalised by the set's mean and std, not by those of %s", images.name)
+        images = images.at_scale(*scale)  # as the caller, who has the set, will normalise
     ((label, chosen),) = chosen_networks(recipe.evaluate, recipe.network).items()
     epochs = epochs_for(condensed, images, recipe.evaluate)
     kind = SOFT if condensed.teacher else LEARNED if condensed.has_learned else CONDENSED

@@ -95,8 +95,9 @@ def webdataset(place: Path, pictures: Pictures) -> Any:
     for split in pictures:
         with tarfile.open(place / f"{split}-0000.tar", "w") as tar:
             for row, (grey, name) in enumerate(rows(pictures, split)):
-                _put(tar, f"{row:06}.png", png(grey))
-                _put(tar, f"{row:06}.cls", name.encode())
+                below = "./" if split == "test" else ""  # as by `tar cf FILE .`, and by `tar cf FILE *`
+                _put(tar, f"{below}{row:06}.png", png(grey))
+                _put(tar, f"{below}{row:06}.cls", name.encode())
     return place
 
 

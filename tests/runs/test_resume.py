@@ -34,6 +34,7 @@ from attar.runs.checkpoint import Interval
 from attar.runs.run_folder import RunFolder
 from attar.settings.condense_config import CondenseConfig
 from attar.settings.config import EvaluateConfig, NetworkConfig, Recipe
+from attar.stages import condense as condense_stage
 from attar.stages import records
 from attar.stages import run as run_stage
 from attar.stages.run import RunOptions
@@ -594,6 +595,23 @@ def test_two_runs_in_one_folder(here: Path, capsys: pytest.CaptureFixture[str]) 
             assert refused(capsys, *command) == words
     call("show", "whole")
     assert not Path("whole/.lock").exists()
+
+
+def test_a_run_that_another_call_ends_meanwhile_is_kept(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["condense", "-d", "digits", *LONG, "--out", "run", "--quiet"]
+    real = condense_stage.find_pool
+
+    def slowly(*args: Any, **options: Any) -> Any:
+        monkeypatch.setattr(condense_stage, "find_pool", real)
+        call(*command)
+        capsys.readouterr()
+        return real(*args, **options)
+
+    monkeypatch.setattr(condense_stage, "find_pool", slowly)
+    assert refused(capsys, *command).startswith("run already holds a run")
+    assert product("run") == product("whole")
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -256,6 +256,19 @@ def test_merged_parts_are_a_run(here: Path, capsys: pytest.CaptureFixture[str]) 
     assert 0 <= read("merged/result.json")["accuracy"]["convnet2"]["mean"] <= 1
 
 
+def test_a_joined_run_goes_on_with_its_parts_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not by condensing all of them again, which would replace the set and drop its accuracies."""
+    files = [f"part{phase}/condensed.safetensors" for phase in ALL]
+    for number, part in enumerate(files):
+        shutil.copy(part, f"{number}.safetensors")
+    for parts, more in (([f"{number}.safetensors" for number in ALL], ()), (files, ("--niter", "9"))):
+        call("merge", *parts, "--out", "joined", "--overwrite")
+        before = Path("joined/result.json").read_bytes()
+        said = refused("condense", "--resume", "joined", *more, capsys=capsys)
+        assert "joined was joined from parts that are elsewhere: go on with them and merge them again" in said
+        assert Path("joined/result.json").read_bytes() == before and not Path("joined/parts").exists()
+
+
 def test_a_finished_merge_is_left_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same command again, after a kill at its very end; other parts are refused as any run is."""
     parts = [f"part{phase}" for phase in ALL]

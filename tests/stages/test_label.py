@@ -74,6 +74,16 @@ def test_the_labels_of_the_pool(here: Path, capsys: pytest.CaptureFixture[str]) 
     assert sharp is not None and sharp.max(dim=1)[0].mean() > small.soft_labels.max(dim=1)[0].mean()
 
 
+def test_by_its_file_a_run_is_labelled_as_by_its_folder(here: Path) -> None:
+    """Accuracies with the labels of before are removed."""
+    call("label", "base", "--teacher", "pool", "--quiet")
+    call("evaluate", "base", *QUICK)
+    assert "soft_labels" in json.loads(Path("base/result.json").read_text())
+    call("label", "base/condensed.safetensors", "--teacher", "pool", "--temperature", "4", "--quiet")
+    assert attar.load_set("base").teacher["temperature"] == 4
+    assert "soft_labels" not in Path("base/result.json").read_text()
+
+
 def test_the_pool_that_the_run_names(here: Path, said: list[str]) -> None:
     """The models that `model_path` named label the set, and random images beside it; not others of the recipe."""
     pretrain = "pretrain -d digits --depth 2 --width 0.05 --epochs 2 --models 2 --seed 7 --out mine --quiet"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,27 @@ def test_a_folder_and_nothing_else(pets: Path, capsys: pytest.CaptureFixture[str
     condensed = attar.load_set(Path("runs/pets-ncfm-ipc2"))
     assert condensed.images.shape == (6, 3, 16, 16) and condensed.recipe["network"]["depth"] == 2
     call("evaluate", "runs/pets-ncfm-ipc2", "--runs", "1", "--epochs", "1", "--whole_epochs", "1")
+
+
+def test_other_data_are_not_read_by_the_table_of_the_sets_own(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two folders with files of the same names: the table says what those of one show."""
+    flat = pets.parent / "flat"
+    flat.mkdir()
+    classes = [path.parent.name for path in sorted(pets.glob("*/*.png"))]
+    for number, path in enumerate(sorted(pets.glob("*/*.png"))):
+        path.rename(path.with_name(f"{number}.png"))
+        shutil.copy(path.with_name(f"{number}.png"), flat)
+    lines = [f"{number}.png,{name}" for number, name in enumerate(reversed(classes))]
+    Path("t.csv").write_text("\n".join(["file,label", *lines]))
+    call("select", "random", "-d", "flat", "--labels_csv", "t.csv", "--ipc", "2", "--out", "run", "--quiet")
+    capsys.readouterr()
+    quick = ("--width", "0.05", "--epochs", "1")
+    call("evaluate", "run", "-d", "pets", *quick, "--runs", "1", "--yardsticks", "none")
+    assert "labels_csv of flat is not for pets" in (said := capsys.readouterr().err) and "t.csv" not in said
+    call("train", "run", "-d", "pets", *quick)
+    assert "labels_csv of flat is not for pets" in capsys.readouterr().err
+    call("evaluate", "run", "-d", "./flat", *quick, "--runs", "1", "--yardsticks", "none")
+    assert "is not for" not in capsys.readouterr().err
 
 
 def test_minutes(pets: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

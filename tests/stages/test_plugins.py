@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import pickle
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -19,8 +20,9 @@ import attar
 from attar.condensation.matching import matched_names
 from attar.condensation.setup import set_up
 from attar.errors import UserError
-from attar.settings import plugins
+from attar.settings import layers, plugins
 from attar.settings.choices import strategy_names
+from attar.settings.config import FLAGS
 from attar.training.augment import apply
 from attar.training.draws import draw
 from helpers.command import TINY, call, refused
@@ -62,6 +64,18 @@ def test_the_page_has_15_lines_that_run(workspace: Path) -> None:
     forget()
     call("evaluate", "mm", "--runs", "1", "--epochs", "1", "--yardsticks", "none", "--quiet")
     assert attar.load_set(Path("mm")).recipe["condense"]["niter"] == 2
+
+
+def test_other_processes_load_it_with_the_settings(workspace: Path) -> None:
+    """As those of `attar compare --jobs 2` and the workers of Ray."""
+    recipe = layers.resolve(FLAGS["condense"], {"plugin": ["moments.py"], "method": "mm"}, recipe="digits")
+    text = pickle.dumps(recipe)
+    forget()
+    assert pickle.loads(text) == recipe and "moments" in plugins.names("match")
+    forget()
+    Path("moments.py").write_text(f"{LINES}\n")
+    with pytest.raises(UserError, match=r"the plugin moments\.py has changed"):
+        pickle.loads(text)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,17 @@ def test_own_networks_come_back_in_one_piece(small: SyntheticSet, tmp_path: Path
     torch.testing.assert_close(further[4].weight, before["4.weight"], msg="training began from its weights")
 
 
+def test_beside_an_export_the_network_is_no_pool(
+    small: SyntheticSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    attar.export_set(small, "parquet", "out")
+    flags = ("--epochs", "1", "--width", ".05", "--networks", "convnet2", "--quiet")
+    call("train", "out", "-d", "digits", *flags[:4], "--network", "convnet2", "--quiet")
+    assert Path("out/model.safetensors").is_file()
+    call("evaluate", "out", "-d", "digits", "--runs", "1", "--yardsticks", "none", *flags)
+
+
 def test_on_the_command_line(
     workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

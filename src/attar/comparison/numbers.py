@@ -126,7 +126,7 @@ def _row(
         return entry["epochs"] in (equal(own["epochs"], own["images"], entry["images"], batch) for own in trained)
 
     random = list(filter(as_long, yardstick(RANDOM, ipc=ipc)))
-    whole = [accuracy for entry in yardstick(WHOLE) for accuracy in entry["runs"]]
+    whole = longest(yardstick(WHOLE))  # one that was added to has others of before
     initial = [line["initial"][network]["mean"] for line in measured if network in line.get("initial", {})]
     return Row(
         entry=point.entry,
@@ -139,7 +139,7 @@ def _row(
         diverged=sum(bool(line.get("diverged")) for line in of_point),
         initial=mean(initial),
         random_real=mean([entry["mean"] for entry in random]),
-        whole=mean(whole),
+        whole=mean([accuracy for entry in whole for accuracy in entry["runs"]]),
         learned=mean([line[LEARNED][network]["mean"] for line in measured if network in line.get(LEARNED, {})]),
         seconds=_median([sum(made_in(line)) for line in measured]),
         pretrain=_median([made_in(line)[0] for line in measured]),
@@ -150,6 +150,11 @@ def _row(
         epochs=trained[0]["epochs"] if trained else None,
         steps=protocol.steps(trained[0]["epochs"], trained[0]["images"], batch) if trained else None,
     )
+
+
+def longest(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The accuracies of networks of the most epochs; a mean over others would be one of nothing."""
+    return [entry for entry in entries if entry["epochs"] == max(other["epochs"] for other in entries)]
 
 
 def asked_for(

@@ -157,7 +157,8 @@ def notes(
     whole = next((row.whole for row in rows if row.whole is not None), None)
     if whole is not None:
         entries = [entry for line in lines if line.get("yardstick") == WHOLE for entry in line["accuracy"].values()]
-        texts.append(f"The whole training set, epochs {entries[0]['epochs']}: {spread(whole)} over n = {whole.n}.")
+        epochs_whole = max(entry["epochs"] for entry in entries)
+        texts.append(f"The whole training set, epochs {epochs_whole}: {spread(whole)} over n = {whole.n}.")
     if evaluation.plain:
         texts.append("Plain: trained without augmentation and CutMix.")
     if evaluation.attacks:

@@ -96,7 +96,13 @@ def _existing(folder: RunFolder, requested: Recipe) -> Run:
     if is_finished(folder, recipe):
         return Run(folder, recipe, about, None, True)
     saved = None if recipe.condense.is_split else checkpoint.load(folder.path)
-    if saved is None and not recipe.condense.is_split and (folder.path / run_folder.RESULT).exists():
+    goes_on = (folder.path / run_folder.PARTS).is_dir() if recipe.condense.is_split else saved is not None
+    if not goes_on and (folder.path / run_folder.RESULT).exists():
+        if recipe.condense.is_split:
+            raise UserError(
+                f"{folder.path} was joined from parts that are elsewhere: go on with them and merge them again, or "
+                f"start again with --overwrite"
+            )
         raise UserError(f"{folder.path} holds no checkpoint to go on from; start again with --overwrite")
     if saved is not None and "clock" in about and saved["outer"] > recipe.condense.outer_iterations:
         recipe = recipes.overlay(recipe, {"condense": {"niter": saved["outer"]}})  # more than were expected

@@ -159,12 +159,12 @@ def check_not_made_of(path: Path, source: str | Path) -> None:
         raise UserError(f"{path} holds what the new run is made of ({source}); name another folder with --out")
 
 
-def check_free(path: Path, *, overwrite: bool) -> None:
-    """Raise `UserError` when `path` cannot become a run folder."""
+def check_free(path: Path, *, overwrite: bool, locked: bool = False) -> None:
+    """Raise `UserError` when `path` cannot become a run folder. locked: whether the caller holds its lock."""
     check_folder(path)
     run_files = [name for name in (*FILES, *checkpoint.FOLDERS) if (path / name).exists()]
     if run_files and not overwrite:
-        if files.is_held(path):
+        if not locked and files.is_held(path):
             raise files.busy(path)
         raise UserError(
             f"{path} already holds a run ({run_files[0]}); go on with it with --resume auto, name another folder with "

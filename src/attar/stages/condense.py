@@ -256,6 +256,7 @@ def _start(
     if limit.minutes is not None and not recipe.condense.is_split:
         about["clock"] = {"minutes": limit.minutes, "seconds": limit.left()}
     with run_folder.open_run_folder(path) as folder:
+        run_folder.check_free(path, overwrite=overwrite, locked=True)  # again: another call may have ended by now
         run = existing.open_or_create(folder, recipe, about, overwrite=overwrite)
         if overwrite:
             discard_parts(path)

@@ -38,7 +38,7 @@ from attar.settings.layers import Layer
 from attar.settings.typed import EvaluateSettings
 from attar.stages.label import teacher_of
 from attar.stages.schedule import QUICK
-from attar.stages.shared import cluster_workers, given_images, load_data, name_as_setting, recipe_of_set
+from attar.stages.shared import cluster_workers, given_images, load_data, name_as_setting, recipe_of_set, with_asked
 
 
 @shows_progress
@@ -150,10 +150,9 @@ def _attar_set(
 ) -> EvaluationInputs:
     where, condensed = condensed, set_files.as_set(condensed)
     if recipe is not None:
-        base = layers.resolve(FLAGS["evaluate"], {}, recipe=str(recipe))
+        resolved = layers.laid_over(layers.resolve(FLAGS["evaluate"], {}, recipe=str(recipe)), layer)
     else:
-        base = recipe_of_set(condensed, where)
-    resolved = layers.laid_over(base, layer)
+        resolved = with_asked(recipe_of_set(condensed, where), layer)
     images = load_data(resolved, progress) if data is None else given_images(data, layer, progress)
     return EvaluationInputs(condensed, images, resolved, condensed.fingerprint)
 
@@ -174,7 +173,7 @@ def _foreign_set(
     names_data = isinstance(stored, Mapping) and "dataset" in stored
     if data is None and not names_data and "dataset" not in layer.get("data", {}):
         raise UserError(f"{path} does not say which data it stands for; name the real data with -d")
-    resolved = layers.laid_over(recipes.of_file(foreign_set.recipe, path, handed_on=True), layer)
+    resolved = with_asked(recipes.of_file(foreign_set.recipe, path, handed_on=True), layer)
     images = load_data(resolved, progress) if data is None else given_images(data, layer, progress)
     if recipe is not None:
         resolved = layers.laid_over(layers.resolve(FLAGS["evaluate"], {}, recipe=str(recipe)), layer)

@@ -24,7 +24,7 @@ from attar.settings.config import PoolConfig, Recipe
 from attar.settings.schema import settings_of
 from attar.settings.typed import LabelSettings
 from attar.stages.pretrain import default_folder, explicit_length, member_files, train_pool
-from attar.stages.shared import given_images, load_data, name_as_setting, recipe_of_set
+from attar.stages.shared import given_images, load_data, name_as_setting, recipe_of_set, with_asked
 from attar.training import pool_files
 from attar.training.pool import Pool
 
@@ -71,6 +71,8 @@ def label(
     path = None if isinstance(condensed, SyntheticSet) else Path(condensed)
     if path is not None and foreign.is_foreign(path):
         raise UserError(f"{path} is an export or another tool's; label the run or condensed file that it is from")
+    if path is not None and path.name == set_files.CONDENSED and (path.parent / run_folder.CONFIG).is_file():
+        condensed = path = path.parent  # its accuracies and report go with the labels
     is_run = path is not None and path.is_dir()
     with run_folder.open_run_folder(path) if path is not None and is_run else nullcontext() as folder:
         where, condensed = condensed, set_files.as_set(condensed)
@@ -78,7 +80,7 @@ def label(
             raise UserError(f"the labels of this set were learned with its images ({condensed.method}), and stay")
         data, asked, flags = name_as_setting("label", data, settings)
         layer = layers.by_section(flags, asked)
-        recipe = recipes.overlay(recipe_of_set(condensed, where), layer)
+        recipe = with_asked(recipe_of_set(condensed, where), layer)
         images = load_data(recipe, progress) if data is None else given_images(data, layer, progress)
         check_set_fits(condensed, images)
         recipe = _recipe_of(teacher, recipe, layer.get("pool", {}))

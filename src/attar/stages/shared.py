@@ -27,7 +27,8 @@ from attar.runs.progress import Progress
 from attar.sets.synthetic import SyntheticSet
 from attar.settings import auto, layers, recipes, schema
 from attar.settings.choices import GRID_NAMES
-from attar.settings.config import FLAGS, DataConfig, Recipe
+from attar.settings.config import FLAGS, DataConfig, Recipe, with_role
+from attar.settings.layers import Layer
 from attar.settings.schema import settings_of
 
 POOL_ROOT = Path("pool")
@@ -95,6 +96,21 @@ def recipe_of_set(condensed: SyntheticSet, where: object) -> Recipe:
     named = where if isinstance(where, str | Path) else condensed.folder or "SET"
     is_run = condensed.folder is not None and (condensed.folder / run_folder.CONFIG).is_file()
     return recipes.of_file(condensed.recipe, named, handed_on=isinstance(where, str | Path) and not is_run)
+
+
+def with_asked(recipe: Recipe, layer: Layer) -> Recipe:
+    """The recipe of a set with what the caller asks for on top.
+
+    Where that names other data, what said how the set's own are read (a table, columns) is dropped, with a line.
+    """
+    before, name = recipe.data, layer.get("data", {}).get("dataset")
+    if name is not None and Path(name).resolve() != Path(before.dataset).resolve():
+        plain, how = DataConfig(), (*with_role("data", "source"), "data_dir")
+        dropped = [key for key in how if key != "dataset" and getattr(before, key) != getattr(plain, key)]
+        recipe = layers.laid_over(recipe, {"data": {key: getattr(plain, key) for key in dropped}})
+        if left := [key for key in dropped if key not in layer["data"] and key != "data_dir"]:
+            log.info("%s of %s is not for %s", ", ".join(left), before.dataset, name)
+    return layers.laid_over(recipe, layer)
 
 
 def warn_other_recipe(recipe: str | None, data: ImageData) -> None:

@@ -38,7 +38,7 @@ from attar.settings.config import Recipe, with_role
 from attar.settings.layers import Layer
 from attar.settings.schema import settings_of
 from attar.settings.typed import TrainSettings
-from attar.stages.shared import given_images, load_data, name_as_setting, recipe_of_set
+from attar.stages.shared import given_images, load_data, name_as_setting, recipe_of_set, with_asked
 from attar.training.train_state import TrainState, accuracy
 
 MODEL = "model.safetensors"
@@ -111,7 +111,7 @@ def train_set(
         condensed = foreign.alone(Path(condensed)) if is_export else set_files.load_set(condensed)
     asked = () if network is None else [_maker(network) if isinstance(network, nn.Module) else network]
     of_network = layers.by_section({}, {"evaluate": {"networks": asked}})
-    recipe = recipes.overlay(recipes.overlay(recipe_of_set(condensed, where), layer), of_network)
+    recipe = recipes.overlay(with_asked(recipe_of_set(condensed, where), layer), of_network)
     images = _real_images(condensed, recipe, layer, data, progress)
     check_set_fits(condensed, images, tested=images.test_images is not None)
     scale, own = (condensed.mean, condensed.std), (images.mean, images.std)

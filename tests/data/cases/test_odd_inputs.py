@@ -263,9 +263,10 @@ def test_a_table_without_names_of_columns(tmp_path: Path, refused: Refused, capl
     table.write_text("".join(f"{number}.png,{'xy'[number % 2]}\n" for number in range(4)))
     assert load(tmp_path, labels_csv=table, test_fraction=0).counts == [2, 2]
     assert "has no line with the names of its columns: all lines are images" in lines(caplog, "WARNING")[0]
-    table.write_text("file,label,label\n0.png,x,y\n")
-    with refused("must name the columns, and has 'label' twice"):
-        load(tmp_path, labels_csv=table)
+    for names in ("file,label,label", "file,label, label"):
+        table.write_text(f"{names}\n0.png,x,y\n")
+        with refused("must name the columns, and has 'label' twice"):
+            load(tmp_path, labels_csv=table)
 
 
 def test_names_in_a_zip_that_does_not_say_their_encoding(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def _entries(file: Path, left_out: LeftOut) -> list[Entry]:
         left_out.add("links and devices in the archive", name)
     entries: dict[str, Entry] = {}
     for place, (name, size, is_file) in enumerate(inside):
-        parts = (name if "/" in name else name.replace("\\", "/")).removeprefix("./").split("/")  # of old Windows tools
+        parts = _unpacked(name).split("/")
         used = is_file and not any(map(is_hidden, parts))
         if ".." in parts or not parts[0]:
             left_out.add("names that lead out of the archive", name, int(is_file))
@@ -128,6 +128,11 @@ def _entries(file: Path, left_out: LeftOut) -> list[Entry]:
                 left_out.add("files that a later one of the same name replaces", name)
             entries[entry.name] = entry
     return list(entries.values())
+
+
+def _unpacked(name: str) -> str:
+    """A name in an archive as it is when unpacked: `tar .` puts ./ before it, old Windows tools put \\ for /."""
+    return (name if "/" in name else name.replace("\\", "/")).removeprefix("./")
 
 
 def _name(info: zipfile.ZipInfo) -> str:
@@ -171,7 +176,7 @@ def _contents(file: Path, places: set[int]) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(file) as tar:
         for place, member in enumerate(tar):
             if place in places and (stream := tar.extractfile(member)):
-                yield member.name, stream.read()
+                yield _unpacked(member.name), stream.read()
 
 
 # ---- WebDataset ----

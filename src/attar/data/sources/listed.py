@@ -133,10 +133,11 @@ def _parsed(file: Path) -> Table:
     short = next((number for number, row in enumerate(cells, 2) if len(row) != len(names)), None)
     if short is not None:
         raise UserError(f"line {short} of {file} has {len(cells[short - 2])} columns, the first has {len(names)}")
+    names = [name.strip() for name in names]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"the first line of {file} must name the columns, and has '{twice}' twice")
-    columns = {name.strip(): [row[place].strip() for row in cells] for place, name in enumerate(names)}
+    columns = {name: [row[place].strip() for row in cells] for place, name in enumerate(names)}
     if not cells:
         raise UserError(f"{file} has no lines below the names of its columns")
     return Table(str(file), columns, len(cells))

@@ -27,7 +27,7 @@ def kind_of(folder: Path, names: Collection[str]) -> str | None:
         return "export"
     if {"results.jsonl", "comparison.json"} <= set(names):
         return "comparison"
-    if any(_is_ours(folder / name) for name in [name for name in names if name.endswith(MEMBER)]):
+    if any(_is_of_pool(folder / name) for name in [name for name in names if name.endswith(MEMBER)]):
         return "pool"
     return None
 
@@ -61,8 +61,8 @@ def _has_key(file: Path) -> bool:
     return isinstance(values, dict) and KEY in values
 
 
-def _is_ours(file: Path) -> bool:
-    """Whether a safetensors file has attar's metadata."""
+def _is_of_pool(file: Path) -> bool:
+    """Whether a safetensors file has attar's metadata, but for a trained network, which may lie beside images."""
     try:
         with file.open("rb") as opened:
             size = int.from_bytes(opened.read(8), "little")
@@ -71,4 +71,5 @@ def _is_ours(file: Path) -> bool:
             head = json.loads(opened.read(size))
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(head, dict) and isinstance(head.get("__metadata__"), dict) and KEY in head["__metadata__"]
+    meta = head.get("__metadata__") if isinstance(head, dict) else None
+    return isinstance(meta, dict) and KEY in meta and '"kind": "network"' not in str(meta[KEY])

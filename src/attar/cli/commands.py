@@ -66,7 +66,7 @@ def pretrain(*, flags: Flags, settings: Settings) -> None:
 def condense(*, flags: Flags, settings: Settings) -> None:
     """Distil a data set into a few synthetic images per class.
 
-    By gradients on perturbed early-stage models, or by another --method.
+    By gradients or features of perturbed early-stage models, or by another --method.
 
     Examples
     --------

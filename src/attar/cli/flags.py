@@ -17,7 +17,7 @@ class Flag(NamedTuple):
 FLAGS: dict[str, Flag] = {
     "recipe": Flag(str, "a recipe's name, a TOML file or a run's config.json; flags go on top"),
     "reproduce": Flag(bool, "insist on the published settings of the data set"),
-    "out": Flag(str, "the run folder (default: runs/DATA-METHOD-ipcN)", ("-o",)),
+    "out": Flag(str, "the run folder (default: runs/DATA-METHOD-ipcN, without METHOD for accdd)", ("-o",)),
     "overwrite": Flag(bool, "replace the run that --out already holds"),
     "resume": Flag(str, "go on with the run in this folder; auto: with the one in --out, if there is one"),
     "save_every": Flag(str, "time (600s, 10m, 2h) or inner iterations (50it) between checkpoints; none (default: 5m)"),

@@ -223,12 +223,10 @@ def test_a_flag_completes_what_a_file_says(tmp_path: Path) -> None:
         ("", {}, 10),  # digits has a count of its own
         ("", {"speedup": 20}, 100),
         ("", {"niter": 3}, 3),
-        ("", {"niter": 3, "speedup": 20}, 3),
         ("niter = 5", {}, 5),
         ("niter = 5", {"speedup": 20}, 100),
         ("speedup = 20", {}, 100),
         ("speedup = 20", {"niter": 5}, 5),
-        ("niter = 5\nspeedup = 20", {}, 5),
         ("speedup = 20\n[condense]\nfull_niter = 500", {}, 25),
     ],
 )

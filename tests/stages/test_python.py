@@ -23,7 +23,7 @@ QUICK: dict[str, Any] = {"runs": 2, "epochs": 2, "whole_epochs": 1}
 @pytest.fixture(scope="module")
 def condensed(digits: ImageData) -> attar.SyntheticSet:
     pool = attar.pretrain(digits, epochs=1, models=2, width=0.05)
-    return attar.condense(digits, pool, ipc=2, factor=2, speedup=10, **TINY)
+    return attar.condense(digits, pool, ipc=2, factor=2, **TINY)
 
 
 def test_the_example(digits: ImageData, condensed: attar.SyntheticSet) -> None:
@@ -47,7 +47,7 @@ def test_the_example(digits: ImageData, condensed: attar.SyntheticSet) -> None:
 
 def test_the_same_call_gives_the_same_bits(digits: ImageData, condensed: attar.SyntheticSet) -> None:
     pool = attar.pretrain(digits, epochs=1, models=2, width=0.05)
-    again = attar.condense(digits, pool, ipc=2, factor=2, speedup=10, **TINY)
+    again = attar.condense(digits, pool, ipc=2, factor=2, **TINY)
     assert torch.equal(condensed.images, again.images)
 
 

@@ -225,7 +225,12 @@ def check_explicit(explicit: Mapping[str, Mapping[str, Any]], sections: Mapping[
         explicit: {section: {field: value}}, only what was given; False is always accepted.
         sections: all settings, likewise.
     """
-    condense = sections["condense"]
+    condense, given = sections["condense"], explicit.get("condense", {})
+    for name in ("speedup", "full_niter") if given.get("niter") is not None else ():
+        if name in given:
+            raise UserError(f"niter is the number of outer iterations, and {name} changes nothing then; leave one out")
+    if given.get("decode_type", "single") != "single" and condense["factor"] == 1:
+        raise UserError(f"decode_type {given['decode_type']} needs grids, and it has factor 1; leave one out")
     for section, values in explicit.items():
         described, others = known_settings(SECTIONS[section]), {**condense, **sections[section]}
         for name, value in values.items():

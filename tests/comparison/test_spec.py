@@ -291,6 +291,10 @@ ENTRY = '\n[[entry]]\nname = "a"\n'
             "entry 'a': method dm takes no models here: it has",
         ),
         ('dataset = "digits"' + ENTRY + "perturb = false\nvmax = 0.2", "entry 'a': method accdd takes no vmax here"),
+        (
+            'dataset = "digits"' + ENTRY + "niter = 5\nspeedup = [5, 10]",
+            "entry 'a': niter is the number of outer iterations, and speedup changes nothing then",
+        ),
         ('dataset = "digits"' + ENTRY + "method = 3", "entry 'a': method must be text, not 3"),
         ('dataset = "digits"\nfrequencies = 9' + ENTRY, "my.toml: frequencies means nothing to any of the entries"),
         (

@@ -566,6 +566,11 @@ def test_what_is_refused_beside_resume(here: Path, capsys: pytest.CaptureFixture
         (("--overwrite",), "--resume goes on with a run, and --overwrite replaces it; leave one out"),
         (("--niter", "2"), "whole holds a run of 3 outer iterations; niter can make it longer, not 2"),
         (
+            ("--niter", "9", "--speedup", "5"),
+            "niter is the number of outer iterations, and speedup changes nothing then; leave one out",
+        ),
+        (("--speedup", "1000"), "whole holds a run of 3 outer iterations; niter can make it longer, not 2"),
+        (
             ("--save_every", "soon"),
             "save_every must be a time or a number of inner iterations, such as 600s, 10m, 2h, "
             "50it or none, not 'soon'",
@@ -611,6 +616,10 @@ def test_a_run_that_another_call_ends_meanwhile_is_kept(
 
     monkeypatch.setattr(condense_stage, "find_pool", slowly)
     assert refused(capsys, *command).startswith("run already holds a run")
+    assert product("run") == product("whole")
+    shutil.rmtree("run")
+    monkeypatch.setattr(condense_stage, "find_pool", slowly)
+    call(*command, "--resume", "auto")  # then it is done
     assert product("run") == product("whole")
 
 

@@ -265,7 +265,7 @@ def test_a_joined_run_goes_on_with_its_parts_alone(here: Path, capsys: pytest.Ca
         call("merge", *parts, "--out", "joined", "--overwrite")
         before = Path("joined/result.json").read_bytes()
         said = refused("condense", "--resume", "joined", *more, capsys=capsys)
-        assert "joined was joined from parts that are elsewhere: go on with them and merge them again" in said
+        assert "joined has no parts/ to go on with; where it was merged, go on with what it was merged from" in said
         assert Path("joined/result.json").read_bytes() == before and not Path("joined/parts").exists()
 
 

@@ -345,7 +345,7 @@ def test_combinations_are_settings() -> None:
         ),
         ("accdd", {"niter": 3, "speedup": 5}, "niter is the number of outer iterations, and speedup changes nothing"),
         ("accdd", {"niter": 3, "full_niter": 5}, "niter is the number of outer iterations, and full_niter changes"),
-        ("dm", {"decode_type": "multi"}, "decode_type multi needs grids, and it has factor 1; leave one out"),
+        ("dm", {"decode_type": "multi"}, "decode_type multi is for grids, and factor is 1 here: give a larger factor"),
         ("dm", {"epochs": 3}, "method dm takes no epochs here: it has network_init fresh"),
         ("dc", {"model_num": 3}, "method dc takes no models here: it has network_init fresh"),
         (

@@ -237,6 +237,14 @@ def test_a_wish_for_a_speed_up_replaces_the_count_below_it(
     assert recipe.condense.outer_iterations == outer
 
 
+def test_what_speedup_divides_is_refused_without_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="full_niter is what speedup divides, and niter is 10 here: add speedup"):
+        resolve(CONDENSE, {"full_niter": 500})
+    assert resolve(CONDENSE, {"full_niter": 500, "speedup": 5}).condense.outer_iterations == 100
+    file = write(tmp_path / "my.toml", "full_niter = 500\nspeedup = 5")
+    assert resolve(CONDENSE, {"niter": 7}, recipe=file).condense.outer_iterations == 7  # the later one wins
+
+
 @pytest.mark.parametrize(
     ("given", "network"),
     [

@@ -23,12 +23,13 @@ from attar.data.images import ImageData
 from attar.runs.run_folder import RunFolder
 from attar.settings import auto, recipes
 from attar.settings.condense_config import CondenseConfig
-from attar.settings.config import fitted_to
+from attar.settings.config import Recipe, fitted_to
 from attar.settings.schema import settings_of
 from attar.stages import clock, schedule
 from attar.stages.clock import Clock, TimeLimit
 from attar.stages.condense import resume_run
 from attar.stages.run import Event
+from attar.stages.shared import with_asked
 from attar.training.pool import Pool
 from helpers.command import call
 
@@ -51,7 +52,7 @@ def test_a_folder_and_nothing_else(pets: Path, capsys: pytest.CaptureFixture[str
     said = capsys.readouterr().err
     assert "pets has no test set: 7 of its 32 images are taken for one, 0.2 of each class (seed 0" in said
     assert "chosen for 3 classes of colour images, 16x16: convnet2 of width 0.05, factor 2, ncf matching" in said
-    repeats = "repeat some in 2 of 3 classes: 2 grids of 2 x 2 take 8 images of a class, and 'eel' has 2; factor 1"
+    repeats = "repeat some in 2 of 3 classes: 2 grids of 2 x 2 for 8 images, and 'eel' has 2; factor 1 repeats none"
     assert repeats in said
     condensed = attar.load_set(Path("runs/pets-ncfm-ipc2"))
     assert condensed.images.shape == (6, 3, 16, 16) and condensed.recipe["network"]["depth"] == 2
@@ -72,11 +73,27 @@ def test_other_data_are_not_read_by_the_table_of_the_sets_own(pets: Path, capsys
     capsys.readouterr()
     quick = ("--width", "0.05", "--epochs", "1")
     call("evaluate", "run", "-d", "pets", *quick, "--runs", "1", "--yardsticks", "none")
-    assert "labels_csv of flat is not for pets" in (said := capsys.readouterr().err) and "t.csv" not in said
+    assert "not used for pets, since given for flat: labels_csv" in capsys.readouterr().err
     call("train", "run", "-d", "pets", *quick)
-    assert "labels_csv of flat is not for pets" in capsys.readouterr().err
+    assert "not used for pets, since given for flat: labels_csv" in capsys.readouterr().err
     call("evaluate", "run", "-d", "./flat", *quick, "--runs", "1", "--yardsticks", "none")
-    assert "is not for" not in capsys.readouterr().err
+    assert "not used for" not in capsys.readouterr().err
+
+
+def test_how_data_are_read_belongs_to_their_name() -> None:
+    """Of the same name elsewhere all stays but the table of labels; a set that was handed on names no data."""
+    stored = {"data": {"dataset": "a/pets", "label_column": "species", "labels_csv": "a/t.csv", "size": 16}}
+    recipe = recipes.overlay(Recipe(), stored)
+
+    def read(name: str, stored: dict[str, Any]) -> tuple[str | None, str | None, int | None]:
+        data = with_asked(recipe, {"data": {"dataset": name}}, stored).data
+        return data.label_column, data.labels_csv, data.size
+
+    assert read("./a/pets", stored) == ("species", "a/t.csv", 16)
+    assert read("b/pets", stored) == ("species", None, 16)
+    assert read("b/dogs", stored) == (None, None, 16)
+    assert read("b/dogs", {"data": {"label_column": "species"}}) == ("species", "a/t.csv", 16)
+    assert with_asked(recipe, {"data": {"dataset": "b", "labels_csv": "t"}}, stored).data.labels_csv == "t"
 
 
 def test_minutes(pets: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import pickle
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -20,9 +19,8 @@ import attar
 from attar.condensation.matching import matched_names
 from attar.condensation.setup import set_up
 from attar.errors import UserError
-from attar.settings import layers, plugins
+from attar.settings import plugins
 from attar.settings.choices import strategy_names
-from attar.settings.config import FLAGS
 from attar.training.augment import apply
 from attar.training.draws import draw
 from helpers.command import TINY, call, refused
@@ -66,16 +64,17 @@ def test_the_page_has_15_lines_that_run(workspace: Path) -> None:
     assert attar.load_set(Path("mm")).recipe["condense"]["niter"] == 2
 
 
-def test_other_processes_load_it_with_the_settings(workspace: Path) -> None:
-    """As those of `attar compare --jobs 2` and the workers of Ray."""
-    recipe = layers.resolve(FLAGS["condense"], {"plugin": ["moments.py"], "method": "mm"}, recipe="digits")
-    text = pickle.dumps(recipe)
-    forget()
-    assert pickle.loads(text) == recipe and "moments" in plugins.names("match")
-    forget()
-    Path("moments.py").write_text(f"{LINES}\n")
-    with pytest.raises(UserError, match=r"the plugin moments\.py has changed"):
-        pickle.loads(text)
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_in_a_comparison(jobs: str, workspace: Path, run_attar: Callable[..., Any]) -> None:
+    Path("spec.toml").write_text(
+        'dataset = "digits"\nplugin = ["moments.py"]\nniter = 1\ninner_loop = 1\nipc = 1\nseeds = 1\nruns = 1\n'
+        'width = 0.05\ncompile = "off"\n[evaluate]\nepochs = 1\nyardsticks = ["none"]\n[[entry]]\nmethod = "mm"\n'
+        '[[entry]]\nname = "grid"\nmethod = "dm"\nmatch = "moments"\n',
+        encoding="utf-8",
+    )
+    said = run_attar("compare", "spec.toml", "--out", "out", "--jobs", jobs, cwd=Path.cwd())
+    assert said.returncode == 0, said.stderr
+    assert len(Path("out/results.jsonl").read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def _row(
         return entry["epochs"] in (equal(own["epochs"], own["images"], entry["images"], batch) for own in trained)
 
     random = list(filter(as_long, yardstick(RANDOM, ipc=ipc)))
-    whole = longest(yardstick(WHOLE))  # one that was added to has others of before
+    whole = longest(yardstick(WHOLE))
     initial = [line["initial"][network]["mean"] for line in measured if network in line.get("initial", {})]
     return Row(
         entry=point.entry,
@@ -153,7 +153,7 @@ def _row(
 
 
 def longest(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The accuracies of networks of the most epochs; a mean over others would be one of nothing."""
+    """The networks of most epochs. A comparison to which larger sets were added holds others, trained for fewer."""
     return [entry for entry in entries if entry["epochs"] == max(other["epochs"] for other in entries)]
 
 

@@ -22,9 +22,9 @@ def side_by_side(
 ) -> Iterator[Any]:
     """Compute `items` in at most `count` processes, and yield the results in finishing order.
 
-    begin: called once in each process, returns the function that computes an item. It, the items and the results are
-    pickled. An exception of an item is raised here. When the caller stops early, the processes are terminated with
-    SIGTERM and joined.
+    begin: called in each process before its first item, returns the function that computes an item. It, the items and
+    the results are pickled. An exception of either is raised here. When the caller stops early, the processes are
+    terminated with SIGTERM and joined.
     """
     context = multiprocessing.get_context("spawn")
     waiting = list(items)
@@ -71,10 +71,11 @@ def _work(end: Connection, begin: Callable[[], Callable[[WorkItem], Any]]) -> No
     torch.set_num_threads(1)
     try:
         with signals.sigterm_raises():
-            compute = begin()
+            compute = None
             while True:
                 item = end.recv()
                 try:
+                    compute = compute or begin()
                     result, error = compute(item), None
                 except Exception as raised:
                     result, error = None, raised

@@ -31,7 +31,7 @@ from attar.models import for_data
 from attar.runs import checkpoint, run_folder
 from attar.runs.checkpoint import Interval
 from attar.runs.progress import Progress, ProgressHandler, shows_progress
-from attar.settings import auto, layers, recipes
+from attar.settings import auto, layers, plugins, recipes
 from attar.signals import Interrupted
 from attar.stages.shared import load_data
 
@@ -163,7 +163,7 @@ def measured(context: Context, plan: ComparisonPlan, todo: Sequence[Task]) -> It
                 line = measure(context, task)
             yield line
         return
-    start = partial(begin, plan, context.out, context.every, context.command, context.jobs)
+    start = partial(begin, plan, context.out, context.every, context.command, context.jobs, plugins.loaded())
     yield from side_by_side(todo, context.jobs, start)
 
 
@@ -172,8 +172,11 @@ def warm_up() -> None:
     torch.optim.SGD([torch.zeros(1)], lr=0.1)
 
 
-def begin(plan: ComparisonPlan, out: Path, interval: Interval, command: str, jobs: int) -> Callable[[Task], ResultLine]:
-    """In a new process: load the real images, and return the function that computes a task."""
+def begin(
+    plan: ComparisonPlan, out: Path, interval: Interval, command: str, jobs: int, own: list[str]
+) -> Callable[[Task], ResultLine]:
+    """In a new process: load plugins and real images, and return the function that computes a task."""
+    plugins.as_text(own)
     log.disabled = True  # the parent has already logged this
     data = real_images(plan, Progress())
     log.disabled = False

@@ -110,6 +110,8 @@ def _points(
         if section in SHARED_SECTIONS:
             raise UserError(f"{where}{field} is the same for all entries; it stands at the top of the spec")
     method, features = _text(entry, "method", where), _text(entry, "features", where)
+    with named_in(where):
+        layers.check_length([field for section, field in settings if section == "condense"])
     if ("condense", "speedup") in settings:
         common = {key: value for key, value in common.items() if key != ("condense", "niter")}
     layer: EntrySettings = {}

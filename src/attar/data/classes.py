@@ -157,7 +157,7 @@ def say_repeated(classes: Sequence[str], counts: Sequence[int], labels: Sequence
         least = min(few, key=counts.__getitem__)
         fits = counts[least] // factor**2
         log.info(
-            "the first images repeat some in %d of %s: %s of %d x %d take %d images of a class, and '%s' has %d; %s",
+            "the first images repeat some in %d of %s: %s of %d x %d for %d images, and '%s' has %d; %s",
             len(few),
             counted(len(labels), "class"),
             counted(ipc, "grid"),

@@ -100,8 +100,8 @@ def _existing(folder: RunFolder, requested: Recipe) -> Run:
     if not goes_on and (folder.path / run_folder.RESULT).exists():
         if recipe.condense.is_split:
             raise UserError(
-                f"{folder.path} was joined from parts that are elsewhere: go on with them and merge them again, or "
-                f"start again with --overwrite"
+                f"{folder.path} has no {run_folder.PARTS}/ to go on with; where it was merged, go on with what it was "
+                f"merged from, and merge again with --overwrite"
             )
         raise UserError(f"{folder.path} holds no checkpoint to go on from; start again with --overwrite")
     if saved is not None and "clock" in about and saved["outer"] > recipe.condense.outer_iterations:

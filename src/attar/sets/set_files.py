@@ -103,8 +103,8 @@ def load_set(path: str | Path) -> SyntheticSet:
         raise MissingError(f"there is no run folder or file {path}")
     if path.is_dir():
         if not (path / CONDENSED).is_file():
-            there = f"{path} is no run folder, or its run is not finished: it has no {CONDENSED}"
-            raise MissingError(f"{there}; attar condense --resume {path} finishes a run")
+            goes_on = f"; attar condense --resume {path} finishes it" if (path / "config.json").is_file() else ""
+            raise MissingError(f"{path} is no run folder, or its run is not finished: it has no {CONDENSED}{goes_on}")
         path = path / CONDENSED
     mapped, meta = load_tensors(path, "set")
     tensors = {name: value.clone() for name, value in mapped.items()}

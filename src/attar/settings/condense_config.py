@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from attar.settings import choices, plugins
 from attar.settings.condense_checks import check_together
@@ -160,11 +159,6 @@ class CondenseConfig(TrajectoryConfig, MatchingConfig, ImagesConfig):  # the fie
     def __post_init__(self) -> None:
         check_values(self)
         check_together(self)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take the values of another process, in which their plugins were loaded."""
-        plugins.as_text(state["plugin"])
-        self.__dict__.update(state)
 
     @property
     def is_split(self) -> bool:

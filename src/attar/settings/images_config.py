@@ -46,7 +46,7 @@ class ImagesConfig:
         panel="Schedule",
     )
     niter: int | None = setting(
-        None, "outer iterations; overrides --speedup", limits=AT_LEAST_ONE, role="length", fitted_to=("data", "minutes")
+        None, "outer iterations, not --speedup", limits=AT_LEAST_ONE, role="length", fitted_to=("data", "minutes")
     )
     full_niter: int = setting(
         2000,

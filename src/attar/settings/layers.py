@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,9 @@ def resolve(
     own_code.remember(sections)
     for explicit in explicit_layers:
         check_explicit(explicit, sections)
+    of_caller, niter = explicit_layers[-1].get("condense", {}), sections["condense"]["niter"]
+    if "full_niter" in of_caller and niter is not None:
+        raise UserError(f"full_niter is what speedup divides, and niter is {niter} here: add speedup, or leave it out")
     return resolved
 
 
@@ -218,6 +221,13 @@ def by_section(flags: Mapping[str, tuple[str, str]], values: Mapping[str, Any], 
     return sections
 
 
+def check_length(given: Collection[str]) -> None:
+    """Raise `UserError` where two settings of [condense] that were given together both say how long a run is."""
+    for name in ("speedup", "full_niter"):
+        if {"niter", name} <= set(given):
+            raise UserError(f"niter is the number of outer iterations, and {name} changes nothing then; leave one out")
+
+
 def check_explicit(explicit: Mapping[str, Mapping[str, Any]], sections: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise `UserError` for a setting that was given explicitly and has no effect.
 
@@ -226,11 +236,10 @@ def check_explicit(explicit: Mapping[str, Mapping[str, Any]], sections: Mapping[
         sections: all settings, likewise.
     """
     condense, given = sections["condense"], explicit.get("condense", {})
-    for name in ("speedup", "full_niter") if given.get("niter") is not None else ():
-        if name in given:
-            raise UserError(f"niter is the number of outer iterations, and {name} changes nothing then; leave one out")
+    check_length([name for name, value in given.items() if value is not None])
     if given.get("decode_type", "single") != "single" and condense["factor"] == 1:
-        raise UserError(f"decode_type {given['decode_type']} needs grids, and it has factor 1; leave one out")
+        decoding = f"decode_type {given['decode_type']}"
+        raise UserError(f"{decoding} is for grids, and factor is 1 here: give a larger factor, or leave it out")
     for section, values in explicit.items():
         described, others = known_settings(SECTIONS[section]), {**condense, **sections[section]}
         for name, value in values.items():

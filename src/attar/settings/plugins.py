@@ -148,6 +148,11 @@ def as_text(value: Any) -> Any:
     return [load(item) if isinstance(item, str) else item for item in as_items(value)]
 
 
+def loaded() -> list[str]:
+    """The files that were loaded in this process, for another: settings that are sent to it load none."""
+    return list(LOADED.values())
+
+
 def load(text: str) -> str:
     """Load a plugin, `FILE.py` or, with its digest, what a run was made with. Returns its text with the digest.
 

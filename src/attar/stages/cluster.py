@@ -27,6 +27,7 @@ from attar.engine.device import cores, prepare_cpu
 from attar.engine.workers import ThreadWorkers
 from attar.errors import MissingError, UserError, log
 from attar.sets.synthetic import SyntheticSet
+from attar.settings import plugins
 from attar.signals import Interrupted
 from attar.training.pool import Pool
 
@@ -86,7 +87,8 @@ class RayWorkers(ThreadWorkers):
         resources: dict[str, Any] = {"num_cpus": threads}
         if self.device.type == "cuda":
             resources = {"num_cpus": 1, "num_gpus": 1}
-        task = self.run.options(**resources).remote(function, [self._reference(arg) for arg in args], threads)
+        sent = [self._reference(arg) for arg in args]
+        task = self.run.options(**resources).remote(function, sent, threads, plugins.loaded())
         while not self.ray.wait([task], timeout=SECONDS_BETWEEN_CHECKS)[0]:
             if self.stopped.is_set():
                 self.ray.cancel(task)
@@ -213,10 +215,11 @@ def to_device(value: Any, device: torch.device | str) -> Any:
     return value
 
 
-def _task(function: Callable[..., Any], args: list[Any], threads: int) -> Any:
-    """The task: fetch the arguments, compute, return the result on the CPU."""
+def _task(function: Callable[..., Any], args: list[Any], threads: int, own: list[str]) -> Any:
+    """The task: fetch the arguments, compute, return the result on the CPU. own: plugins, see `plugins.loaded`."""
     import ray
 
+    plugins.as_text(own)
     torch.set_num_threads(threads)
     prepare_cpu()
     received = []

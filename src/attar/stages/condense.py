@@ -20,7 +20,7 @@ from attar.runs.progress import Progress, shows_progress
 from attar.runs.run_folder import RunFolder
 from attar.sets import partition, set_files
 from attar.sets.synthetic import SyntheticSet
-from attar.settings import layers, recipes
+from attar.settings import layers
 from attar.settings.config import FLAGS, Recipe, fitted_to, with_role
 from attar.settings.typed import CondenseSettings
 from attar.stages import schedule
@@ -124,7 +124,7 @@ def condense(
         if resume and not overwrite and (path / run_folder.CONFIG).exists():
             condensed = _resume(path, _as_fitted(RunFolder(path), inputs, limit), pool, options, workers)
         else:
-            condensed = _start(path, inputs, pool, limit, options, workers, overwrite=overwrite)
+            condensed = _start(path, inputs, pool, limit, options, workers, overwrite=overwrite, resume=resume)
     if evaluate:
         evaluate_set(path, inputs.data, quick=limit.quick, progress=options.progress)
     return condensed
@@ -159,7 +159,8 @@ def resume_run(
         for name in values:
             if name not in with_role(section, "length", "place", "speed", "scope") or name == "model_path":
                 raise UserError(f"--{name} cannot change what a run was begun with; leave it out beside --resume")
-    recipe = recipes.overlay(existing.saved_recipe(RunFolder(path)), explicit)
+    layers.check_length([name for name, value in explicit.get("condense", {}).items() if value is not None])
+    recipe = layers.laid_over(existing.saved_recipe(RunFolder(path)), explicit)
     inputs = Inputs(recipe, load_data(recipe, options.progress), explicit, "")
     if evaluate:
         check_evaluated(inputs, in_folder=True)
@@ -243,6 +244,7 @@ def _start(
     workers: ThreadWorkers | None,
     *,
     overwrite: bool,
+    resume: bool,
 ) -> SyntheticSet:
     """Begin a run in a folder, and carry it out. All that can be refused is refused before the folder is made."""
     if (begins_with := inputs.recipe.condense.set_at_first) is not None:
@@ -250,17 +252,20 @@ def _start(
     run_folder.check_free(path, overwrite=overwrite)
     inputs = _checked(inputs, pool, limit, keep=True)
     with Stopwatch() as pretraining:
-        pool, recipe = _pool_for(inputs, pool, options, workers)
-    pool_entry = {} if recipe.condense.is_split else describe_pool(pool)  # each part describes the pool itself
+        trained, recipe = _pool_for(inputs, pool, options, workers)
+    pool_entry = {} if recipe.condense.is_split else describe_pool(trained)  # each part describes the pool itself
     about = about_run(inputs.data) | pool_entry | {"seconds": {"pretrain": pretraining.seconds}}
     if limit.minutes is not None and not recipe.condense.is_split:
         about["clock"] = {"minutes": limit.minutes, "seconds": limit.left()}
     with run_folder.open_run_folder(path) as folder:
-        run_folder.check_free(path, overwrite=overwrite, locked=True)  # again: another call may have ended by now
-        run = existing.open_or_create(folder, recipe, about, overwrite=overwrite)
-        if overwrite:
-            discard_parts(path)
-        return _carry_out(run, inputs.data, pool, options, workers)
+        if overwrite or not (resume and existing.exists(folder)):
+            run_folder.check_free(path, overwrite=overwrite, locked=True)
+            run = existing.open_or_create(folder, recipe, about, overwrite=overwrite)
+            if overwrite:
+                discard_parts(path)
+            return _carry_out(run, inputs.data, trained, options, workers)
+    # another call began it while the models were trained
+    return _resume(path, _as_fitted(RunFolder(path), inputs, limit), pool, options, workers)
 
 
 def _resume(
@@ -269,9 +274,8 @@ def _resume(
     """Resume the run in a folder, or extend it; read it where it is finished."""
     with run_folder.open_run_folder(path) as folder:
         begun = existing.saved_recipe(folder).condense
-        names = begun.model_path  # the same models, whatever the pool holds by now
-        requested = replace(inputs.recipe, condense=replace(inputs.recipe.condense, model_path=names))
-        run = existing.open_or_create(folder, requested, about_run(inputs.data))
+        same_models = replace(inputs.recipe.condense, model_path=begun.model_path)  # whatever the pool holds by now
+        run = existing.open_or_create(folder, replace(inputs.recipe, condense=same_models), about_run(inputs.data))
         check_moments(inputs.data, run.recipe, timed="clock" in run.about)
         length = run.recipe.condense.outer_iterations
         finished = length if run.finished else run.saved["outer"] if run.saved is not None else 0

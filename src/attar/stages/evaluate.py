@@ -152,7 +152,7 @@ def _attar_set(
     if recipe is not None:
         resolved = layers.laid_over(layers.resolve(FLAGS["evaluate"], {}, recipe=str(recipe)), layer)
     else:
-        resolved = with_asked(recipe_of_set(condensed, where), layer)
+        resolved = with_asked(recipe_of_set(condensed, where), layer, condensed.recipe)
     images = load_data(resolved, progress) if data is None else given_images(data, layer, progress)
     return EvaluationInputs(condensed, images, resolved, condensed.fingerprint)
 
@@ -173,7 +173,7 @@ def _foreign_set(
     names_data = isinstance(stored, Mapping) and "dataset" in stored
     if data is None and not names_data and "dataset" not in layer.get("data", {}):
         raise UserError(f"{path} does not say which data it stands for; name the real data with -d")
-    resolved = with_asked(recipes.of_file(foreign_set.recipe, path, handed_on=True), layer)
+    resolved = with_asked(recipes.of_file(foreign_set.recipe, path, handed_on=True), layer, foreign_set.recipe)
     images = load_data(resolved, progress) if data is None else given_images(data, layer, progress)
     if recipe is not None:
         resolved = layers.laid_over(layers.resolve(FLAGS["evaluate"], {}, recipe=str(recipe)), layer)

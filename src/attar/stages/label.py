@@ -80,7 +80,7 @@ def label(
             raise UserError(f"the labels of this set were learned with its images ({condensed.method}), and stay")
         data, asked, flags = name_as_setting("label", data, settings)
         layer = layers.by_section(flags, asked)
-        recipe = with_asked(recipe_of_set(condensed, where), layer)
+        recipe = with_asked(recipe_of_set(condensed, where), layer, condensed.recipe)
         images = load_data(recipe, progress) if data is None else given_images(data, layer, progress)
         check_set_fits(condensed, images)
         recipe = _recipe_of(teacher, recipe, layer.get("pool", {}))

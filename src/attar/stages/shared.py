@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -98,19 +99,28 @@ def recipe_of_set(condensed: SyntheticSet, where: object) -> Recipe:
     return recipes.of_file(condensed.recipe, named, handed_on=isinstance(where, str | Path) and not is_run)
 
 
-def with_asked(recipe: Recipe, layer: Layer) -> Recipe:
+def with_asked(recipe: Recipe, layer: Layer, stored: Mapping[str, Any]) -> Recipe:
     """The recipe of a set with what the caller asks for on top.
 
-    Where that names other data, what said how the set's own are read (a table, columns) is dropped, with a line.
+    Where that names other data than the set's settings do, what said how those are read is left out, with a line. Data
+    of the same name in another place keep it, but for their table of labels: it may be another folder's.
+
+    stored: the set's settings as its file has them. One that was handed on names no folder, and keeps them all.
     """
-    before, name = recipe.data, layer.get("data", {}).get("dataset")
-    if name is not None and Path(name).resolve() != Path(before.dataset).resolve():
-        plain, how = DataConfig(), (*with_role("data", "source"), "data_dir")
-        dropped = [key for key in how if key != "dataset" and getattr(before, key) != getattr(plain, key)]
-        recipe = layers.laid_over(recipe, {"data": {key: getattr(plain, key) for key in dropped}})
-        if left := [key for key in dropped if key not in layer["data"] and key != "data_dir"]:
-            log.info("%s of %s is not for %s", ", ".join(left), before.dataset, name)
-    return layers.laid_over(recipe, layer)
+    before, after = stored.get("data", {}).get("dataset"), layer.get("data", {}).get("dataset")
+    if before is None or after is None or _place(before) == _place(after):
+        return layers.laid_over(recipe, layer)
+    same_name = _place(before).name == _place(after).name
+    how = ("labels_csv",) if same_name else (*with_role("data", "source"), "data_dir")
+    plain = settings_of(DataConfig())
+    left = [name for name in how if name != "dataset" and getattr(recipe.data, name) != plain[name]]
+    if said := [name for name in left if name not in layer["data"]]:
+        log.info("not used for %s, since given for %s: %s", after, before, ", ".join(said))
+    return layers.laid_over(layers.laid_over(recipe, {"data": {name: plain[name] for name in left}}), layer)
+
+
+def _place(dataset: str) -> Path:
+    return Path(os.path.realpath(os.path.expanduser(dataset)))
 
 
 def warn_other_recipe(recipe: str | None, data: ImageData) -> None:
@@ -187,7 +197,7 @@ def check_inputs(data: ImageData, recipe: Recipe) -> None:
     """Raise `UserError` for everything that can be refused before a network is trained; say where images repeat."""
     condense, labels = recipe.condense, check_data(data, recipe.condense)
     images_of_set(data, condense, labels)  # raises for one that does not fit
-    if condense.init in GRID_NAMES and condense.match != "pairs":
+    if condense.init in GRID_NAMES:
         say_repeated(data.classes, data.counts, labels, condense.ipc, condense.factor)
     check_precision(recipe.condense.precision, data.device)
     protocol.chosen_networks(recipe.evaluate, recipe.network)

@@ -111,7 +111,7 @@ def train_set(
         condensed = foreign.alone(Path(condensed)) if is_export else set_files.load_set(condensed)
     asked = () if network is None else [_maker(network) if isinstance(network, nn.Module) else network]
     of_network = layers.by_section({}, {"evaluate": {"networks": asked}})
-    recipe = recipes.overlay(with_asked(recipe_of_set(condensed, where), layer), of_network)
+    recipe = recipes.overlay(with_asked(recipe_of_set(condensed, where), layer, condensed.recipe), of_network)
     images = _real_images(condensed, recipe, layer, data, progress)
     check_set_fits(condensed, images, tested=images.test_images is not None)
     scale, own = (condensed.mean, condensed.std), (images.mean, images.std)

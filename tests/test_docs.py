@@ -40,7 +40,11 @@ DOCS = ROOT / "docs"
 METHOD_HEADINGS = [
     *("Idea", "Formula", "Picture", "Settings", "Command", "Measured", "Where paper and code differ", "Departures"),
 ]
-OWN_DATA = {"ablation-emoji": Shape(channels=3, height=32, width=32, nclass=9, images=866, cpu=True)}  # not held out
+OWN_DATA = {  # of those whose images fit the settings
+    "ablation-emoji": Shape(channels=3, height=32, width=32, nclass=9, images=866, cpu=True),  # not held out
+    "three-ten-emoji": Shape(channels=3, height=32, width=32, nclass=9, images=1083, cpu=True),
+    "three-ten-digits": Shape(channels=1, height=8, width=8, nclass=10, images=1354, cpu=True),
+}
 SEARCH_FOR_HERDING = """new Promise((done) => {
     const field = document.querySelector("[data-md-component=search-query]");
     const found = () => [...document.querySelectorAll(".md-search-result__item h1")].map((title) => title.textContent);

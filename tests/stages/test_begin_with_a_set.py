@@ -53,7 +53,6 @@ def test_a_set_of_grids_is_taken_apart_in_one_way(capsys: pytest.CaptureFixture[
     said = refused(capsys, *GRIDS, "--init", "grids", "--out", "new")
     assert "grids has decode_type multi; begin with it by --decode_type multi" in said and not Path("new").exists()
     call(*GRIDS, "--init", "grids", "--decode_type", "multi", "--out", "new")
-    call(*RUN, "--init", "base", "--decode_type", "multi", "--overwrite")  # of no meaning without grids
 
 
 def test_a_set_of_another_space_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,6 +64,15 @@ def test_the_page_has_15_lines_that_run(workspace: Path) -> None:
     assert attar.load_set(Path("mm")).recipe["condense"]["niter"] == 2
 
 
+def test_other_processes_load_what_is_still_there() -> None:
+    text = plugins.load("moments.py")
+    assert plugins.loaded() == [text]
+    Path("moments.py").write_text(f"{LINES}\n")
+    assert plugins.loaded() == []
+    Path("moments.py").unlink()
+    assert plugins.loaded() == []
+
+
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_in_a_comparison(jobs: str, workspace: Path, run_attar: Callable[..., Any]) -> None:
     Path("spec.toml").write_text(

@@ -46,7 +46,11 @@ class ImagesConfig:
         panel="Schedule",
     )
     niter: int | None = setting(
-        None, "outer iterations, not --speedup", limits=AT_LEAST_ONE, role="length", fitted_to=("data", "minutes")
+        None,
+        "outer iterations, given in place of --speedup",
+        limits=AT_LEAST_ONE,
+        role="length",
+        fitted_to=("data", "minutes"),
     )
     full_niter: int = setting(
         2000,

@@ -149,8 +149,15 @@ def as_text(value: Any) -> Any:
 
 
 def loaded() -> list[str]:
-    """The files that were loaded in this process, for another: settings that are sent to it load none."""
-    return list(LOADED.values())
+    """The files that were loaded in this process, for another: settings that are sent to it load none.
+
+    Without those that are gone or changed by now: settings made since then use none of them.
+    """
+    return [text for place, text in LOADED.items() if text == f"{place}@{_digest(place)}"]
+
+
+def _digest(place: str) -> str | None:
+    return digest_of_file(Path(place)) if Path(place).is_file() else None
 
 
 def load(text: str) -> str:
